@@ -1,0 +1,347 @@
+//! The 64 bytes every message starts with.
+
+use sheen_types::{ClientId, Epoch, Tag, TransactionNumber, Xid, checksum::{crc32c, crc32c_combine}, units::TRANSFER_BYTES_MAX};
+
+use crate::{
+    codec::{DecodeError, Decoder, Encoder, Field},
+    number_enum,
+};
+
+/// Version of everything in this crate. 1: first.
+pub const PROTOCOL_VERSION: u16 = 1;
+/// Bytes of an encoded [`Frame`].
+pub const FRAME_BYTES: usize = 64;
+/// Longest body. Frame and body fit one message slot of 1 KiB; what is longer travels as payload.
+pub const BODY_BYTES_MAX: usize = 1024 - FRAME_BYTES;
+/// Longest payload: one slab.
+pub const PAYLOAD_BYTES_MAX: usize = TRANSFER_BYTES_MAX;
+
+number_enum! {
+    /// Direction and meaning of a message.
+    pub enum Kind: u8 {
+        /// Client to server.
+        Request = 1,
+        /// Server to client, answers the request with the same xid.
+        Reply = 2,
+        /// Server to client, unasked; the client answers, if it must, by a request of its own.
+        Callback = 3,
+    }
+}
+
+number_enum! {
+    /// What a message asks for. 0x01..: session, 0x10..: metadata, 0x40..: leases and locks,
+    /// 0x60..: objects, 0x80..: callbacks.
+    pub enum Opcode: u16 {
+        /// Opens or re-opens a session with the MDT. Body [`crate::metadata::Connect`].
+        Connect = 0x01,
+        /// Ends a session.
+        Disconnect = 0x02,
+        /// Keeps a session alive.
+        Ping = 0x03,
+        /// Re-asserts opens, leases and locks after the MDT restarted. Payload.
+        Reassert = 0x04,
+        /// Attaches a connection to an OST service (no session state of its own).
+        Attach = 0x05,
+        /// Grants a sequence of FIDs to the client.
+        SequenceGrant = 0x06,
+        /// Makes a file system.
+        FilesystemCreate = 0x08,
+        /// Lists file systems.
+        FilesystemList = 0x09,
+        /// Deletes a file system with everything in it.
+        FilesystemDelete = 0x0a,
+        /// Name to inode.
+        Lookup = 0x10,
+        /// Attributes of an inode.
+        GetAttributes = 0x11,
+        /// Changes attributes.
+        SetAttributes = 0x12,
+        /// Makes an inode and its entry, and opens it when asked.
+        Create = 0x13,
+        /// Another name for an inode.
+        Link = 0x14,
+        /// Removes a name (file or empty directory).
+        Unlink = 0x15,
+        /// Moves a name.
+        Rename = 0x16,
+        /// Registers that the client has the inode open.
+        Open = 0x17,
+        /// Takes [`Opcode::Open`] back.
+        Close = 0x18,
+        /// Entries of a directory.
+        ReadDirectory = 0x19,
+        /// Target of a symbolic link.
+        ReadLink = 0x1a,
+        /// Reads an extended attribute.
+        GetXattr = 0x1b,
+        /// Sets an extended attribute.
+        SetXattr = 0x1c,
+        /// Lists extended attributes.
+        ListXattr = 0x1d,
+        /// Removes an extended attribute.
+        RemoveXattr = 0x1e,
+        /// Gives objects to the components that cover a range.
+        InstantiateLayout = 0x1f,
+        /// Space and inodes of a file system.
+        FilesystemStatistics = 0x20,
+        /// Stores the size, times and space a client learned while it held the data lease.
+        UpdateSize = 0x21,
+        /// Asks for lease bits on an inode.
+        LeaseRequest = 0x40,
+        /// Gives lease bits back (asked by [`Opcode::LeaseRevoke`] or not).
+        LeaseCancel = 0x41,
+        /// Takes, changes or drops a file lock.
+        LockSet = 0x42,
+        /// Tells which lock is in the way.
+        LockTest = 0x43,
+        /// Gives up a waiting [`Opcode::LockSet`].
+        LockCancel = 0x44,
+        /// Drops every lock of an owner on an inode.
+        LockRelease = 0x45,
+        /// Writes a range of an object. Payload.
+        ObjectWrite = 0x60,
+        /// Reads a range of an object. Payload in the reply.
+        ObjectRead = 0x61,
+        /// Makes a range a hole, or allocated zeros.
+        ObjectPunch = 0x62,
+        /// Cuts or extends an object.
+        ObjectTruncate = 0x63,
+        /// Sizes and times of objects.
+        ObjectGlimpse = 0x64,
+        /// Makes everything acknowledged so far durable.
+        ObjectSync = 0x65,
+        /// Destroys objects.
+        ObjectDestroy = 0x66,
+        /// Finds data or a hole.
+        ObjectSeek = 0x67,
+        /// Reserves space for a range.
+        ObjectAllocate = 0x68,
+        /// Space of the OST.
+        ObjectStatistics = 0x69,
+        /// Refuses sessions of a client older than an epoch from now on.
+        ObjectFence = 0x6a,
+        /// Server to client: give these lease bits back.
+        LeaseRevoke = 0x80,
+        /// Server to client: the session was ended by the server.
+        Evicted = 0x82,
+    }
+}
+
+/// The head of a message.
+///
+/// | bytes  | field             | meaning                                                     |
+/// |--------|-------------------|-------------------------------------------------------------|
+/// | 0..2   | version           | [`PROTOCOL_VERSION`]; stays here in every later version      |
+/// | 2      | kind              | [`Kind`]                                                     |
+/// | 3      | flags             | [`Frame::FLAG_RESENT`]                                       |
+/// | 4..8   | checksum          | CRC32C of frame and body, this field taken as zero           |
+/// | 8..16  | xid               | request number; a callback's own count                       |
+/// | 16..24 | client            | session the message belongs to; 0 before Connect             |
+/// | 24..28 | epoch             | incarnation of the session                                   |
+/// | 28..30 | tag               | reply slot of a mutating request                             |
+/// | 30..32 | opcode            | [`Opcode`]                                                   |
+/// | 32..36 | body_bytes        | 0..=[`BODY_BYTES_MAX`]                                       |
+/// | 36..40 | payload_bytes     | request: bytes offered; reply: bytes returned                |
+/// | 40..44 | payload_checksum  | CRC32C of the payload                                        |
+/// | 44..48 | status            | reply: 0 or a negative errno; else 0                         |
+/// | 48..56 | transaction       | reply: transaction number of the change, else 0              |
+/// | 56..64 | committed         | reply: last committed transaction. Request: room for a reply payload in bytes |
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Frame {
+    /// See the table.
+    pub kind: Kind,
+    /// See the table.
+    pub flags: u8,
+    /// See the table.
+    pub xid: Xid,
+    /// See the table.
+    pub client: ClientId,
+    /// See the table.
+    pub epoch: Epoch,
+    /// See the table.
+    pub tag: Tag,
+    /// See the table.
+    pub opcode: Opcode,
+    /// See the table.
+    pub body_bytes: u32,
+    /// See the table.
+    pub payload_bytes: u32,
+    /// See the table.
+    pub payload_checksum: u32,
+    /// See the table.
+    pub status: i32,
+    /// See the table.
+    pub transaction: TransactionNumber,
+    /// See the table.
+    pub committed: u64,
+}
+
+impl Frame {
+    /// The request was sent before on another connection; it may have been applied.
+    pub const FLAG_RESENT: u8 = 1;
+
+    /// A request with nothing but its opcode and number.
+    #[must_use]
+    pub const fn request(opcode: Opcode, xid: Xid) -> Self {
+        Self {
+            kind: Kind::Request,
+            flags: 0,
+            xid,
+            client: ClientId(0),
+            epoch: Epoch(0),
+            tag: Tag(0),
+            opcode,
+            body_bytes: 0,
+            payload_bytes: 0,
+            payload_checksum: 0,
+            status: 0,
+            transaction: TransactionNumber(0),
+            committed: 0,
+        }
+    }
+
+    /// The reply to `self` with `status` (0 or a negative errno).
+    #[must_use]
+    pub const fn reply(&self, status: i32) -> Self {
+        Self {
+            kind: Kind::Reply,
+            flags: 0,
+            body_bytes: 0,
+            payload_bytes: 0,
+            payload_checksum: 0,
+            status,
+            transaction: TransactionNumber(0),
+            committed: 0,
+            ..*self
+        }
+    }
+
+    /// Writes frame and body, with their lengths and checksum set, to the end of `out`.
+    ///
+    /// # Panics
+    /// When the body is longer than [`BODY_BYTES_MAX`]: senders put long content into the payload.
+    pub fn encode_with(&self, body: &[u8], out: &mut Vec<u8>) {
+        assert!(body.len() <= BODY_BYTES_MAX, "body of {} bytes for {:?}", body.len(), self.opcode);
+        let start = out.len();
+        let mut encoder = Encoder(out);
+        PROTOCOL_VERSION.encode(&mut encoder);
+        self.kind.encode(&mut encoder);
+        self.flags.encode(&mut encoder);
+        0_u32.encode(&mut encoder);
+        self.xid.encode(&mut encoder);
+        self.client.encode(&mut encoder);
+        self.epoch.encode(&mut encoder);
+        self.tag.encode(&mut encoder);
+        self.opcode.encode(&mut encoder);
+        u32::try_from(body.len()).unwrap_or(0).encode(&mut encoder);
+        self.payload_bytes.encode(&mut encoder);
+        self.payload_checksum.encode(&mut encoder);
+        self.status.encode(&mut encoder);
+        self.transaction.encode(&mut encoder);
+        self.committed.encode(&mut encoder);
+        encoder.bytes(body);
+        let checksum = message_checksum(&out[start..]);
+        out[start + 4..start + 8].copy_from_slice(&checksum.to_le_bytes());
+    }
+
+    /// Reads the 64 bytes of a frame without checking the checksum, for transports that must know
+    /// the lengths before the body has come.
+    ///
+    /// # Errors
+    /// [`DecodeError`] on another version or an impossible value.
+    pub fn peek(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let mut input = Decoder::new(bytes.get(..FRAME_BYTES).ok_or(DecodeError::Short)?);
+        let version = u16::decode(&mut input)?;
+        if version != PROTOCOL_VERSION {
+            return Err(DecodeError::Version(version));
+        }
+        let kind = Kind::decode(&mut input)?;
+        let flags = u8::decode(&mut input)?;
+        let _checksum = u32::decode(&mut input)?;
+        let frame = Self {
+            kind,
+            flags,
+            xid: Field::decode(&mut input)?,
+            client: Field::decode(&mut input)?,
+            epoch: Field::decode(&mut input)?,
+            tag: Field::decode(&mut input)?,
+            opcode: Field::decode(&mut input)?,
+            body_bytes: Field::decode(&mut input)?,
+            payload_bytes: Field::decode(&mut input)?,
+            payload_checksum: Field::decode(&mut input)?,
+            status: Field::decode(&mut input)?,
+            transaction: Field::decode(&mut input)?,
+            committed: Field::decode(&mut input)?,
+        };
+        if frame.body_bytes as usize > BODY_BYTES_MAX {
+            return Err(DecodeError::Value("body_bytes"));
+        }
+        if frame.payload_bytes as usize > PAYLOAD_BYTES_MAX {
+            return Err(DecodeError::Value("payload_bytes"));
+        }
+        if frame.kind == Kind::Request && frame.committed > PAYLOAD_BYTES_MAX as u64 {
+            return Err(DecodeError::Value("reply room"));
+        }
+        if frame.status > 0 {
+            return Err(DecodeError::Value("status"));
+        }
+        Ok(frame)
+    }
+
+    /// Reads and checks a whole message: frame, and the body behind it.
+    ///
+    /// # Errors
+    /// [`DecodeError`] if a length, value or the checksum is wrong.
+    pub fn decode_with(bytes: &[u8]) -> Result<(Self, &[u8]), DecodeError> {
+        let frame = Self::peek(bytes)?;
+        let end = FRAME_BYTES + frame.body_bytes as usize;
+        let message = bytes.get(..end).ok_or(DecodeError::Short)?;
+        let expected = u32::from_le_bytes(message[4..8].try_into().map_err(|_| DecodeError::Short)?);
+        let found = message_checksum(message);
+        if expected != found {
+            return Err(DecodeError::Checksum { expected, found });
+        }
+        Ok((frame, &message[FRAME_BYTES..]))
+    }
+
+    /// Bytes of reply payload the sender of this request has room for.
+    #[must_use]
+    pub fn reply_room(&self) -> usize {
+        usize::try_from(self.committed).unwrap_or(0)
+    }
+}
+
+/// CRC32C of a message with its checksum field taken as zero.
+fn message_checksum(message: &[u8]) -> u32 {
+    let mut head = [0; 8];
+    head[..4].copy_from_slice(&message[..4]);
+    let rest = &message[8..];
+    crc32c_combine(crc32c(&head), crc32c(rest), rest.len() as u64)
+}
+
+#[cfg(test)]
+mod test {
+    use super::*;
+
+    #[test]
+    fn a_message_reads_back_as_it_was_written() {
+        let frame = Frame { tag: Tag(7), client: ClientId(3), ..Frame::request(Opcode::Create, Xid(9)) };
+        let mut bytes = Vec::new();
+        frame.encode_with(b"body", &mut bytes);
+        assert_eq!(bytes.len(), FRAME_BYTES + 4);
+        let (read, body) = Frame::decode_with(&bytes).unwrap();
+        assert_eq!(read, Frame { body_bytes: 4, ..frame });
+        assert_eq!(body, b"body");
+    }
+
+    #[test]
+    fn every_flipped_bit_is_noticed() {
+        let mut bytes = Vec::new();
+        Frame::request(Opcode::Ping, Xid(1)).encode_with(b"x", &mut bytes);
+        for bit in 0..bytes.len() * 8 {
+            let mut damaged = bytes.clone();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            assert!(Frame::decode_with(&damaged).is_err(), "bit {bit}");
+        }
+    }
+}

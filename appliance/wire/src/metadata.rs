@@ -1,0 +1,489 @@
+//! Bodies of session and metadata messages. The comment at each names the reply's body and payload.
+
+use sheen_types::{Attributes, ClientId, Epoch, Fid, FileKind, Name, OstIndex, Timespec};
+
+use crate::{fields::List, flock::FileLock, lease::{LeaseGrant, SizeUpdate}, message};
+
+message! {
+    /// Opens a session, or with `client` != 0 re-opens one after a lost connection. Reply: [`ConnectReply`].
+    pub struct Connect {
+        /// Chosen at random by the client once; the same uuid gets the same session back.
+        pub uuid: [u8; 16],
+        /// Session to re-open, or 0.
+        pub client: ClientId,
+        /// Name of the file system; empty for an administrative session (no root).
+        pub filesystem: Vec<u8>,
+        /// Host name and process of the client, for people.
+        pub label: Vec<u8>,
+        /// Mutating requests the client may have in flight (tags 0..slots).
+        pub slots: u16,
+    }
+}
+
+message! {
+    /// Answer to [`Connect`].
+    pub struct ConnectReply {
+        /// The session.
+        pub client: ClientId,
+        /// Its incarnation: goes into every frame from now on, to OSTs too.
+        pub epoch: Epoch,
+        /// Incarnation of the MDT: if it changed, leases, opens and locks must be re-asserted
+        /// ([`Reassert`]) before anything else.
+        pub server_epoch: Epoch,
+        /// Whether the session was known (else a re-opened session was evicted: everything cached is void).
+        pub resumed: bool,
+        /// Root of the file system.
+        pub root: Fid,
+        /// Slots granted.
+        pub slots: u16,
+        /// A client silent for this long is evicted. Milliseconds.
+        pub lease_milliseconds: u32,
+        /// Every OST of the system.
+        pub osts: List<OstAddress>,
+    }
+}
+
+message! {
+    /// Where an OST is served: which service (reactor) of the node the connection came to.
+    pub struct OstAddress {
+        /// The OST.
+        pub ost: OstIndex,
+        /// Service number within the node: one connection per service serves all its OSTs.
+        pub service: u16,
+    }
+}
+
+message! {
+    /// Payload of Reassert: what the client held when the MDT went away. Reply: empty. It may be split over
+    /// several requests; the last has `complete` set.
+    pub struct Reassert {
+        /// Inodes it has open: (fid, open for write).
+        pub opens: List<HeldOpen>,
+        /// Leases it holds.
+        pub leases: List<HeldLease>,
+        /// File locks it holds.
+        pub locks: List<FileLock>,
+        /// Nothing more to come.
+        pub complete: bool,
+    }
+}
+
+message! {
+    /// An open held by a client.
+    pub struct HeldOpen {
+        /// The inode.
+        pub fid: Fid,
+        /// For writing.
+        pub write: bool,
+    }
+}
+
+message! {
+    /// A lease held by a client.
+    pub struct HeldLease {
+        /// The inode.
+        pub fid: Fid,
+        /// Bits in PR.
+        pub read_bits: u32,
+        /// Bits in PW.
+        pub write_bits: u32,
+    }
+}
+
+message! {
+    /// [`crate::Opcode::SequenceGrant`]'s reply: the client names its inodes `[sequence:1..=2^17:0]`.
+    pub struct SequenceGrantReply {
+        /// The granted sequence.
+        pub sequence: u64,
+    }
+}
+
+message! {
+    /// [`crate::Opcode::FilesystemCreate`]. Reply: [`FilesystemInfo`].
+    pub struct FilesystemCreate {
+        /// Name: 1..=63 of `[a-zA-Z0-9._-]`, first a letter or digit.
+        pub name: Vec<u8>,
+        /// Permissions of the root directory.
+        pub permissions: u32,
+    }
+}
+
+message! {
+    /// [`crate::Opcode::FilesystemDelete`]. Reply: empty; the content is destroyed in the background.
+    pub struct FilesystemDelete {
+        /// Name.
+        pub name: Vec<u8>,
+        /// Delete though it is mounted or not empty.
+        pub force: bool,
+    }
+}
+
+message! {
+    /// A file system. The payload of FilesystemList's reply is a [`List`] of these.
+    pub struct FilesystemInfo {
+        /// `fs-` and 17 hex digits, as FSx ids are.
+        pub id: Vec<u8>,
+        /// Name.
+        pub name: Vec<u8>,
+        /// Root.
+        pub root: Fid,
+        /// When it was made.
+        pub created: Timespec,
+        /// Inodes in it.
+        pub inodes: u64,
+        /// Sessions that have it mounted.
+        pub clients: u32,
+        /// Being deleted.
+        pub deleting: bool,
+    }
+}
+
+message! {
+    /// Who asks: checked by the MDT for what the kernel cannot know, recorded as owner of new inodes.
+    pub struct Credentials {
+        /// File system user id.
+        pub uid: u32,
+        /// File system group id.
+        pub gid: u32,
+    }
+}
+
+message! {
+    /// Name to inode. Reply: [`EntryReply`], payload: the layout of a regular file. -ENOENT carries a
+    /// [`LeaseGrant`] on the *parent* as body: with UPDATE in it the absence may be cached.
+    pub struct Lookup {
+        /// The directory.
+        pub parent: Fid,
+        /// The name; None asks for `..`.
+        pub name: Option<Name>,
+    }
+}
+
+message! {
+    /// An inode found or made.
+    pub struct EntryReply {
+        /// Its attributes.
+        pub attributes: Attributes,
+        /// What of it may be cached.
+        pub lease: LeaseGrant,
+        /// What of the directory may be cached.
+        pub parent_lease: LeaseGrant,
+        /// For Create with `open`: see [`OpenReply::shared`].
+        pub shared: bool,
+        /// Whether Create made it (false: it existed and was opened).
+        pub created: bool,
+    }
+}
+
+message! {
+    /// Attributes of an inode. Reply: [`AttributesReply`], payload: the layout of a regular file.
+    pub struct GetAttributes {
+        /// The inode.
+        pub fid: Fid,
+    }
+}
+
+message! {
+    /// Attributes after a read or change.
+    pub struct AttributesReply {
+        /// The attributes.
+        pub attributes: Attributes,
+        /// What may be cached.
+        pub lease: LeaseGrant,
+    }
+}
+
+/// Which fields of [`SetAttributes`] count.
+pub mod set {
+    /// `permissions`.
+    pub const MODE: u32 = 1;
+    /// `uid`.
+    pub const UID: u32 = 2;
+    /// `gid`.
+    pub const GID: u32 = 4;
+    /// `size`: the objects were cut already.
+    pub const SIZE: u32 = 8;
+    /// `atime`.
+    pub const ATIME: u32 = 16;
+    /// `mtime`.
+    pub const MTIME: u32 = 32;
+    /// atime := the server's now.
+    pub const ATIME_NOW: u32 = 64;
+    /// mtime := the server's now.
+    pub const MTIME_NOW: u32 = 128;
+    /// `projid`.
+    pub const PROJID: u32 = 256;
+    /// `flags`.
+    pub const FLAGS: u32 = 512;
+    /// Drop set-user-ID, and set-group-ID if group-executable, for a write by somebody unprivileged.
+    pub const KILL_SUIDGID: u32 = 1024;
+    /// `ctime` (only with a SizeUpdate-like use by the owner of the DATA lease).
+    pub const CTIME: u32 = 2048;
+}
+
+message! {
+    /// Changes attributes. Reply: [`AttributesReply`], payload: the layout of a regular file.
+    pub struct SetAttributes {
+        /// The inode.
+        pub fid: Fid,
+        /// OR of [`set`].
+        pub valid: u32,
+        /// Permission bits.
+        pub permissions: u32,
+        /// Owner.
+        pub uid: u32,
+        /// Group.
+        pub gid: u32,
+        /// Project.
+        pub projid: u32,
+        /// Size.
+        pub size: u64,
+        /// Access time.
+        pub atime: Timespec,
+        /// Modification time.
+        pub mtime: Timespec,
+        /// Change time.
+        pub ctime: Timespec,
+        /// Inode flags (`FS_*_FL`).
+        pub flags: u32,
+        /// Who asks.
+        pub credentials: Credentials,
+    }
+}
+
+message! {
+    /// Makes an inode. Reply: [`EntryReply`], payload: the layout of a regular file. Idempotent on `fid`.
+    pub struct Create {
+        /// The directory.
+        pub parent: Fid,
+        /// The name.
+        pub name: Name,
+        /// Id for the new inode, from a sequence granted to the client.
+        pub fid: Fid,
+        /// Kind.
+        pub kind: FileKind,
+        /// Permission bits as the program gave them.
+        pub permissions: u32,
+        /// The process's umask: applied here unless the directory has a default ACL.
+        pub umask: u32,
+        /// Device number of a special file.
+        pub rdev: u64,
+        /// Fail with -EEXIST if the name is taken. Without it an existing inode is returned (opened).
+        pub exclusive: bool,
+        /// Register an open by this client: 0 none, 1 read, 2 write.
+        pub open: u8,
+        /// Owner and group of the new inode (the directory's set-group-ID bit changes the group).
+        pub credentials: Credentials,
+        /// `O_TMPFILE`: make it without a name (`name` is ignored; it is an orphan until linked).
+        pub unnamed: bool,
+    }
+    // Payload of a symbolic link's Create: its target, 1..=4095 bytes.
+}
+
+message! {
+    /// Another name. Reply: [`EntryReply`].
+    pub struct Link {
+        /// The inode.
+        pub fid: Fid,
+        /// The directory of the new name.
+        pub parent: Fid,
+        /// The new name.
+        pub name: Name,
+    }
+}
+
+message! {
+    /// Removes a name. Reply: [`UnlinkReply`].
+    pub struct Unlink {
+        /// The directory.
+        pub parent: Fid,
+        /// The name.
+        pub name: Name,
+        /// Expect a directory (`rmdir`), else anything but one.
+        pub directory: bool,
+        /// Who asks, for the sticky bit.
+        pub credentials: Credentials,
+    }
+}
+
+message! {
+    /// What went away.
+    pub struct UnlinkReply {
+        /// The inode the name led to.
+        pub fid: Fid,
+        /// Its links now.
+        pub nlink: u32,
+    }
+}
+
+message! {
+    /// Moves a name. Reply: [`RenameReply`].
+    pub struct Rename {
+        /// Directory it is in.
+        pub from_parent: Fid,
+        /// Its name.
+        pub from_name: Name,
+        /// Directory it goes to.
+        pub to_parent: Fid,
+        /// Its new name.
+        pub to_name: Name,
+        /// `RENAME_NOREPLACE` 1, `RENAME_EXCHANGE` 2, `RENAME_WHITEOUT` 4.
+        pub flags: u32,
+        /// Who asks, for the sticky bit.
+        pub credentials: Credentials,
+        /// Id for the whiteout of `RENAME_WHITEOUT`, else [`Fid::NONE`].
+        pub whiteout: Fid,
+    }
+}
+
+message! {
+    /// What a rename did.
+    pub struct RenameReply {
+        /// The inode that moved.
+        pub moved: Fid,
+        /// The inode that was replaced (or exchanged), or [`Fid::NONE`].
+        pub replaced: Fid,
+    }
+}
+
+message! {
+    /// Registers that this client has the inode open; counted per client, not per descriptor: a client sends
+    /// it for its first descriptor (and again to add `write`). Reply: [`OpenReply`], payload: the layout.
+    pub struct Open {
+        /// The inode.
+        pub fid: Fid,
+        /// For writing.
+        pub write: bool,
+        /// Truncated to zero by the client already (`O_TRUNC`); only bookkeeping.
+        pub truncate: bool,
+    }
+}
+
+message! {
+    /// Answer to [`Open`].
+    pub struct OpenReply {
+        /// Attributes.
+        pub attributes: Attributes,
+        /// What may be cached.
+        pub lease: LeaseGrant,
+        /// Another client has it open and one of all openers writes: this descriptor must not use the kernel's
+        /// page cache for read(2) and write(2).
+        pub shared: bool,
+    }
+}
+
+message! {
+    /// Takes [`Open`] back. Reply: empty.
+    pub struct Close {
+        /// The inode.
+        pub fid: Fid,
+        /// Only the write part.
+        pub write_only: bool,
+    }
+}
+
+message! {
+    /// Entries behind `cookie`. Reply: [`ReadDirectoryReply`], payload: [`crate::directory::DirectoryEntry`]s
+    /// one after the other, as many as fit the reply room.
+    pub struct ReadDirectory {
+        /// The directory.
+        pub fid: Fid,
+        /// Where to go on; 0 for the start.
+        pub cookie: u64,
+        /// With attributes and leases.
+        pub plus: bool,
+    }
+}
+
+message! {
+    /// Head of a directory page.
+    pub struct ReadDirectoryReply {
+        /// What of the directory may be cached.
+        pub lease: LeaseGrant,
+        /// The parent, for `..`.
+        pub parent: Fid,
+        /// Entries in the payload.
+        pub count: u32,
+        /// Nothing follows the last entry.
+        pub end: bool,
+    }
+}
+
+message! {
+    /// ReadLink. Reply: empty body, payload: the target.
+    pub struct ReadLink {
+        /// The symbolic link.
+        pub fid: Fid,
+    }
+}
+
+message! {
+    /// GetXattr and RemoveXattr. Reply to GetXattr: payload is the value. Names are those of the system call:
+    /// `user.`, `trusted.`, `security.`, `system.posix_acl_access`, `system.posix_acl_default`.
+    pub struct XattrName {
+        /// The inode.
+        pub fid: Fid,
+        /// The whole name.
+        pub name: Name,
+    }
+}
+
+message! {
+    /// SetXattr; payload: the value, at most 64 KiB. Reply: [`AttributesReply`] (an ACL changes the mode).
+    pub struct SetXattr {
+        /// The inode.
+        pub fid: Fid,
+        /// The whole name.
+        pub name: Name,
+        /// `XATTR_CREATE` 1, `XATTR_REPLACE` 2.
+        pub flags: u32,
+        /// Drop set-group-ID (`FUSE_SETXATTR_ACL_KILL_SGID`).
+        pub kill_sgid: bool,
+    }
+}
+
+message! {
+    /// ListXattr. Reply: payload is the names, each ended by NUL.
+    pub struct ListXattr {
+        /// The inode.
+        pub fid: Fid,
+    }
+}
+
+message! {
+    /// Gives objects to every component of the layout that meets the range. Reply: empty body, payload: the layout.
+    pub struct InstantiateLayout {
+        /// The file.
+        pub fid: Fid,
+        /// First byte.
+        pub start: u64,
+        /// First byte behind.
+        pub end: u64,
+    }
+}
+
+message! {
+    /// FilesystemStatistics. Reply: [`FilesystemStatisticsReply`]. Space is asked of the OSTs.
+    pub struct FilesystemStatistics {
+        /// Root of the file system.
+        pub fid: Fid,
+    }
+}
+
+message! {
+    /// Inodes of a file system.
+    pub struct FilesystemStatisticsReply {
+        /// Inodes in use.
+        pub inodes_used: u64,
+        /// Inodes that can be in use.
+        pub inodes_max: u64,
+    }
+}
+
+message! {
+    /// UpdateSize. Reply: empty.
+    pub struct UpdateSize {
+        /// What the client learned.
+        pub update: SizeUpdate,
+    }
+}
