@@ -127,7 +127,33 @@ number_enum! {
     }
 }
 
+impl Opcode {
+    /// Whether the MDT keeps the outcome in the reply slot (client, tag): the client gives each such request a tag no
+    /// other has in flight, and a resent one the same tag and xid. Every other request is harmless to repeat and
+    /// its tag is ignored.
+    #[must_use]
+    pub const fn uses_slot(self) -> bool {
+        matches!(
+            self,
+            Self::SequenceGrant
+                | Self::FilesystemCreate
+                | Self::FilesystemDelete
+                | Self::SetAttributes
+                | Self::Create
+                | Self::Link
+                | Self::Unlink
+                | Self::Rename
+                | Self::SetXattr
+                | Self::RemoveXattr
+                | Self::InstantiateLayout
+        )
+    }
+}
+
 /// The head of a message.
+///
+/// Statuses every request to an MDT may get: -ENOTCONN, the session is unknown, ended or of another epoch (Connect
+/// again); -EAGAIN, except for LockSet and LockTest, a table of the server is full (try again a little later).
 ///
 /// | bytes  | field             | meaning                                                     |
 /// |--------|-------------------|-------------------------------------------------------------|

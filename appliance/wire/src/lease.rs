@@ -83,7 +83,8 @@ message! {
         pub read_bits: u32,
         /// Bits held for writing from now on.
         pub write_bits: u32,
-        /// Rises with each grant and revoke of this (client, inode): the later one counts.
+        /// Rises with each grant and revoke of this (client, inode): the later one counts. Every reply that carries a
+        /// grant raises it, even if no bit changed, so attributes of a reply with a lower one are older.
         pub sequence: u64,
     }
 }
@@ -134,7 +135,8 @@ message! {
 }
 
 message! {
-    /// [`crate::Opcode::LeaseCancel`]: the client holds these bits no more (or, `to_read`, DATA only in PR).
+    /// [`crate::Opcode::LeaseCancel`]: the client holds these bits no more (or, `to_read`, DATA only in PR). Reply: empty.
+    /// Uses no reply slot, so that an answer to a revoke never waits for a tag; may be sent again.
     pub struct LeaseCancel {
         /// The inode.
         pub fid: Fid,
@@ -142,9 +144,11 @@ message! {
         pub bits: u32,
         /// See [`LeaseRevoke::to_read`].
         pub to_read: bool,
-        /// Sequence of the revoke answered, or 0 if unasked.
+        /// Sequence of the revoke answered. Unasked: that of the latest grant on this inode the client has seen; if the
+        /// MDT has granted again since, an unasked cancel changes nothing (the bits stay held).
         pub sequence: u64,
-        /// What the client learned about the file while it held DATA in PW, if it changed it.
+        /// What the client learned about the file while it held DATA in PW, if it changed it. Without DATA in PW at
+        /// the MDT it is ignored.
         pub learned: Option<SizeUpdate>,
     }
 }
