@@ -1,0 +1,20 @@
+//! The edge to the kernel: what arrives on `/dev/fuse` becomes calls of a [`Filesystem`].
+//!
+//! [`operation`] and [`answer`] are what calls take and give; the protocol's bytes stay inside.
+
+pub mod answer;
+pub mod filesystem;
+pub mod notify;
+pub mod operation;
+
+pub use answer::{
+    DirectorySink, Entry, FileAttributes, Full, IoctlAnswer, Opened, OpenedAs, ReadAnswer, StatFs,
+    TimedAttributes, Written,
+};
+pub use filesystem::Filesystem;
+pub use notify::{Notifier, NotifyError};
+pub use operation::{
+    Context, CopyRange, CreateNode, FileHandle, FileLock, Forget, Ioctl, LockFamily, LockKind,
+    LockOwner, LockRequest, LockWait, Negotiated, NodeId, OpenNode, Poll, ReadRequest, ReleaseNode,
+    Rename, SetAttributes, SetTime, SetXattr, SyncScope, WriteRequest,
+};
