@@ -1,1 +1,33 @@
-//! To be written.
+//! The namespace of the metadata target as a deterministic state machine, and the volatile tables
+//! beside it.
+//!
+//! [`State`] is replicated: the consensus log carries [`Entry`]s, every member applies them in
+//! order with [`State::apply`], and the same entries give the same state, byte for byte in its
+//! snapshot. It owns inodes, directories, extended attributes, layouts, file systems, sessions with
+//! their reply slots, orphans, and the list of objects to destroy.
+//!
+//! [`Leases`], [`Opens`] and [`FileLocks`] are not replicated: clients assert them again after a
+//! restart. They are pure tables: calls in, answers out.
+//!
+//! Deliberately absent: I/O, clocks, chance, threads; who is leader; how requests wait. The service
+//! that owns all that gives times and random bits along with each entry.
+#![forbid(unsafe_code)]
+#![deny(clippy::wildcard_enum_match_arm)]
+
+pub mod limits;
+pub mod operation;
+pub mod outcome;
+pub mod state;
+pub mod touches;
+pub mod leases;
+pub mod opens;
+pub mod flocks;
+
+pub use flocks::{FileLocks, LockAnswer, LockGrant};
+pub use leases::{Conflict, Leases};
+pub use limits::Limits;
+pub use opens::{Closed, Opens};
+pub use operation::{Entry, Operation};
+pub use outcome::{Effect, Outcome, Reply, SessionReply};
+pub use state::State;
+pub use touches::touches;

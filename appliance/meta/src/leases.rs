@@ -1,0 +1,346 @@
+//! Which client may cache what: lease bits per (client, inode), in the modes PR and PW.
+//!
+//! Volatile. A client's own leases are never in its own way. Only [`bits::DATA`] is ever held in
+//! PW, and then by one client alone. Sequence numbers come from one counter of the table, so they
+//! rise for each (client, inode) even over a time without leases; the counter starts above those
+//! of earlier server epochs.
+//!
+//! The table never waits and never sends: [`Leases::conflicts`] tells who is in the way,
+//! [`Leases::revoke`] notes that a client was asked and gives the message to send.
+//! Deliberately absent: deadlines (the service evicts).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use sheen_types::{ClientId, Epoch, Fid};
+use sheen_wire::lease::{LeaseGrant, LeaseRevoke, LockMode, bits};
+
+use crate::opens::LAST_FID;
+
+/// The lock resource an inode is: four u64, as LDLM names them.
+#[must_use]
+pub const fn resource(fid: Fid) -> [u64; 4] {
+    [fid.seq, ((fid.ver as u64) << 32) | fid.oid as u64, 0, 0]
+}
+
+/// A lease in the way.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Conflict {
+    /// Who holds it.
+    pub client: ClientId,
+    /// On which inode.
+    pub fid: Fid,
+    /// The bits to give back.
+    pub bits: u32,
+    /// It is enough that DATA goes from PW to PR.
+    pub to_read: bool,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Held {
+    read: u32,
+    write: u32,
+    /// Bits asked back altogether.
+    revoking: u32,
+    /// DATA was asked back from PW to PR only.
+    revoking_to_read: bool,
+    /// Of the last grant or revoke.
+    sequence: u64,
+    /// Of the last grant: the place in the order of age.
+    stamp: u64,
+}
+
+/// Table of leases.
+#[derive(Debug)]
+pub struct Leases {
+    by_inode: BTreeMap<(Fid, ClientId), Held>,
+    by_client: BTreeSet<(ClientId, Fid)>,
+    /// Order of the last grant.
+    by_age: BTreeMap<u64, (ClientId, Fid)>,
+    /// What parked requests wait for: nobody but those clients gets it meanwhile.
+    parked: BTreeMap<Fid, Vec<(ClientId, u32)>>,
+    sequence: u64,
+    leases_max: usize,
+}
+
+impl Leases {
+    /// An empty table for this server epoch, meant to hold at most `leases_max` leases (see
+    /// [`Leases::over_limit`]).
+    #[must_use]
+    pub const fn new(server_epoch: Epoch, leases_max: usize) -> Self {
+        Self {
+            by_inode: BTreeMap::new(),
+            by_client: BTreeSet::new(),
+            by_age: BTreeMap::new(),
+            parked: BTreeMap::new(),
+            sequence: (server_epoch.0 as u64) << 40,
+            leases_max,
+        }
+    }
+
+    /// (client, inode) pairs that hold something.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.by_inode.len()
+    }
+
+    /// Whether nobody holds anything.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.by_inode.is_empty()
+    }
+
+    /// What `client` holds on the inode, bits being revoked included.
+    #[must_use]
+    pub fn held(&self, client: ClientId, fid: Fid) -> LeaseGrant {
+        self.by_inode.get(&(fid, client)).map_or(LeaseGrant::NONE, |held| LeaseGrant {
+            read_bits: held.read,
+            write_bits: held.write,
+            sequence: held.sequence,
+        })
+    }
+
+    /// What other clients hold that cannot stand beside `client` having `wanted` in `mode`.
+    /// PR is only disturbed by bits others hold in PW, which then need go down to PR only; every
+    /// other mode is disturbed by all that others hold.
+    #[must_use]
+    pub fn conflicts(
+        &self,
+        client: ClientId,
+        fid: Fid,
+        wanted: u32,
+        mode: LockMode,
+    ) -> Vec<Conflict> {
+        let mut conflicts = Vec::new();
+        for (&(_, holder), held) in self.holders(fid) {
+            if holder == client {
+                continue;
+            }
+            let reads = mode == LockMode::ProtectedRead;
+            let held_bits = if reads { held.write } else { held.write | held.read };
+            let in_way = held_bits & wanted;
+            if in_way != 0 {
+                conflicts.push(Conflict { client: holder, fid, bits: in_way, to_read: reads });
+            }
+        }
+        conflicts
+    }
+
+    /// [`Leases::conflicts`] in exclusive mode for every pair `touched`, as
+    /// [`crate::touches`] gives them.
+    #[must_use]
+    pub fn conflicts_of(&self, client: ClientId, touched: &[(Fid, u32)]) -> Vec<Conflict> {
+        touched
+            .iter()
+            .flat_map(|&(fid, wanted)| self.conflicts(client, fid, wanted, LockMode::Exclusive))
+            .collect()
+    }
+
+    /// Grants what can be granted now of `read` in PR and `write` in PW (of which only DATA
+    /// counts), on top of what the client holds. Left out: what others hold in the way or were
+    /// asked for but have not given back, what requests of others are parked for, and what this
+    /// client itself is being asked to give back. Returns all it holds now.
+    pub fn grant(&mut self, client: ClientId, fid: Fid, read: u32, write: u32) -> LeaseGrant {
+        let before = self.by_inode.get(&(fid, client)).copied().unwrap_or_default();
+        let mut others_read = 0;
+        let mut others_write = 0;
+        for (&(_, holder), held) in self.holders(fid) {
+            if holder != client {
+                others_read |= held.read;
+                others_write |= held.write;
+            }
+        }
+        let mut withheld = before.revoking;
+        for &(waiter, waited) in self.parked.get(&fid).map_or(&[][..], Vec::as_slice) {
+            if waiter != client {
+                withheld |= waited;
+            }
+        }
+        let to_read = if before.revoking_to_read { bits::DATA } else { 0 };
+        let read = read & bits::ALL & !others_write & !withheld;
+        let write = write & bits::DATA & !others_write & !others_read & !withheld & !to_read;
+        if read == 0 && write == 0 {
+            return self.held(client, fid);
+        }
+        let sequence = self.next_sequence();
+        let held = Held {
+            read: before.read | read,
+            write: before.write | write,
+            sequence,
+            stamp: sequence,
+            ..before
+        };
+        self.by_age.remove(&before.stamp);
+        self.by_age.insert(sequence, (client, fid));
+        self.by_inode.insert((fid, client), held);
+        self.by_client.insert((client, fid));
+        LeaseGrant { read_bits: held.read, write_bits: held.write, sequence }
+    }
+
+    /// Notes that a holder is asked to give bits back, and makes the message. None if it holds
+    /// nothing of them or all of it was asked back already.
+    pub fn revoke(&mut self, conflict: Conflict) -> Option<LeaseRevoke> {
+        let Conflict { client, fid, bits: wanted, to_read } = conflict;
+        let sequence = self.sequence + 1;
+        let held = self.by_inode.get_mut(&(fid, client))?;
+        let revoke = if to_read {
+            let asked = held.revoking & bits::DATA != 0 || held.revoking_to_read;
+            if held.write & wanted == 0 || asked {
+                return None;
+            }
+            held.revoking_to_read = true;
+            held.write & wanted
+        } else {
+            let new = (held.read | held.write) & wanted & !held.revoking;
+            if new == 0 {
+                return None;
+            }
+            held.revoking |= new;
+            new
+        };
+        held.sequence = sequence;
+        self.sequence = sequence;
+        Some(LeaseRevoke { fid, bits: revoke, to_read, sequence })
+    }
+
+    /// The client gives bits back (`to_read`: DATA goes from PW to PR). Returns whether it held
+    /// any of them. `sequence` is that of the revoke answered or, unasked, of the last grant the
+    /// client has seen; when the table gave it a newer one, only bits being revoked are taken: the
+    /// others may be part of a grant that is still on its way to the client. 0 takes all.
+    pub fn cancel(
+        &mut self,
+        client: ClientId,
+        fid: Fid,
+        given: u32,
+        to_read: bool,
+        sequence: u64,
+    ) -> bool {
+        let Some(held) = self.by_inode.get_mut(&(fid, client)) else { return false };
+        let downgrading = if held.revoking_to_read { bits::DATA } else { 0 };
+        let outdated = sequence != 0 && sequence < held.sequence;
+        let given = if outdated { given & (held.revoking | downgrading) } else { given };
+        let had = if to_read { held.write & given } else { (held.read | held.write) & given };
+        held.write &= !given;
+        if given & bits::DATA != 0 {
+            held.revoking_to_read = false;
+        }
+        if to_read {
+            held.read |= had;
+        } else {
+            held.read &= !given;
+            held.revoking &= !given;
+        }
+        if held.read == 0 && held.write == 0 {
+            self.remove(client, fid);
+        }
+        had != 0
+    }
+
+    /// Whether a holder was asked to give bits back and has not yet.
+    #[must_use]
+    pub fn is_revoking(&self, client: ClientId, fid: Fid) -> bool {
+        self.by_inode
+            .get(&(fid, client))
+            .is_some_and(|held| held.revoking != 0 || held.revoking_to_read)
+    }
+
+    /// A request of `client` is parked until these bits are free: others get no new leases on
+    /// them. Each call is taken back by one [`Leases::unpark`] with the same arguments.
+    pub fn park(&mut self, client: ClientId, fid: Fid, waited: u32) {
+        self.parked.entry(fid).or_default().push((client, waited));
+    }
+
+    /// Takes a [`Leases::park`] back.
+    pub fn unpark(&mut self, client: ClientId, fid: Fid, waited: u32) {
+        let Some(waiters) = self.parked.get_mut(&fid) else { return };
+        if let Some(at) = waiters.iter().position(|&waiter| waiter == (client, waited)) {
+            waiters.swap_remove(at);
+        }
+        if waiters.is_empty() {
+            self.parked.remove(&fid);
+        }
+    }
+
+    /// A client's lease from before the restart. Granted as it is, parked or not, unless it
+    /// conflicts with what another asserted first.
+    ///
+    /// # Errors
+    /// The conflict; nothing is granted then and the client must drop what it cached.
+    pub fn reassert(
+        &mut self,
+        client: ClientId,
+        fid: Fid,
+        read: u32,
+        write: u32,
+    ) -> Result<LeaseGrant, Conflict> {
+        let in_read = self.conflicts(client, fid, read, LockMode::ProtectedRead);
+        let in_write = self.conflicts(client, fid, write, LockMode::ProtectedWrite);
+        if let Some(&conflict) = in_read.iter().chain(&in_write).next() {
+            return Err(conflict);
+        }
+        let parked = self.parked.remove(&fid);
+        let grant = self.grant(client, fid, read, write);
+        if let Some(parked) = parked {
+            self.parked.insert(fid, parked);
+        }
+        Ok(grant)
+    }
+
+    /// Drops all a client holds and waits for; returns what it held, DATA in PW included.
+    pub fn drop_client(&mut self, client: ClientId) -> Vec<(Fid, u32)> {
+        let range = (client, Fid::NONE)..=(client, LAST_FID);
+        let fids: Vec<Fid> = self.by_client.range(range).map(|&(_, fid)| fid).collect();
+        for waiters in self.parked.values_mut() {
+            waiters.retain(|&(waiter, _)| waiter != client);
+        }
+        self.parked.retain(|_, waiters| !waiters.is_empty());
+        fids.into_iter()
+            .map(|fid| {
+                let held = self.held(client, fid);
+                self.remove(client, fid);
+                (fid, held.read_bits | held.write_bits)
+            })
+            .collect()
+    }
+
+    /// Forgets an inode that is gone.
+    pub fn forget(&mut self, fid: Fid) {
+        let holders: Vec<ClientId> = self.holders(fid).map(|(&(_, client), _)| client).collect();
+        for client in holders {
+            self.remove(client, fid);
+        }
+    }
+
+    /// When the table is over its bound: the oldest leases not being revoked yet, at most `max`
+    /// and as many as it is over, each with all its bits, ready for [`Leases::revoke`].
+    #[must_use]
+    pub fn over_limit(&self, max: usize) -> Vec<Conflict> {
+        let over = self.by_inode.len().saturating_sub(self.leases_max);
+        self.by_age
+            .values()
+            .take(over)
+            .filter(|&&(client, fid)| !self.is_revoking(client, fid))
+            .take(max)
+            .map(|&(client, fid)| {
+                let held = self.held(client, fid);
+                let all = held.read_bits | held.write_bits;
+                Conflict { client, fid, bits: all, to_read: false }
+            })
+            .collect()
+    }
+
+    fn holders(&self, fid: Fid) -> impl Iterator<Item = (&(Fid, ClientId), &Held)> {
+        self.by_inode.range((fid, ClientId(0))..=(fid, ClientId(u64::MAX)))
+    }
+
+    fn remove(&mut self, client: ClientId, fid: Fid) {
+        if let Some(held) = self.by_inode.remove(&(fid, client)) {
+            self.by_client.remove(&(client, fid));
+            self.by_age.remove(&held.stamp);
+        }
+    }
+
+    const fn next_sequence(&mut self) -> u64 {
+        self.sequence += 1;
+        self.sequence
+    }
+}

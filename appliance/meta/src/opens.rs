@@ -1,0 +1,185 @@
+//! Who has which inode open. Volatile; counted per client, not per descriptor.
+//!
+//! Every call is O(log n) but [`Opens::drop_client`], which is linear in what the client has open.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use sheen_types::{ClientId, Fid};
+
+/// Table of opens.
+#[derive(Debug, Default)]
+pub struct Opens {
+    /// Whether the open includes writing.
+    by_inode: BTreeMap<(Fid, ClientId), bool>,
+    by_client: BTreeSet<(ClientId, Fid)>,
+}
+
+/// What [`Opens::close`] left.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Closed {
+    /// The client had it open.
+    pub was_open: bool,
+    /// Nobody has it open now: an orphan may be released.
+    pub last: bool,
+}
+
+impl Opens {
+    /// An empty table.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Opens in the table.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.by_inode.len()
+    }
+
+    /// Whether nobody has anything open.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.by_inode.is_empty()
+    }
+
+    /// Registers an open, or adds writing to one. Returns whether anything changed.
+    pub fn open(&mut self, client: ClientId, fid: Fid, write: bool) -> bool {
+        self.by_client.insert((client, fid));
+        match self.by_inode.insert((fid, client), write) {
+            None => true,
+            Some(true) if !write => {
+                self.by_inode.insert((fid, client), true);
+                false
+            }
+            Some(before) => before != write,
+        }
+    }
+
+    /// Takes an open back, or only its write part.
+    pub fn close(&mut self, client: ClientId, fid: Fid, write_only: bool) -> Closed {
+        let was_open = if write_only {
+            match self.by_inode.get_mut(&(fid, client)) {
+                Some(write) => {
+                    *write = false;
+                    true
+                }
+                None => false,
+            }
+        } else {
+            self.by_client.remove(&(client, fid));
+            self.by_inode.remove(&(fid, client)).is_some()
+        };
+        Closed { was_open, last: was_open && !self.is_open(fid) }
+    }
+
+    /// Whether anybody has the inode open.
+    #[must_use]
+    pub fn is_open(&self, fid: Fid) -> bool {
+        self.openers(fid).next().is_some()
+    }
+
+    /// How this client has the inode open: None not at all, else whether for writing.
+    #[must_use]
+    pub fn held(&self, client: ClientId, fid: Fid) -> Option<bool> {
+        self.by_inode.get(&(fid, client)).copied()
+    }
+
+    /// Whether another client has it open and one of all openers, `client` included, writes: what
+    /// an open's reply says in `shared`.
+    #[must_use]
+    pub fn is_shared(&self, client: ClientId, fid: Fid) -> bool {
+        let mut others = false;
+        let mut writer = false;
+        for (opener, write) in self.openers(fid) {
+            others |= opener != client;
+            writer |= write;
+        }
+        others && writer
+    }
+
+    /// Everybody who has the inode open, and whether for writing; in order of client.
+    pub fn openers(&self, fid: Fid) -> impl Iterator<Item = (ClientId, bool)> + '_ {
+        self.by_inode
+            .range((fid, ClientId(0))..=(fid, ClientId(u64::MAX)))
+            .map(|(&(_, client), &write)| (client, write))
+    }
+
+    /// Drops every open of a client; returns the inodes nobody has open now.
+    pub fn drop_client(&mut self, client: ClientId) -> Vec<Fid> {
+        let range = (client, Fid::NONE)..=(client, LAST_FID);
+        let fids: Vec<Fid> = self.by_client.range(range).map(|&(_, fid)| fid).collect();
+        for &fid in &fids {
+            self.by_client.remove(&(client, fid));
+            self.by_inode.remove(&(fid, client));
+        }
+        fids.into_iter().filter(|&fid| !self.is_open(fid)).collect()
+    }
+
+    /// Forgets an inode that is gone.
+    pub fn forget(&mut self, fid: Fid) {
+        let clients: Vec<ClientId> = self.openers(fid).map(|(client, _)| client).collect();
+        for client in clients {
+            self.by_inode.remove(&(fid, client));
+            self.by_client.remove(&(client, fid));
+        }
+    }
+}
+
+/// The greatest id, as the end of ranges.
+pub(crate) const LAST_FID: Fid = Fid { seq: u64::MAX, oid: u32::MAX, ver: u32::MAX };
+
+#[cfg(test)]
+mod test {
+    use super::*;
+
+    const A: ClientId = ClientId(1);
+    const B: ClientId = ClientId(2);
+    const FILE: Fid = Fid::new(0x400, 1);
+
+    #[test]
+    fn a_file_is_shared_when_another_has_it_open_and_anyone_writes() {
+        let mut opens = Opens::new();
+        assert!(opens.open(A, FILE, false));
+        assert!(!opens.is_shared(A, FILE));
+        assert!(opens.is_open(FILE));
+        assert!(opens.open(B, FILE, false));
+        assert!(!opens.is_shared(A, FILE));
+        assert!(opens.open(B, FILE, true));
+        assert!(opens.is_shared(A, FILE) && opens.is_shared(B, FILE));
+        assert_eq!(opens.close(B, FILE, true), Closed { was_open: true, last: false });
+        assert!(!opens.is_shared(A, FILE));
+    }
+
+    #[test]
+    fn reading_on_top_of_writing_keeps_the_writing() {
+        let mut opens = Opens::new();
+        opens.open(A, FILE, true);
+        assert!(!opens.open(A, FILE, false));
+        assert_eq!(opens.held(A, FILE), Some(true));
+    }
+
+    #[test]
+    fn the_last_close_is_told_once() {
+        let mut opens = Opens::new();
+        opens.open(A, FILE, true);
+        opens.open(B, FILE, false);
+        assert_eq!(opens.close(A, FILE, false), Closed { was_open: true, last: false });
+        assert_eq!(opens.close(A, FILE, false), Closed { was_open: false, last: false });
+        assert_eq!(opens.close(B, FILE, false), Closed { was_open: true, last: true });
+        assert!(opens.is_empty());
+    }
+
+    #[test]
+    fn a_dropped_client_leaves_what_others_have_open() {
+        let mut opens = Opens::new();
+        let other = Fid::new(0x400, 2);
+        opens.open(A, FILE, true);
+        opens.open(A, other, false);
+        opens.open(B, FILE, false);
+        assert_eq!(opens.drop_client(A), vec![other]);
+        assert_eq!(opens.len(), 1);
+        opens.forget(FILE);
+        assert!(opens.is_empty());
+        assert!(opens.drop_client(B).is_empty());
+    }
+}

@@ -1,0 +1,267 @@
+//! What the consensus log carries: every change of the namespace, as an explicit record.
+//!
+//! Bytes of an [`Entry`]: see `docs/formats/meta.md`. A log record may hold several entries one
+//! after the other ([`encode_entries`], [`decode_entries`]).
+
+use sheen_types::{ClientId, Epoch, Fid, OstIndex, Tag, Timespec, TransactionNumber, Xid};
+use sheen_wire::{
+    DecodeError, Decoder, Encoder, Field,
+    fields::List,
+    lease::SizeUpdate,
+    message,
+    metadata::{
+        Connect, Create, FilesystemCreate, FilesystemDelete, InstantiateLayout, Link, Rename,
+        SetAttributes, SetXattr, Unlink, XattrName,
+    },
+};
+
+/// Version of the encoding of entries. 1: first.
+pub const ENTRY_VERSION: u8 = 1;
+/// Most entries in one log record.
+pub const ENTRIES_MAX: usize = 1024;
+
+message! {
+    /// One change, as proposed by the leader.
+    pub struct Entry {
+        /// Session that asked; `ClientId(0)` for the server itself and for Connect. With 0 no reply
+        /// slot is written.
+        pub client: ClientId,
+        /// Reply slot of the session.
+        pub tag: Tag,
+        /// Number of the request; the same xid in the same slot is applied once.
+        pub xid: Xid,
+        /// Wall clock of the proposer: every time the operation sets to "now".
+        pub time: Timespec,
+        /// Number of this change; must rise from entry to entry. Kept in the reply slot.
+        pub transaction: TransactionNumber,
+        /// The change.
+        pub operation: Operation,
+    }
+}
+
+message! {
+    /// The session of [`Entry::client`] or, as the server's own operation, any session ends.
+    pub struct Disconnect {
+        /// The session.
+        pub client: ClientId,
+    }
+}
+
+message! {
+    /// A new file system.
+    pub struct MakeFilesystem {
+        /// What was asked.
+        pub request: FilesystemCreate,
+        /// Random bits for the id (`fs-` and 17 hex digits: 68 bits, the first bytes count first).
+        pub random: [u8; 9],
+    }
+}
+
+message! {
+    /// A step of the background deletion of a file system.
+    pub struct Reap {
+        /// Root of the file system.
+        pub root: Fid,
+        /// Most inodes and names to remove in this step.
+        pub steps_max: u32,
+    }
+}
+
+message! {
+    /// A new inode.
+    pub struct CreateInode {
+        /// What was asked.
+        pub request: Create,
+        /// Target, for a symbolic link; else empty.
+        pub target: Vec<u8>,
+    }
+}
+
+message! {
+    /// A name goes away.
+    pub struct RemoveName {
+        /// What was asked.
+        pub request: Unlink,
+        /// Whether the inode may be open somewhere: then it becomes an orphan when its last name
+        /// goes, until [`Operation::OrphanRelease`]. If in doubt, say true and release later.
+        pub open: bool,
+    }
+}
+
+message! {
+    /// A name moves.
+    pub struct MoveName {
+        /// What was asked.
+        pub request: Rename,
+        /// Whether the inode that is replaced may be open somewhere; see [`RemoveName::open`].
+        pub open: bool,
+    }
+}
+
+message! {
+    /// An extended attribute is set.
+    pub struct PutXattr {
+        /// What was asked.
+        pub request: SetXattr,
+        /// The value.
+        pub value: Vec<u8>,
+    }
+}
+
+message! {
+    /// The last open of an unlinked inode is gone.
+    pub struct OrphanRelease {
+        /// The inode.
+        pub fid: Fid,
+    }
+}
+
+message! {
+    /// An OST joins, or changes whether it takes new objects.
+    pub struct OstRegister {
+        /// The OST.
+        pub ost: OstIndex,
+        /// Whether new objects may be placed on it.
+        pub accepts_objects: bool,
+    }
+}
+
+message! {
+    /// An OST destroyed objects durably; they leave the list of pending destroys.
+    pub struct ObjectsDestroyed {
+        /// The OST.
+        pub ost: OstIndex,
+        /// The objects.
+        pub objects: List<Fid>,
+    }
+}
+
+macro_rules! operations {
+    ($($(#[$doc:meta])* $name:ident($body:ty) = $number:literal,)*) => {
+        /// Every kind of change. The number in front of the body is part of the format.
+        #[derive(Clone, PartialEq, Eq, Debug)]
+        pub enum Operation { $($(#[$doc])* $name($body),)* }
+
+        impl Operation {
+            /// The operation's name, for logs and metrics.
+            #[must_use]
+            pub const fn name(&self) -> &'static str {
+                match self { $(Self::$name(_) => stringify!($name),)* }
+            }
+        }
+
+        impl Field for Operation {
+            fn encode(&self, out: &mut Encoder<'_>) {
+                match self { $(Self::$name(body) => {
+                    let number: u8 = $number;
+                    number.encode(out);
+                    body.encode(out);
+                })* }
+            }
+
+            fn decode(input: &mut Decoder<'_>) -> Result<Self, DecodeError> {
+                match u8::decode(input)? {
+                    $($number => Ok(Self::$name(Field::decode(input)?)),)*
+                    _ => Err(DecodeError::Value("operation")),
+                }
+            }
+        }
+    };
+}
+
+message! {
+    /// No further data.
+    pub struct Nothing {}
+}
+
+operations! {
+    /// A leader starts to serve: gives it a new server epoch ([`crate::Reply::ServerEpoch`]).
+    ServerStart(Nothing) = 1,
+    /// Opens or re-opens a session ([`crate::Reply::Session`]).
+    Connect(Connect) = 2,
+    /// Ends a session, asked by it or by the server (eviction).
+    Disconnect(Disconnect) = 3,
+    /// Grants a sequence to [`Entry::client`] ([`crate::Reply::Sequence`]).
+    SequenceGrant(Nothing) = 4,
+    /// Makes a file system ([`crate::Reply::Filesystem`]).
+    FilesystemCreate(MakeFilesystem) = 5,
+    /// Deletes a file system: its name is free at once, content goes by [`Operation::Reap`].
+    FilesystemDelete(FilesystemDelete) = 6,
+    /// Background step of a deletion ([`crate::Reply::Reaped`]).
+    Reap(Reap) = 7,
+    /// Makes an inode ([`crate::Reply::Entry`]).
+    Create(CreateInode) = 8,
+    /// Another name ([`crate::Reply::Entry`]).
+    Link(Link) = 9,
+    /// Removes a name ([`crate::Reply::Unlinked`]).
+    Unlink(RemoveName) = 10,
+    /// Moves a name ([`crate::Reply::Renamed`]).
+    Rename(MoveName) = 11,
+    /// Changes attributes.
+    SetAttributes(SetAttributes) = 12,
+    /// Sets an extended attribute.
+    SetXattr(PutXattr) = 13,
+    /// Removes an extended attribute.
+    RemoveXattr(XattrName) = 14,
+    /// Gives objects to components.
+    InstantiateLayout(InstantiateLayout) = 15,
+    /// Stores what a writer learned of size, space and times.
+    UpdateSize(SizeUpdate) = 16,
+    /// Last close of an unlinked inode: it is destroyed.
+    OrphanRelease(OrphanRelease) = 17,
+    /// An OST joins or changes.
+    OstRegister(OstRegister) = 18,
+    /// An OST destroyed objects.
+    ObjectsDestroyed(ObjectsDestroyed) = 19,
+}
+
+/// The bytes of a log record that holds `entries` in order.
+///
+/// # Panics
+/// With more than [`ENTRIES_MAX`] entries: the caller cuts its batches.
+#[must_use]
+pub fn encode_entries(entries: &[Entry]) -> Vec<u8> {
+    assert!(entries.len() <= ENTRIES_MAX, "{} entries in one record", entries.len());
+    let mut bytes = Vec::with_capacity(64 + entries.len() * 192);
+    let mut out = Encoder(&mut bytes);
+    ENTRY_VERSION.encode(&mut out);
+    u16::try_from(entries.len()).unwrap_or(u16::MAX).encode(&mut out);
+    for entry in entries {
+        entry.encode(&mut out);
+    }
+    bytes
+}
+
+/// The entries in a log record.
+///
+/// # Errors
+/// [`DecodeError`] if the bytes are of another version or not a record of entries.
+pub fn decode_entries(bytes: &[u8]) -> Result<Vec<Entry>, DecodeError> {
+    let mut input = Decoder::new(bytes);
+    let version = u8::decode(&mut input)?;
+    if version != ENTRY_VERSION {
+        return Err(DecodeError::Version(u16::from(version)));
+    }
+    let count = usize::from(u16::decode(&mut input)?);
+    if count > ENTRIES_MAX {
+        return Err(DecodeError::Value("entry count"));
+    }
+    let entries = (0..count).map(|_| Entry::decode(&mut input)).collect::<Result<Vec<_>, _>>()?;
+    input.finish()?;
+    Ok(entries)
+}
+
+impl Entry {
+    /// An entry of the server itself: no session, no reply slot.
+    #[must_use]
+    pub const fn internal(
+        time: Timespec,
+        transaction: TransactionNumber,
+        operation: Operation,
+    ) -> Self {
+        Self { client: ClientId(0), tag: Tag(0), xid: Xid(0), time, transaction, operation }
+    }
+}
+
+/// First server epoch a fresh state gives.
+pub const FIRST_SERVER_EPOCH: Epoch = Epoch(1);
