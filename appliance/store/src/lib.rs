@@ -1,1 +1,24 @@
-//! To be written.
+//! The object store core of one OST: objects (by [`sheen_types::Fid`]) → extents → 4 KiB blocks of a device zone.
+//!
+//! Event in, commands out: the store never sees payload bytes, does no I/O and knows no time. The service that owns the
+//! device calls a method of [`Store`] for each request and each completion, and carries out the [`Command`]s it finds
+//! pushed to the list, in their order. Reads are answered at once by a plan of device runs with their checksums.
+#![forbid(unsafe_code)]
+#![deny(clippy::wildcard_enum_match_arm)]
+
+pub mod zone;
+pub mod request;
+pub mod command;
+pub mod read;
+pub mod store;
+pub mod opening;
+
+pub use command::{Command, IoFault, IoToken, Merge, MergeToken, Outcome, RequestToken};
+pub use opening::{OpenError, Opening, Progress};
+pub use read::{ReadPin, ReadPlan, Segment, Source};
+pub use request::{
+    Allocate, Busy, ObjectAttributes, Owner, Punch, PunchKind, SeekTarget, Statistics, Truncate,
+    Write,
+};
+pub use store::Store;
+pub use zone::{FormatError, Limits, Zone, format};

@@ -1,0 +1,113 @@
+//! What a store tells its service to do.
+
+use sheen_types::{Errno, Lba};
+
+/// Names a request; the service's choice, comes back in commands.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct RequestToken(pub u64);
+
+/// Names a device operation; the store's choice, given back with its completion.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct IoToken(pub u64);
+
+/// Names a merge asked for; given back by [`crate::Store::merged`] or [`crate::Store::merge_failed`].
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct MergeToken(pub u64);
+
+/// One block of a request's image that keeps part of the object's old block.
+///
+/// Read the old block, check it, copy its bytes outside `fresh_start..fresh_end` into the image's block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Merge {
+    /// Which block of the image.
+    pub image_block: u32,
+    /// Where the old block lies.
+    pub lba: Lba,
+    /// Its CRC32C; if it differs call [`crate::Store::merge_failed`].
+    pub checksum: u32,
+    /// First byte of the image's block that stays.
+    pub fresh_start: u32,
+    /// First byte behind those that stay.
+    pub fresh_end: u32,
+}
+
+/// How a request ended well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Outcome {
+    /// The object's size in bytes (0 for destroy and sync).
+    pub size: u64,
+    /// Its space in 4 KiB blocks.
+    pub blocks: u64,
+}
+
+/// Something to do.
+#[derive(Debug)]
+pub enum Command {
+    /// Read and merge old blocks into the request's image, then call [`crate::Store::merged`] with the CRC32C of each
+    /// merged image block (in this order). Truncate and punch have no image yet: it is `image_blocks` zeroed blocks.
+    Merge {
+        /// The request.
+        request: RequestToken,
+        /// To give back.
+        merge: MergeToken,
+        /// Blocks of the image.
+        image_blocks: u32,
+        /// One or two blocks.
+        merges: [Option<Merge>; 2],
+    },
+    /// Write blocks of the request's image to the device.
+    WriteData {
+        /// To give back with the completion.
+        io: IoToken,
+        /// The request.
+        request: RequestToken,
+        /// Device address.
+        lba: Lba,
+        /// First block of the image.
+        image_block: u32,
+        /// How many blocks.
+        blocks: u32,
+    },
+    /// Write bytes the store formed (whole blocks): journal, checkpoint, anchor. The buffer may be given back by
+    /// [`crate::Store::recycle`].
+    WriteBytes {
+        /// To give back with the completion.
+        io: IoToken,
+        /// Device address.
+        lba: Lba,
+        /// The bytes.
+        bytes: Vec<u8>,
+    },
+    /// Flush the device: what completed before must be durable when it completes.
+    Flush {
+        /// To give back with the completion.
+        io: IoToken,
+    },
+    /// Read blocks; only while opening.
+    Read {
+        /// To give back with the bytes.
+        io: IoToken,
+        /// Device address.
+        lba: Lba,
+        /// How many blocks.
+        blocks: u32,
+    },
+    /// The request ended.
+    Complete {
+        /// The request.
+        request: RequestToken,
+        /// How.
+        result: Result<Outcome, Errno>,
+    },
+}
+
+/// A device operation failed (after the service's own retries).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IoFault {
+    /// The blocks could not be written or read.
+    Media,
+    /// The device has no space behind the blocks (a sparse file on a full disk).
+    NoSpace,
+    /// The device is gone.
+    Gone,
+}

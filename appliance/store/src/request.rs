@@ -1,0 +1,166 @@
+//! What a service asks of a store, and what it learns.
+
+use std::{error::Error, fmt};
+
+use sheen_types::{Fid, Timespec};
+
+/// Most blocks one [`Write`] may touch: 1 MiB at any alignment.
+pub const WRITE_BLOCKS_MAX: usize = 257;
+/// Largest size of an object in bytes (4 PiB); beyond it is EFBIG.
+pub const OBJECT_BYTES_MAX: u64 = 1 << 52;
+
+/// Who an object's space is counted for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Owner {
+    /// User.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Project.
+    pub projid: u32,
+}
+
+/// Writes `length` bytes at `offset`; makes the object if it is new.
+///
+/// The request's *image* is the run of 4 KiB blocks the range touches, in the service's memory: payload at
+/// `offset % 4096`, and zeros before and behind it up to whole blocks.
+#[derive(Clone, Copy, Debug)]
+pub struct Write<'a> {
+    /// The object.
+    pub object: Fid,
+    /// First byte.
+    pub offset: u64,
+    /// Bytes; not 0, and at most [`WRITE_BLOCKS_MAX`] blocks are touched.
+    pub length: u64,
+    /// CRC32C of each block of the image.
+    pub checksums: &'a [u32],
+    /// The object's mtime becomes at least this.
+    pub mtime: Timespec,
+    /// The object's owner becomes this.
+    pub owner: Owner,
+    /// Complete only when durable against power loss.
+    pub durable: bool,
+}
+
+/// Sets the size; what is cut is gone, what is added reads as zeros.
+#[derive(Clone, Copy, Debug)]
+pub struct Truncate {
+    /// The object; made if it is new and `size` is not 0.
+    pub object: Fid,
+    /// New size in bytes.
+    pub size: u64,
+    /// The object's mtime becomes at least this.
+    pub mtime: Timespec,
+    /// Complete only when durable against power loss.
+    pub durable: bool,
+}
+
+/// What a punch leaves behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PunchKind {
+    /// A hole.
+    Hole,
+    /// Zeros that keep (or get) their space.
+    Zero,
+}
+
+/// Clears a range.
+#[derive(Clone, Copy, Debug)]
+pub struct Punch {
+    /// The object.
+    pub object: Fid,
+    /// First byte.
+    pub offset: u64,
+    /// Bytes.
+    pub length: u64,
+    /// What is left.
+    pub kind: PunchKind,
+    /// Let the size grow to the end of the range.
+    pub extend: bool,
+    /// The object's mtime becomes at least this.
+    pub mtime: Timespec,
+    /// Complete only when durable against power loss.
+    pub durable: bool,
+}
+
+/// Reserves space for a range: blocks that read as zeros until written, in place.
+#[derive(Clone, Copy, Debug)]
+pub struct Allocate {
+    /// The object.
+    pub object: Fid,
+    /// First byte.
+    pub offset: u64,
+    /// Bytes.
+    pub length: u64,
+    /// Leave the size as it is.
+    pub keep_size: bool,
+    /// The object's mtime becomes at least this.
+    pub mtime: Timespec,
+    /// Complete only when durable against power loss.
+    pub durable: bool,
+}
+
+/// What an object knows of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ObjectAttributes {
+    /// Size in bytes.
+    pub size: u64,
+    /// Space in 4 KiB blocks, reserved ones included.
+    pub blocks: u64,
+    /// Last write.
+    pub mtime: Timespec,
+    /// Who it is counted for.
+    pub owner: Owner,
+}
+
+/// What [`crate::Store::seek`] looks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SeekTarget {
+    /// The first byte of data at or behind the offset.
+    Data,
+    /// The first byte of a hole at or behind the offset; the end counts as one.
+    Hole,
+}
+
+/// Space and load of a store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Statistics {
+    /// Blocks users can fill.
+    pub total_blocks: u64,
+    /// Of them mapped or reserved.
+    pub used_blocks: u64,
+    /// Of them neither.
+    pub free_blocks: u64,
+    /// Objects.
+    pub objects: u64,
+    /// Most objects.
+    pub objects_max: u64,
+    /// Requests inside the store.
+    pub requests: u32,
+    /// Freed blocks that wait for a flush (or a reader) before they are used again.
+    pub quarantined_blocks: u64,
+    /// Journal blocks not used.
+    pub journal_free_blocks: u64,
+    /// Journal blocks written since the start.
+    pub journal_blocks_written: u64,
+    /// Data blocks written since the start.
+    pub data_blocks_written: u64,
+    /// Checkpoint blocks written since the start.
+    pub checkpoint_blocks_written: u64,
+    /// Checkpoints completed since the start.
+    pub checkpoints: u64,
+    /// Flushes submitted since the start.
+    pub flushes: u64,
+}
+
+/// The store has its most requests: nothing was taken, ask again after a completion.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Busy;
+
+impl fmt::Display for Busy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the store has its most requests in flight")
+    }
+}
+
+impl Error for Busy {}
