@@ -1,1 +1,17 @@
-//! To be written.
+//! Checks that programs people rely on work on a mount, and the cluster they run on.
+//!
+//! Every check takes a directory, so it also runs on a file system known to be right: that is how a check itself is
+//! checked. What needs more than a directory (killing the node, a second mount) goes through [`target::Target`].
+//! It does not compare speeds (`sheen-bench`) nor test two mounts against each other (`sheen-litmus`).
+
+#![forbid(unsafe_code)]
+
+pub mod checks;
+pub mod cluster;
+pub mod metrics;
+pub mod process;
+pub mod programs;
+pub mod random;
+pub mod report;
+pub mod target;
+pub mod tree;

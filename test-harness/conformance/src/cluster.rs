@@ -1,0 +1,398 @@
+//! A cluster of one node on this machine, and its mounts: the one place that knows how `sheen` is called.
+//!
+//! Owns a temporary directory with the node's configuration and its sparse device file, the node process and the mount
+//! processes. Everything is ended and removed when the values are dropped. Only processes started here are signalled.
+
+use std::fs::{self, File, Permissions};
+use std::io::Write;
+use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use nix::mount::{MntFlags, umount2};
+use nix::sys::signal::{Signal, kill};
+use tempfile::TempDir;
+
+use crate::process::{self, pid_of};
+
+const START_DEADLINE: Duration = Duration::from_secs(30);
+const STOP_DEADLINE: Duration = Duration::from_secs(20);
+const MOUNT_DEADLINE: Duration = Duration::from_secs(20);
+const FILE_SYSTEM: &str = "/conformance";
+
+/// What kind of cluster to start.
+#[derive(Debug, Clone)]
+pub struct ClusterOptions {
+    /// The `sheen` program.
+    pub program: PathBuf,
+    /// Where the temporary directory with the device file is made.
+    pub directory: PathBuf,
+    /// Size of the sparse device file, in bytes.
+    pub device_bytes: u64,
+    /// Data reactors the node runs.
+    pub reactors: u32,
+}
+
+impl ClusterOptions {
+    /// A cluster in `directory` with the program `$SHEEN` names, else the release build of this workspace.
+    #[must_use]
+    pub fn new(directory: &Path) -> Self {
+        Self {
+            program: sheen_program(),
+            directory: directory.to_path_buf(),
+            device_bytes: 32 << 30,
+            reactors: 1,
+        }
+    }
+}
+
+/// The `sheen` program: `$SHEEN`, else the one beside the running program, else the release build.
+#[must_use]
+pub fn sheen_program() -> PathBuf {
+    if let Some(named) = std::env::var_os("SHEEN") {
+        return named.into();
+    }
+    let beside = std::env::current_exe().ok().map(|program| program.with_file_name("sheen"));
+    match beside {
+        Some(program) if program.exists() => program,
+        _ => workspace_root().join("target/release/sheen"),
+    }
+}
+
+/// The workspace this program was built from.
+#[must_use]
+pub fn workspace_root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+/// A node with its file system.
+#[derive(Debug)]
+pub struct Cluster {
+    node: Option<Child>,
+    options: ClusterOptions,
+    tcp: SocketAddr,
+    admin: SocketAddr,
+    mounts: u32,
+    directory: TempDir,
+}
+
+impl Cluster {
+    /// Makes the device, starts the node and creates the file system.
+    ///
+    /// # Errors
+    /// When the program is missing, or the node does not serve within 30 s.
+    pub fn start(options: ClusterOptions) -> anyhow::Result<Self> {
+        if !options.program.exists() {
+            bail!("{} does not exist; build it or set SHEEN", options.program.display());
+        }
+        fs::create_dir_all(&options.directory)?;
+        let directory =
+            tempfile::Builder::new().prefix("sheen-cluster-").tempdir_in(&options.directory)?;
+        // Other users have to reach the mounts below it.
+        fs::set_permissions(directory.path(), Permissions::from_mode(0o755))?;
+        let (tcp, admin) = free_addresses()?;
+        let mut cluster = Self { node: None, options, tcp, admin, mounts: 0, directory };
+        File::create(cluster.device())?.set_len(cluster.options.device_bytes)?;
+        fs::write(cluster.configuration_file(), cluster.configuration())?;
+        cluster.restart()?;
+        let mut create = Command::new(&cluster.options.program);
+        create.args(["fs", "create", FILE_SYSTEM.trim_start_matches('/'), "--node"]);
+        create.arg(cluster.node_address());
+        process::run(&mut create, START_DEADLINE).context("creating the file system")?;
+        Ok(cluster)
+    }
+
+    /// The address clients on this machine use.
+    #[must_use]
+    pub fn node_address(&self) -> String {
+        format!("unix:{}", self.socket().display())
+    }
+
+    /// The TCP address the node listens on.
+    #[must_use]
+    pub fn tcp_address(&self) -> SocketAddr {
+        self.tcp
+    }
+
+    /// The address of the metrics and the admin endpoint.
+    #[must_use]
+    pub fn admin_address(&self) -> SocketAddr {
+        self.admin
+    }
+
+    /// The UNIX socket the node listens on.
+    #[must_use]
+    pub fn socket(&self) -> PathBuf {
+        self.directory.path().join("node.sock")
+    }
+
+    /// The device file.
+    #[must_use]
+    pub fn device(&self) -> PathBuf {
+        self.directory.path().join("device")
+    }
+
+    /// The node's output of all its runs.
+    #[must_use]
+    pub fn log(&self) -> PathBuf {
+        self.directory.path().join("node.log")
+    }
+
+    /// The id of the node process, when it runs.
+    #[must_use]
+    pub fn node_pid(&self) -> Option<u32> {
+        self.node.as_ref().map(Child::id)
+    }
+
+    /// Starts the node process and waits until it accepts connections.
+    ///
+    /// # Errors
+    /// When it ends, or does not accept within 30 s.
+    pub fn restart(&mut self) -> anyhow::Result<Duration> {
+        let begin = Instant::now();
+        // A socket file left by a killed node must not be taken for the new one.
+        let _ = fs::remove_file(self.socket());
+        let log = File::options().create(true).append(true).open(self.log())?;
+        let mut command = Command::new(&self.options.program);
+        command.args(["node", "--config"]).arg(self.configuration_file());
+        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        self.node = Some(command.spawn().context("starting the node")?);
+        while UnixStream::connect(self.socket()).is_err() {
+            self.assert_running()?;
+            if begin.elapsed() > START_DEADLINE {
+                bail!("the node does not accept: {}", self.last_words());
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Ok(begin.elapsed())
+    }
+
+    /// Kills the node process with SIGKILL.
+    ///
+    /// # Errors
+    /// When no node runs or it cannot be reaped.
+    pub fn kill(&mut self) -> anyhow::Result<()> {
+        self.assert_running()?;
+        match self.node.take() {
+            Some(mut node) => process::kill_nine(&mut node),
+            None => bail!("no node runs"),
+        }
+    }
+
+    /// Ends the node process with SIGTERM.
+    ///
+    /// # Errors
+    /// When it does not end by itself within 20 s; it is then killed.
+    pub fn stop(&mut self) -> anyhow::Result<()> {
+        let Some(mut node) = self.node.take() else { return Ok(()) };
+        kill(pid_of(&node), Signal::SIGTERM).ok();
+        if process::wait_until(&mut node, Instant::now() + STOP_DEADLINE)?.is_none() {
+            process::kill_nine(&mut node)?;
+            bail!("the node did not end after SIGTERM: {}", self.last_words());
+        }
+        Ok(())
+    }
+
+    /// Mounts the file system at a new directory.
+    ///
+    /// # Errors
+    /// When it is not mounted within 20 s.
+    pub fn mount(&mut self) -> anyhow::Result<Mount> {
+        self.mount_with(&[])
+    }
+
+    /// Mounts the file system with further arguments for `sheen mount`.
+    ///
+    /// # Errors
+    /// As [`Cluster::mount`].
+    pub fn mount_with(&mut self, arguments: &[&str]) -> anyhow::Result<Mount> {
+        self.mounts += 1;
+        let directory = self.directory.path().join(format!("mount-{}", self.mounts));
+        fs::create_dir(&directory)?;
+        let source = format!("{}:{FILE_SYSTEM}", self.node_address());
+        let log = self.directory.path().join(format!("mount-{}.log", self.mounts));
+        Mount::start(&self.options.program, &source, directory, &log, arguments)
+    }
+
+    /// Requires that the node process runs.
+    ///
+    /// # Errors
+    /// When it ended, with the end of its log.
+    pub fn assert_running(&mut self) -> anyhow::Result<()> {
+        let Some(node) = self.node.as_mut() else { bail!("no node runs") };
+        match node.try_wait()? {
+            None => Ok(()),
+            Some(status) => bail!("the node ended by itself ({status}): {}", self.last_words()),
+        }
+    }
+
+    /// The end of the node's log.
+    #[must_use]
+    pub fn last_words(&self) -> String {
+        process::tail(&fs::read_to_string(self.log()).unwrap_or_default(), 800)
+    }
+
+    fn configuration_file(&self) -> PathBuf {
+        self.directory.path().join("node.toml")
+    }
+
+    fn configuration(&self) -> String {
+        format!(
+            "[listen]\nunix = \"{}\"\ntcp = \"{}\"\nadmin = \"{}\"\n\n[device]\npath = \"{}\"\n\n\
+             [reactors]\ncount = {}\n",
+            self.socket().display(),
+            self.tcp,
+            self.admin,
+            self.device().display(),
+            self.options.reactors,
+        )
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        if let Some(mut node) = self.node.take() {
+            let _ = process::kill_nine(&mut node);
+        }
+    }
+}
+
+/// A mounted file system; unmounted when dropped.
+#[derive(Debug)]
+pub struct Mount {
+    directory: PathBuf,
+    log: PathBuf,
+    daemon: Child,
+    is_mounted: bool,
+}
+
+impl Mount {
+    fn start(
+        program: &Path,
+        source: &str,
+        directory: PathBuf,
+        log: &Path,
+        arguments: &[&str],
+    ) -> anyhow::Result<Self> {
+        let output = File::create(log)?;
+        let mut command = Command::new(program);
+        command.arg("mount").arg(source).arg(&directory).args(arguments);
+        command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
+        let daemon = command.spawn().context("starting the mount")?;
+        let mut mount = Self { directory, log: log.to_path_buf(), daemon, is_mounted: false };
+        let begin = Instant::now();
+        while !is_mount_point(&mount.directory)? {
+            // A mount program that puts itself into the background ends with success.
+            let ended = mount.daemon.try_wait()?;
+            if ended.is_some_and(|status| !status.success()) || begin.elapsed() > MOUNT_DEADLINE {
+                bail!("not mounted: {}", mount.last_words());
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        mount.is_mounted = true;
+        fs::metadata(&mount.directory).context("reading the root of the mount")?;
+        Ok(mount)
+    }
+
+    /// Where it is mounted.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// The id of the mount process that was started.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.daemon.id()
+    }
+
+    /// The end of the mount's log.
+    #[must_use]
+    pub fn last_words(&self) -> String {
+        process::tail(&fs::read_to_string(&self.log).unwrap_or_default(), 800)
+    }
+
+    /// Unmounts, and waits for the mount process to end.
+    ///
+    /// # Errors
+    /// When the mount is busy, or its process does not end within 20 s.
+    pub fn unmount(mut self) -> anyhow::Result<()> {
+        umount2(&self.directory, MntFlags::empty()).context("unmounting")?;
+        self.is_mounted = false;
+        if process::wait_until(&mut self.daemon, Instant::now() + STOP_DEADLINE)?.is_none() {
+            bail!("the mount's process still runs: {}", self.last_words());
+        }
+        Ok(())
+    }
+
+    /// Kills the mount process with SIGKILL, as a client machine that is gone.
+    ///
+    /// # Errors
+    /// When it cannot be reaped.
+    pub fn kill(mut self) -> anyhow::Result<()> {
+        process::kill_nine(&mut self.daemon)
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        if self.is_mounted {
+            let _ = umount2(&self.directory, MntFlags::MNT_DETACH);
+            let _ = process::wait_until(&mut self.daemon, Instant::now() + Duration::from_secs(2));
+        }
+        let _ = process::kill_nine(&mut self.daemon);
+    }
+}
+
+/// Whether something is mounted exactly at `directory`.
+///
+/// # Errors
+/// When the mount table cannot be read.
+pub fn is_mount_point(directory: &Path) -> anyhow::Result<bool> {
+    let table = fs::read_to_string("/proc/self/mountinfo")?;
+    let wanted = directory.to_string_lossy();
+    Ok(table.lines().any(|entry| entry.split(' ').nth(4) == Some(&*wanted)))
+}
+
+/// Two TCP addresses nobody listens on.
+fn free_addresses() -> anyhow::Result<(SocketAddr, SocketAddr)> {
+    // Both are held until both are known, so that they differ.
+    let one = TcpListener::bind("127.0.0.1:0")?;
+    let two = TcpListener::bind("127.0.0.1:0")?;
+    Ok((one.local_addr()?, two.local_addr()?))
+}
+
+/// Drops clean pages, dentries and inodes of all file systems; needs root.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn drop_kernel_caches() -> anyhow::Result<()> {
+    nix::unistd::sync();
+    let mut control = File::options().write(true).open("/proc/sys/vm/drop_caches")?;
+    control.write_all(b"3").context("dropping kernel caches")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_root_is_a_mount_point_and_a_fresh_directory_is_not() {
+        assert!(is_mount_point(Path::new("/proc")).unwrap());
+        let fresh = tempfile::tempdir().unwrap();
+        assert!(!is_mount_point(fresh.path()).unwrap());
+    }
+
+    #[test]
+    fn a_missing_program_is_an_error_before_anything_is_made() {
+        let fresh = tempfile::tempdir().unwrap();
+        let mut options = ClusterOptions::new(fresh.path());
+        options.program = "/nonexistent/sheen".into();
+        assert!(Cluster::start(options).is_err());
+        assert_eq!(fs::read_dir(fresh.path()).unwrap().count(), 0);
+    }
+}

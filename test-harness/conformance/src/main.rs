@@ -1,0 +1,209 @@
+//! `sheen-conformance`: runs the checks on a cluster of its own, or on any directory.
+
+#![forbid(unsafe_code)]
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::{Parser, ValueEnum};
+use sheen_conformance::checks::step_writer::StepWriter;
+use sheen_conformance::checks::{self, Context, Effort};
+use sheen_conformance::cluster::{Cluster, ClusterOptions, workspace_root};
+use sheen_conformance::random::Random;
+use sheen_conformance::report::{Report, line};
+use sheen_conformance::target::Target;
+
+/// Runs real programs and hard tests on a Sheen mount.
+#[derive(Debug, Parser)]
+#[command(name = "sheen-conformance", version)]
+struct Arguments {
+    /// What to run
+    check: Check,
+    /// Run on this directory instead of a cluster of our own
+    #[arg(long)]
+    dir: Option<PathBuf>,
+    /// The checkout that `git` clones
+    #[arg(long)]
+    repo: Option<PathBuf>,
+    /// Where downloads and builds are kept between runs
+    #[arg(long)]
+    cache: Option<PathBuf>,
+    /// Where device files, references and acknowledgements go; another file system than --dir
+    #[arg(long, default_value = "/var/tmp")]
+    scratch: PathBuf,
+    /// Write a summary as JSON to this file
+    #[arg(long)]
+    json: Option<PathBuf>,
+    /// Run the small form of a check
+    #[arg(long)]
+    quick: bool,
+    /// Rounds of checks that kill something
+    #[arg(long)]
+    rounds: Option<u32>,
+    /// Seed of all random choices; taken from the clock when absent
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Size of the cluster's device, in MiB
+    #[arg(long, default_value_t = 32 << 10)]
+    device_mib: u64,
+}
+
+/// A check, or a set of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Check {
+    /// Every check
+    All,
+    /// Every check in its small form, for every change
+    Quick,
+    /// Clone, fsck, status
+    Git,
+    /// A build with dependencies
+    Cargo,
+    /// Unpack and compare
+    LinuxSource,
+    /// Killed writers of a database
+    Sqlite,
+    /// A killed database server
+    Postgres,
+    /// Written and verified blocks
+    Fio,
+    /// The POSIX suite
+    Pjdfstest,
+    /// Kills of the node under load
+    Kill,
+    /// ENOSPC and back
+    Full,
+    /// Garbage on the listener
+    Garbage,
+}
+
+const ORDER: [Check; 10] = [
+    Check::Git,
+    Check::Fio,
+    Check::Sqlite,
+    Check::Pjdfstest,
+    Check::Garbage,
+    Check::Kill,
+    Check::Cargo,
+    Check::LinuxSource,
+    Check::Postgres,
+    Check::Full,
+];
+
+/// A device that the check of the full device fills in seconds.
+const SMALL_DEVICE_BYTES: u64 = 1 << 30;
+
+fn main() -> ExitCode {
+    match started() {
+        Ok(code) => code,
+        Err(error) => {
+            line(format_args!("error: {error:#}"));
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn started() -> anyhow::Result<ExitCode> {
+    let words: Vec<String> = std::env::args().collect();
+    // The writers of the kill rounds are this program called again.
+    if let [_, word, directory, log, seed] = words.as_slice()
+        && word == "step-writer"
+    {
+        let mut writer = StepWriter::new(directory.as_ref(), seed.parse()?);
+        writer.run(log.as_ref())?;
+    }
+    let arguments = Arguments::parse();
+    let mut report = Report::new();
+    let seed = arguments.seed.unwrap_or_else(Random::seed_from_clock);
+    line(format_args!("seed {seed}"));
+    let list: Vec<Check> = match arguments.check {
+        Check::All | Check::Quick => ORDER.to_vec(),
+        one => vec![one],
+    };
+    let on_one: Vec<Check> = list.iter().copied().filter(|check| *check != Check::Full).collect();
+    if !on_one.is_empty() {
+        run_on_one(&arguments, &mut report, &on_one, arguments.device_mib << 20, seed)?;
+    }
+    if list.contains(&Check::Full) {
+        run_on_one(&arguments, &mut report, &[Check::Full], SMALL_DEVICE_BYTES, seed)?;
+    }
+    if let Some(path) = &arguments.json {
+        report.write_json(path)?;
+    }
+    report.close();
+    Ok(if report.failed() == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Runs checks on one target.
+fn run_on_one(
+    arguments: &Arguments,
+    report: &mut Report,
+    list: &[Check],
+    device_bytes: u64,
+    seed: u64,
+) -> anyhow::Result<()> {
+    std::fs::create_dir_all(&arguments.scratch)?;
+    let scratch =
+        tempfile::Builder::new().prefix("sheen-conformance-").tempdir_in(&arguments.scratch)?;
+    // PostgreSQL runs as another user and keeps its socket there.
+    std::fs::set_permissions(scratch.path(), std::fs::Permissions::from_mode(0o755))?;
+    let mut target = None;
+    report.case("cluster", "node and mount are up", || {
+        target = Some(target_of(arguments, device_bytes)?);
+        Ok(String::new())
+    });
+    let Some(mut target) = target else { return Ok(()) };
+    let is_quick = arguments.quick || arguments.check == Check::Quick;
+    let mut context = Context {
+        report,
+        target: &mut target,
+        effort: if is_quick { Effort::Quick } else { Effort::Full },
+        cache: cache_of(arguments)?,
+        scratch: scratch.path().to_path_buf(),
+        repository: arguments.repo.clone().unwrap_or_else(workspace_root),
+        rounds: arguments.rounds,
+        seed,
+    };
+    for check in list {
+        run_check(*check, &mut context);
+    }
+    report.case("cluster", "unmount and stop", || {
+        target.close()?;
+        Ok(String::new())
+    });
+    Ok(())
+}
+
+fn cache_of(arguments: &Arguments) -> anyhow::Result<PathBuf> {
+    let path =
+        arguments.cache.clone().unwrap_or_else(|| workspace_root().join("target/harness-cache"));
+    std::fs::create_dir_all(&path)?;
+    path.canonicalize().with_context(|| format!("{}", path.display()))
+}
+
+fn target_of(arguments: &Arguments, device_bytes: u64) -> anyhow::Result<Target> {
+    if let Some(directory) = &arguments.dir {
+        return Ok(Target::Directory(directory.canonicalize()?));
+    }
+    let mut options = ClusterOptions::new(&arguments.scratch);
+    options.device_bytes = device_bytes;
+    Target::on_cluster(Cluster::start(options)?)
+}
+
+fn run_check(check: Check, context: &mut Context<'_>) {
+    match check {
+        Check::All | Check::Quick => {}
+        Check::Git => checks::git::run(context),
+        Check::Cargo => checks::cargo::run(context),
+        Check::LinuxSource => checks::linux_source::run(context),
+        Check::Sqlite => checks::sqlite::run(context),
+        Check::Postgres => checks::postgres::run(context),
+        Check::Fio => checks::fio::run(context),
+        Check::Pjdfstest => checks::pjdfstest::run(context),
+        Check::Kill => checks::kill::run(context),
+        Check::Full => checks::full::run(context),
+        Check::Garbage => checks::garbage::run(context),
+    }
+}
