@@ -1,1 +1,32 @@
-//! To be written.
+//! Fabrics: messages and payloads between processes, over shared memory and TCP.
+//!
+//! The server's side is [`ServerFabric`] (port `Fabric`), which holds the connections of one service thread; the
+//! [`Acceptor`] makes them. The client's side is [`connect`], which gives a `Link`. What travels is the wire crate's frame
+//! and body, and the payload beside it: by copy from and into the client's arena where memory is shared, in the
+//! stream behind the message on TCP.
+//!
+//! `unsafe` is in `region` (memory another process writes), `futex` and `descriptors` (system calls). Deliberately absent:
+//! what messages mean, reconnecting, retries.
+
+mod futex;
+mod region;
+mod area;
+mod hello;
+mod descriptors;
+mod tcp_options;
+mod slots;
+mod spin;
+mod stream;
+pub mod connect;
+mod shared_link;
+mod tcp_link;
+pub mod acceptor;
+pub mod fabric;
+mod open;
+mod shared_connection;
+mod tcp_connection;
+
+pub use acceptor::{Acceptor, AcceptorConfig, NewConnection};
+pub use connect::{ConnectError, connect};
+pub use fabric::{FabricCounters, PayloadCheck, ServerFabric};
+pub use hello::Refusal;

@@ -1,0 +1,138 @@
+//! Making a link to a service of a node.
+
+use std::{
+    fmt,
+    io::{self, Read, Write},
+    net::{TcpStream, ToSocketAddrs},
+    os::{fd::AsFd, unix::net::UnixStream},
+    sync::Arc,
+    time::Duration,
+};
+
+use sheen_dma::Arena;
+use sheen_ports::Link;
+use sheen_wire::DecodeError;
+
+use crate::{
+    area::Area,
+    descriptors,
+    hello::{ANSWER_BYTES, Hello, Refusal, Transport, read_answer},
+    shared_link::SharedLink,
+    tcp_link::TcpLink,
+    tcp_options::set_tcp_options,
+};
+
+/// How long to wait for the server at each step of connecting.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Why there is no link, split by what the caller must do.
+#[derive(Debug)]
+pub enum ConnectError {
+    /// The address is neither `unix:/path` nor `tcp:host:port`.
+    Address,
+    /// `unix:` needs an arena made by [`Arena::shared`].
+    ArenaNotShared,
+    /// Nobody there, or the connection broke: try again later.
+    System(io::Error),
+    /// The server refused.
+    Refused(Refusal),
+    /// What answers is no server of ours.
+    Protocol(DecodeError),
+}
+
+impl fmt::Display for ConnectError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address => {
+                f.write_str("expected an address such as unix:/run/sheen.sock or tcp:host:7000")
+            }
+            Self::ArenaNotShared => f.write_str("a link over shared memory needs a shared arena"),
+            Self::System(error) => write!(f, "connecting: {error}"),
+            Self::Refused(refusal) => {
+                write!(f, "the server refused the connection: {}", refusal.name())
+            }
+            Self::Protocol(error) => write!(f, "the server's answer makes no sense: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for ConnectError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::System(error) => Some(error),
+            Self::Protocol(error) => Some(error),
+            Self::Address | Self::ArenaNotShared | Self::Refused(_) => None,
+        }
+    }
+}
+
+impl From<io::Error> for ConnectError {
+    fn from(error: io::Error) -> Self {
+        Self::System(error)
+    }
+}
+
+/// Connects to service number `service` of the node at `address`: `unix:/path` for shared memory, `tcp:host:port`.
+/// Buffers of the link come from `arena`, which many links may share. Blocks for some seconds at most. When the link is
+/// lost, connect again.
+///
+/// # Errors
+/// [`ConnectError`].
+pub fn connect(address: &str, service: u32, arena: &Arena) -> Result<Arc<dyn Link>, ConnectError> {
+    if let Some(path) = address.strip_prefix("unix:") {
+        Ok(Arc::new(connect_shared(path, service, arena)?))
+    } else if let Some(host) = address.strip_prefix("tcp:") {
+        Ok(Arc::new(connect_tcp(host, service, arena)?))
+    } else {
+        Err(ConnectError::Address)
+    }
+}
+
+fn check_answer(bytes: &[u8]) -> Result<(), ConnectError> {
+    match read_answer(bytes).map_err(ConnectError::Protocol)? {
+        None => Ok(()),
+        Some(refusal) => Err(ConnectError::Refused(refusal)),
+    }
+}
+
+fn connect_shared(path: &str, service: u32, arena: &Arena) -> Result<SharedLink, ConnectError> {
+    let arena_descriptor = arena.descriptor().ok_or(ConnectError::ArenaNotShared)?;
+    let (area, area_descriptor) = Area::create()?;
+    let socket = UnixStream::connect(path)?;
+    socket.set_read_timeout(Some(CONNECT_TIMEOUT))?;
+    socket.set_write_timeout(Some(CONNECT_TIMEOUT))?;
+    let hello = Hello { transport: Transport::Shared, service, arena_bytes: arena.bytes() as u64 };
+    descriptors::send(&socket, &hello.to_bytes(), &[area_descriptor.as_fd(), arena_descriptor])?;
+    let mut answer = [0; ANSWER_BYTES];
+    let (count, mut received) = descriptors::receive(&socket, &mut answer)?;
+    if count == 0 {
+        return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+    }
+    check_answer(&answer[..count])?;
+    let event = received.pop().ok_or(ConnectError::Protocol(DecodeError::Value("eventfd")))?;
+    socket.set_read_timeout(None)?;
+    Ok(SharedLink::new(area, arena.clone(), socket, event)?)
+}
+
+fn connect_tcp(host: &str, service: u32, arena: &Arena) -> Result<TcpLink, ConnectError> {
+    let mut result = Err(ConnectError::Address);
+    for address in host.to_socket_addrs()? {
+        match TcpStream::connect_timeout(&address, CONNECT_TIMEOUT) {
+            Ok(stream) => {
+                result = Ok(stream);
+                break;
+            }
+            Err(error) => result = Err(error.into()),
+        }
+    }
+    let mut stream = result?;
+    set_tcp_options(&stream)?;
+    stream.set_read_timeout(Some(CONNECT_TIMEOUT))?;
+    let hello = Hello { transport: Transport::Tcp, service, arena_bytes: 0 };
+    stream.write_all(&hello.to_bytes())?;
+    let mut answer = [0; ANSWER_BYTES];
+    stream.read_exact(&mut answer)?;
+    check_answer(&answer)?;
+    stream.set_read_timeout(None)?;
+    Ok(TcpLink::new(stream, arena.clone())?)
+}

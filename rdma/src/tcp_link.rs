@@ -1,0 +1,357 @@
+//! The client's side of a TCP stream: callers write under a lock, one thread receives and hands replies to waiting calls.
+//!
+//! A reply's payload is read straight into the caller's room. A call is found by the slot in the prefix. An abandoned
+//! call leaves its room in the slot until the reply came or the connection ended.
+
+use std::{
+    collections::VecDeque,
+    io::{self, BufReader, IoSlice, Read, Write},
+    net::{Shutdown, TcpStream},
+    sync::{
+        Arc, Condvar, Mutex, PoisonError, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+};
+
+use sheen_dma::{Arena, Buffer};
+use sheen_ports::{Call, CallResult, Cancel, Link, LinkError};
+use sheen_types::Xid;
+use sheen_wire::{DecodeError, FRAME_BYTES, Frame, Kind};
+
+use crate::{
+    slots::{SlotTable, check_payload, check_reply, lock, request_frame, unsent},
+    stream::{CALLBACK_SLOT, HEAD_BYTES, SLOTS, read_head, write_prefix},
+};
+
+/// Callbacks nobody took yet; a server that sends more than that unheard loses the connection.
+const CALLBACKS_MAX: usize = 4096;
+
+/// A connection to a service by TCP.
+#[derive(Debug)]
+pub(crate) struct TcpLink(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    stream: TcpStream,
+    writer: Mutex<()>,
+    arena: Arena,
+    slots: SlotTable,
+    calls: Box<[WaitingCall]>,
+    callbacks: Mutex<VecDeque<(Frame, Vec<u8>)>>,
+    callback_came: Condvar,
+    lost: AtomicBool,
+}
+
+#[derive(Debug, Default)]
+struct WaitingCall {
+    state: Mutex<CallState>,
+    changed: Condvar,
+}
+
+/// Free → Waiting → Receiving → Done → Free; Waiting and Receiving → Abandoned → Free; anything → Failed when the
+/// connection ends.
+#[derive(Debug, Default)]
+enum CallState {
+    #[default]
+    Free,
+    Waiting {
+        xid: Xid,
+        room: Option<Buffer>,
+    },
+    /// The receiver has the room.
+    Receiving,
+    Done {
+        reply: (Frame, Vec<u8>),
+        room: Option<Buffer>,
+    },
+    /// The caller left; None: the receiver has the room.
+    Abandoned {
+        waiting: Option<(Xid, Option<Buffer>)>,
+    },
+    Failed {
+        room: Option<Buffer>,
+    },
+}
+
+/// A reply, or why there is none.
+type Reply = Result<(Frame, Vec<u8>), LinkError>;
+
+/// Why receiving ended.
+enum Ended {
+    Transport,
+    Protocol,
+}
+
+impl From<io::Error> for Ended {
+    fn from(_: io::Error) -> Self {
+        Self::Transport
+    }
+}
+
+impl From<DecodeError> for Ended {
+    fn from(_: DecodeError) -> Self {
+        Self::Protocol
+    }
+}
+
+impl TcpLink {
+    pub(crate) fn new(stream: TcpStream, arena: Arena) -> io::Result<Self> {
+        let received = stream.try_clone()?;
+        let inner = Arc::new(Inner {
+            stream,
+            writer: Mutex::new(()),
+            arena,
+            slots: SlotTable::new(SLOTS),
+            calls: (0..SLOTS).map(|_| WaitingCall::default()).collect(),
+            callbacks: Mutex::new(VecDeque::new()),
+            callback_came: Condvar::new(),
+            lost: AtomicBool::new(false),
+        });
+        let receiver = inner.clone();
+        thread::Builder::new()
+            .name("link-receive".to_owned())
+            .spawn(move || receiver.receive(received))?;
+        Ok(Self(inner))
+    }
+}
+
+impl Drop for TcpLink {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl Link for TcpLink {
+    fn call(&self, call: Call, cancel: &Cancel) -> CallResult {
+        let inner = &self.0;
+        let slot = match inner.slots.take(|| inner.ended(cancel), || {}) {
+            Ok(slot) => slot,
+            Err(error) => return unsent(call, error),
+        };
+        let frame = request_frame(&call);
+        let mut head = Vec::with_capacity(HEAD_BYTES + call.body.len());
+        write_prefix(slot, &mut head);
+        frame.encode_with(&call.body, &mut head);
+        inner.begin(slot, frame.xid, call.room);
+        let payload =
+            call.payload.as_ref().map_or(&[][..], |(buffer, bytes)| &buffer.as_slice()[..*bytes]);
+        if inner.send(&head, payload).is_err() {
+            inner.lose();
+        }
+        let (reply, room) = inner.wait(slot, cancel);
+        CallResult { reply, payload: call.payload.map(|(buffer, _)| buffer), room }
+    }
+
+    fn next_callback(&self) -> Result<(Frame, Vec<u8>), LinkError> {
+        let inner = &self.0;
+        let mut callbacks = lock(&inner.callbacks);
+        loop {
+            if let Some(callback) = callbacks.pop_front() {
+                return Ok(callback);
+            }
+            if inner.lost.load(Ordering::SeqCst) {
+                return Err(LinkError::Lost);
+            }
+            callbacks = inner.callback_came.wait(callbacks).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn buffer(&self, bytes: usize) -> Option<Buffer> {
+        self.0.arena.allocate(bytes)
+    }
+
+    fn close(&self) {
+        self.0.lose();
+    }
+}
+
+impl Inner {
+    fn ended(&self, cancel: &Cancel) -> Option<LinkError> {
+        if self.lost.load(Ordering::SeqCst) {
+            Some(LinkError::Lost)
+        } else if cancel.is_cancelled() {
+            Some(LinkError::Cancelled)
+        } else {
+            None
+        }
+    }
+
+    fn call(&self, slot: u32) -> &WaitingCall {
+        &self.calls[slot as usize]
+    }
+
+    fn begin(&self, slot: u32, xid: Xid, room: Option<Buffer>) {
+        let mut state = lock(&self.call(slot).state);
+        // Looked at under the lock the receiver's last sweep takes: either it finds this call, or we find it lost.
+        *state = if self.lost.load(Ordering::SeqCst) {
+            CallState::Failed { room }
+        } else {
+            CallState::Waiting { xid, room }
+        };
+    }
+
+    fn send(&self, head: &[u8], payload: &[u8]) -> io::Result<()> {
+        let _one_message_at_a_time = lock(&self.writer);
+        let mut pieces = [IoSlice::new(head), IoSlice::new(payload)];
+        let mut rest = &mut pieces[..];
+        IoSlice::advance_slices(&mut rest, 0);
+        while !rest.is_empty() {
+            match (&self.stream).write_vectored(rest) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(count) => IoSlice::advance_slices(&mut rest, count),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until the call ended one way or the other; frees its slot unless it is abandoned.
+    fn wait(self: &Arc<Self>, slot: u32, cancel: &Cancel) -> (Reply, Option<Buffer>) {
+        let link: Weak<Self> = Arc::downgrade(self);
+        cancel.on_cancel(Arc::new(move || {
+            if let Some(link) = link.upgrade() {
+                let call = link.call(slot);
+                let _between_look_and_sleep = lock(&call.state);
+                call.changed.notify_all();
+            }
+        }));
+        let call = self.call(slot);
+        let mut state = lock(&call.state);
+        loop {
+            match std::mem::take(&mut *state) {
+                CallState::Done { reply, room } => {
+                    drop(state);
+                    self.slots.give_back(slot);
+                    return (Ok(reply), room);
+                }
+                CallState::Failed { room } => {
+                    drop(state);
+                    self.slots.give_back(slot);
+                    return (Err(LinkError::Lost), room);
+                }
+                CallState::Waiting { xid, room } if cancel.is_cancelled() => {
+                    *state = CallState::Abandoned { waiting: Some((xid, room)) };
+                    return (Err(LinkError::Cancelled), None);
+                }
+                CallState::Receiving if cancel.is_cancelled() => {
+                    *state = CallState::Abandoned { waiting: None };
+                    return (Err(LinkError::Cancelled), None);
+                }
+                other => *state = other,
+            }
+            state = call.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// The receiver's life.
+    fn receive(&self, stream: TcpStream) {
+        let mut input = BufReader::with_capacity(16 << 10, stream);
+        while self.receive_message(&mut input).is_ok() {}
+        self.lose();
+        for slot in 0..SLOTS {
+            let call = self.call(slot);
+            let mut state = lock(&call.state);
+            match std::mem::take(&mut *state) {
+                CallState::Waiting { room, .. } => *state = CallState::Failed { room },
+                CallState::Receiving => *state = CallState::Failed { room: None },
+                CallState::Abandoned { .. } | CallState::Free => {}
+                done @ (CallState::Done { .. } | CallState::Failed { .. }) => *state = done,
+            }
+            call.changed.notify_all();
+        }
+    }
+
+    fn receive_message(&self, input: &mut BufReader<TcpStream>) -> Result<(), Ended> {
+        let mut head = [0; HEAD_BYTES];
+        input.read_exact(&mut head)?;
+        let (slot, frame) = read_head(&head)?;
+        let mut message = vec![0; FRAME_BYTES + frame.body_bytes as usize];
+        message[..FRAME_BYTES].copy_from_slice(&head[HEAD_BYTES - FRAME_BYTES..]);
+        input.read_exact(&mut message[FRAME_BYTES..])?;
+        let (frame, body) = Frame::decode_with(&message)?;
+        if slot == CALLBACK_SLOT {
+            return self.on_callback(frame, body);
+        }
+        let call = self.calls.get(slot as usize).ok_or(Ended::Protocol)?;
+        let mut room = Self::take_room(call, &frame)?;
+        let received = Self::receive_payload(input, &frame, room.as_mut());
+        let mut state = lock(&call.state);
+        match std::mem::take(&mut *state) {
+            CallState::Receiving if received.is_ok() => {
+                *state = CallState::Done { reply: (frame, body.to_vec()), room };
+            }
+            CallState::Receiving => *state = CallState::Failed { room },
+            CallState::Abandoned { .. } => {
+                drop(state);
+                self.slots.give_back(slot);
+                return received;
+            }
+            CallState::Free
+            | CallState::Waiting { .. }
+            | CallState::Done { .. }
+            | CallState::Failed { .. } => {
+                unreachable!("only the receiver and an abandoning caller touch it now")
+            }
+        }
+        call.changed.notify_all();
+        received
+    }
+
+    /// Takes the room of the call that `frame` answers.
+    fn take_room(call: &WaitingCall, frame: &Frame) -> Result<Option<Buffer>, Ended> {
+        let mut state = lock(&call.state);
+        match &mut *state {
+            CallState::Waiting { xid, room } => {
+                check_reply(frame, *xid, room.as_ref().map_or(0, Buffer::len))?;
+                let room = room.take();
+                *state = CallState::Receiving;
+                Ok(room)
+            }
+            CallState::Abandoned { waiting } => {
+                let (xid, room) = waiting.take().ok_or(Ended::Protocol)?;
+                check_reply(frame, xid, room.as_ref().map_or(0, Buffer::len))?;
+                Ok(room)
+            }
+            CallState::Free
+            | CallState::Receiving
+            | CallState::Done { .. }
+            | CallState::Failed { .. } => Err(Ended::Protocol),
+        }
+    }
+
+    fn receive_payload(
+        input: &mut BufReader<TcpStream>,
+        frame: &Frame,
+        room: Option<&mut Buffer>,
+    ) -> Result<(), Ended> {
+        let bytes = frame.payload_bytes as usize;
+        let Some(room) = room.filter(|_| bytes > 0) else { return Ok(()) };
+        let target = &mut room.as_mut_slice()[..bytes];
+        input.read_exact(target)?;
+        Ok(check_payload(frame, target)?)
+    }
+
+    fn on_callback(&self, frame: Frame, body: &[u8]) -> Result<(), Ended> {
+        let mut callbacks = lock(&self.callbacks);
+        if frame.kind != Kind::Callback || callbacks.len() >= CALLBACKS_MAX {
+            return Err(Ended::Protocol);
+        }
+        callbacks.push_back((frame, body.to_vec()));
+        drop(callbacks);
+        self.callback_came.notify_one();
+        Ok(())
+    }
+
+    /// Ends the connection; the receiver, woken by it, ends the waiting calls.
+    fn lose(&self) {
+        self.lost.store(true, Ordering::SeqCst);
+        // It may be shut down already.
+        let _already_down = self.stream.shutdown(Shutdown::Both);
+        let callbacks = lock(&self.callbacks);
+        self.callback_came.notify_all();
+        drop(callbacks);
+        self.slots.wake_all();
+    }
+}

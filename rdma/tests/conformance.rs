@@ -1,0 +1,376 @@
+//! What the ports promise, for both transports.
+
+#![allow(clippy::unwrap_used, reason = "tests stop where they fail")]
+
+mod server;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use server::{Server, pattern};
+use sheen_dma::{Arena, Buffer};
+use sheen_ports::{Call, CallResult, Cancel, Link, LinkError};
+use sheen_rdma::{ConnectError, Refusal, connect};
+use sheen_types::{Tag, Xid};
+use sheen_wire::{Frame, Opcode};
+
+fn for_both(test: impl Fn(&mut Server, String)) {
+    let mut server = Server::start();
+    let address = server.unix.clone();
+    test(&mut server, address);
+    let mut server = Server::start();
+    let address = server.tcp.clone();
+    test(&mut server, address);
+}
+
+fn arena() -> Arena {
+    Arena::shared(64 << 20).unwrap()
+}
+
+fn simple(opcode: Opcode, xid: u64) -> Call {
+    Call { frame: Frame::request(opcode, Xid(xid)), body: Vec::new(), payload: None, room: None }
+}
+
+fn call(link: &dyn Link, call: Call) -> CallResult {
+    link.call(call, &Cancel::new())
+}
+
+fn write(link: &dyn Link, xid: u64, bytes: usize) -> CallResult {
+    let mut buffer = link.buffer(bytes.max(1)).unwrap();
+    buffer.as_mut_slice()[..bytes].copy_from_slice(&pattern(xid, bytes));
+    call(
+        link,
+        Call {
+            payload: Some((buffer, bytes)),
+            body: vec![7; 33],
+            ..simple(Opcode::ObjectWrite, xid)
+        },
+    )
+}
+
+fn read(link: &dyn Link, xid: u64, bytes: usize) -> CallResult {
+    let room = link.buffer(bytes.max(1)).map(|mut room| {
+        room.truncate(bytes);
+        room
+    });
+    call(link, Call { room, ..simple(Opcode::ObjectRead, xid) })
+}
+
+#[test]
+fn payloads_of_every_size_arrive_whole_in_both_directions() {
+    for_both(|server, address| {
+        let link = connect(&address, 1, &arena()).unwrap();
+        for (xid, bytes) in [0, 1, 63, 4096, 4097, 70_001, 1 << 20].into_iter().enumerate() {
+            let xid = xid as u64;
+            let result = write(&*link, xid, bytes);
+            let (frame, body) = result.reply.unwrap();
+            assert_eq!(frame.xid, Xid(xid));
+            assert_eq!(body, u32::try_from(bytes).unwrap().to_le_bytes());
+            assert!(result.payload.is_some(), "the payload's buffer comes back");
+            let result = read(&*link, xid, bytes);
+            let (frame, body) = result.reply.unwrap();
+            assert_eq!((frame.payload_bytes as usize, body.as_slice()), (bytes, &b"read"[..]));
+            assert_eq!(&result.room.unwrap().as_slice()[..bytes], pattern(xid, bytes));
+        }
+        assert_eq!(server.seen.lock().unwrap().counters.protocol_errors, 0);
+    });
+}
+
+#[test]
+fn buffers_of_elsewhere_and_split_buffers_work_too() {
+    for_both(|_server, address| {
+        let link = connect(&address, 1, &arena()).unwrap();
+        let mut foreign = Buffer::standalone(10_000);
+        foreign.as_mut_slice().copy_from_slice(&pattern(9, 10_000));
+        let room = Some(Buffer::standalone(5_000));
+        let with_both =
+            Call { payload: Some((foreign, 10_000)), room, ..simple(Opcode::ObjectWrite, 9) };
+        let result = call(&*link, with_both);
+        assert_eq!(result.reply.unwrap().1, 10_000_u32.to_le_bytes());
+        let mut whole = link.buffer(16_384).unwrap();
+        let mut tail = whole.split_off(1_001);
+        tail.truncate(7_777);
+        let result = call(&*link, Call { room: Some(tail), ..simple(Opcode::ObjectRead, 3) });
+        assert!(result.reply.is_ok());
+        assert_eq!(result.room.unwrap().as_slice(), pattern(3, 7_777));
+        let result = call(
+            &*link,
+            Call { room: Some(Buffer::standalone(5_000)), ..simple(Opcode::ObjectRead, 4) },
+        );
+        assert_eq!(&result.room.unwrap().as_slice()[..5_000], pattern(4, 5_000));
+    });
+}
+
+#[test]
+fn many_threads_share_a_link_and_each_gets_its_own_reply() {
+    for_both(|server, address| {
+        let link = connect(&address, 1, &arena()).unwrap();
+        thread::scope(|scope| {
+            for number in 0..8_u64 {
+                let link = &*link;
+                scope.spawn(move || {
+                    for round in 0..2_000_u64 {
+                        let xid = number * 1_000_000 + round;
+                        let bytes = usize::try_from((xid * 37) % 3_000).unwrap();
+                        if round % 2 == 0 {
+                            let reply = write(link, xid, bytes).reply.unwrap();
+                            assert_eq!(reply.1, u32::try_from(bytes).unwrap().to_le_bytes());
+                        } else {
+                            let result = read(link, xid, bytes);
+                            assert_eq!(result.reply.unwrap().0.xid, Xid(xid));
+                            assert_eq!(
+                                &result.room.unwrap().as_slice()[..bytes],
+                                pattern(xid, bytes)
+                            );
+                        }
+                    }
+                });
+            }
+        });
+        let counters = server.seen.lock().unwrap().counters;
+        assert_eq!((counters.requests, counters.protocol_errors), (16_000, 0));
+    });
+}
+
+#[test]
+fn callers_wait_when_all_slots_are_taken() {
+    for_both(|server, address| {
+        let link = connect(&address, 1, &arena()).unwrap();
+        thread::scope(|scope| {
+            for xid in 0..300 {
+                let link = &*link;
+                scope
+                    .spawn(move || assert!(call(link, simple(Opcode::LockSet, xid)).reply.is_ok()));
+            }
+            server.wait_for("all slots taken", |seen| seen.counters.requests >= 256);
+            // The link is full; another connection lets the parked ones go until all came through.
+            let other = connect(&address, 1, &arena()).unwrap();
+            while server.seen.lock().unwrap().counters.replies < 300 {
+                assert!(call(&*other, simple(Opcode::LockCancel, 1)).reply.is_ok());
+                thread::sleep(Duration::from_millis(1));
+            }
+        });
+    });
+}
+
+#[test]
+fn callbacks_come_in_order_even_when_nobody_listened_for_a_while() {
+    for_both(|_server, address| {
+        let link = connect(&address, 0, &arena()).unwrap();
+        let many = Call {
+            frame: Frame { tag: Tag(1_000), ..Frame::request(Opcode::LeaseRequest, Xid(1)) },
+            ..simple(Opcode::LeaseRequest, 1)
+        };
+        assert!(call(&*link, many).reply.is_ok());
+        thread::sleep(Duration::from_millis(20));
+        for number in 0..1_000 {
+            let (frame, body) = link.next_callback().unwrap();
+            assert_eq!((frame.xid, frame.opcode), (Xid(number), Opcode::LeaseRevoke));
+            assert_eq!(body, pattern(number, 40));
+        }
+        // And one at a time, with the reader asleep.
+        thread::scope(|scope| {
+            let reader = scope.spawn(|| {
+                (0..50).map(|_| link.next_callback().unwrap().0.xid.0).collect::<Vec<_>>()
+            });
+            for xid in 0..50 {
+                let one = Frame { tag: Tag(1), ..Frame::request(Opcode::LeaseRequest, Xid(xid)) };
+                assert!(
+                    call(&*link, Call { frame: one, ..simple(Opcode::LeaseRequest, 1) })
+                        .reply
+                        .is_ok()
+                );
+                thread::sleep(Duration::from_micros(300));
+            }
+            assert_eq!(reader.join().unwrap(), (1_000..1_050).collect::<Vec<_>>());
+        });
+        link.close();
+        assert_eq!(link.next_callback().unwrap_err(), LinkError::Lost);
+    });
+}
+
+#[test]
+fn a_cancelled_call_leaves_its_buffers_until_the_reply_came() {
+    for_both(|server, address| {
+        let arena = arena();
+        let link = connect(&address, 1, &arena).unwrap();
+        let room = link.buffer(1 << 20);
+        let cancel = Cancel::new();
+        thread::scope(|scope| {
+            let waiting =
+                scope.spawn(|| link.call(Call { room, ..simple(Opcode::LockSet, 5) }, &cancel));
+            server.wait_for("the request", |seen| seen.counters.requests == 1);
+            thread::sleep(Duration::from_millis(2));
+            cancel.cancel();
+            let result = waiting.join().unwrap();
+            assert_eq!(result.reply.unwrap_err(), LinkError::Cancelled);
+            assert!(result.room.is_none(), "the server may still write there");
+        });
+        assert_eq!(arena.free_bytes(), (64 << 20) - (1 << 20));
+        assert!(call(&*link, simple(Opcode::LockCancel, 6)).reply.is_ok());
+        let started = Instant::now();
+        while arena.free_bytes() != 64 << 20 {
+            assert!(call(&*link, simple(Opcode::Ping, 7)).reply.is_ok());
+            assert!(
+                started.elapsed() < Duration::from_secs(10),
+                "the abandoned room is given back"
+            );
+        }
+        // Already cancelled: nothing is sent, everything comes back.
+        let room = link.buffer(4096);
+        let result = link.call(Call { room, ..simple(Opcode::Ping, 8) }, &cancel);
+        assert_eq!(result.reply.unwrap_err(), LinkError::Cancelled);
+        assert!(result.room.is_some());
+    });
+}
+
+#[test]
+fn the_death_of_the_server_wakes_every_waiter() {
+    for_both(|server, address| {
+        let arena = arena();
+        let link = connect(&address, 1, &arena).unwrap();
+        thread::scope(|scope| {
+            let calls: Vec<_> = (0..8)
+                .map(|xid| {
+                    let link = &*link;
+                    let room = link.buffer(4096);
+                    scope.spawn(move || call(link, Call { room, ..simple(Opcode::LockSet, xid) }))
+                })
+                .collect();
+            let callback = scope.spawn(|| link.next_callback());
+            server.wait_for("the requests", |seen| seen.counters.requests == 8);
+            thread::sleep(Duration::from_millis(2));
+            let killed = Instant::now();
+            server.kill();
+            for waiting in calls {
+                assert_eq!(waiting.join().unwrap().reply.unwrap_err(), LinkError::Lost);
+            }
+            assert_eq!(callback.join().unwrap().unwrap_err(), LinkError::Lost);
+            assert!(
+                killed.elapsed() < Duration::from_secs(1),
+                "woken by time-out only: {:?}",
+                killed.elapsed()
+            );
+        });
+        assert_eq!(call(&*link, simple(Opcode::Ping, 1)).reply.unwrap_err(), LinkError::Lost);
+        drop(link);
+        assert_eq!(arena.free_bytes(), arena.bytes());
+        assert!(matches!(connect(&address, 1, &arena), Err(ConnectError::System(_))));
+    });
+}
+
+#[test]
+fn closing_a_link_ends_its_calls_and_the_servers_connection() {
+    for_both(|server, address| {
+        let arena = arena();
+        let link = connect(&address, 1, &arena).unwrap();
+        let room = link.buffer(4096);
+        thread::scope(|scope| {
+            let waiting = scope.spawn(|| call(&*link, Call { room, ..simple(Opcode::LockSet, 1) }));
+            server.wait_for("the request", |seen| seen.counters.requests == 1);
+            link.close();
+            assert_eq!(waiting.join().unwrap().reply.unwrap_err(), LinkError::Lost);
+        });
+        server.wait_for("the close", |seen| seen.counters.closed == 1);
+        drop(link);
+        let started = Instant::now();
+        while arena.free_bytes() != arena.bytes() {
+            assert!(started.elapsed() < Duration::from_secs(10), "every buffer is given back");
+            thread::sleep(Duration::from_millis(1));
+        }
+    });
+}
+
+#[test]
+fn an_unwanted_payload_is_dropped_and_a_reply_too_long_becomes_an_error() {
+    for_both(|server, address| {
+        let link = connect(&address, 1, &arena()).unwrap();
+        for xid in 0..20 {
+            let mut buffer = link.buffer(200_000).unwrap();
+            buffer.as_mut_slice().fill(1);
+            let result = call(
+                &*link,
+                Call { payload: Some((buffer, 200_000)), ..simple(Opcode::ObjectPunch, xid) },
+            );
+            assert_eq!(result.reply.unwrap().1, b"dropped");
+        }
+        let room = link.buffer(4096);
+        let (frame, _) = call(&*link, Call { room, ..simple(Opcode::ReadLink, 1) }).reply.unwrap();
+        assert_eq!((frame.status, frame.payload_bytes), (-71, 0));
+        server.wait_for("the count", |seen| seen.counters.oversized_replies == 1);
+    });
+}
+
+#[test]
+fn a_wrong_payload_checksum_closes_the_connection_before_anyone_uses_it() {
+    for_both(|server, address| {
+        let link = connect(&address, 1, &arena()).unwrap();
+        let mut bad = simple(Opcode::ObjectWrite, 1);
+        bad.frame.payload_checksum = 0x1234_5678;
+        bad.payload = Some((link.buffer(4096).unwrap(), 4096));
+        assert_eq!(call(&*link, bad).reply.unwrap_err(), LinkError::Lost);
+        server.wait_for("the count", |seen| seen.counters.protocol_errors == 1);
+        let again = connect(&address, 1, &arena()).unwrap();
+        assert!(call(&*again, simple(Opcode::Ping, 1)).reply.is_ok());
+    });
+}
+
+#[test]
+fn unknown_services_and_addresses_are_refused_by_name() {
+    for_both(|_server, address| {
+        let refused = connect(&address, 2, &arena());
+        assert!(matches!(refused, Err(ConnectError::Refused(Refusal::Service))));
+    });
+    assert!(matches!(connect("carrier pigeon", 0, &arena()), Err(ConnectError::Address)));
+    let private = Arena::anonymous(4096).unwrap();
+    assert!(matches!(connect("unix:/nowhere", 0, &private), Err(ConnectError::ArenaNotShared)));
+}
+
+#[test]
+fn a_sleeping_service_is_woken_by_every_request() {
+    for_both(|server, address| {
+        let link = connect(&address, 1, &arena()).unwrap();
+        let slow = AtomicU64::new(0);
+        for xid in 0..200 {
+            let sleeps = server.seen.lock().unwrap().sleeps;
+            server.wait_for("sleep", |seen| seen.sleeps > sleeps);
+            let started = Instant::now();
+            assert!(call(&*link, simple(Opcode::Ping, xid)).reply.is_ok());
+            slow.fetch_add(
+                u64::from(started.elapsed() > Duration::from_millis(4)),
+                Ordering::Relaxed,
+            );
+        }
+        // A lost wake would show as the service's own time-out of 5 ms, every time.
+        assert!(slow.load(Ordering::Relaxed) < 100, "{slow:?} of 200 wakes were lost");
+    });
+}
+
+#[test]
+fn links_of_many_clients_are_served_side_by_side() {
+    let server = Server::start();
+    let addresses = [server.unix.clone(), server.tcp.clone()];
+    let links: Vec<Arc<dyn Link>> =
+        (0..12).map(|n| connect(&addresses[n % 2], 1, &arena()).unwrap()).collect();
+    thread::scope(|scope| {
+        for (number, link) in links.iter().enumerate() {
+            scope.spawn(move || {
+                for round in 0..100 {
+                    let bytes = 1 + (number * 7919 + round * 104_729) % 300_000;
+                    let result = read(&**link, round as u64, bytes);
+                    assert!(result.reply.is_ok());
+                    assert_eq!(
+                        &result.room.unwrap().as_slice()[..bytes],
+                        pattern(round as u64, bytes)
+                    );
+                }
+            });
+        }
+    });
+}
