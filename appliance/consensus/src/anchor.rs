@@ -1,0 +1,162 @@
+//! What the anchors of a zone say: where snapshot and log begin, and what was known then.
+
+use raftbare::ClusterConfig;
+use sheen_journal::{Anchor, Position as LogPlace};
+use sheen_wire::codec::{DecodeError, Decoder, Encoder, Field};
+
+use crate::{
+    entry::{Position, decode_config, encode_config},
+    zone::SnapshotArea,
+};
+
+/// Kind of our anchors: "RAFT", little-endian.
+pub(crate) const ANCHOR_KIND: u32 = 0x5446_4152;
+/// Version of [`AnchorBody`]'s bytes. 1: first.
+const VERSION: u8 = 1;
+
+/// A snapshot on the device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SnapshotPlace {
+    pub area: SnapshotArea,
+    /// In the head of each of its chunks.
+    pub generation: u64,
+    pub bytes: u64,
+    pub chunks: u64,
+}
+
+/// The payload of an anchor.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct AnchorBody {
+    /// Size of the zone, from which its cut follows.
+    pub zone_blocks: u64,
+    /// This replica.
+    pub replica: u64,
+    /// Of the log, and of the anchor.
+    pub identity: u64,
+    /// Of this anchor. Not part of the bytes: the anchor's frame carries it.
+    pub generation: u64,
+    /// Latest writer of the log.
+    pub incarnation: u64,
+    /// First batch of the log that is still needed.
+    pub head: LogPlace,
+    /// Batches known durable.
+    pub durable_sequence: u64,
+    /// Term and vote at the time; records in the log may say later ones.
+    pub term: u64,
+    pub vote: Option<u64>,
+    /// Last entry the snapshot covers.
+    pub position: Position,
+    /// Members at that entry.
+    pub config: ClusterConfig,
+    /// None: the empty state.
+    pub snapshot: Option<SnapshotPlace>,
+}
+
+impl AnchorBody {
+    pub(crate) fn to_anchor(&self) -> Anchor {
+        let mut payload = Vec::new();
+        let mut out = Encoder(&mut payload);
+        VERSION.encode(&mut out);
+        self.zone_blocks.encode(&mut out);
+        self.replica.encode(&mut out);
+        self.incarnation.encode(&mut out);
+        self.head.sequence.encode(&mut out);
+        self.head.block.encode(&mut out);
+        self.durable_sequence.encode(&mut out);
+        self.term.encode(&mut out);
+        self.vote.encode(&mut out);
+        self.position.encode(&mut out);
+        encode_config(&self.config, &mut out);
+        match self.snapshot {
+            None => 0_u8.encode(&mut out),
+            Some(place) => {
+                let area: u8 = match place.area {
+                    SnapshotArea::A => 1,
+                    SnapshotArea::B => 2,
+                };
+                area.encode(&mut out);
+                place.generation.encode(&mut out);
+                place.bytes.encode(&mut out);
+                place.chunks.encode(&mut out);
+            }
+        }
+        Anchor { identity: self.identity, generation: self.generation, kind: ANCHOR_KIND, payload }
+    }
+
+    pub(crate) fn from_anchor(anchor: &Anchor) -> Result<Self, DecodeError> {
+        let mut input = Decoder::new(&anchor.payload);
+        let version = u8::decode(&mut input)?;
+        if version != VERSION {
+            return Err(DecodeError::Version(u16::from(version)));
+        }
+        let body = Self {
+            zone_blocks: Field::decode(&mut input)?,
+            replica: Field::decode(&mut input)?,
+            identity: anchor.identity,
+            generation: anchor.generation,
+            incarnation: Field::decode(&mut input)?,
+            head: LogPlace {
+                sequence: Field::decode(&mut input)?,
+                block: Field::decode(&mut input)?,
+            },
+            durable_sequence: Field::decode(&mut input)?,
+            term: Field::decode(&mut input)?,
+            vote: Field::decode(&mut input)?,
+            position: Field::decode(&mut input)?,
+            config: decode_config(&mut input)?,
+            snapshot: decode_place(&mut input)?,
+        };
+        input.finish()?;
+        Ok(body)
+    }
+}
+
+fn decode_place(input: &mut Decoder<'_>) -> Result<Option<SnapshotPlace>, DecodeError> {
+    let area = match u8::decode(input)? {
+        0 => return Ok(None),
+        1 => SnapshotArea::A,
+        2 => SnapshotArea::B,
+        _ => return Err(DecodeError::Value("snapshot area")),
+    };
+    Ok(Some(SnapshotPlace {
+        area,
+        generation: Field::decode(input)?,
+        bytes: Field::decode(input)?,
+        chunks: Field::decode(input)?,
+    }))
+}
+
+#[cfg(test)]
+mod test {
+    use raftbare::NodeId;
+
+    use super::*;
+
+    #[test]
+    fn an_anchor_reads_back_as_it_was_written() {
+        let mut config = ClusterConfig::new();
+        config.voters.insert(NodeId::new(4));
+        let place = SnapshotPlace { area: SnapshotArea::B, generation: 8, bytes: 1000, chunks: 1 };
+        let body = AnchorBody {
+            zone_blocks: 4096,
+            replica: 4,
+            identity: 77,
+            generation: 9,
+            incarnation: 3,
+            head: LogPlace { sequence: 12, block: 5 },
+            durable_sequence: 14,
+            term: 2,
+            vote: Some(4),
+            position: Position { term: 2, index: 99 },
+            config,
+            snapshot: Some(place),
+        };
+        let empty = AnchorBody { snapshot: None, vote: None, ..body.clone() };
+        for body in [body, empty] {
+            assert_eq!(AnchorBody::from_anchor(&body.to_anchor()), Ok(body.clone()));
+            let mut cut = body.to_anchor();
+            cut.payload.pop();
+            assert!(AnchorBody::from_anchor(&cut).is_err());
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! The log ring: records of this crate in batches of the journal, one record a batch.
+
+use sheen_journal::{Geometry, Position, Sealed, Writer};
+use sheen_types::BLOCK_BYTES;
+
+use crate::zone::Zone;
+
+/// Blocks of the longest batch: 1 MiB.
+const BATCH_BLOCKS_MAX: u32 = 256;
+
+/// The ring's geometry in a zone; addresses are relative to the zone.
+pub(crate) fn geometry(zone: &Zone, identity: u64) -> Geometry {
+    let ring = zone.ring();
+    Geometry {
+        first: ring.start,
+        blocks: ring.blocks,
+        identity,
+        batch_blocks_max: BATCH_BLOCKS_MAX,
+    }
+}
+
+/// The writing end.
+#[derive(Debug)]
+pub(crate) struct Log {
+    writer: Writer,
+    durable_sequence: u64,
+}
+
+impl Log {
+    /// Everything before the writer's tail is durable.
+    pub(crate) fn new(writer: Writer) -> Self {
+        let durable_sequence = writer.tail().sequence - 1;
+        Self { writer, durable_sequence }
+    }
+
+    /// The batches to write for `record`: the batch, perhaps a pad before it. None: no room.
+    pub(crate) fn append(&mut self, record: &[u8]) -> Option<Vec<Sealed>> {
+        self.writer.append(record).ok()?;
+        let mut batches = Vec::with_capacity(1);
+        while let Some(batch) = self.writer.seal() {
+            batches.push(batch);
+        }
+        Some(batches)
+    }
+
+    /// Whether proposals of `bytes` in total still fit, with room left for what must always fit: terms, votes, the
+    /// record that is being formed and the pads at the ring's end.
+    pub(crate) fn has_room(&self, bytes: usize) -> bool {
+        let reserve = 2 * u64::from(BATCH_BLOCKS_MAX);
+        let blocks = (bytes / BLOCK_BYTES) as u64 * 2;
+        self.writer.free_blocks() > reserve + blocks
+    }
+
+    pub(crate) fn used_bytes(&self) -> u64 {
+        (self.writer.geometry().blocks - self.writer.free_blocks()) * BLOCK_BYTES as u64
+    }
+
+    pub(crate) fn set_durable(&mut self, sequence: u64) {
+        self.durable_sequence = sequence;
+        self.writer.set_durable(sequence);
+    }
+
+    pub(crate) fn durable_sequence(&self) -> u64 {
+        self.durable_sequence
+    }
+
+    pub(crate) fn trim(&mut self, head: Position) {
+        self.writer.trim(head);
+    }
+
+    /// Where the next batch goes.
+    pub(crate) fn tail(&self) -> Position {
+        self.writer.tail()
+    }
+}
