@@ -1,0 +1,95 @@
+//! The admin endpoint: a few read-only pages over HTTP, on the control runtime.
+//!
+//! Owns a listener and a bounded number of connections. Never touches a data thread: pages are made from counters.
+
+use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
+
+use http_body_util::Full;
+use hyper::{
+    Method, Request, Response, StatusCode,
+    body::{Bytes, Incoming},
+    header::{ALLOW, CONTENT_TYPE, HeaderValue},
+    server::conn::http1,
+    service::service_fn,
+};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::{net::TcpListener, sync::Semaphore, time::timeout};
+
+use crate::pages::{Page, Pages};
+
+/// Connections served at a time; more wait in the listen queue.
+const CONNECTIONS_MAX: usize = 64;
+/// Time a client has to send a request's head.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time a connection may live: pages are small, nobody needs longer.
+const CONNECTION_TIMEOUT: Duration = Duration::from_secs(120);
+/// Pause after accept failed for want of descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Listens at `address`.
+///
+/// # Errors
+/// When the address is taken or not ours; the caller names it.
+pub async fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    TcpListener::bind(address).await
+}
+
+/// Serves `pages` on `listener` until the future is dropped.
+///
+/// # Panics
+/// Never: the semaphore is not closed while this runs.
+pub async fn serve(listener: TcpListener, pages: Arc<dyn Pages>) {
+    let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    loop {
+        let permit = room.clone().acquire_owned().await.expect("the semaphore is never closed");
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::warn!(%error, "the admin endpoint cannot accept");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let pages = pages.clone();
+        tokio::spawn(async move {
+            let service = service_fn(move |request| answer(pages.clone(), request));
+            let connection = http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(HEAD_TIMEOUT)
+                .serve_connection(TokioIo::new(stream), service);
+            // What a client does wrong ends its connection; there is nobody else to tell.
+            let _ended = timeout(CONNECTION_TIMEOUT, connection).await;
+            drop(permit);
+        });
+    }
+}
+
+async fn answer(
+    pages: Arc<dyn Pages>,
+    request: Request<Incoming>,
+) -> Result<Response<Full<Bytes>>, Infallible> {
+    if request.method() != Method::GET && request.method() != Method::HEAD {
+        let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, "only GET is answered here\n");
+        response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+        return Ok(response);
+    }
+    let Page { content_type, body } = match request.uri().path() {
+        "/metrics" => pages.metrics(),
+        "/status" => pages.status(),
+        "/healthz" => pages.health(),
+        "/" => Page { content_type: "text/plain; charset=utf-8", body: INDEX.to_owned() },
+        _ => return Ok(plain(StatusCode::NOT_FOUND, INDEX)),
+    };
+    let mut response = Response::new(Full::new(Bytes::from(body)));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    Ok(response)
+}
+
+const INDEX: &str = "Sheen node\n\n/metrics  Prometheus text format\n/status   JSON\n/healthz  ok while the node serves\n";
+
+fn plain(status: StatusCode, text: &'static str) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from_static(text.as_bytes())));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    response
+}

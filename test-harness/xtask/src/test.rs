@@ -1,0 +1,117 @@
+//! `test`: every check there is, in the order in which failures are cheapest; and `bench`.
+
+use std::{process::ExitCode, time::{Duration, Instant}};
+
+use anyhow::{Result, bail};
+
+use crate::{command::{Step, target}, console, packages, tidy};
+
+const TEST_HELP: &str = "\
+Runs every test of the project: format, lints, style rules, unit tests, the simulator, and real programs on a real
+mount. Installs what the tests need (as root, through apt). What a test needs and cannot have is a failure.
+
+Usage: cargo xtask test [STAGE...]
+
+Stages, in order: fmt, clippy, tidy, unit, sim, conformance. Default: all of them.
+
+Environment:
+  SHEEN_SIM_SEEDS   Seeds the simulator runs [default: 200]
+";
+
+const BENCH_HELP: &str = "\
+Measures Sheen side by side with what it is compared with (a pass-through FUSE file system, raw ext4, the raw device),
+interleaved, and prints ratios with minimum, median and maximum.
+
+Usage: cargo xtask bench [OPTIONS]
+
+Options are those of the bench program: see `cargo xtask bench --help-all`.
+";
+
+type Stage = (&'static str, fn() -> Result<()>);
+
+const STAGES: &[Stage] = &[
+    ("fmt", fmt),
+    ("clippy", clippy),
+    ("tidy", tidy::check),
+    ("unit", unit),
+    ("sim", sim),
+    ("conformance", conformance),
+];
+
+/// Runs the stages named, or all.
+///
+/// # Errors
+/// When a stage fails.
+pub(crate) fn test(arguments: &[String]) -> Result<ExitCode> {
+    if arguments.iter().any(|argument| argument == "--help" || argument == "-h") {
+        console::plain(TEST_HELP);
+        return Ok(ExitCode::SUCCESS);
+    }
+    for name in arguments {
+        if !STAGES.iter().any(|(stage, _)| stage == name) {
+            bail!("there is no stage `{name}`\n\n{TEST_HELP}");
+        }
+    }
+    let chosen: Vec<&Stage> = STAGES
+        .iter()
+        .filter(|(name, _)| arguments.is_empty() || arguments.iter().any(|given| given == name))
+        .collect();
+    packages::ensure(packages::RUN)?;
+    packages::ensure(packages::TEST)?;
+    let mut times: Vec<(&str, Duration)> = Vec::new();
+    for (number, (name, stage)) in chosen.iter().enumerate() {
+        console::step(&format!("stage {}/{}: {name}", number + 1, chosen.len()));
+        let begun = Instant::now();
+        stage()?;
+        times.push((name, begun.elapsed()));
+    }
+    for (name, time) in &times {
+        console::plain(&format!("stage {name}: passed in {:.0} s\n", time.as_secs_f64()));
+    }
+    console::plain(&format!("{} passed, 0 failed\n", times.len()));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Builds and runs the bench program.
+///
+/// # Errors
+/// When it cannot be built or fails.
+pub(crate) fn bench(arguments: &[String]) -> Result<ExitCode> {
+    if arguments.iter().any(|argument| argument == "--help" || argument == "-h") {
+        console::plain(BENCH_HELP);
+        return Ok(ExitCode::SUCCESS);
+    }
+    packages::ensure(packages::RUN)?;
+    packages::ensure(packages::BENCH)?;
+    Step::cargo(&["build", "--release", "-p", "sheen-cli", "-p", "sheen-bench"]).run()?;
+    let program = target().join("release/sheen-bench").display().to_string();
+    let arguments: Vec<&str> = arguments
+        .iter()
+        .map(|argument| if argument == "--help-all" { "--help" } else { argument.as_str() })
+        .collect();
+    Step::new(&program, &arguments).run()?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn fmt() -> Result<()> {
+    Step::cargo(&["fmt", "--all", "--check"]).run()
+}
+
+fn clippy() -> Result<()> {
+    Step::cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]).run()
+}
+
+fn unit() -> Result<()> {
+    Step::cargo(&["test", "--workspace", "--no-fail-fast"]).run()
+}
+
+fn sim() -> Result<()> {
+    let seeds = std::env::var("SHEEN_SIM_SEEDS").unwrap_or_else(|_| "200".to_owned());
+    Step::cargo(&["run", "--release", "--package", "sheen-sim", "--", "--seeds", &seeds]).run()
+}
+
+fn conformance() -> Result<()> {
+    Step::cargo(&["build", "--release", "-p", "sheen-cli", "-p", "sheen-conformance", "-p", "sheen-litmus"]).run()?;
+    let program = target().join("release/sheen-conformance").display().to_string();
+    Step::new(&program, &["quick"]).run()
+}

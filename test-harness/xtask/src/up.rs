@@ -1,0 +1,108 @@
+//! `up` and `down`: from a fresh machine to a mounted file system, and back.
+
+use std::{path::PathBuf, process::{Command, ExitCode}};
+
+use anyhow::{Context, Result, bail};
+
+use crate::{command::{Step, sheen, workspace}, console, packages};
+
+const UP_HELP: &str = "\
+Installs the system packages that are missing (as root, through apt; otherwise tells the command), builds the release
+program, starts one node on a sparse file, creates a file system and mounts it. Running it again finds what is there.
+
+Usage: cargo xtask up [OPTIONS]
+
+Options:
+  --mount DIR    Where to mount [default: ./mnt]
+  --dir DIR      Where the node keeps its file, its configuration and its log [default: ./.sheen]
+  --size SIZE    Size of the sparse file when it is made [default: 64GiB]
+  --json         Print the result as JSON
+";
+
+const DOWN_HELP: &str = "\
+Unmounts and stops what `cargo xtask up` started. The data stays; `up` brings it back.
+
+Usage: cargo xtask down [OPTIONS]
+
+Options:
+  --mount DIR    Where it is mounted [default: ./mnt]
+  --dir DIR      Where the node keeps its files [default: ./.sheen]
+  --json         Print the result as JSON
+";
+
+/// Brings a node and a mount up.
+///
+/// # Errors
+/// When a step fails.
+pub(crate) fn up(arguments: &[String]) -> Result<ExitCode> {
+    if wants_help(arguments) {
+        console::plain(UP_HELP);
+        return Ok(ExitCode::SUCCESS);
+    }
+    let arguments = with_defaults(arguments, &["--size"])?;
+    packages::ensure(packages::RUN)?;
+    Step::cargo(&["build", "--release", "--package", "sheen-cli"]).run()?;
+    delegate("up", &arguments)
+}
+
+/// Takes them down.
+///
+/// # Errors
+/// When a step fails.
+pub(crate) fn down(arguments: &[String]) -> Result<ExitCode> {
+    if wants_help(arguments) {
+        console::plain(DOWN_HELP);
+        return Ok(ExitCode::SUCCESS);
+    }
+    let arguments = with_defaults(arguments, &[])?;
+    if !sheen().exists() {
+        bail!("nothing was ever started from here: {} is not built", sheen().display());
+    }
+    delegate("down", &arguments)
+}
+
+fn wants_help(arguments: &[String]) -> bool {
+    arguments.iter().any(|argument| argument == "--help" || argument == "-h")
+}
+
+/// Fills in `--mount` and `--dir`, relative to where the user stands; refuses what is unknown.
+fn with_defaults(arguments: &[String], more: &[&str]) -> Result<Vec<String>> {
+    let mut all = Vec::new();
+    let mut rest = arguments.iter();
+    let mut seen = Vec::new();
+    while let Some(argument) = rest.next() {
+        let (name, value) = match argument.split_once('=') {
+            Some((name, value)) => (name.to_owned(), Some(value.to_owned())),
+            None => (argument.clone(), None),
+        };
+        if name == "--json" {
+            all.push(name);
+            continue;
+        }
+        if !["--mount", "--dir"].contains(&name.as_str()) && !more.contains(&name.as_str()) {
+            bail!("unknown option `{argument}`; see --help");
+        }
+        let value = match value {
+            Some(value) => value,
+            None => rest.next().with_context(|| format!("`{name}` needs a value"))?.clone(),
+        };
+        seen.push(name.clone());
+        all.extend([name, value]);
+    }
+    for (name, folder) in [("--mount", "mnt"), ("--dir", ".sheen")] {
+        if !seen.iter().any(|given| given == name) {
+            all.extend([name.to_owned(), workspace().join(folder).display().to_string()]);
+        }
+    }
+    Ok(all)
+}
+
+fn delegate(command: &str, arguments: &[String]) -> Result<ExitCode> {
+    let program: PathBuf = sheen();
+    let status = Command::new(&program)
+        .arg(command)
+        .args(arguments)
+        .status()
+        .with_context(|| format!("cannot start {}", program.display()))?;
+    Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
