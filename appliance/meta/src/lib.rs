@@ -17,7 +17,11 @@
 pub mod limits;
 pub mod operation;
 pub mod outcome;
+mod acl;
+mod apply;
+mod directory;
 pub mod state;
+mod xattr;
 pub mod touches;
 pub mod leases;
 pub mod opens;

@@ -1,249 +1,162 @@
-//! The replicated state and its queries.
+//! The replicated state: what it holds, and the few ways its parts are reached.
+//!
+//! Changed by [`State::apply`] alone (`apply/`), read by the queries in `state/queries.rs`, written
+//! out and read back by `snapshot/`.
+//! Invariants: an inode's `nlink` is the number of names that lead to it (a directory: 2 and its
+//! subdirectories); every inode without links is an orphan; a file system counts its inodes.
 
-use sheen_types::{
-    Attributes, ClientId, Epoch, Errno, Fid, FileKind, Layout, Name, OstIndex, Tag,
-    TransactionNumber, Xid,
-};
-use sheen_wire::{directory::DirectoryEntry, metadata::FilesystemInfo};
+use std::collections::BTreeMap;
 
-use crate::{Entry, Limits, Outcome};
+use sheen_types::{ClientId, Epoch, Errno, Fid, Layout, OstIndex, Timespec, TransactionNumber};
+use sheen_wire::Field;
+
+use crate::{Effect, Limits, directory::Directory};
+
+pub(crate) mod filesystem;
+pub(crate) mod inode;
+pub(crate) mod objects;
+mod queries;
+pub(crate) mod session;
+
+use filesystem::Filesystem;
+use inode::{Content, Inode};
+use objects::Objects;
+pub use queries::{DirectoryPage, SessionInfo};
+use session::Session;
 
 /// The namespace.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct State {
-    limits: Limits,
+    pub(crate) limits: Limits,
+    pub(crate) server_epoch: Epoch,
+    pub(crate) last_transaction: TransactionNumber,
+    pub(crate) last_client: u64,
+    pub(crate) last_filesystem: u32,
+    pub(crate) filesystems: BTreeMap<u32, Filesystem>,
+    pub(crate) sessions: BTreeMap<ClientId, Session>,
+    /// Follows from `sessions`.
+    pub(crate) uuids: BTreeMap<[u8; 16], ClientId>,
+    pub(crate) objects: Objects,
+    pub(crate) inodes: BTreeMap<Fid, Inode>,
+    /// Inodes without links, and whether Link may name them (`O_TMPFILE`).
+    pub(crate) orphans: BTreeMap<Fid, bool>,
 }
 
-/// A session, as queries show it.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct SessionInfo {
-    /// The session.
-    pub client: ClientId,
-    /// Its uuid.
-    pub uuid: [u8; 16],
-    /// Its incarnation.
-    pub epoch: Epoch,
-    /// Root of its file system; [`Fid::NONE`] for an administrative session.
-    pub root: Fid,
-    /// For people.
-    pub label: Vec<u8>,
-    /// Reply slots.
-    pub slots: u16,
-}
-
-/// A page of a directory.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct DirectoryPage {
-    /// The parent, for `..`; of an unlinked directory itself.
-    pub parent: Fid,
-    /// Entries in order of cookie, `plus` None.
-    pub entries: Vec<DirectoryEntry>,
-    /// Nothing follows.
-    pub end: bool,
+/// One entry being applied: its time and number, and what follows from it.
+#[derive(Debug)]
+pub(crate) struct Change {
+    pub(crate) client: ClientId,
+    pub(crate) now: Timespec,
+    pub(crate) transaction: TransactionNumber,
+    pub(crate) effects: Vec<Effect>,
 }
 
 impl State {
     /// An empty state: no file system, no OST, no session.
     #[must_use]
     pub const fn new(limits: Limits) -> Self {
-        Self { limits }
-    }
-
-    /// The bounds.
-    #[must_use]
-    pub const fn limits(&self) -> Limits {
-        self.limits
-    }
-
-    /// Applies a committed entry. Deterministic.
-    pub fn apply(&mut self, entry: &Entry) -> Outcome {
-        let _ = self.limits;
-        Outcome {
-            result: Err(Errno::ENOSYS),
-            transaction: entry.transaction,
-            replayed: false,
-            effects: Vec::new(),
+        Self {
+            limits,
+            server_epoch: Epoch(0),
+            last_transaction: TransactionNumber(0),
+            last_client: 0,
+            last_filesystem: 0,
+            filesystems: BTreeMap::new(),
+            sessions: BTreeMap::new(),
+            uuids: BTreeMap::new(),
+            objects: Objects::new(),
+            inodes: BTreeMap::new(),
+            orphans: BTreeMap::new(),
         }
     }
 
-    /// The stored outcome if this request was applied already: the answer to a resent request.
-    /// A request older than the slot's answers `EPROTO`; its sender does not wait for it any more.
-    #[must_use]
-    pub fn replayed(&self, client: ClientId, tag: Tag, xid: Xid) -> Option<Outcome> {
-        let _ = (client, tag, xid, self.limits);
-        None
+    pub(crate) fn inode(&self, fid: Fid) -> Result<&Inode, Errno> {
+        self.inodes.get(&fid).ok_or(Errno::ESTALE)
     }
 
-    /// Number of the last change.
-    #[must_use]
-    pub const fn last_transaction(&self) -> TransactionNumber {
-        let _ = self.limits;
-        TransactionNumber(0)
+    pub(crate) fn inode_mut(&mut self, fid: Fid) -> Result<&mut Inode, Errno> {
+        self.inodes.get_mut(&fid).ok_or(Errno::ESTALE)
     }
 
-    /// Epoch of the last [`crate::Operation::ServerStart`]; 0 if there was none.
-    #[must_use]
-    pub const fn server_epoch(&self) -> Epoch {
-        let _ = self.limits;
-        Epoch(0)
+    /// An inode that must be a directory, and its names.
+    pub(crate) fn directory(&self, fid: Fid) -> Result<(&Inode, &Directory), Errno> {
+        let inode = self.inode(fid)?;
+        let directory = inode.directory().ok_or(Errno::ENOTDIR)?;
+        Ok((inode, directory))
     }
 
-    /// Child of a directory, by name.
+    /// The names of a directory that was looked at in the same apply.
     ///
-    /// # Errors
-    /// `ESTALE`: no such directory inode; `ENOTDIR`; `ENOENT`: no such name.
-    pub fn lookup(&self, parent: Fid, name: &Name) -> Result<(Fid, FileKind), Errno> {
-        let _ = (parent, name, self.limits);
-        Err(Errno::ENOENT)
+    /// # Panics
+    /// If it is none: the check before was wrong.
+    pub(crate) fn names_mut(&mut self, fid: Fid) -> &mut Directory {
+        match self.inodes.get_mut(&fid).and_then(Inode::directory_mut) {
+            Some(directory) => directory,
+            None => panic!("{fid} was checked to be a directory"),
+        }
     }
 
-    /// `..` of a directory; the root is its own parent.
-    ///
-    /// # Errors
-    /// `ESTALE`, `ENOTDIR`; `ENOENT` if the directory was removed.
-    pub fn parent(&self, directory: Fid) -> Result<Fid, Errno> {
-        let _ = (directory, self.limits);
-        Err(Errno::ENOENT)
+    pub(crate) fn layout_of(inode: &Inode) -> Result<Layout, Errno> {
+        let Content::File(bytes) = &inode.content else { return Err(Errno::EINVAL) };
+        Layout::from_bytes(bytes).map_err(|_| Errno::EIO)
     }
 
-    /// Attributes of an inode, orphans included.
-    ///
-    /// # Errors
-    /// `ESTALE`: there is no such inode.
-    pub fn attributes(&self, fid: Fid) -> Result<Attributes, Errno> {
-        let _ = (fid, self.limits);
-        Err(Errno::ESTALE)
+    /// Adds an inode and counts it. Checked before: the id is free, the file system is there.
+    pub(crate) fn add_inode(&mut self, fid: Fid, inode: Inode) {
+        if let Some(filesystem) = self.filesystems.get_mut(&inode.filesystem) {
+            filesystem.inodes += 1;
+        }
+        let before = self.inodes.insert(fid, inode);
+        assert!(before.is_none(), "{fid} given to a second inode");
     }
 
-    /// Layout of a regular file, encoded as the wire carries it; empty for other kinds.
-    ///
-    /// # Errors
-    /// `ESTALE`: there is no such inode.
-    pub fn layout_bytes(&self, fid: Fid) -> Result<&[u8], Errno> {
-        let _ = (fid, self.limits);
-        Err(Errno::ESTALE)
+    /// Takes an inode away for good: its objects are listed for destruction.
+    pub(crate) fn remove_inode(&mut self, fid: Fid, change: &mut Change) {
+        self.orphans.remove(&fid);
+        let Some(inode) = self.inodes.remove(&fid) else { return };
+        if let Some(filesystem) = self.filesystems.get_mut(&inode.filesystem) {
+            filesystem.inodes -= 1;
+        }
+        let layout = Self::layout_of(&inode).unwrap_or_default();
+        for stripe in layout.components.iter().flat_map(|component| &component.objects) {
+            self.destroy_object(stripe.ost, stripe.object, change);
+        }
+        change.effects.push(Effect::InodeRemoved { fid });
     }
 
-    /// Layout of a regular file.
-    ///
-    /// # Errors
-    /// `ESTALE`; `EINVAL`: not a regular file.
-    pub fn layout(&self, fid: Fid) -> Result<Layout, Errno> {
-        let _ = (fid, self.limits);
-        Err(Errno::ESTALE)
+    fn destroy_object(&mut self, ost: OstIndex, object: Fid, change: &mut Change) {
+        if let Some(entry) = self.objects.osts.get_mut(&ost) {
+            entry.destroyed.insert(object);
+            change.effects.push(Effect::DestroyObject { ost, object });
+        }
     }
 
-    /// Whether every component that meets `start..end` has its objects.
-    ///
-    /// # Errors
-    /// As [`State::layout`].
-    pub fn is_instantiated(&self, fid: Fid, start: u64, end: u64) -> Result<bool, Errno> {
-        let _ = (start, end);
-        self.layout(fid).map(|_| false)
+    /// Takes one link of an inode away (of a directory: all). Without links it is removed or, if it
+    /// may be open, kept as an orphan. Returns the links left.
+    pub(crate) fn drop_link(&mut self, fid: Fid, open: bool, change: &mut Change) -> u32 {
+        let Some(inode) = self.inodes.get_mut(&fid) else { return 0 };
+        inode.nlink = if inode.is_directory() { 0 } else { inode.nlink.saturating_sub(1) };
+        inode.touch_attributes(change.now, change.transaction);
+        if let Some(directory) = inode.directory_mut() {
+            directory.parent = Fid::NONE;
+        }
+        let nlink = inode.nlink;
+        if nlink == 0 {
+            if open {
+                self.orphans.insert(fid, false);
+                change.effects.push(Effect::Orphaned { fid });
+            } else {
+                self.remove_inode(fid, change);
+            }
+        }
+        nlink
     }
 
-    /// Up to `entries_max` entries behind `cookie` (0: from the start).
-    ///
-    /// # Errors
-    /// `ESTALE`, `ENOTDIR`.
-    pub fn read_directory(
-        &self,
-        fid: Fid,
-        cookie: u64,
-        entries_max: usize,
-    ) -> Result<DirectoryPage, Errno> {
-        let _ = (fid, cookie, entries_max, self.limits);
-        Err(Errno::ESTALE)
-    }
-
-    /// Target of a symbolic link.
-    ///
-    /// # Errors
-    /// `ESTALE`; `EINVAL`: not a symbolic link.
-    pub fn read_link(&self, fid: Fid) -> Result<&[u8], Errno> {
-        let _ = (fid, self.limits);
-        Err(Errno::ESTALE)
-    }
-
-    /// Value of an extended attribute.
-    ///
-    /// # Errors
-    /// `ESTALE`; `ENODATA`: not set; `EOPNOTSUPP`: no such name space.
-    pub fn xattr(&self, fid: Fid, name: &Name) -> Result<&[u8], Errno> {
-        let _ = (fid, name, self.limits);
-        Err(Errno::ESTALE)
-    }
-
-    /// Names of all extended attributes, each ended by NUL, in order.
-    ///
-    /// # Errors
-    /// `ESTALE`.
-    pub fn xattr_names(&self, fid: Fid) -> Result<Vec<u8>, Errno> {
-        let _ = (fid, self.limits);
-        Err(Errno::ESTALE)
-    }
-
-    /// Every file system, in order of root.
-    #[must_use]
-    pub fn filesystems(&self) -> Vec<FilesystemInfo> {
-        let _ = self.limits;
-        Vec::new()
-    }
-
-    /// Root of the file system of this name (none that is being deleted).
-    #[must_use]
-    pub fn filesystem_root(&self, name: &[u8]) -> Option<Fid> {
-        let _ = (name, self.limits);
-        None
-    }
-
-    /// The file system with this root.
-    #[must_use]
-    pub fn filesystem(&self, root: Fid) -> Option<FilesystemInfo> {
-        let _ = (root, self.limits);
-        None
-    }
-
-    /// Inodes of all file systems together; the bound is in [`State::limits`].
-    #[must_use]
-    pub const fn inodes(&self) -> u64 {
-        let _ = self.limits;
-        0
-    }
-
-    /// A session.
-    #[must_use]
-    pub fn session(&self, client: ClientId) -> Option<SessionInfo> {
-        let _ = (client, self.limits);
-        None
-    }
-
-    /// Every session, in order.
-    #[must_use]
-    pub fn sessions(&self) -> Vec<SessionInfo> {
-        let _ = self.limits;
-        Vec::new()
-    }
-
-    /// Inodes without a name that were kept because they may be open; up to `max`, those after
-    /// `after` in order ([`Fid::NONE`]: from the start).
-    #[must_use]
-    pub fn orphans(&self, after: Fid, max: usize) -> Vec<Fid> {
-        let _ = (after, max, self.limits);
-        Vec::new()
-    }
-
-    /// Registered OSTs and whether they take new objects, in order.
-    #[must_use]
-    pub fn osts(&self) -> Vec<(OstIndex, bool)> {
-        let _ = self.limits;
-        Vec::new()
-    }
-
-    /// Up to `max` objects of an OST that are to be destroyed, in order.
-    #[must_use]
-    pub fn pending_destroys(&self, ost: OstIndex, max: usize) -> Vec<Fid> {
-        let _ = (ost, max, self.limits);
-        Vec::new()
+    /// Changes a directory's link count by that of a subdirectory that came or went, and its times.
+    pub(crate) fn touch_directory(&mut self, fid: Fid, subdirectories: i32, change: &Change) {
+        if let Some(inode) = self.inodes.get_mut(&fid) {
+            inode.nlink = inode.nlink.saturating_add_signed(subdirectories);
+            inode.touch_content(change.now, change.transaction);
+        }
     }
 }

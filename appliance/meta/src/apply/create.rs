@@ -1,0 +1,168 @@
+//! New inodes: who owns them, what they may, where they lie.
+
+use sheen_types::{Errno, Fid, FileKind};
+use sheen_wire::{Field, metadata::Create};
+
+use super::permission::check_may_add;
+use crate::{
+    Limits, Reply,
+    acl::{self, Acl},
+    directory::Directory,
+    operation::CreateInode,
+    state::{
+        Change, State,
+        inode::{Content, Inode, S_ISGID, S_IXGRP, flags},
+    },
+};
+
+impl State {
+    pub(super) fn create(
+        &mut self,
+        body: &CreateInode,
+        change: &mut Change,
+    ) -> Result<Reply, Errno> {
+        let request = &body.request;
+        let (parent, names) = self.directory(request.parent)?;
+        let existing = if request.unnamed { None } else { names.get(&request.name) };
+        if self.inodes.contains_key(&request.fid) {
+            // The same create came before on another slot: whoever named this id made it.
+            let made = existing.is_some_and(|child| child.fid == request.fid)
+                || request.unnamed && self.orphans.get(&request.fid) == Some(&true);
+            return if made {
+                Ok(Reply::Entry { fid: request.fid, created: true })
+            } else {
+                Err(Errno::EEXIST)
+            };
+        }
+        if let Some(child) = existing {
+            let opens = !request.exclusive && request.kind == FileKind::Regular;
+            return if opens {
+                Ok(Reply::Entry { fid: child.fid, created: false })
+            } else {
+                Err(Errno::EEXIST)
+            };
+        }
+        self.check_may_name(request.fid, change)?;
+        check_may_add(parent)?;
+        check_request(body)?;
+        if !names.has_room(&request.name) {
+            return Err(Errno::ENOSPC);
+        }
+        self.check_inode_room()?;
+        let mut inode = self.new_inode(body, change)?;
+        let is_directory = inode.is_directory();
+        inode.nlink = match (request.unnamed, is_directory) {
+            (true, _) => 0,
+            (false, true) => 2,
+            (false, false) => 1,
+        };
+        self.add_inode(request.fid, inode);
+        if request.unnamed {
+            self.orphans.insert(request.fid, true);
+        } else {
+            self.add_name(request.parent, request, change);
+        }
+        Ok(Reply::Entry { fid: request.fid, created: true })
+    }
+
+    fn add_name(&mut self, parent: Fid, request: &Create, change: &Change) {
+        let added = self.names_mut(parent).insert(request.name.clone(), request.fid, request.kind);
+        assert_eq!(added, Ok(()), "room was checked");
+        let subdirectories = i32::from(request.kind == FileKind::Directory);
+        self.touch_directory(parent, subdirectories, change);
+    }
+
+    /// The inode with everything it gets from the request and from its directory, without links.
+    fn new_inode(&mut self, body: &CreateInode, change: &Change) -> Result<Inode, Errno> {
+        let request = &body.request;
+        let content = match request.kind {
+            FileKind::Directory => Content::Directory(Box::new(Directory::new(request.parent))),
+            FileKind::Symlink => Content::Symlink(body.target.as_slice().into()),
+            FileKind::CharDevice | FileKind::BlockDevice => Content::Device(request.rdev),
+            FileKind::Fifo | FileKind::Socket => Content::Plain,
+            FileKind::Regular => Content::File(self.objects.new_layout().to_vec().into()),
+        };
+        let parent = self.inode(request.parent)?;
+        let mut inode =
+            Inode::new(request.kind, parent.filesystem, content, change.now, change.transaction);
+        inode.uid = request.credentials.uid;
+        inode.gid = request.credentials.gid;
+        inode.permissions = u16::try_from(request.permissions).map_err(|_| Errno::EINVAL)?;
+        inherit_acl(&mut inode, parent, request.umask)?;
+        inherit_group(&mut inode, parent);
+        inherit_flags(&mut inode, parent);
+        Ok(inode)
+    }
+}
+
+fn check_request(body: &CreateInode) -> Result<(), Errno> {
+    let CreateInode { request, target } = body;
+    if request.permissions > 0o7777 || request.unnamed && request.kind != FileKind::Regular {
+        return Err(Errno::EINVAL);
+    }
+    if request.kind != FileKind::Symlink {
+        return if target.is_empty() { Ok(()) } else { Err(Errno::EINVAL) };
+    }
+    match target.len() {
+        0 => Err(Errno::ENOENT),
+        length if length > Limits::SYMLINK_BYTES_MAX => Err(Errno::ENAMETOOLONG),
+        _ if target.contains(&0) => Err(Errno::EINVAL),
+        _ => Ok(()),
+    }
+}
+
+/// The directory's default list takes the place of the umask. A symbolic link has no permissions.
+fn inherit_acl(inode: &mut Inode, parent: &Inode, umask: u32) -> Result<(), Errno> {
+    if inode.kind == FileKind::Symlink {
+        inode.permissions = 0o777;
+        return Ok(());
+    }
+    let Some(value) = parent.xattr(acl::DEFAULT) else {
+        inode.permissions &= !u16::try_from(umask & 0o777).unwrap_or(0);
+        return Ok(());
+    };
+    let default = Acl::parse(value)?.ok_or(Errno::EIO)?;
+    let (bits, access) = default.inherit(inode.permissions);
+    inode.permissions = inode.permissions & !0o777 | bits;
+    if let Some(access) = access {
+        inode.set_xattr(acl::ACCESS, &access.to_value());
+    }
+    if inode.is_directory() {
+        inode.set_xattr(acl::DEFAULT, value);
+    }
+    Ok(())
+}
+
+/// A directory with set-group-ID gives its group, to subdirectories the bit as well. A program
+/// that would be set-group-ID for a group its maker is not in loses the bit.
+fn inherit_group(inode: &mut Inode, parent: &Inode) {
+    if parent.permissions & S_ISGID == 0 {
+        return;
+    }
+    let own_group = inode.gid == parent.gid;
+    inode.gid = parent.gid;
+    let runs_as_group = S_ISGID | S_IXGRP;
+    if inode.is_directory() {
+        inode.permissions |= S_ISGID;
+    } else if inode.permissions & runs_as_group == runs_as_group && !own_group && inode.uid != 0 {
+        inode.permissions &= !S_ISGID;
+    }
+}
+
+fn inherit_flags(inode: &mut Inode, parent: &Inode) {
+    let inherited = match inode.kind {
+        FileKind::Directory => {
+            flags::SYNC | flags::NODUMP | flags::NOATIME | flags::DIRSYNC | flags::PROJINHERIT
+        }
+        FileKind::Regular => flags::SYNC | flags::NODUMP | flags::NOATIME,
+        FileKind::Symlink
+        | FileKind::Fifo
+        | FileKind::Socket
+        | FileKind::CharDevice
+        | FileKind::BlockDevice => flags::NODUMP | flags::NOATIME,
+    };
+    inode.flags = parent.flags & inherited;
+    if parent.flags & flags::PROJINHERIT != 0 {
+        inode.projid = parent.projid;
+    }
+}
