@@ -1,11 +1,23 @@
 //! File locks of programs: `flock`, and record locks of `fcntl` (POSIX and open-file-description).
 //!
 //! Volatile. Locks are kept per inode and family; the families do not see each other. The owner of
-//! a lock is (client, owner number). Who waits is served in order of asking, as far as ranges
-//! overlap.
+//! a lock is (client, owner number). A free range is given to whoever asks first; among those that
+//! wait, to who waited longest. As on Linux a newcomer that nobody's *held* lock is in the way of
+//! does not queue behind waiting ones: with queueing, locks that POSIX allows could deadlock.
+//! Changing the type of a `flock` gives the old lock up first, as flock(2) says.
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use sheen_types::{ClientId, Errno, Fid, Xid};
-use sheen_wire::flock::{FileLock, LockFamily};
+use sheen_wire::flock::{FileLock, LockFamily, LockType};
+
+mod deadlock;
+mod ranges;
+
+use ranges::{Owner, Ranges};
+
+/// Last byte of a range to the end of the file.
+pub const RANGE_END: u64 = u64::MAX >> 1;
 
 /// Bounds of [`FileLocks`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -28,34 +40,84 @@ impl Default for LockLimits {
 pub enum LockAnswer {
     /// Done.
     Granted,
-    /// In the way (`EAGAIN`), a deadlock (`EDEADLK`), or the table is full (`ENOLCK`).
+    /// In the way (`EAGAIN`), a deadlock (`EDEADLK`), the table is full (`ENOLCK`), or no range
+    /// (`EINVAL`).
     Refused(Errno),
     /// Waits; a [`LockGrant`] with its number comes out of a later call.
     Waiting,
 }
 
 /// The end of a wait.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct LockGrant {
     /// Who waited.
     pub client: ClientId,
     /// The request that waited.
     pub xid: Xid,
-    /// Granted, or refused after all (`ENOLCK`).
+    /// Granted, or refused after all: `ENOLCK`, the table is full; `ESTALE`, the inode is gone.
     pub result: Result<(), Errno>,
+}
+
+type Key = (Fid, LockFamily);
+
+#[derive(Debug, Clone)]
+struct Waiter {
+    client: ClientId,
+    xid: Xid,
+    lock: FileLock,
+}
+
+/// Locks of one family on one inode, and who waits for them, longest first.
+#[derive(Debug, Default)]
+struct Resource {
+    held: Ranges,
+    waiters: Vec<Waiter>,
 }
 
 /// Table of file locks.
 #[derive(Debug, Default)]
 pub struct FileLocks {
     limits: LockLimits,
+    resources: BTreeMap<Key, Resource>,
+    /// Where each client has locks or waits.
+    by_client: BTreeSet<(ClientId, Key)>,
+    /// Where each waiting request waits.
+    waiting: BTreeMap<(ClientId, Xid), Key>,
+    /// Waiting record-lock requests of each owner, for the search for deadlocks.
+    waiting_owners: BTreeMap<Owner, Vec<(Xid, Key)>>,
+    held: usize,
 }
 
 impl FileLocks {
     /// An empty table.
     #[must_use]
     pub const fn new(limits: LockLimits) -> Self {
-        Self { limits }
+        Self {
+            limits,
+            resources: BTreeMap::new(),
+            by_client: BTreeSet::new(),
+            waiting: BTreeMap::new(),
+            waiting_owners: BTreeMap::new(),
+            held: 0,
+        }
+    }
+
+    /// Held locks, ranges counted one by one.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.held
+    }
+
+    /// Whether no lock is held.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.held == 0
+    }
+
+    /// Requests that wait.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.waiting.len()
     }
 
     /// Takes, changes or drops a lock. With `wait` the request of that number waits instead of
@@ -67,26 +129,57 @@ impl FileLocks {
         wait: Option<Xid>,
         ended: &mut Vec<LockGrant>,
     ) -> LockAnswer {
-        let _ = (client, lock, wait, ended, self.limits);
-        LockAnswer::Refused(Errno::ENOSYS)
+        let Some(lock) = normalized(lock) else { return LockAnswer::Refused(Errno::EINVAL) };
+        let key = (lock.fid, lock.family);
+        let owner = Owner { client, owner: lock.owner };
+        if lock.family == LockFamily::Flock && lock.kind != LockType::Unlock {
+            let held = self.resources.get(&key).and_then(|resource| resource.held.kind_of(owner));
+            if held == Some(lock.kind) {
+                return LockAnswer::Granted;
+            }
+            if held.is_some() {
+                self.release(client, lock.fid, lock.family, lock.owner, ended);
+            }
+        }
+        if self.conflict(owner, &lock).is_some() {
+            return match wait {
+                Some(xid) => self.wait(owner, xid, lock),
+                None => LockAnswer::Refused(Errno::EAGAIN),
+            };
+        }
+        match self.take(owner, &lock) {
+            Ok(()) => {
+                self.wake(key, ended);
+                LockAnswer::Granted
+            }
+            Err(errno) => LockAnswer::Refused(errno),
+        }
     }
 
     /// The first lock of another owner in the way of `lock`, as `F_GETLK` shows it; None if it
     /// could be taken.
     #[must_use]
     pub fn test(&self, client: ClientId, lock: &FileLock) -> Option<FileLock> {
-        let _ = (client, lock, self.limits);
-        None
+        let lock = normalized(lock)?;
+        self.conflict(Owner { client, owner: lock.owner }, &lock)
     }
 
     /// Gives up a waiting request; returns whether it was waiting (answer it `EINTR`), false if it
     /// was granted before.
-    pub fn cancel(&mut self, client: ClientId, xid: Xid, ended: &mut Vec<LockGrant>) -> bool {
-        let _ = (client, xid, ended, self.limits);
-        false
+    pub fn cancel(&mut self, client: ClientId, xid: Xid) -> bool {
+        let Some(key) = self.waiting.get(&(client, xid)).copied() else { return false };
+        if let Some(resource) = self.resources.get_mut(&key) {
+            let at = resource.waiters.iter().position(|w| (w.client, w.xid) == (client, xid));
+            if let Some(waiter) = at.map(|at| resource.waiters.remove(at)) {
+                self.forget_waiter(key, &waiter);
+            }
+        }
+        self.tidy(key, client);
+        true
     }
 
-    /// Drops every lock of an owner on an inode, waiting ones included.
+    /// Drops every lock of an owner on an inode. Its waiting requests go on waiting: a thread that
+    /// closes a descriptor does not end another's fcntl(2).
     pub fn release(
         &mut self,
         client: ClientId,
@@ -95,38 +188,164 @@ impl FileLocks {
         owner: u64,
         ended: &mut Vec<LockGrant>,
     ) {
-        let _ = (client, fid, family, owner, ended, self.limits);
+        let key = (fid, family);
+        if let Some(resource) = self.resources.get_mut(&key) {
+            self.held -= resource.held.remove_owner(Owner { client, owner });
+            self.wake(key, ended);
+            self.tidy(key, client);
+        }
     }
 
     /// Drops everything of a client, waiting requests included (those get no answer).
     pub fn drop_client(&mut self, client: ClientId, ended: &mut Vec<LockGrant>) {
-        let _ = (client, ended, self.limits);
+        let first = (client, (Fid::NONE, LockFamily::Flock));
+        let mine = self.by_client.range(first..).take_while(|(other, _)| *other == client);
+        let keys: Vec<Key> = mine.map(|&(_, key)| key).collect();
+        for key in keys {
+            let Some(resource) = self.resources.get_mut(&key) else { continue };
+            self.held -= resource.held.remove_client(client);
+            let (gone, stay) =
+                std::mem::take(&mut resource.waiters).into_iter().partition(|w| w.client == client);
+            resource.waiters = stay;
+            let gone: Vec<Waiter> = gone;
+            for waiter in gone {
+                self.forget_waiter(key, &waiter);
+            }
+            self.wake(key, ended);
+            self.tidy(key, client);
+        }
     }
 
     /// Forgets an inode that is gone; waiting requests on it end with `ESTALE`.
     pub fn forget(&mut self, fid: Fid, ended: &mut Vec<LockGrant>) {
-        let _ = (fid, ended, self.limits);
+        for &family in LockFamily::ALL {
+            let key = (fid, family);
+            let Some(resource) = self.resources.remove(&key) else { continue };
+            self.held -= resource.held.len();
+            for client in resource.held.clients() {
+                self.by_client.remove(&(client, key));
+            }
+            for waiter in resource.waiters {
+                self.forget_waiter(key, &waiter);
+                self.by_client.remove(&(waiter.client, key));
+                let Waiter { client, xid, .. } = waiter;
+                ended.push(LockGrant { client, xid, result: Err(Errno::ESTALE) });
+            }
+        }
     }
 
     /// A lock a client held before the restart.
     ///
     /// # Errors
-    /// `EAGAIN` when another asserted a conflicting one first, `ENOLCK` when the table is full.
+    /// `EAGAIN` when another asserted a conflicting one first, `ENOLCK` when the table is full,
+    /// `EINVAL` for a lock nobody can hold.
     pub fn reassert(&mut self, client: ClientId, lock: &FileLock) -> Result<(), Errno> {
-        let _ = (client, lock, self.limits);
-        Err(Errno::ENOSYS)
+        let lock = normalized(lock).ok_or(Errno::EINVAL)?;
+        let owner = Owner { client, owner: lock.owner };
+        if lock.kind == LockType::Unlock {
+            return Err(Errno::EINVAL);
+        }
+        if self.conflict(owner, &lock).is_some() {
+            return Err(Errno::EAGAIN);
+        }
+        self.take(owner, &lock)
     }
 
-    /// Held locks, ranges counted one by one.
-    #[must_use]
-    pub const fn len(&self) -> usize {
-        let _ = self.limits;
-        0
+    fn conflict(&self, owner: Owner, lock: &FileLock) -> Option<FileLock> {
+        let resource = self.resources.get(&(lock.fid, lock.family))?;
+        resource.held.conflicts(owner, lock).next().map(|held| FileLock {
+            fid: lock.fid,
+            family: lock.family,
+            kind: held.kind,
+            owner: held.owner.owner,
+            pid: held.pid,
+            start: held.start,
+            end: held.end,
+        })
     }
 
-    /// Whether no lock is held.
-    #[must_use]
-    pub const fn is_empty(&self) -> bool {
-        self.len() == 0
+    /// Sets a lock nothing is in the way of.
+    fn take(&mut self, owner: Owner, lock: &FileLock) -> Result<(), Errno> {
+        let key = (lock.fid, lock.family);
+        let room = self.limits.locks_max.saturating_sub(self.held);
+        let resource = self.resources.entry(key).or_default();
+        let before = resource.held.len();
+        let result = resource.held.set(owner, lock, room);
+        self.held = self.held - before + resource.held.len();
+        self.by_client.insert((owner.client, key));
+        self.tidy(key, owner.client);
+        result
+    }
+
+    fn wait(&mut self, owner: Owner, xid: Xid, lock: FileLock) -> LockAnswer {
+        let key = (lock.fid, lock.family);
+        if self.waiting.len() >= self.limits.waiters_max {
+            return LockAnswer::Refused(Errno::ENOLCK);
+        }
+        if lock.family == LockFamily::Posix {
+            if self.would_deadlock(owner, &lock) {
+                return LockAnswer::Refused(Errno::EDEADLK);
+            }
+            self.waiting_owners.entry(owner).or_default().push((xid, key));
+        }
+        self.waiting.insert((owner.client, xid), key);
+        self.by_client.insert((owner.client, key));
+        let resource = self.resources.entry(key).or_default();
+        resource.waiters.push(Waiter { client: owner.client, xid, lock });
+        LockAnswer::Waiting
+    }
+
+    /// Grants what can be granted, longest waiting first. A grant may free ranges in its turn (an
+    /// owner that changed its own lock to reading), so it goes on until nothing moves; each turn
+    /// takes a waiter away.
+    fn wake(&mut self, key: Key, ended: &mut Vec<LockGrant>) {
+        loop {
+            let Some(resource) = self.resources.get_mut(&key) else { return };
+            let free = resource.waiters.iter().position(|waiter| {
+                let owner = Owner { client: waiter.client, owner: waiter.lock.owner };
+                resource.held.conflicts(owner, &waiter.lock).next().is_none()
+            });
+            let Some(waiter) = free.map(|at| resource.waiters.remove(at)) else { return };
+            self.forget_waiter(key, &waiter);
+            let Waiter { client, xid, lock } = waiter;
+            let result = self.take(Owner { client, owner: lock.owner }, &lock);
+            ended.push(LockGrant { client, xid, result });
+        }
+    }
+
+    fn forget_waiter(&mut self, key: Key, waiter: &Waiter) {
+        self.waiting.remove(&(waiter.client, waiter.xid));
+        let owner = Owner { client: waiter.client, owner: waiter.lock.owner };
+        if let Some(waits) = self.waiting_owners.get_mut(&owner) {
+            waits.retain(|wait| *wait != (waiter.xid, key));
+            if waits.is_empty() {
+                self.waiting_owners.remove(&owner);
+            }
+        }
+    }
+
+    /// Forgets what a client has nothing in any more.
+    fn tidy(&mut self, key: Key, client: ClientId) {
+        let Some(resource) = self.resources.get(&key) else {
+            self.by_client.remove(&(client, key));
+            return;
+        };
+        let waits = resource.waiters.iter().any(|waiter| waiter.client == client);
+        if !waits && !resource.held.has_client(client) {
+            self.by_client.remove(&(client, key));
+        }
+        if resource.held.len() == 0 && resource.waiters.is_empty() {
+            self.resources.remove(&key);
+        }
     }
 }
+
+/// The lock with a range that can be: of a `flock` the whole file. None if there is none.
+fn normalized(lock: &FileLock) -> Option<FileLock> {
+    let whole = lock.family == LockFamily::Flock;
+    let (start, end) = if whole { (0, RANGE_END) } else { (lock.start, lock.end.min(RANGE_END)) };
+    if start > end { None } else { Some(FileLock { start, end, ..lock.clone() }) }
+}
+
+#[cfg(test)]
+mod test;

@@ -1,0 +1,212 @@
+//! Tests of the table of file locks.
+
+use super::*;
+
+const A: ClientId = ClientId(1);
+const B: ClientId = ClientId(2);
+const C: ClientId = ClientId(3);
+const FILE: Fid = Fid::new(0x400, 1);
+const OTHER: Fid = Fid::new(0x400, 2);
+
+fn record(fid: Fid, kind: LockType, start: u64, end: u64) -> FileLock {
+    FileLock { fid, family: LockFamily::Posix, kind, owner: 7, pid: 70, start, end }
+}
+
+fn flock(kind: LockType) -> FileLock {
+    FileLock { family: LockFamily::Flock, ..record(FILE, kind, 3, 4) }
+}
+
+fn table() -> FileLocks {
+    FileLocks::new(LockLimits { locks_max: 100, waiters_max: 10 })
+}
+
+/// Sets without waiting; nobody's wait may end by it.
+fn set(locks: &mut FileLocks, client: ClientId, lock: &FileLock) -> Result<(), Errno> {
+    let mut ended = Vec::new();
+    let answer = locks.set(client, lock, None, &mut ended);
+    assert_eq!(ended, []);
+    match answer {
+        LockAnswer::Granted => Ok(()),
+        LockAnswer::Refused(errno) => Err(errno),
+        LockAnswer::Waiting => panic!("waits unasked"),
+    }
+}
+
+fn held(locks: &FileLocks, fid: Fid) -> Vec<(u64, u64, u64, LockType)> {
+    let resource = locks.resources.get(&(fid, LockFamily::Posix));
+    let ranges = resource.iter().flat_map(|resource| resource.held.iter());
+    ranges.map(|r| (r.owner.client.0, r.start, r.end, r.kind)).collect()
+}
+
+#[test]
+fn ranges_of_an_owner_split_and_merge() {
+    use LockType::{Read, Unlock, Write};
+    let mut locks = table();
+    set(&mut locks, A, &record(FILE, Write, 0, 99)).unwrap();
+    set(&mut locks, A, &record(FILE, Read, 40, 59)).unwrap();
+    assert_eq!(held(&locks, FILE), [(1, 0, 39, Write), (1, 40, 59, Read), (1, 60, 99, Write)]);
+    set(&mut locks, A, &record(FILE, Unlock, 10, 19)).unwrap();
+    assert_eq!(locks.len(), 4);
+    set(&mut locks, A, &record(FILE, Write, 5, 80)).unwrap();
+    assert_eq!(held(&locks, FILE), [(1, 0, 99, Write)]);
+    set(&mut locks, A, &record(FILE, Write, 100, RANGE_END)).unwrap();
+    assert_eq!(held(&locks, FILE), [(1, 0, RANGE_END, Write)]);
+    set(&mut locks, A, &record(FILE, Unlock, 0, u64::MAX)).unwrap();
+    assert!(locks.is_empty() && locks.resources.is_empty() && locks.by_client.is_empty());
+}
+
+#[test]
+fn readers_share_and_a_writer_does_not() {
+    use LockType::{Read, Write};
+    let mut locks = table();
+    set(&mut locks, A, &record(FILE, Read, 0, 9)).unwrap();
+    set(&mut locks, B, &record(FILE, Read, 5, 14)).unwrap();
+    assert_eq!(set(&mut locks, B, &record(FILE, Write, 9, 20)), Err(Errno::EAGAIN));
+    set(&mut locks, B, &record(FILE, Write, 10, 20)).unwrap();
+    let seen = locks.test(A, &record(FILE, Read, 0, RANGE_END)).unwrap();
+    assert_eq!((seen.kind, seen.start, seen.end, seen.pid), (Write, 10, 20, 70));
+    assert_eq!(locks.test(B, &record(FILE, Read, 0, RANGE_END)), None);
+    // Another owner of the same client is another.
+    let other = FileLock { owner: 8, ..record(FILE, Read, 15, 15) };
+    assert_eq!(set(&mut locks, B, &other), Err(Errno::EAGAIN));
+}
+
+#[test]
+fn the_families_do_not_see_each_other() {
+    let mut locks = table();
+    set(&mut locks, A, &record(FILE, LockType::Write, 0, RANGE_END)).unwrap();
+    set(&mut locks, B, &flock(LockType::Write)).unwrap();
+    assert_eq!(set(&mut locks, A, &flock(LockType::Read)), Err(Errno::EAGAIN));
+}
+
+#[test]
+fn those_who_wait_are_served_longest_first() {
+    use LockType::{Read, Unlock, Write};
+    let mut locks = table();
+    let mut ended = Vec::new();
+    set(&mut locks, A, &record(FILE, Write, 0, 9)).unwrap();
+    for (client, kind) in [(B, Write), (C, Read)] {
+        let answer = locks.set(client, &record(FILE, kind, 0, 9), Some(Xid(5)), &mut ended);
+        assert_eq!(answer, LockAnswer::Waiting);
+    }
+    let unlock = record(FILE, Unlock, 0, 9);
+    assert_eq!(locks.set(A, &unlock, None, &mut ended), LockAnswer::Granted);
+    assert_eq!(ended, [LockGrant { client: B, xid: Xid(5), result: Ok(()) }]);
+    ended.clear();
+    // Going down to reading lets the reader in.
+    assert_eq!(locks.set(B, &record(FILE, Read, 0, 9), None, &mut ended), LockAnswer::Granted);
+    assert_eq!(ended, [LockGrant { client: C, xid: Xid(5), result: Ok(()) }]);
+    assert_eq!(locks.waiting(), 0);
+}
+
+#[test]
+fn a_cancelled_wait_is_never_granted() {
+    let mut locks = table();
+    let mut ended = Vec::new();
+    set(&mut locks, A, &flock(LockType::Write)).unwrap();
+    let answer = locks.set(B, &flock(LockType::Write), Some(Xid(9)), &mut ended);
+    assert_eq!(answer, LockAnswer::Waiting);
+    assert!(locks.cancel(B, Xid(9)));
+    assert!(!locks.cancel(B, Xid(9)));
+    locks.release(A, FILE, LockFamily::Flock, 7, &mut ended);
+    assert_eq!(ended, []);
+    assert!(locks.is_empty() && locks.resources.is_empty() && locks.by_client.is_empty());
+}
+
+#[test]
+fn changing_a_flock_gives_the_old_one_up_first() {
+    let mut locks = table();
+    let mut ended = Vec::new();
+    set(&mut locks, A, &flock(LockType::Read)).unwrap();
+    set(&mut locks, B, &flock(LockType::Read)).unwrap();
+    assert_eq!(set(&mut locks, A, &flock(LockType::Read)), Ok(()));
+    let answer = locks.set(A, &flock(LockType::Write), Some(Xid(1)), &mut ended);
+    assert_eq!((answer, locks.len()), (LockAnswer::Waiting, 1));
+    // B upgrades: its own lock goes, which lets A in, so it is B that is refused.
+    let answer = locks.set(B, &flock(LockType::Write), None, &mut ended);
+    assert_eq!(answer, LockAnswer::Refused(Errno::EAGAIN));
+    assert_eq!(ended, [LockGrant { client: A, xid: Xid(1), result: Ok(()) }]);
+}
+
+#[test]
+fn a_ring_of_waits_is_refused() {
+    use LockType::Write;
+    let mut locks = table();
+    let mut ended = Vec::new();
+    let third = Fid::new(0x400, 3);
+    for (client, fid) in [(A, FILE), (B, OTHER), (C, third)] {
+        set(&mut locks, client, &record(fid, Write, 0, 9)).unwrap();
+    }
+    for (client, fid) in [(A, OTHER), (B, third)] {
+        let answer = locks.set(client, &record(fid, Write, 5, 6), Some(Xid(1)), &mut ended);
+        assert_eq!(answer, LockAnswer::Waiting);
+    }
+    let closing = record(FILE, Write, 9, 9);
+    let answer = locks.set(C, &closing, Some(Xid(1)), &mut ended);
+    assert_eq!(answer, LockAnswer::Refused(Errno::EDEADLK));
+    assert_eq!(locks.set(C, &closing, None, &mut ended), LockAnswer::Refused(Errno::EAGAIN));
+    // Beside the ring waiting is fine.
+    let beside = FileLock { owner: 99, ..closing };
+    assert_eq!(locks.set(C, &beside, Some(Xid(2)), &mut ended), LockAnswer::Waiting);
+}
+
+#[test]
+fn a_full_table_refuses_and_keeps_nothing() {
+    use LockType::{Unlock, Write};
+    let mut locks = FileLocks::new(LockLimits { locks_max: 2, waiters_max: 1 });
+    set(&mut locks, A, &record(FILE, Write, 0, 9)).unwrap();
+    set(&mut locks, A, &record(FILE, Write, 20, 29)).unwrap();
+    assert_eq!(set(&mut locks, A, &record(FILE, Write, 40, 49)), Err(Errno::ENOLCK));
+    assert_eq!(set(&mut locks, A, &record(FILE, Unlock, 5, 5)), Err(Errno::ENOLCK));
+    assert_eq!(held(&locks, FILE), [(1, 0, 9, Write), (1, 20, 29, Write)]);
+    set(&mut locks, A, &record(FILE, Write, 10, 19)).unwrap();
+    assert_eq!(locks.len(), 1);
+    assert_eq!(set(&mut locks, A, &record(FILE, Write, 9, 8)), Err(Errno::EINVAL));
+    let mut ended = Vec::new();
+    let lock = record(FILE, Write, 0, 0);
+    assert_eq!(locks.set(B, &lock, Some(Xid(1)), &mut ended), LockAnswer::Waiting);
+    let answer = locks.set(C, &lock, Some(Xid(1)), &mut ended);
+    assert_eq!(answer, LockAnswer::Refused(Errno::ENOLCK));
+}
+
+#[test]
+fn a_dropped_client_frees_its_locks_and_waits() {
+    use LockType::Write;
+    let mut locks = table();
+    let mut ended = Vec::new();
+    set(&mut locks, A, &record(FILE, Write, 0, 9)).unwrap();
+    set(&mut locks, B, &record(OTHER, Write, 0, 9)).unwrap();
+    let lock = record(FILE, Write, 0, 9);
+    assert_eq!(locks.set(C, &lock, Some(Xid(3)), &mut ended), LockAnswer::Waiting);
+    let lock = record(OTHER, Write, 0, 9);
+    assert_eq!(locks.set(A, &lock, Some(Xid(4)), &mut ended), LockAnswer::Waiting);
+    locks.drop_client(A, &mut ended);
+    assert_eq!(ended, [LockGrant { client: C, xid: Xid(3), result: Ok(()) }]);
+    assert_eq!(locks.waiting(), 0);
+    locks.drop_client(B, &mut ended);
+    locks.drop_client(C, &mut ended);
+    assert_eq!(ended.len(), 1);
+    assert!(locks.is_empty() && locks.resources.is_empty() && locks.by_client.is_empty());
+}
+
+#[test]
+fn waits_on_an_inode_that_goes_end_stale() {
+    let mut locks = table();
+    let mut ended = Vec::new();
+    set(&mut locks, A, &flock(LockType::Write)).unwrap();
+    set(&mut locks, A, &record(FILE, LockType::Read, 1, 2)).unwrap();
+    locks.set(B, &flock(LockType::Read), Some(Xid(8)), &mut ended);
+    locks.forget(FILE, &mut ended);
+    assert_eq!(ended, [LockGrant { client: B, xid: Xid(8), result: Err(Errno::ESTALE) }]);
+    assert!(locks.is_empty() && locks.resources.is_empty() && locks.by_client.is_empty());
+}
+
+#[test]
+fn the_first_to_assert_again_wins() {
+    let mut locks = table();
+    assert_eq!(locks.reassert(A, &flock(LockType::Write)), Ok(()));
+    assert_eq!(locks.reassert(A, &flock(LockType::Write)), Ok(()));
+    assert_eq!(locks.reassert(B, &flock(LockType::Write)), Err(Errno::EAGAIN));
+    assert_eq!(locks.reassert(B, &flock(LockType::Unlock)), Err(Errno::EINVAL));
+    assert_eq!(locks.len(), 1);
+}
