@@ -10,7 +10,7 @@ use std::{
     net::Shutdown,
     os::{fd::OwnedFd, unix::net::UnixStream},
     sync::{
-        Arc, Mutex, Weak,
+        Arc, Condvar, Mutex, Weak,
         atomic::{AtomicBool, AtomicUsize, Ordering, fence},
     },
     thread,
@@ -32,6 +32,9 @@ use crate::{
 /// Longest sleep without looking again. Every change wakes; this only bounds what a lost wake could cost.
 const SLEEP_MAX: Duration = Duration::from_secs(1);
 
+/// How long a server that was told to may take to close its end.
+const LEAVE_MAX: Duration = Duration::from_secs(2);
+
 /// A connection to a service of this host.
 #[derive(Debug)]
 pub(crate) struct SharedLink(Arc<Inner>);
@@ -50,7 +53,8 @@ struct Inner {
     reader: Mutex<u32>,
     lost: AtomicBool,
     /// The server closed its end: it touches neither area nor arena any more.
-    server_gone: AtomicBool,
+    server_gone: Mutex<bool>,
+    server_left: Condvar,
     spin: Spin,
 }
 
@@ -88,7 +92,8 @@ impl SharedLink {
             abandoned_calls: AtomicUsize::new(0),
             reader: Mutex::new(0),
             lost: AtomicBool::new(false),
-            server_gone: AtomicBool::new(false),
+            server_gone: Mutex::new(false),
+            server_left: Condvar::new(),
             spin: Spin::default(),
         });
         let for_watcher = inner.clone();
@@ -147,8 +152,6 @@ impl Link for SharedLink {
 
     fn close(&self) {
         self.0.lose();
-        // The server answers by closing its end; the watcher waits for that. It may be closed already.
-        let _already_closed = self.0.socket.shutdown(Shutdown::Write);
     }
 }
 
@@ -322,15 +325,26 @@ impl Inner {
         Ok((frame, body.to_vec()))
     }
 
-    /// Keeps the buffers until the server is done with them.
+    /// Gives the buffers back if the server is done with them, else keeps them until it is. When the connection is lost
+    /// that takes a moment, which is waited for, because a caller that has its payload can send it again.
     fn abandon(&self, slot: u32, held: Held, error: LinkError) -> CallResult {
-        if self.server_gone.load(Ordering::SeqCst) {
+        let gone = lock(&self.server_gone);
+        let gone = match error {
+            LinkError::Lost => {
+                let waited =
+                    self.server_left.wait_timeout_while(gone, LEAVE_MAX, |gone: &mut bool| !*gone);
+                waited.map_or_else(|poisoned| poisoned.into_inner().0, |(gone, _)| gone)
+            }
+            LinkError::Cancelled => gone,
+        };
+        if *gone {
             return CallResult { reply: Err(error), payload: held.payload, room: held.room };
         }
         let mut abandoned = lock(&self.abandoned);
         abandoned.push(Abandoned { slot, _held: held });
         self.abandoned_calls.store(abandoned.len(), Ordering::Relaxed);
         drop(abandoned);
+        drop(gone);
         CallResult { reply: Err(error), payload: None, room: None }
     }
 
@@ -352,6 +366,8 @@ impl Inner {
 
     fn lose(&self) {
         self.lost.store(true, Ordering::SeqCst);
+        // The server answers by closing its end; the watcher waits for that. It may be closed already.
+        let _already_closed = self.socket.shutdown(Shutdown::Write);
         for slot in 0..SLOTS {
             self.wake(slot);
         }
@@ -371,7 +387,8 @@ impl Inner {
                 Err(_) => break,
             }
         }
-        self.server_gone.store(true, Ordering::SeqCst);
+        *lock(&self.server_gone) = true;
+        self.server_left.notify_all();
         self.lose();
         lock(&self.abandoned).clear();
     }
