@@ -5,4 +5,6 @@
 
 mod buddy;
 pub mod arena;
+mod file_mapping;
 pub use arena::{Arena, ArenaError, Buffer};
+pub use file_mapping::FileMapping;
