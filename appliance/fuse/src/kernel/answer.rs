@@ -5,7 +5,10 @@ use std::time::Duration;
 use sheen_dma::Buffer;
 use sheen_types::{Attributes, FileKind, Timespec};
 
-use crate::kernel::operation::{FileHandle, NodeId};
+use crate::kernel::{
+    abi::dirent,
+    operation::{FileHandle, NodeId},
+};
 
 /// What `stat` shows of an inode through this mount.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -179,6 +182,17 @@ pub struct DirectorySink {
 }
 
 impl DirectorySink {
+    /// Appends to `bytes`, at most `bytes_max` more.
+    pub(crate) fn new(bytes: Vec<u8>, bytes_max: u32, plus: bool) -> Self {
+        let bytes_max = usize::try_from(bytes_max).unwrap_or(0).saturating_add(bytes.len());
+        Self { bytes, bytes_max, plus }
+    }
+
+    /// What was given, with the listing behind it.
+    pub(crate) fn into_bytes(self) -> Vec<u8> {
+        self.bytes
+    }
+
     /// Whether entries carry an [`Entry`] each (READDIRPLUS).
     #[must_use]
     pub fn wants_entries(&self) -> bool {
@@ -188,13 +202,13 @@ impl DirectorySink {
     /// Whether a name of this length still fits. Ask before taking a lookup for it.
     #[must_use]
     pub fn has_room(&self, name_bytes: usize) -> bool {
-        let head = if self.plus { 128 + 24 } else { 24 };
-        self.bytes.len() + (head + name_bytes).next_multiple_of(8) <= self.bytes_max
+        self.bytes.len() + dirent::length(name_bytes, self.plus) <= self.bytes_max
     }
 
     /// Adds one. `next_offset` is where a listing that stops after this entry goes on; not 0.
-    /// `entry` counts as a lookup if it was added, unless the name is `.` or `..`; None (or in a READDIR, where it is
-    /// ignored and not counted): the kernel looks the name up itself.
+    ///
+    /// With [`DirectorySink::wants_entries`], an `entry` that was added counts as a lookup, unless the name is `.` or `..`;
+    /// None leaves it to the kernel to look the name up. Otherwise `entry` is ignored and not counted.
     ///
     /// # Errors
     /// [`Full`]: not added, nothing counted.
@@ -206,7 +220,35 @@ impl DirectorySink {
         next_offset: u64,
         entry: Option<&Entry>,
     ) -> Result<(), Full> {
-        let _ = (name, ino, kind, next_offset, entry);
-        Err(Full)
+        if !self.has_room(name.len()) {
+            return Err(Full);
+        }
+        if self.plus {
+            dirent::encode_entry(&mut self.bytes, entry);
+        }
+        dirent::encode(&mut self.bytes, name, ino, kind, next_offset);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod test {
+    use super::*;
+
+    #[test]
+    fn a_listing_never_exceeds_what_was_asked_for() {
+        for plus in [false, true] {
+            let mut sink = DirectorySink::new(vec![0; 16], 1000, plus);
+            let mut added = 0;
+            while sink.has_room(5) {
+                assert_eq!(sink.push(b"abcde", 1, FileKind::Regular, added + 1, None), Ok(()));
+                added += 1;
+            }
+            assert_eq!(sink.push(b"abcde", 1, FileKind::Regular, 9, None), Err(Full));
+            let each = if plus { 160 } else { 32 };
+            let bytes = sink.into_bytes();
+            assert_eq!(bytes.len(), 16 + 1000 / each * each);
+            assert_eq!(added, 1000 / each as u64);
+        }
     }
 }

@@ -6,11 +6,21 @@ pub mod answer;
 pub mod filesystem;
 pub mod notify;
 pub mod operation;
+pub mod session;
+pub mod device;
+pub mod mountpoint;
+mod worker;
+mod message;
+mod crew;
+mod in_flight;
+mod service;
+mod abi;
 
 pub use answer::{
     DirectorySink, Entry, FileAttributes, Full, IoctlAnswer, Opened, OpenedAs, ReadAnswer, StatFs,
     TimedAttributes, Written,
 };
+pub use device::Device;
 pub use filesystem::Filesystem;
 pub use notify::{Notifier, NotifyError};
 pub use operation::{
@@ -18,3 +28,4 @@ pub use operation::{
     LockOwner, LockRequest, LockWait, Negotiated, NodeId, OpenNode, Poll, ReadRequest, ReleaseNode,
     Rename, SetAttributes, SetTime, SetXattr, SyncScope, WriteRequest,
 };
+pub use session::{BufferSource, Session, SessionError, SessionOptions};

@@ -8,11 +8,12 @@
 //! in that directory. So: never call these from within a call of [`crate::kernel::Filesystem`], nor hold a lock over
 //! them that such a call needs. [`Notifier::invalidate_attributes`] and [`Notifier::raise_epoch`] take no such lock.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, io::IoSlice, os::fd::OwnedFd, sync::Arc};
 
+use nix::{errno::Errno as SystemErrno, sys::uio::writev};
 use sheen_types::Errno;
 
-use crate::kernel::NodeId;
+use crate::kernel::{NodeId, abi::notification::Notification};
 
 /// Why a notification was not taken.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -42,16 +43,19 @@ impl std::error::Error for NotifyError {}
 
 /// Sends notifications on one mount.
 #[derive(Clone, Debug)]
-pub struct Notifier(Arc<std::os::fd::OwnedFd>);
+pub struct Notifier(Arc<OwnedFd>);
 
 impl Notifier {
+    pub(crate) fn new(descriptor: Arc<OwnedFd>) -> Self {
+        Self(descriptor)
+    }
+
     /// Attributes of the inode are not true any more; cached content stays.
     ///
     /// # Errors
     /// [`NotifyError`].
     pub fn invalidate_attributes(&self, node: NodeId) -> Result<(), NotifyError> {
-        let _ = (&self.0, node);
-        Err(NotifyError::Unsupported)
+        self.send(&Notification::InvalidateInode { node: node.0, offset: -1, length: 0 }, &[])
     }
 
     /// Attributes and cached content of the inode from `offset` on, `length` bytes (0: to the end), are not true any
@@ -65,8 +69,9 @@ impl Notifier {
         offset: u64,
         length: u64,
     ) -> Result<(), NotifyError> {
-        let _ = (node, offset, length);
-        Err(NotifyError::Unsupported)
+        let signed = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+        let (offset, length) = (signed(offset), signed(length));
+        self.send(&Notification::InvalidateInode { node: node.0, offset, length }, &[])
     }
 
     /// The name does not lead where the kernel thinks. Takes the parent's lock.
@@ -74,17 +79,17 @@ impl Notifier {
     /// # Errors
     /// [`NotifyError`].
     pub fn invalidate_entry(&self, parent: NodeId, name: &[u8]) -> Result<(), NotifyError> {
-        let _ = (parent, name);
-        Err(NotifyError::Unsupported)
+        let parent = parent.0;
+        self.send(&Notification::InvalidateEntry { parent, name, expire_only: false }, &[])
     }
 
     /// As [`Notifier::invalidate_entry`], but the name is only looked up anew on its next use; mounts below it stay.
     ///
     /// # Errors
-    /// [`NotifyError`].
+    /// [`NotifyError`]. Before Linux 6.2 it is the same as `invalidate_entry`.
     pub fn expire_entry(&self, parent: NodeId, name: &[u8]) -> Result<(), NotifyError> {
-        let _ = (parent, name);
-        Err(NotifyError::Unsupported)
+        let parent = parent.0;
+        self.send(&Notification::InvalidateEntry { parent, name, expire_only: true }, &[])
     }
 
     /// The name is removed; watchers (inotify) hear of it.
@@ -97,8 +102,7 @@ impl Notifier {
         child: NodeId,
         name: &[u8],
     ) -> Result<(), NotifyError> {
-        let _ = (parent, child, name);
-        Err(NotifyError::Unsupported)
+        self.send(&Notification::Delete { parent: parent.0, child: child.0, name }, &[])
     }
 
     /// Puts bytes into the page cache of the inode.
@@ -106,8 +110,8 @@ impl Notifier {
     /// # Errors
     /// [`NotifyError`].
     pub fn store(&self, node: NodeId, offset: u64, bytes: &[u8]) -> Result<(), NotifyError> {
-        let _ = (node, offset, bytes);
-        Err(NotifyError::Unsupported)
+        let size = u32::try_from(bytes.len()).map_err(|_| NotifyError::Failed(Errno::E2BIG))?;
+        self.send(&Notification::Store { node: node.0, offset, size }, bytes)
     }
 
     /// Every name the kernel knows is looked up anew on its next use. Takes no directory's lock.
@@ -115,6 +119,22 @@ impl Notifier {
     /// # Errors
     /// [`NotifyError`]; Unsupported before Linux 6.16 (see [`crate::kernel::Negotiated::epochs`]).
     pub fn raise_epoch(&self) -> Result<(), NotifyError> {
-        Err(NotifyError::Unsupported)
+        match self.send(&Notification::RaiseEpoch, &[]) {
+            Err(NotifyError::Failed(Errno::EINVAL)) => Err(NotifyError::Unsupported),
+            other => other,
+        }
+    }
+
+    fn send(&self, notification: &Notification<'_>, payload: &[u8]) -> Result<(), NotifyError> {
+        let bytes = notification.encode(payload.len());
+        match writev(&*self.0, &[IoSlice::new(&bytes), IoSlice::new(payload)]) {
+            Ok(_) => Ok(()),
+            Err(SystemErrno::ENOENT) => Err(NotifyError::NotCached),
+            Err(SystemErrno::ENOSYS) => Err(NotifyError::Unsupported),
+            Err(SystemErrno::ENODEV | SystemErrno::EPERM | SystemErrno::ENOTCONN) => {
+                Err(NotifyError::Gone)
+            }
+            Err(error) => Err(NotifyError::Failed(Errno(error as i32))),
+        }
     }
 }

@@ -1,0 +1,118 @@
+//! A request as read, on its way to the thread that serves it.
+
+use sheen_dma::Buffer;
+use sheen_ports::Cancel;
+
+use crate::kernel::{
+    abi::{
+        Header, Malformed, Operation,
+        decode::{Dialect, decode, supplementary_group},
+        header::HEADER_BYTES,
+    },
+    device::{Channel, HEAD_BYTES},
+    operation::{Context, LockKind, LockWait},
+};
+
+/// The bytes of a request behind its header.
+#[derive(Debug)]
+pub(crate) enum Body {
+    /// All of it is in the head.
+    Short,
+    /// All of it.
+    Whole(Vec<u8>),
+    /// A WRITE: its fixed part is in the head, its payload here.
+    Payload(Buffer),
+}
+
+/// A request.
+#[derive(Debug)]
+pub(crate) struct Message {
+    pub(crate) channel: Channel,
+    pub(crate) header: Header,
+    pub(crate) head: [u8; HEAD_BYTES],
+    pub(crate) body: Body,
+    pub(crate) cancel: Cancel,
+}
+
+/// Requests are served in lanes with places of their own, so that those of one lane never wait for those that wait for
+/// them. In order of precedence.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Lane {
+    /// What ends the waiting of others: dirty pages on their way out, unlocking. Never waits for other clients.
+    Release = 0,
+    /// Content: may wait for a lease that another client gives back with the help of its own `Release`.
+    Content = 1,
+    /// Everything else.
+    Namespace = 2,
+    /// Lock requests that wait as long as it takes.
+    Wait = 3,
+}
+
+impl Lane {
+    /// How many there are.
+    pub(crate) const COUNT: usize = 4;
+    /// Those with a queue.
+    pub(crate) const QUEUED: [Self; 3] = [Self::Release, Self::Content, Self::Namespace];
+
+    /// The lane of an operation; None: served at once by the thread that read it, it never blocks.
+    pub(crate) fn of(operation: &Operation<'_>) -> Option<Self> {
+        match operation {
+            Operation::Forget(_)
+            | Operation::BatchForget(_)
+            | Operation::Interrupt { .. }
+            | Operation::Init(_)
+            | Operation::Destroy
+            | Operation::NotifyReply
+            | Operation::Unknown => None,
+            Operation::Write(write) if write.from_cache => Some(Self::Release),
+            Operation::Setlk(request) if request.lock.kind == LockKind::Unlock => {
+                Some(Self::Release)
+            }
+            Operation::Setlk(request) if request.wait == LockWait::Yes => Some(Self::Wait),
+            Operation::Read(_)
+            | Operation::Write(_)
+            | Operation::Flush { .. }
+            | Operation::Fsync { .. }
+            | Operation::Release(_)
+            | Operation::Releasedir(_) => Some(Self::Content),
+            _ => Some(Self::Namespace),
+        }
+    }
+}
+
+impl Message {
+    fn body(&self) -> &[u8] {
+        match &self.body {
+            Body::Short => &self.head[HEADER_BYTES..self.header.length.min(HEAD_BYTES)],
+            Body::Whole(bytes) => bytes,
+            Body::Payload(_) => &self.head[HEADER_BYTES..],
+        }
+    }
+
+    fn split_extensions(&self) -> (&[u8], &[u8]) {
+        let body = self.body();
+        let without = body.len().saturating_sub(self.header.extension_bytes);
+        body.split_at(without)
+    }
+
+    /// What it asks for.
+    pub(crate) fn decode(&self, dialect: Dialect) -> Result<Operation<'_>, Malformed> {
+        decode(&self.header, self.split_extensions().0, dialect)
+    }
+
+    /// Who asks.
+    pub(crate) fn context(&self) -> Context {
+        let supplementary_group = match self.header.extension_bytes {
+            0 => None,
+            _ => supplementary_group(self.split_extensions().1),
+        };
+        Context {
+            unique: self.header.unique,
+            uid: self.header.uid,
+            gid: self.header.gid,
+            pid: self.header.pid,
+            supplementary_group,
+            cancel: self.cancel.clone(),
+        }
+    }
+}

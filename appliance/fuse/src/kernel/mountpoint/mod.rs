@@ -1,0 +1,15 @@
+//! Making, changing, finding and ending mounts.
+//!
+//! As root by `mount(2)` itself; for others through `fusermount3`. Nothing here waits for the file system that is mounted,
+//! except [`wait_until_answers`].
+
+pub mod options;
+pub mod table;
+pub mod attach;
+mod fusermount;
+pub mod detach;
+
+pub use attach::{AttachError, attach, remount, wait_until_answers};
+pub use detach::{Detach, DetachError, abort, detach};
+pub use options::{AtimePolicy, MountOptions, OptionError};
+pub use table::{MountPoint, TableError};

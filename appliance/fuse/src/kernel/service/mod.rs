@@ -1,0 +1,136 @@
+//! Serving one request: call the file system, answer.
+//!
+//! `service` takes care of what is not worth a call: the handshake, sizes of xattrs, a panic in the file system.
+
+pub(crate) mod answer;
+mod calls;
+mod transfer;
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Arc, OnceLock},
+};
+
+use sheen_ports::Cancel;
+use sheen_types::Errno;
+
+use crate::kernel::{
+    Filesystem,
+    abi::{
+        Operation,
+        decode::Dialect,
+        init::{self, Agreement, InitLimits, InitRequest},
+        reply,
+    },
+    message::{Body, Message},
+    worker::Hands,
+};
+
+/// The file system, and what was agreed with the kernel.
+pub(crate) struct Service {
+    filesystem: Arc<dyn Filesystem>,
+    limits: InitLimits,
+    dialect: OnceLock<Dialect>,
+    never: Cancel,
+}
+
+impl Service {
+    pub(crate) fn new(filesystem: Arc<dyn Filesystem>, limits: InitLimits) -> Self {
+        Self { filesystem, limits, dialect: OnceLock::new(), never: Cancel::new() }
+    }
+
+    /// How requests are written since the handshake.
+    pub(crate) fn dialect(&self) -> Dialect {
+        self.dialect.get().copied().unwrap_or_default()
+    }
+
+    /// For requests that are served at once.
+    pub(crate) fn never_cancelled(&self) -> Cancel {
+        self.never.clone()
+    }
+
+    /// The mount ended.
+    pub(crate) fn end(&self) {
+        self.filesystem.end();
+    }
+
+    /// Serves what never blocks.
+    pub(crate) fn serve_at_once(
+        &self,
+        message: &Message,
+        operation: &Operation<'_>,
+        hands: &mut Hands,
+    ) {
+        match operation {
+            Operation::Forget(forget) => self.filesystem.forget(&[*forget]),
+            Operation::BatchForget(forgets) => {
+                let forgets: Vec<_> = forgets.iter().collect();
+                self.filesystem.forget(&forgets);
+            }
+            Operation::Init(request) => self.agree(message, request, hands),
+            Operation::Destroy => answer::empty(message, hands),
+            _ => answer::error(message, Errno::ENOSYS),
+        }
+    }
+
+    /// Serves what may block; the message's buffer, if it comes back, is the thread's.
+    pub(crate) fn serve(&self, message: Message, hands: &mut Hands) {
+        // A panic must not leave a program waiting for ever.
+        let channel = message.channel.clone();
+        let unique = message.header.unique;
+        let served = catch_unwind(AssertUnwindSafe(|| self.call(message, hands)));
+        if served.is_err() {
+            tracing::error!(unique, "the file system panicked");
+            answer::error_to(&channel, unique, Errno::EIO);
+        }
+    }
+
+    fn call(&self, mut message: Message, hands: &mut Hands) {
+        let payload = match std::mem::replace(&mut message.body, Body::Short) {
+            Body::Payload(buffer) => {
+                // The fixed part of a WRITE is all in the head, so it decodes as a short body.
+                Some(buffer)
+            }
+            other => {
+                message.body = other;
+                None
+            }
+        };
+        match message.decode(self.dialect()) {
+            Ok(Operation::Write(request)) => self.write(&message, &request, payload, hands),
+            Ok(Operation::Read(request)) => self.read(&message, &request, hands),
+            Ok(operation) => {
+                let outcome = self.call_plain(&message, &operation, &mut hands.reply);
+                answer::finish(&message, outcome, &mut hands.reply);
+            }
+            Err(_) => answer::error(&message, Errno::EIO),
+        }
+        if let Body::Whole(bytes) = message.body {
+            hands.scratch = bytes;
+        }
+    }
+
+    fn agree(&self, message: &Message, request: &InitRequest, hands: &mut Hands) {
+        reply::begin(&mut hands.reply);
+        let outcome = match init::negotiate(request, &self.limits) {
+            Agreement::AskAgain => {
+                init::encode_version(&mut hands.reply);
+                Ok(())
+            }
+            Agreement::None => {
+                tracing::error!(?request, "no common version of FUSE with this kernel");
+                Err(Errno::EPROTO)
+            }
+            Agreement::Agreed { flags, negotiated } => {
+                tracing::info!(?negotiated, flags = format_args!("{flags:#x}"), "FUSE");
+                let long = flags & init::flag::SETXATTR_EXT != 0;
+                // A second INIT cannot come; if it does, the first one holds.
+                let _ = self.dialect.set(Dialect { setxattr_long: long });
+                let started = self.filesystem.start(&negotiated);
+                init::encode_init(request, &self.limits, negotiated.minor, flags, &mut hands.reply);
+                started
+            }
+        };
+        answer::finish(message, outcome, &mut hands.reply);
+    }
+}

@@ -1,0 +1,176 @@
+//! Serving a mount: threads that read requests, call the file system and write answers.
+//!
+//! Path: `worker` reads, `message` decodes, `crew` says who serves, `service` calls the [`Filesystem`] and answers.
+
+use std::{fmt, io, sync::Arc};
+
+use sheen_dma::Buffer;
+use sheen_types::BLOCK_BYTES;
+
+use crate::kernel::{
+    Filesystem,
+    abi::init::InitLimits,
+    crew::{Crew, CrewLimits},
+    device::Device,
+    in_flight::InFlight,
+    service::Service,
+    worker,
+};
+
+/// Where the memory comes from that payload is read into and written from.
+pub trait BufferSource: Send + Sync {
+    /// A buffer of `bytes` bytes, 4 KiB-aligned. None when the arena is used up: a worker then takes memory of its own, which the
+    /// file system gets as any other buffer but which peers do not share.
+    fn buffer(&self, bytes: usize) -> Option<Buffer>;
+}
+
+impl<F: Fn(usize) -> Option<Buffer> + Send + Sync> BufferSource for F {
+    fn buffer(&self, bytes: usize) -> Option<Buffer> {
+        self(bytes)
+    }
+}
+
+/// How a session works. Each reader, and each thread that serves content, holds one buffer of `transfer_bytes_max`.
+#[derive(Clone)]
+pub struct SessionOptions {
+    /// Where buffers come from.
+    pub buffers: Arc<dyn BufferSource>,
+    /// Most bytes of a READ or WRITE: a multiple of 4 KiB, 8 KiB..=1 MiB.
+    pub transfer_bytes_max: u32,
+    /// Most requests in the kernel that nobody waits for (readahead, write-back).
+    pub background: u16,
+    /// Most threads that serve names and attributes at a time.
+    pub namespace_threads_max: usize,
+    /// Most threads that serve content at a time; half as many more are kept for writing back dirty pages and unlocking.
+    pub content_threads_max: usize,
+    /// Most lock requests that wait at a time; more are answered ENOLCK.
+    pub waiters_max: usize,
+    /// Most threads that read while nothing is to do.
+    pub readers_max: usize,
+}
+
+impl SessionOptions {
+    /// The usual ones.
+    #[must_use]
+    pub fn new(buffers: Arc<dyn BufferSource>) -> Self {
+        Self {
+            buffers,
+            transfer_bytes_max: 1 << 20,
+            background: 512,
+            namespace_threads_max: 64,
+            content_threads_max: 64,
+            waiters_max: 256,
+            readers_max: 8,
+        }
+    }
+
+    fn crew_limits(&self) -> CrewLimits {
+        let content = self.content_threads_max.max(1);
+        let serving =
+            [content.div_ceil(2), content, self.namespace_threads_max.max(1), self.waiters_max];
+        CrewLimits { serving, readers: self.readers_max.max(1), queued: 1024 }
+    }
+}
+
+impl fmt::Debug for SessionOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SessionOptions")
+            .field("transfer_bytes_max", &self.transfer_bytes_max)
+            .field("background", &self.background)
+            .field("namespace_threads_max", &self.namespace_threads_max)
+            .field("content_threads_max", &self.content_threads_max)
+            .field("waiters_max", &self.waiters_max)
+            .field("readers_max", &self.readers_max)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why a session did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum SessionError {
+    /// [`SessionOptions::transfer_bytes_max`] is out of its range.
+    #[error("{0} bytes a request: not a multiple of 4 KiB between 8 KiB and 1 MiB")]
+    TransferSize(u32),
+    /// The system has no thread for us.
+    #[error("starting the first thread")]
+    Thread(#[source] io::Error),
+}
+
+/// What the threads of a session share.
+pub(crate) struct Shared {
+    pub(crate) device: Device,
+    pub(crate) buffers: Arc<dyn BufferSource>,
+    pub(crate) transfer_bytes_max: usize,
+    pub(crate) crew: Crew,
+    pub(crate) in_flight: InFlight,
+    pub(crate) service: Service,
+}
+
+impl Shared {
+    /// The mount is gone: whoever waits, stops.
+    pub(crate) fn end(&self) {
+        self.crew.end();
+        self.in_flight.interrupt_all();
+    }
+}
+
+/// A mount being served. Dropping it changes nothing: the mount is served until it is unmounted.
+pub struct Session(Arc<Shared>);
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session").field("threads", &self.0.crew.threads()).finish_non_exhaustive()
+    }
+}
+
+impl Session {
+    /// Starts to serve a mount.
+    ///
+    /// # Errors
+    /// [`SessionError`]; the mount then answers ENOTCONN as soon as `device` is dropped: unmount it.
+    pub fn start(
+        device: Device,
+        filesystem: Arc<dyn Filesystem>,
+        options: SessionOptions,
+    ) -> Result<Self, SessionError> {
+        let transfer_bytes_max = transfer_size(options.transfer_bytes_max)?;
+        let limits = InitLimits {
+            transfer_bytes_max: options.transfer_bytes_max,
+            background: options.background,
+        };
+        let shared = Arc::new(Shared {
+            device,
+            transfer_bytes_max,
+            crew: Crew::new(options.crew_limits()),
+            buffers: options.buffers,
+            in_flight: InFlight::default(),
+            service: Service::new(filesystem, limits),
+        });
+        shared.crew.open();
+        worker::start(&shared, shared.device.channel()).map_err(SessionError::Thread)?;
+        Ok(Self(shared))
+    }
+
+    /// Requests being served now.
+    #[must_use]
+    pub fn serving(&self) -> usize {
+        self.0.crew.serving()
+    }
+
+    /// Threads there are now.
+    #[must_use]
+    pub fn threads(&self) -> usize {
+        self.0.crew.threads()
+    }
+
+    /// Waits until the mount is unmounted and all threads have ended.
+    pub fn wait(&self) {
+        self.0.crew.wait_finished();
+    }
+}
+
+fn transfer_size(bytes: u32) -> Result<usize, SessionError> {
+    let size = usize::try_from(bytes).map_err(|_| SessionError::TransferSize(bytes))?;
+    let fits = (2 * BLOCK_BYTES..=1 << 20).contains(&size) && size.is_multiple_of(BLOCK_BYTES);
+    if fits { Ok(size) } else { Err(SessionError::TransferSize(bytes)) }
+}
