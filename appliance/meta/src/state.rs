@@ -12,6 +12,7 @@ use sheen_wire::Field;
 
 use crate::{Effect, Limits, directory::Directory};
 
+mod check;
 pub(crate) mod filesystem;
 pub(crate) mod inode;
 pub(crate) mod objects;

@@ -93,10 +93,11 @@ impl State {
         }
     }
 
-    /// Whether `ancestor` is `directory` or lies above it. Ends at a root, its own parent.
+    /// Whether `ancestor` is `directory` or lies above it. Ends at a root, its own parent; no path
+    /// is longer than there are inodes.
     fn holds(&self, ancestor: Fid, directory: Fid) -> bool {
         let mut at = directory;
-        loop {
+        for _ in 0..=self.inodes.len() {
             if at == ancestor {
                 return true;
             }
@@ -105,6 +106,7 @@ impl State {
                 Ok(_) | Err(_) => return false,
             }
         }
+        false
     }
 
     fn check_rename_permission(
