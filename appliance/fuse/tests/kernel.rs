@@ -1,6 +1,12 @@
 //! The edge to the kernel against the kernel of this machine: a file system in memory, mounted for real. Needs root
 //! and `/dev/fuse`.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::cast_possible_truncation,
+    reason = "a test stops where it is wrong"
+)]
+
 mod memory;
 mod mounted;
 
@@ -116,6 +122,58 @@ fn large_transfers_come_in_whole_megabytes() {
     direct.write_all_at(buffer.as_slice(), 0).unwrap();
     assert_eq!(memory.largest_write.load(Ordering::SeqCst), 1 << 20);
     assert!(fs::read(mount.path("big")).unwrap()[..4 << 20] == content[1 << 20..5 << 20]);
+}
+
+#[test]
+fn sequential_reads_are_large_once_readahead_is_raised() {
+    let mut memory = Memory::new();
+    memory.opened_as.keep_cache = false;
+    let memory = Arc::new(memory);
+    let mount = Mounted::new(memory.clone());
+    MountPoint::at(&mount.path).unwrap().unwrap().set_readahead(4 << 20).unwrap();
+    fs::write(mount.path("f"), vec![3; 16 << 20]).unwrap();
+    assert_eq!(fs::read(mount.path("f")).unwrap().len(), 16 << 20);
+    assert_eq!(memory.largest_read.load(Ordering::SeqCst), 1 << 20);
+}
+
+#[test]
+fn a_reader_of_a_stuck_file_system_is_freed_by_force() {
+    let mut memory = Memory::new();
+    memory.read_delay = Duration::from_secs(3);
+    let memory = Arc::new(memory);
+    let mount = Mounted::new(memory.clone());
+    fs::write(mount.path("f"), b"x").unwrap();
+    thread::scope(|scope| {
+        let reader = scope.spawn(|| fs::read(mount.path("f")));
+        wait_for("the read", || memory.reads_now.load(Ordering::SeqCst) == 1);
+        let start = Instant::now();
+        detach(&mount.path, Detach::Force).unwrap();
+        assert!(reader.join().unwrap().is_err());
+        assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+        assert!(!mount.session.wait_for(Duration::ZERO), "the call itself does not look");
+    });
+    mount.session.wait();
+}
+
+#[test]
+fn a_working_directory_outlives_an_epoch() {
+    let (_memory, mount) = memory();
+    fs::create_dir_all(mount.path("a/b")).unwrap();
+    let mut shell = Command::new("sh")
+        .args(["-c", "echo locked; read line; stat . >/dev/null && pwd -P && ls .. && : > new"])
+        .current_dir(mount.path("a/b"))
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    locked(&mut shell);
+    mount.notifier.raise_epoch().unwrap();
+    assert!(mount.path("a/b").is_dir());
+    shell.stdin.take().unwrap().write_all(b"\n").unwrap();
+    let output = shell.wait_with_output().unwrap();
+    let expected = format!("{}\nb\n", mount.path("a/b").display());
+    assert_eq!(String::from_utf8_lossy(&output.stdout), expected);
+    assert!(mount.path("a/b/new").exists());
 }
 
 #[test]

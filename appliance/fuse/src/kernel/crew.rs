@@ -8,9 +8,13 @@
 use std::{
     collections::VecDeque,
     sync::{Condvar, Mutex, MutexGuard},
+    time::Duration,
 };
 
 use crate::kernel::message::{Lane, Message};
+
+/// With more requests being served than this, threads give back the buffers they do not need.
+const CROWD: usize = 16;
 
 /// Most threads of each kind.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -25,10 +29,10 @@ pub(crate) struct CrewLimits {
 
 /// What becomes of a request just read.
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "moved once, never stored")]
 pub(crate) enum Placed {
-    /// Serve it. If `successor`, first start a thread that reads: it is counted already.
-    Serve { message: Message, successor: bool },
+    /// Serve it. If `successor`, first start a thread that reads: it is counted already. If `crowded`, many are being
+    /// served: keep no memory the request does not need.
+    Serve { message: Message, successor: bool, crowded: bool },
     /// Read on.
     Queued,
     /// Too many wait already: refuse it and read on.
@@ -37,7 +41,6 @@ pub(crate) enum Placed {
 
 /// What a thread that has served does next.
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "moved once, never stored")]
 pub(crate) enum Next {
     /// Serve this queued one.
     Serve(Lane, Message),
@@ -107,7 +110,8 @@ impl Crew {
             state.readers += 1;
             state.threads += 1;
         }
-        Placed::Serve { message, successor }
+        let crowded = state.serving.iter().sum::<usize>() > CROWD;
+        Placed::Serve { message, successor, crowded }
     }
 
     /// The successor could not be started.
@@ -177,6 +181,16 @@ impl Crew {
             .finished
             .wait_while(state, |state| !state.finished)
             .expect("no panic while locked");
+    }
+
+    /// As [`Crew::wait_finished`], at most for `patience`; returns whether all is over.
+    pub(crate) fn wait_finished_for(&self, patience: Duration) -> bool {
+        let state = self.state();
+        let (state, _timeout) = self
+            .finished
+            .wait_timeout_while(state, patience, |state| !state.finished)
+            .expect("no panic while locked");
+        state.finished
     }
 
     /// Threads there are.

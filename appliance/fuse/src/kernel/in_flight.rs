@@ -7,7 +7,10 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    sync::{Mutex, MutexGuard},
+    sync::{
+        Mutex, MutexGuard,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use sheen_ports::Cancel;
@@ -24,14 +27,18 @@ struct Shard {
 
 /// The requests being served.
 #[derive(Debug, Default)]
-pub(crate) struct InFlight([Mutex<Shard>; SHARDS]);
+pub(crate) struct InFlight {
+    shards: [Mutex<Shard>; SHARDS],
+    /// Set before the last sweep: who enters later is cancelled at once.
+    ended: AtomicBool,
+}
 
 impl InFlight {
     fn shard(&self, unique: u64) -> MutexGuard<'_, Shard> {
         // Uniques are even.
         let index = (unique >> 1) % SHARDS as u64;
         let index = usize::try_from(index).expect("below the number of shards");
-        self.0[index].lock().expect("no panic while locked")
+        self.shards[index].lock().expect("no panic while locked")
     }
 
     /// Enters a request; already cancelled if its INTERRUPT came first.
@@ -40,6 +47,9 @@ impl InFlight {
         let mut shard = self.shard(unique);
         if let Some(place) = shard.early.iter().position(|&early| early == unique) {
             shard.early.remove(place);
+            cancel.cancel();
+        }
+        if self.ended.load(Ordering::Acquire) {
             cancel.cancel();
         }
         shard.requests.insert(unique, cancel.clone());
@@ -65,9 +75,10 @@ impl InFlight {
         cancel.cancel();
     }
 
-    /// Cancels all: the mount ended, nobody waits for answers.
+    /// Cancels all there are and will be: the mount ended, nobody waits for answers.
     pub(crate) fn interrupt_all(&self) {
-        for shard in &self.0 {
+        self.ended.store(true, Ordering::Release);
+        for shard in &self.shards {
             let requests =
                 std::mem::take(&mut shard.lock().expect("no panic while locked").requests);
             for cancel in requests.into_values() {
@@ -89,6 +100,7 @@ mod test {
         assert!(four.is_cancelled() && !two.is_cancelled());
         in_flight.interrupt_all();
         assert!(two.is_cancelled());
+        assert!(in_flight.enter(6).is_cancelled(), "it came after the end");
     }
 
     #[test]

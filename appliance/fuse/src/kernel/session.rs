@@ -2,7 +2,7 @@
 //!
 //! Path: `worker` reads, `message` decodes, `crew` says who serves, `service` calls the [`Filesystem`] and answers.
 
-use std::{fmt, io, sync::Arc};
+use std::{fmt, io, sync::Arc, time::Duration};
 
 use sheen_dma::Buffer;
 use sheen_types::BLOCK_BYTES;
@@ -166,6 +166,13 @@ impl Session {
     /// Waits until the mount is unmounted and all threads have ended.
     pub fn wait(&self) {
         self.0.crew.wait_finished();
+    }
+
+    /// As [`Session::wait`], at most for `patience`; returns whether all threads have ended. After an unmount by force
+    /// one may be stuck in a call that does not look at its [`crate::kernel::Context::cancel`].
+    #[must_use]
+    pub fn wait_for(&self, patience: Duration) -> bool {
+        self.0.crew.wait_finished_for(patience)
     }
 }
 

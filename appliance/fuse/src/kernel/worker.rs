@@ -15,9 +15,7 @@ use crate::kernel::{
 };
 
 /// Enough for any call into the client; only touched pages cost memory.
-const STACK_BYTES: usize = 512 << 10;
-/// Threads that may keep their buffer while they serve names and attributes; beyond, buffers go back to the source.
-const KEEP_BUFFERS: usize = 16;
+const STACK_BYTES: usize = 1 << 20;
 
 /// What a thread keeps from request to request, so that serving one allocates nothing.
 #[derive(Debug)]
@@ -56,11 +54,6 @@ fn run(shared: &Arc<Shared>, channel: &Channel) {
 /// Serves `message` and what is queued; returns whether to read on.
 fn serve_all(shared: &Shared, mut lane: Lane, mut message: Message, hands: &mut Hands) -> bool {
     loop {
-        let wait = lane == Lane::Wait;
-        let crowded = lane == Lane::Namespace && shared.crew.serving() > KEEP_BUFFERS;
-        if wait || crowded {
-            hands.buffer = None;
-        }
         serve(shared, message, hands);
         match shared.crew.served(lane) {
             Next::Serve(next_lane, next) => (lane, message) = (next_lane, next),
@@ -109,7 +102,10 @@ fn next_to_serve(
         let mut message = message;
         message.cancel = shared.in_flight.enter(message.header.unique);
         match shared.crew.place(lane, message) {
-            Placed::Serve { message, successor } => {
+            Placed::Serve { message, successor, crowded } => {
+                if lane == Lane::Wait || crowded && lane == Lane::Namespace {
+                    hands.buffer = None;
+                }
                 if successor && let Err(error) = start(shared, shared.device.clone_channel()) {
                     tracing::warn!(%error, "starting a thread for FUSE requests");
                     shared.crew.withdraw_successor();

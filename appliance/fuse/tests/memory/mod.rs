@@ -53,12 +53,18 @@ pub(crate) struct Memory {
     pub(crate) reads_now: AtomicUsize,
     pub(crate) reads_most: AtomicUsize,
     pub(crate) largest_write: AtomicUsize,
+    pub(crate) largest_read: AtomicUsize,
     /// How long a READ takes.
     pub(crate) read_delay: Duration,
     pub(crate) opened_as: OpenedAs,
 }
 
 const FOR_EVER: Duration = Duration::MAX;
+
+/// Offsets stay within what memory holds.
+fn within(offset: u64) -> Result<usize, Errno> {
+    usize::try_from(offset).ok().filter(|&offset| offset <= 1 << 30).ok_or(Errno::EFBIG)
+}
 
 impl Memory {
     pub(crate) fn new() -> Self {
@@ -72,6 +78,7 @@ impl Memory {
             reads_now: AtomicUsize::new(0),
             reads_most: AtomicUsize::new(0),
             largest_write: AtomicUsize::new(0),
+            largest_read: AtomicUsize::new(0),
             read_delay: Duration::ZERO,
             opened_as: OpenedAs { keep_cache: true, ..OpenedAs::default() },
         }
@@ -217,7 +224,7 @@ impl Filesystem for Memory {
         let mut tree = self.tree();
         let of = tree.node(node)?;
         if let Some(size) = set.size {
-            of.content.resize(usize::try_from(size).map_err(|_| Errno::EFBIG)?, 0);
+            of.content.resize(within(size)?, 0);
         }
         of.mode = set.mode.unwrap_or(of.mode);
         of.uid = set.uid.unwrap_or(of.uid);
@@ -320,12 +327,13 @@ impl Filesystem for Memory {
     fn read(&self, _: &Context, read: &ReadRequest, mut room: Buffer) -> Result<ReadAnswer, Errno> {
         let now = self.reads_now.fetch_add(1, Ordering::SeqCst) + 1;
         self.reads_most.fetch_max(now, Ordering::SeqCst);
+        self.largest_read.fetch_max(read.size as usize, Ordering::SeqCst);
         if !self.read_delay.is_zero() {
             std::thread::sleep(self.read_delay);
         }
         let mut tree = self.tree();
         let content = &tree.node(read.node)?.content;
-        let start = usize::try_from(read.offset).unwrap().min(content.len());
+        let start = within(read.offset)?.min(content.len());
         let end = (start + read.size as usize).min(content.len());
         let bytes = end - start;
         room.as_mut_slice()[..bytes].copy_from_slice(&content[start..end]);
@@ -339,7 +347,7 @@ impl Filesystem for Memory {
         self.largest_write.fetch_max(size, Ordering::SeqCst);
         let mut tree = self.tree();
         let content = &mut tree.node(write.node)?.content;
-        let start = usize::try_from(write.offset).unwrap();
+        let start = within(write.offset)?;
         if content.len() < start + size {
             content.resize(start + size, 0);
         }
@@ -380,7 +388,7 @@ impl Filesystem for Memory {
         let mut tree = self.tree();
         let names: Vec<(Vec<u8>, u64)> =
             tree.node(node)?.names.iter().map(|(name, &node)| (name.clone(), node)).collect();
-        for (index, (name, number)) in (1..).zip(names).skip(usize::try_from(offset).unwrap()) {
+        for (index, (name, number)) in (1..).zip(names).skip(within(offset)?) {
             if !sink.has_room(name.len()) {
                 break;
             }

@@ -96,3 +96,36 @@ pub(crate) fn detach(target: &Path, lazy: bool) -> io::Result<bool> {
     }
     command.arg("--").arg(target).status().map(|status| status.success())
 }
+
+#[cfg(test)]
+mod test {
+    use super::*;
+    use crate::kernel::mountpoint::table::MountPoint;
+
+    #[test]
+    fn the_helper_mounts_sends_a_descriptor_and_unmounts() {
+        struct Unmount(tempfile::TempDir);
+        impl Drop for Unmount {
+            fn drop(&mut self) {
+                let _ = detach(self.0.path(), true);
+            }
+        }
+        let guard = Unmount(tempfile::tempdir().unwrap());
+        let directory = &guard.0;
+        let options = MountOptions::parse("fsname=by helper,ro,nosuid", &[]).unwrap();
+        let device = attach(directory.path(), &options).unwrap();
+        let mount = MountPoint::at(directory.path()).unwrap().unwrap();
+        assert_eq!((mount.source.as_str(), mount.type_name.as_str()), ("by helper", "fuse.sheen"));
+        assert!(mount.flags().contains(options.flags()));
+        drop(device);
+        assert!(detach(directory.path(), false).unwrap());
+        assert_eq!(MountPoint::at(directory.path()).unwrap(), None);
+    }
+
+    #[test]
+    fn a_helper_that_refuses_sends_nothing() {
+        let missing = Path::new("/nowhere/at/all");
+        let refused = attach(missing, &MountOptions::default());
+        assert!(matches!(refused, Err(AttachError::HelperRefused(_))), "{refused:?}");
+    }
+}

@@ -70,6 +70,24 @@ impl MountPoint {
         Ok(all)
     }
 
+    /// Requests the kernel has for a FUSE mount that are not answered; None if the system does not tell.
+    #[must_use]
+    pub fn waiting_requests(&self) -> Option<u64> {
+        let path = format!("/sys/fs/fuse/connections/{}/waiting", self.device.1);
+        fs::read_to_string(path).ok()?.trim().parse().ok()
+    }
+
+    /// Lets the kernel read ahead up to `bytes` in files of this mount. To be called when the mount answers: the handshake limits
+    /// it to the system's 128 KiB, which makes for small READs.
+    ///
+    /// # Errors
+    /// When `/sys/class/bdi` is not there, or not ours to write.
+    pub fn set_readahead(&self, bytes: u32) -> io::Result<()> {
+        let (major, minor) = self.device;
+        let path = format!("/sys/class/bdi/{major}:{minor}/read_ahead_kb");
+        fs::write(path, (bytes / 1024).to_string())
+    }
+
     /// Whether it is a FUSE mount of any kind.
     #[must_use]
     pub fn is_fuse(&self) -> bool {
