@@ -344,3 +344,6 @@ impl Leases {
         self.sequence
     }
 }
+
+#[cfg(test)]
+mod test;

@@ -37,3 +37,6 @@ pub use outcome::{Effect, Outcome, Reply, SessionReply};
 pub use snapshot::{SnapshotChunks, SnapshotError, SnapshotReader};
 pub use state::State;
 pub use touches::touches;
+
+#[cfg(test)]
+mod test;

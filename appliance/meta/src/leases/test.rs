@@ -1,0 +1,223 @@
+//! Tests of the table of leases.
+
+use super::*;
+
+const A: ClientId = ClientId(1);
+const B: ClientId = ClientId(2);
+const C: ClientId = ClientId(3);
+const FILE: Fid = Fid::new(0x400, 1);
+const OTHER: Fid = Fid::new(0x400, 2);
+const READABLE: u32 = bits::METADATA;
+
+fn table() -> Leases {
+    Leases::new(Epoch(1), 100)
+}
+
+fn conflict(client: ClientId, held: u32, to_read: bool) -> Conflict {
+    Conflict { client, fid: FILE, bits: held, to_read }
+}
+
+#[test]
+fn readers_share_and_a_writer_of_data_is_alone() {
+    let mut leases = table();
+    let first = leases.grant(A, FILE, READABLE, bits::DATA);
+    assert_eq!((first.read_bits, first.write_bits), (READABLE, bits::DATA));
+    let second = leases.grant(B, FILE, bits::ALL, bits::DATA);
+    assert_eq!((second.read_bits, second.write_bits), (READABLE, 0));
+    assert!(second.sequence > first.sequence);
+    let reading = leases.conflicts(B, FILE, bits::ALL, LockMode::ProtectedRead);
+    assert_eq!(reading, [conflict(A, bits::DATA, true)]);
+    assert_eq!(leases.conflicts(A, FILE, bits::ALL, LockMode::ProtectedRead), []);
+    let changing = leases.conflicts_of(C, &[(OTHER, bits::ALL), (FILE, bits::UPDATE)]);
+    assert_eq!(changing, [conflict(A, bits::UPDATE, false), conflict(B, bits::UPDATE, false)]);
+}
+
+#[test]
+fn only_data_is_granted_for_writing() {
+    let mut leases = table();
+    let grant = leases.grant(A, FILE, 0, bits::ALL);
+    assert_eq!((grant.read_bits, grant.write_bits), (0, bits::DATA));
+    assert_eq!(leases.grant(B, FILE, 0, bits::DATA), LeaseGrant::NONE);
+    assert_eq!(leases.len(), 1);
+}
+
+#[test]
+fn a_writer_asked_to_read_goes_down_and_both_read() {
+    let mut leases = table();
+    leases.grant(A, FILE, 0, bits::DATA);
+    let revoke = leases.revoke(conflict(A, bits::DATA, true)).unwrap();
+    assert!(revoke.to_read && revoke.bits == bits::DATA);
+    assert_eq!(leases.revoke(conflict(A, bits::DATA, true)), None);
+    assert!(leases.is_revoking(A, FILE));
+    assert_eq!(leases.grant(B, FILE, bits::DATA, 0), LeaseGrant::NONE);
+    assert!(leases.cancel(A, FILE, bits::DATA, true, revoke.sequence));
+    assert!(!leases.is_revoking(A, FILE));
+    assert_eq!(leases.held(A, FILE).read_bits, bits::DATA);
+    assert_eq!(leases.grant(B, FILE, bits::DATA, 0).read_bits, bits::DATA);
+    // A stronger demand follows a weaker one.
+    leases.grant(C, OTHER, 0, bits::DATA);
+    let down = Conflict { client: C, fid: OTHER, bits: bits::DATA, to_read: true };
+    assert!(leases.revoke(down).is_some());
+    let all = leases.revoke(Conflict { to_read: false, ..down }).unwrap();
+    assert!(!all.to_read);
+    assert_eq!(leases.revoke(down), None);
+    assert!(leases.cancel(C, OTHER, bits::DATA, false, all.sequence));
+    assert_eq!(leases.held(C, OTHER), LeaseGrant::NONE);
+}
+
+#[test]
+fn bits_being_revoked_are_asked_once_and_granted_to_nobody() {
+    let mut leases = table();
+    leases.grant(A, FILE, READABLE, 0);
+    let first = leases.revoke(conflict(A, bits::UPDATE, false)).unwrap();
+    let second = leases.revoke(conflict(A, bits::UPDATE | bits::PERM, false)).unwrap();
+    assert_eq!((first.bits, second.bits), (bits::UPDATE, bits::PERM));
+    assert!(second.sequence > first.sequence);
+    // Its own renewed request does not bring them back, other bits come.
+    let grant = leases.grant(A, FILE, READABLE, bits::DATA);
+    assert_eq!(grant.write_bits, bits::DATA);
+    assert!(leases.cancel(A, FILE, bits::UPDATE, false, first.sequence));
+    assert!(leases.is_revoking(A, FILE));
+    assert!(leases.cancel(A, FILE, bits::PERM, false, second.sequence));
+    assert!(!leases.is_revoking(A, FILE));
+    assert_eq!(leases.held(A, FILE).read_bits, READABLE & !bits::UPDATE & !bits::PERM);
+    assert_eq!(leases.revoke(conflict(B, bits::ALL, false)), None);
+}
+
+#[test]
+fn a_cancel_does_not_take_a_grant_it_has_not_seen() {
+    let mut leases = table();
+    let seen = leases.grant(A, FILE, bits::UPDATE, 0);
+    leases.grant(A, FILE, bits::UPDATE | bits::PERM, 0);
+    assert!(!leases.cancel(A, FILE, bits::UPDATE, false, seen.sequence));
+    assert_eq!(leases.held(A, FILE).read_bits, bits::UPDATE | bits::PERM);
+    let revoke = leases.revoke(conflict(A, bits::UPDATE, false)).unwrap();
+    leases.grant(A, FILE, bits::XATTR, 0);
+    assert!(leases.cancel(A, FILE, bits::UPDATE | bits::PERM, false, revoke.sequence));
+    assert_eq!(leases.held(A, FILE).read_bits, bits::PERM | bits::XATTR);
+    assert!(leases.cancel(A, FILE, bits::ALL, false, 0));
+    assert!(leases.is_empty() && leases.by_client.is_empty() && leases.by_age.is_empty());
+}
+
+#[test]
+fn sequences_rise_over_a_time_without_leases_and_over_restarts() {
+    let mut leases = table();
+    let first = leases.grant(A, FILE, bits::UPDATE, 0).sequence;
+    leases.cancel(A, FILE, bits::UPDATE, false, first);
+    let second = leases.grant(A, FILE, bits::UPDATE, 0).sequence;
+    assert!(second > first);
+    let mut restarted = Leases::new(Epoch(2), 100);
+    assert!(restarted.grant(A, FILE, bits::UPDATE, 0).sequence > second);
+}
+
+#[test]
+fn what_a_request_is_parked_for_goes_to_nobody_else() {
+    let mut leases = table();
+    leases.park(A, FILE, bits::UPDATE);
+    leases.park(A, FILE, bits::UPDATE);
+    let grant = leases.grant(B, FILE, bits::UPDATE | bits::PERM, 0);
+    assert_eq!(grant.read_bits, bits::PERM);
+    assert_eq!(leases.grant(A, FILE, bits::UPDATE, 0).read_bits, bits::UPDATE);
+    leases.unpark(A, FILE, bits::UPDATE);
+    assert_eq!(leases.grant(B, FILE, bits::UPDATE, 0).read_bits, bits::PERM);
+    leases.unpark(A, FILE, bits::UPDATE);
+    leases.unpark(A, FILE, bits::UPDATE);
+    assert_eq!(leases.grant(B, FILE, bits::UPDATE, 0).read_bits, bits::PERM | bits::UPDATE);
+    assert!(leases.parked.is_empty());
+}
+
+#[test]
+fn a_dropped_client_leaves_nothing() {
+    let mut leases = table();
+    leases.grant(A, FILE, READABLE, bits::DATA);
+    leases.grant(A, OTHER, bits::LOOKUP, 0);
+    leases.grant(B, FILE, bits::PERM, 0);
+    leases.park(A, OTHER, bits::UPDATE);
+    leases.revoke(conflict(A, bits::DATA, false));
+    assert_eq!(leases.drop_client(A), [(FILE, bits::ALL), (OTHER, bits::LOOKUP)]);
+    assert_eq!((leases.len(), leases.parked.len(), leases.by_age.len()), (1, 0, 1));
+    leases.forget(FILE);
+    assert!(leases.is_empty() && leases.by_client.is_empty());
+}
+
+#[test]
+fn the_oldest_leases_are_asked_back_when_there_are_too_many() {
+    let mut leases = Leases::new(Epoch(1), 2);
+    for oid in 1..=4 {
+        leases.grant(A, Fid::new(0x400, oid), bits::LOOKUP, 0);
+    }
+    leases.grant(A, Fid::new(0x400, 1), bits::UPDATE, 0);
+    let over = leases.over_limit(10);
+    let oids: Vec<u32> = over.iter().map(|conflict| conflict.fid.oid).collect();
+    assert_eq!(oids, [2, 3]);
+    assert_eq!(leases.over_limit(1).len(), 1);
+    let revoke = leases.revoke(over[0]).unwrap();
+    assert_eq!(leases.over_limit(10).len(), 1);
+    leases.cancel(A, over[0].fid, bits::ALL, false, revoke.sequence);
+    leases.cancel(A, over[1].fid, bits::ALL, false, 0);
+    assert_eq!(leases.over_limit(10), []);
+}
+
+#[test]
+fn leases_asserted_again_hold_unless_another_came_first() {
+    let mut leases = table();
+    let grant = leases.reassert(A, FILE, READABLE, bits::DATA).unwrap();
+    assert_eq!((grant.read_bits, grant.write_bits), (READABLE, bits::DATA));
+    let refused = leases.reassert(B, FILE, bits::DATA, 0).unwrap_err();
+    assert_eq!(refused.client, A);
+    assert!(leases.reassert(B, FILE, READABLE, 0).is_ok());
+    assert!(leases.reassert(B, FILE, 0, bits::DATA).is_err());
+    leases.park(C, OTHER, bits::UPDATE);
+    assert_eq!(leases.reassert(B, OTHER, bits::UPDATE, 0).unwrap().read_bits, bits::UPDATE);
+    assert_eq!(leases.parked.len(), 1);
+}
+
+#[test]
+fn an_inode_is_a_resource_of_four_words() {
+    let fid = Fid { seq: 5, oid: 6, ver: 7 };
+    assert_eq!(resource(fid), [5, (7 << 32) | 6, 0, 0]);
+}
+
+/// Random calls: never two holders in conflict, and the three indexes agree.
+#[test]
+fn no_history_lets_two_clients_hold_what_excludes_each_other() {
+    for seed in 0..20_u64 {
+        println!("seed {seed}");
+        let mut at = seed;
+        let mut random = |bound: u64| {
+            at = at.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (at >> 33) % bound
+        };
+        let mut leases = Leases::new(Epoch(1), 4);
+        for _ in 0..3000 {
+            let client = ClientId(1 + random(3));
+            let fid = Fid::new(0x400, 1 + u32::try_from(random(3)).unwrap());
+            let mask = u32::try_from(random(128)).unwrap();
+            let write = if random(3) == 0 { bits::DATA } else { 0 };
+            match random(6) {
+                0..3 => {
+                    leases.grant(client, fid, mask, write);
+                }
+                3 => {
+                    let to_read = random(2) == 0;
+                    leases.revoke(Conflict { client, fid, bits: mask, to_read });
+                }
+                4 => {
+                    leases.cancel(client, fid, mask, random(2) == 0, random(2));
+                }
+                _ if random(20) == 0 => {
+                    leases.drop_client(client);
+                }
+                _ => {}
+            }
+            for (&(fid, writer), held) in &leases.by_inode {
+                assert_ne!(held.read | held.write, 0);
+                let others = leases.holders(fid).filter(|(key, _)| key.1 != writer);
+                let taken = others.fold(0, |taken, (_, other)| taken | other.read | other.write);
+                assert_eq!(held.write & taken, 0);
+            }
+            assert_eq!(leases.by_inode.len(), leases.by_client.len());
+            assert_eq!(leases.by_inode.len(), leases.by_age.len());
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! SetAttributes, UpdateSize, InstantiateLayout.
+
+use sheen_wire::{
+    lease::SizeUpdate,
+    metadata::{InstantiateLayout, set},
+};
+
+use super::*;
+use crate::{acl, state::inode::flags};
+
+fn at(seconds: i64) -> Timespec {
+    Timespec { seconds, nanoseconds: 9 }
+}
+
+fn set_ok(h: &mut Harness, request: SetAttributes) {
+    assert_eq!(h.ok(Operation::SetAttributes(request)), Reply::Done);
+}
+
+#[test]
+fn a_chmod_changes_mode_and_ctime_only() {
+    let mut h = Harness::new();
+    let file = h.file(h.root, "f");
+    let before = h.stat(file);
+    let now = h.now();
+    h.chmod(file, 0o6711);
+    let expected = Attributes { permissions: 0o6711, ctime: now, ..before };
+    assert_eq!(h.stat(file), expected);
+}
+
+#[test]
+fn a_change_of_owner_takes_set_id_bits_and_capabilities() {
+    let mut h = Harness::new();
+    let (file, dir) = (h.file(h.root, "f"), h.dir(h.root, "d"));
+    h.chmod(file, 0o6755);
+    h.chmod(dir, 0o6755);
+    h.ok(setxattr(file, "security.capability", b"cap", 0));
+    for fid in [file, dir] {
+        let request = SetAttributes { uid: 7, gid: 8, ..h.setting(fid, set::UID | set::GID) };
+        set_ok(&mut h, request);
+        assert_eq!((h.stat(fid).uid, h.stat(fid).gid), (7, 8));
+    }
+    assert_eq!((h.stat(file).permissions, h.stat(dir).permissions), (0o755, 0o6755));
+    assert_eq!(h.state.xattr(file, &name("security.capability")), Err(Errno::ENODATA));
+    // Without group execution set-group-ID means mandatory locking and stays.
+    h.chmod(file, 0o6744);
+    let request = h.setting(file, set::KILL_SUIDGID);
+    set_ok(&mut h, request);
+    assert_eq!(h.stat(file).permissions, 0o2744);
+}
+
+#[test]
+fn times_are_set_as_asked() {
+    let mut h = Harness::new();
+    let file = h.file(h.root, "f");
+    let valid = set::ATIME | set::MTIME;
+    let request = SetAttributes { atime: at(1), mtime: at(-2), ..h.setting(file, valid) };
+    let now = h.now();
+    set_ok(&mut h, request);
+    let stat = h.stat(file);
+    assert_eq!((stat.atime, stat.mtime, stat.ctime), (at(1), at(-2), now));
+    let now = h.now();
+    let request = h.setting(file, set::MTIME_NOW | set::ATIME_NOW);
+    set_ok(&mut h, request);
+    assert_eq!((h.stat(file).atime, h.stat(file).mtime, h.stat(file).ctime), (now, now, now));
+    let request = SetAttributes { ctime: at(9), ..h.setting(file, set::CTIME) };
+    set_ok(&mut h, request);
+    assert_eq!(h.stat(file).ctime, at(9));
+}
+
+#[test]
+fn a_truncation_changes_size_mtime_and_ctime() {
+    let mut h = Harness::new();
+    let (file, dir) = (h.file(h.root, "f"), h.dir(h.root, "d"));
+    let request = SetAttributes { size: 123, ..h.setting(file, set::SIZE) };
+    let now = h.now();
+    set_ok(&mut h, request.clone());
+    assert_eq!((h.stat(file).size, h.stat(file).mtime, h.stat(file).ctime), (123, now, now));
+    let wrong = SetAttributes { fid: dir, ..request.clone() };
+    assert_eq!(h.err(Operation::SetAttributes(wrong)), Errno::EISDIR);
+    let huge = SetAttributes { size: 1 << 63, ..request.clone() };
+    assert_eq!(h.err(Operation::SetAttributes(huge)), Errno::EFBIG);
+    let unknown = SetAttributes { valid: 1 << 30, ..request };
+    assert_eq!(h.err(Operation::SetAttributes(unknown)), Errno::EINVAL);
+    let nothing = h.setting(file, 0);
+    let before = h.stat(file);
+    set_ok(&mut h, nothing);
+    assert_eq!(h.stat(file), before);
+}
+
+#[test]
+fn immutable_inodes_change_nothing_and_append_only_ones_little() {
+    let mut h = Harness::new();
+    let file = h.file(h.root, "f");
+    h.chattr(file, flags::IMMUTABLE);
+    for valid in [set::MODE, set::UID, set::SIZE, set::MTIME, set::MTIME_NOW, set::KILL_SUIDGID] {
+        let request = h.setting(file, valid);
+        assert_eq!(h.err(Operation::SetAttributes(request)), Errno::EPERM, "{valid}");
+    }
+    assert_eq!(h.err(setxattr(file, "user.a", b"", 0)), Errno::EPERM);
+    assert_eq!(h.err(removexattr(file, "user.a")), Errno::EPERM);
+    h.chattr(file, flags::APPEND);
+    for valid in [set::MODE, set::SIZE, set::ATIME] {
+        let request = h.setting(file, valid);
+        assert_eq!(h.err(Operation::SetAttributes(request)), Errno::EPERM, "{valid}");
+    }
+    let request = h.setting(file, set::MTIME_NOW);
+    set_ok(&mut h, request);
+    // Only root takes the flag away.
+    h.user = USER;
+    let request = h.setting(file, set::FLAGS);
+    assert_eq!(h.err(Operation::SetAttributes(request)), Errno::EPERM);
+    h.chattr(file, 0);
+    let request = SetAttributes { flags: flags::NODUMP, ..h.setting(file, set::FLAGS) };
+    set_ok(&mut h, request);
+    let unknown = SetAttributes { flags: 1 << 31, ..h.setting(file, set::FLAGS) };
+    assert_eq!(h.err(Operation::SetAttributes(unknown)), Errno::EOPNOTSUPP);
+}
+
+#[test]
+fn what_a_writer_learned_counts_if_it_is_later() {
+    let mut h = Harness::new();
+    let file = h.file(h.root, "f");
+    let ctime = h.stat(file).ctime;
+    let late = Timespec { seconds: ctime.seconds + 50, nanoseconds: 0 };
+    let update = SizeUpdate { fid: file, size: 10, blocks: 8, mtime: late, atime: at(1) };
+    h.ok(Operation::UpdateSize(update.clone()));
+    let stat = h.stat(file);
+    assert_eq!((stat.size, stat.blocks, stat.mtime, stat.ctime), (10, 8, late, late));
+    assert_ne!(stat.atime, at(1));
+    let early = SizeUpdate { size: 20, mtime: at(3), atime: at(99_999), ..update };
+    h.ok(Operation::UpdateSize(early.clone()));
+    let stat = h.stat(file);
+    assert_eq!((stat.size, stat.mtime, stat.atime), (20, late, at(99_999)));
+    let dir = SizeUpdate { fid: h.root, ..early };
+    assert_eq!(h.err(Operation::UpdateSize(dir)), Errno::EINVAL);
+}
+
+#[test]
+fn components_get_objects_when_they_are_needed() {
+    let mut h = Harness::new();
+    let file = h.file(h.root, "f");
+    let first = h.state.layout(file).unwrap();
+    let request = InstantiateLayout { fid: file, start: 99 << 20, end: (100 << 20) + 1 };
+    h.ok(Operation::InstantiateLayout(request.clone()));
+    let layout = h.state.layout(file).unwrap();
+    assert_eq!(layout.generation, first.generation + 1);
+    assert_eq!(layout.components[0], first.components[0]);
+    assert!(layout.components[1].is_instantiated() && !layout.components[2].is_instantiated());
+    h.ok(Operation::InstantiateLayout(request));
+    assert_eq!(h.state.layout(file).unwrap(), layout);
+    let empty = InstantiateLayout { fid: file, start: 5, end: 5 };
+    assert_eq!(h.err(Operation::InstantiateLayout(empty)), Errno::EINVAL);
+    let dir = InstantiateLayout { fid: h.root, start: 0, end: 5 };
+    assert_eq!(h.err(Operation::InstantiateLayout(dir)), Errno::EINVAL);
+}
+
+#[test]
+fn a_chmod_narrows_the_mask_of_an_access_list() {
+    let mut h = Harness::new();
+    let file = h.file(h.root, "f");
+    let list = acl::test::value(acl::test::NAMED);
+    h.ok(setxattr(file, "system.posix_acl_access", &list, 0));
+    assert_eq!(h.stat(file).permissions, 0o774);
+    h.chmod(file, 0o700);
+    let kept = h.state.xattr(file, &name("system.posix_acl_access")).unwrap();
+    let narrowed =
+        acl::test::value(&[(1, 7, !0), (2, 6, 1000), (4, 5, !0), (16, 0, !0), (32, 0, !0)]);
+    assert_eq!(kept, narrowed);
+}

@@ -1,0 +1,118 @@
+//! Snapshots, and the encoding of entries.
+
+use super::*;
+use crate::{
+    SnapshotError, SnapshotReader,
+    operation::{ENTRIES_MAX, decode_entries, encode_entries},
+    snapshot::CHUNK_BYTES_MAX,
+};
+
+/// A bit of everything.
+fn populated() -> Harness {
+    let mut h = Harness::new();
+    let dir = h.dir(h.root, "dir");
+    h.checks = false;
+    for number in 0..3000 {
+        h.file(dir, &format!("file-{number}"));
+    }
+    h.checks = true;
+    let file = h.file(h.root, "f");
+    h.ok(setxattr(file, "user.big", &vec![3; Limits::XATTR_BYTES_MAX], 0));
+    h.ok(link(file, dir, "again"));
+    h.ok(h.removal(dir, "file-7", false, true));
+    h.ok(h.unlinking(dir, "file-8"));
+    h.err(h.unlinking(dir, "file-8"));
+    let request = h.creation(dir, "s", FileKind::Symlink);
+    h.ok(Operation::Create(CreateInode { request, target: b"to".to_vec() }));
+    h.make(dir, "p", FileKind::Fifo);
+    h.make(dir, "c", FileKind::CharDevice);
+    h.make_filesystem("two");
+    let going = sheen_wire::metadata::FilesystemDelete { name: b"two".to_vec(), force: false };
+    h.ok(Operation::FilesystemDelete(going));
+    h
+}
+
+fn read(chunks: &[Vec<u8>]) -> Result<State, SnapshotError> {
+    let mut reader = SnapshotReader::new(Limits::default());
+    for chunk in chunks {
+        reader.push(chunk)?;
+    }
+    reader.finish()
+}
+
+#[test]
+fn a_state_read_back_is_the_same_and_writes_the_same_bytes() {
+    let h = populated();
+    let chunks: Vec<Vec<u8>> = h.state.snapshot().collect();
+    assert!(chunks.len() > 2 && chunks.iter().all(|chunk| chunk.len() <= CHUNK_BYTES_MAX));
+    let state = read(&chunks).unwrap();
+    assert_eq!(state, h.state);
+    assert_eq!(state.snapshot().collect::<Vec<_>>(), chunks);
+}
+
+#[test]
+fn the_same_entries_give_the_same_bytes_from_anywhere() {
+    let h = populated();
+    let mut other = State::new(Limits::default());
+    let half = h.history.len() / 2;
+    for entry in &h.history[..half] {
+        other.apply(entry);
+    }
+    // Half way through a snapshot, as a member that catches up.
+    let mut other = read(&other.snapshot().collect::<Vec<_>>()).unwrap();
+    let record = h.history[half..].chunks(ENTRIES_MAX).map(encode_entries);
+    for entry in record.flat_map(|record| decode_entries(&record).unwrap()) {
+        other.apply(&entry);
+    }
+    assert_eq!(other, h.state);
+    assert_eq!(other.snapshot().flatten().collect::<Vec<u8>>(), h.bytes());
+}
+
+#[test]
+fn damaged_missing_and_swapped_chunks_are_refused() {
+    let h = populated();
+    let chunks: Vec<Vec<u8>> = h.state.snapshot().collect();
+    for at in (0..chunks[0].len()).step_by(4097) {
+        let mut damaged = chunks.clone();
+        damaged[0][at] ^= 0x10;
+        assert!(matches!(read(&damaged), Err(SnapshotError::Checksum { .. })));
+    }
+    let swapped = [chunks[1].clone(), chunks[0].clone()];
+    assert_eq!(read(&swapped), Err(SnapshotError::Order { expected: 0, found: 1 }));
+    assert_eq!(read(&chunks[..1]), Err(SnapshotError::Incomplete));
+    assert!(matches!(read(&[Vec::new()]), Err(SnapshotError::Item(_))));
+}
+
+#[test]
+fn chunks_with_right_checksums_and_wrong_content_never_panic() {
+    let h = Harness::new();
+    let chunk = h.state.snapshot().next().unwrap();
+    for at in 4..chunk.len() {
+        for bit in [1, 0x80] {
+            let mut wrong = chunk.clone();
+            wrong[at] ^= bit;
+            let checksum = sheen_types::checksum::crc32c(&wrong[4..]);
+            wrong[..4].copy_from_slice(&checksum.to_le_bytes());
+            if let Ok(state) = read(&[wrong]) {
+                assert_eq!(state.check(), Ok(()));
+            }
+        }
+    }
+}
+
+#[test]
+fn entries_read_back_as_they_were() {
+    let h = populated();
+    let last = &h.history[h.history.len() - 20..];
+    let record = encode_entries(last);
+    assert_eq!(decode_entries(&record).unwrap(), last);
+    for cut in 0..record.len() {
+        assert!(decode_entries(&record[..cut]).is_err());
+    }
+    let mut other = record.clone();
+    other[0] = 99;
+    assert!(decode_entries(&other).is_err());
+    other[0] = record[0];
+    other[1..3].copy_from_slice(&u16::MAX.to_le_bytes());
+    assert!(decode_entries(&other).is_err());
+}
