@@ -1,1 +1,68 @@
-//! To be written.
+//! The client: POSIX operations as calls to metadata and object storage targets.
+//!
+//! [`Client`] keeps one session with the MDT and one connection to each service of OSTs, makes them anew when they are
+//! lost, and holds what the MDT leased ([`CacheSink`] is told when it must be given back). Every method may be called
+//! from any thread and blocks until it is carried out; waits for servers that are away, for leases and for file locks
+//! end with EINTR when the caller's [`sheen_ports::Cancel`] is cancelled.
+//!
+//! After an eviction everything cached is void: opens are made again where the inode still exists, all other handles
+//! and every handle of an inode that had file locks answer EIO until they are closed.
+//!
+//! Deliberately absent: anything that knows FUSE, and a cache of file content (the kernel's page cache is one).
+#![forbid(unsafe_code)]
+
+pub mod config;
+pub mod statistics;
+mod slots;
+mod session;
+mod request;
+mod connector;
+mod keeper;
+mod reassert;
+mod pool;
+mod targets;
+mod data_lease;
+mod inode;
+mod table;
+mod lease;
+mod revoke;
+mod janitor;
+mod identifiers;
+mod layout;
+mod client;
+mod attributes;
+mod set_attributes;
+mod glimpse;
+mod namespace;
+mod create;
+mod open;
+mod hold;
+mod read;
+mod write;
+mod truncate;
+mod allocate;
+mod seek;
+mod copy;
+mod sync;
+mod directory;
+mod xattr;
+mod held_locks;
+mod locks;
+mod volume;
+
+pub use attributes::{Caching, Observed};
+pub use client::{CacheSink, Client, ConnectError};
+pub use config::ClientConfig;
+pub use connector::{Connector, RealConnector, SystemClock};
+pub use create::{NewInode, NewOpen};
+pub use data_lease::Access;
+pub use directory::{DirectoryPage, ListedEntry};
+pub use inode::{Inode, ReplyWindow};
+pub use locks::LockWanted;
+pub use namespace::{Found, LookedUp};
+pub use open::OpenState;
+pub use read::ReadOutcome;
+pub use set_attributes::{Changes, NewTime};
+pub use statistics::{Counters, Snapshot};
+pub use volume::VolumeStatistics;
+pub use write::WriteOptions;

@@ -1,0 +1,292 @@
+//! The client: its parts, its threads, its start and its end.
+
+use std::{
+    fmt,
+    ops::Range,
+    sync::{
+        Arc, Mutex, OnceLock,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize},
+    },
+    thread::JoinHandle,
+};
+
+use sheen_ports::{Call, Cancel, Clock};
+use sheen_types::{Errno, Fid};
+use sheen_wire::{Frame, Opcode};
+
+use crate::{
+    config::ClientConfig,
+    connector::Connector,
+    identifiers::Identifiers,
+    inode::Inode,
+    janitor::{Janitor, clean},
+    locks::LockWaits,
+    pool::Pool,
+    request::Gate,
+    revoke::RevokeQueues,
+    session::Session,
+    slots::Slots,
+    statistics::{Counters, Snapshot},
+    table::InodeTable,
+    targets::Targets,
+};
+
+/// Threads that empty the kernel's page cache for revokes.
+const DATA_REVOKERS: usize = 4;
+
+/// Who must drop what it cached (the mount, for the kernel). Called from threads of the client that hold no lock.
+pub trait CacheSink: Send + Sync {
+    /// Content (of a directory: its listing) in `range` and attributes are not true any more. Returns when they are gone;
+    /// dirty pages are written back meanwhile.
+    fn invalidate_data(&self, fid: Fid, range: Range<u64>);
+
+    /// Attributes, ACLs included, are not true any more.
+    fn invalidate_attributes(&self, fid: Fid);
+
+    /// Names and absences of names are to be looked up anew, all of them.
+    fn invalidate_entries(&self);
+}
+
+struct NothingCached;
+
+impl CacheSink for NothingCached {
+    fn invalidate_data(&self, _: Fid, _: Range<u64>) {}
+    fn invalidate_attributes(&self, _: Fid) {}
+    fn invalidate_entries(&self) {}
+}
+
+/// Why a client could not be started.
+#[derive(Debug)]
+pub enum ConnectError {
+    /// The node does not answer.
+    Unreachable(std::io::Error),
+    /// The connection was lost before the session began.
+    Lost,
+    /// The MDT refuses: ENOENT, there is no such file system.
+    Refused(Errno),
+    /// A thread could not be started.
+    Thread(std::io::Error),
+}
+
+impl fmt::Display for ConnectError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unreachable(error) => write!(f, "the node does not answer: {error}"),
+            Self::Lost => f.write_str("the connection was lost before the session began"),
+            Self::Refused(Errno::ENOENT) => f.write_str("there is no such file system"),
+            Self::Refused(errno) => write!(f, "the node refuses the session: {errno}"),
+            Self::Thread(error) => write!(f, "starting a thread: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for ConnectError {}
+
+/// A client of one file system. Shared by all threads as an `Arc`; ends with [`Client::disconnect`].
+pub struct Client {
+    pub(crate) config: ClientConfig,
+    pub(crate) connector: Arc<dyn Connector>,
+    pub(crate) clock: Arc<dyn Clock + Send + Sync>,
+    pub(crate) session: Session,
+    pub(crate) slots: Slots,
+    pub(crate) gate: Gate,
+    pub(crate) targets: Targets,
+    pub(crate) inodes: InodeTable,
+    pub(crate) identifiers: Identifiers,
+    pub(crate) pool: Pool,
+    pub(crate) revokes: RevokeQueues,
+    /// Revokes whose pages are being dropped.
+    pub(crate) revokes_now: AtomicUsize,
+    pub(crate) janitor: Janitor,
+    pub(crate) lock_waits: LockWaits,
+    pub(crate) counters: Counters,
+    /// See [`crate::lease`].
+    pub(crate) stamps: AtomicU64,
+    /// Tick when something was last heard of the MDT.
+    pub(crate) heard: AtomicU64,
+    /// The MDT restarted and does not know all that is held yet.
+    pub(crate) reassert_due: AtomicBool,
+    sink: OnceLock<Arc<dyn CacheSink>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+impl Client {
+    /// Opens a session and starts the client's threads.
+    ///
+    /// # Errors
+    /// [`ConnectError`].
+    pub fn connect(
+        config: ClientConfig,
+        connector: Arc<dyn Connector>,
+        clock: Arc<dyn Clock + Send + Sync>,
+    ) -> Result<Arc<Self>, ConnectError> {
+        let session = Session::new(&config);
+        let link = connector.connect(&config.address, 0).map_err(ConnectError::Unreachable)?;
+        let reply = session.shake_hands(&*link).map_err(|errno| match errno {
+            Some(errno) => ConnectError::Refused(errno),
+            None => ConnectError::Lost,
+        })?;
+        session.learn(&reply);
+        let (revokes, quick, data) = RevokeQueues::new();
+        let (janitor, chores) = Janitor::new();
+        let client = Arc::new(Self {
+            slots: Slots::new(reply.slots.min(config.slots)),
+            pool: Pool::new(config.transfer_threads),
+            heard: AtomicU64::new(clock.now().0),
+            config,
+            connector,
+            clock,
+            session,
+            gate: Gate::default(),
+            targets: Targets::default(),
+            inodes: InodeTable::default(),
+            identifiers: Identifiers::default(),
+            revokes,
+            revokes_now: AtomicUsize::new(0),
+            janitor,
+            lock_waits: LockWaits::default(),
+            counters: Counters::default(),
+            stamps: AtomicU64::new(1),
+            reassert_due: AtomicBool::new(false),
+            sink: OnceLock::new(),
+            threads: Mutex::new(Vec::new()),
+        });
+        client.session.publish(link);
+        client.start("keeper", Self::keep)?;
+        client.start("ping", Self::ping)?;
+        client.start("callbacks", Self::receive)?;
+        client.start("janitor", move |client| clean(&client, &chores))?;
+        client.start("revoke", move |client| client.answer_revokes(&quick))?;
+        for _ in 0..DATA_REVOKERS {
+            let data = data.clone();
+            client.start("revoke-data", move |client| client.answer_revokes(&data))?;
+        }
+        Ok(client)
+    }
+
+    fn start(
+        self: &Arc<Self>,
+        name: &str,
+        run: impl FnOnce(Arc<Self>) + Send + 'static,
+    ) -> Result<(), ConnectError> {
+        let client = self.clone();
+        let spawned = std::thread::Builder::new()
+            .name(format!("sheen-{name}"))
+            .spawn(move || run(client))
+            .map_err(ConnectError::Thread);
+        match spawned {
+            Ok(thread) => {
+                self.threads.lock().expect("no panic while locked").push(thread);
+                Ok(())
+            }
+            Err(error) => {
+                self.end_threads();
+                Err(error)
+            }
+        }
+    }
+
+    /// Says who caches; once, before anything is cached.
+    pub fn set_sink(&self, sink: Arc<dyn CacheSink>) {
+        // A second one would be a bug of the caller; the first stays.
+        drop(self.sink.set(sink));
+    }
+
+    pub(crate) fn sink(&self) -> &dyn CacheSink {
+        static NOTHING: NothingCached = NothingCached;
+        self.sink.get().map_or(&NOTHING, |sink| &**sink)
+    }
+
+    /// The root directory of the file system.
+    #[must_use]
+    pub fn root(&self) -> Fid {
+        self.session.lock().root
+    }
+
+    /// What the client knows of an inode.
+    #[must_use]
+    pub fn inode(&self, fid: Fid) -> Arc<Inode> {
+        self.inodes.get(fid, || self.session.identity().server)
+    }
+
+    /// Counters.
+    #[must_use]
+    pub fn statistics(&self) -> Snapshot {
+        self.counters.snapshot()
+    }
+
+    /// Says good-bye to the MDT if it answers within a moment, and ends all threads. Calls in progress end with ENOTCONN.
+    pub fn disconnect(&self) {
+        let lane = self.session.lock().lane.clone();
+        if let Some(lane) = lane {
+            let mut frame = Frame::request(Opcode::Disconnect, self.session.next_xid());
+            lane.identity.sign(&mut frame);
+            let call = Call { frame, body: Vec::new(), payload: None, room: None };
+            let cancel = Cancel::new();
+            let patience = cancel.clone();
+            // A server that is away will find out by itself.
+            let timer = std::thread::spawn(move || {
+                if !patience.sleep(std::time::Duration::from_secs(2)) {
+                    patience.cancel();
+                }
+            });
+            drop(lane.link.call(call, &cancel));
+            cancel.cancel();
+            drop(timer.join());
+        }
+        self.end_threads();
+    }
+
+    fn end_threads(&self) {
+        self.session.end();
+        self.targets.close();
+        self.revokes.close();
+        self.janitor.close();
+        self.pool.close();
+        let threads = std::mem::take(&mut *self.threads.lock().expect("no panic while locked"));
+        let this = std::thread::current().id();
+        for thread in threads {
+            if thread.thread().id() != this {
+                drop(thread.join());
+            }
+        }
+    }
+
+    /// Nobody but the client uses the inode any more (the kernel forgot it). Its leases are kept for a while.
+    pub fn forget(&self, fid: Fid) {
+        let gone = self.inodes.idle(fid, self.config.idle_inodes_max);
+        for inode in gone {
+            self.give_back_unasked(&inode);
+        }
+    }
+
+    fn give_back_unasked(&self, inode: &Inode) {
+        let mut state = inode.lock();
+        let (read_bits, write_bits) = state.held_bits();
+        if read_bits | write_bits == 0 {
+            return;
+        }
+        let cancel = sheen_wire::lease::LeaseCancel {
+            fid: inode.fid,
+            bits: read_bits | write_bits,
+            to_read: false,
+            sequence: state.sequence,
+            learned: state.learned(inode.fid),
+        };
+        let server = state.server;
+        drop(state);
+        self.janitor.ask(move |client| client.send_cancel(&cancel, Some(server)));
+    }
+
+    /// Whether the session is over.
+    #[must_use]
+    pub fn is_ended(&self) -> bool {
+        self.session.is_ended()
+    }
+}

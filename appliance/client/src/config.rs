@@ -1,0 +1,44 @@
+//! What a client must be told.
+
+/// Configuration of a [`crate::Client`].
+#[derive(Clone, Debug)]
+pub struct ClientConfig {
+    /// Where the node is, in the form the fabric understands: path of a UNIX socket or `host:port`.
+    pub address: String,
+    /// File system to use.
+    pub filesystem: String,
+    /// Host and process, for people who look at the server.
+    pub label: String,
+    /// Chosen at random once: the same uuid gets the same session back.
+    pub uuid: [u8; 16],
+    /// Changes of metadata in flight at a time, 1..=64. More wait.
+    pub slots: u16,
+    /// Threads that carry pieces of one read or write to several objects at a time.
+    pub transfer_threads: usize,
+    /// Do not keep access times (`noatime`); otherwise `relatime`.
+    pub noatime: bool,
+    /// Inodes the client keeps leases of though nobody uses them; beyond, the oldest leases are given back.
+    pub idle_inodes_max: usize,
+}
+
+impl ClientConfig {
+    /// The usual configuration with a fresh uuid.
+    ///
+    /// # Errors
+    /// When the system's source of random bytes cannot be read.
+    pub fn new(address: &str, filesystem: &str, label: &str) -> std::io::Result<Self> {
+        use std::io::Read as _;
+        let mut uuid = [0; 16];
+        std::fs::File::open("/dev/urandom")?.read_exact(&mut uuid)?;
+        Ok(Self {
+            address: address.to_owned(),
+            filesystem: filesystem.to_owned(),
+            label: label.to_owned(),
+            uuid,
+            slots: 32,
+            transfer_threads: 8,
+            noatime: false,
+            idle_inodes_max: 1 << 16,
+        })
+    }
+}

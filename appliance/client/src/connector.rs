@@ -1,0 +1,66 @@
+//! The client's seams to the world: how connections are made, and the clock of the system.
+
+use std::{
+    fmt, io,
+    sync::Arc,
+    time::{Instant, SystemTime, UNIX_EPOCH},
+};
+
+use sheen_dma::Arena;
+use sheen_ports::{Clock, Link};
+use sheen_types::{Tick, Timespec};
+
+/// Makes connections to services; tests and the simulator have their own.
+pub trait Connector: Send + Sync + fmt::Debug {
+    /// Connects to `service` of the node at `address`.
+    ///
+    /// # Errors
+    /// The node does not answer or refuses; it is tried again later.
+    fn connect(&self, address: &str, service: u16) -> io::Result<Arc<dyn Link>>;
+}
+
+/// Connects by shared memory or TCP, with buffers of one arena.
+#[derive(Debug)]
+pub struct RealConnector {
+    arena: Arena,
+}
+
+impl RealConnector {
+    /// Every connection takes its buffers from `arena`.
+    #[must_use]
+    pub fn new(arena: Arena) -> Self {
+        Self { arena }
+    }
+}
+
+impl Connector for RealConnector {
+    fn connect(&self, address: &str, service: u16) -> io::Result<Arc<dyn Link>> {
+        sheen_rdma::connect(address, u32::from(service), &self.arena).map_err(io::Error::other)
+    }
+}
+
+/// The clock of this machine.
+#[derive(Debug)]
+pub struct SystemClock {
+    start: Instant,
+}
+
+impl Default for SystemClock {
+    fn default() -> Self {
+        Self { start: Instant::now() }
+    }
+}
+
+impl Clock for SystemClock {
+    fn now(&self) -> Tick {
+        Tick::default().after(self.start.elapsed())
+    }
+
+    fn wall(&self) -> Timespec {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Timespec {
+            seconds: i64::try_from(since.as_secs()).unwrap_or(i64::MAX),
+            nanoseconds: since.subsec_nanos(),
+        }
+    }
+}

@@ -1,0 +1,351 @@
+//! What the client knows of one inode, and what it holds of it.
+//!
+//! Under one mutex, held only for moments: never over a request. What is cached is valid as long as the bit it hangs on
+//! is held: attributes UPDATE and PERM, the layout LAYOUT, `known` DATA.
+
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Condvar, Mutex, MutexGuard},
+    time::Duration,
+};
+
+use sheen_types::{Attributes, Fid, FileKind, Layout, OstIndex, Timespec};
+use sheen_wire::lease::{LeaseGrant, bits};
+
+use crate::{
+    data_lease::{DataLease, DataMode},
+    held_locks::HeldLocks,
+};
+
+/// An inode in use.
+#[derive(Debug)]
+pub struct Inode {
+    /// Its id.
+    pub fid: Fid,
+    state: Mutex<InodeState>,
+    changed: Condvar,
+}
+
+/// Size, time and space of a regular file as its objects know them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Known {
+    pub(crate) size: u64,
+    /// None: changed since it was last asked for.
+    pub(crate) blocks: Option<u64>,
+    pub(crate) mtime: Timespec,
+}
+
+/// What is registered at the MDT as open by this client.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
+pub(crate) enum Registered {
+    #[default]
+    No,
+    Read,
+    Write,
+}
+
+impl Registered {
+    /// Whether for writing, if at all.
+    pub(crate) fn writes(self) -> Option<bool> {
+        match self {
+            Self::No => None,
+            Self::Read => Some(false),
+            Self::Write => Some(true),
+        }
+    }
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(crate) struct InodeState {
+    /// Incarnation of the MDT's memory the sequence belongs to.
+    pub(crate) server: u64,
+    /// Of the last grant or revoke.
+    pub(crate) sequence: u64,
+    /// Bits held, without DATA.
+    pub(crate) bits: u32,
+    /// Bits (DATA included) the MDT has asked for back and not heard of yet.
+    pub(crate) revoking: u32,
+    pub(crate) data: DataLease,
+    pub(crate) kind: Option<FileKind>,
+    pub(crate) attributes: Option<Attributes>,
+    pub(crate) layout: Option<Arc<Layout>>,
+    pub(crate) known: Option<Known>,
+    /// Rises with every change of content made here.
+    pub(crate) writes_noted: u64,
+    /// Content was changed here since the MDT was last told.
+    pub(crate) untold: bool,
+    /// OSTs that may hold what is not durable; None: unknown, all of the file's.
+    pub(crate) unsynced: Option<BTreeSet<OstIndex>>,
+    /// Access time not told to the MDT yet.
+    pub(crate) accessed: Option<Timespec>,
+    pub(crate) readers: u32,
+    pub(crate) writers: u32,
+    pub(crate) registered: Registered,
+    pub(crate) opening: bool,
+    pub(crate) requesting: bool,
+    pub(crate) shared: bool,
+    pub(crate) locks: HeldLocks,
+    /// Opens or locks were lost in an eviction: EIO until all is closed.
+    pub(crate) failed: bool,
+    /// The kernel's pages of the time before an eviction are being dropped: they must not be written.
+    pub(crate) voiding: bool,
+    /// User, group and project as last seen, for quotas.
+    pub(crate) owner: (u32, u32, u32),
+    /// Changes of content by this client in flight.
+    pub(crate) writing: u32,
+    /// Stamp of the last own change of attributes that ended.
+    pub(crate) changed_at: u64,
+    /// Answers to the kernel on their way that it may cache.
+    windows: u32,
+    /// Rises whenever something is asked back or lost.
+    pub(crate) losses: u64,
+    /// Revokes not answered yet: (sequence, bits).
+    pub(crate) revokes: Vec<(u64, u32)>,
+    /// The kernel was given names that lead here, or (a directory) names that it lacks, for ever.
+    pub(crate) names_given: bool,
+    pub(crate) absences_given: bool,
+}
+
+impl Inode {
+    pub(crate) fn new(fid: Fid, server: u64) -> Self {
+        let state = InodeState { server, ..InodeState::default() };
+        Self { fid, state: Mutex::new(state), changed: Condvar::new() }
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, InodeState> {
+        self.state.lock().expect("no panic while locked")
+    }
+
+    /// Wakes all who wait for a change of the state.
+    pub(crate) fn notify(&self) {
+        self.changed.notify_all();
+    }
+
+    /// Waits for a change, at most `duration`.
+    pub(crate) fn wait<'a>(
+        &self,
+        state: MutexGuard<'a, InodeState>,
+        duration: Duration,
+    ) -> MutexGuard<'a, InodeState> {
+        self.changed.wait_timeout(state, duration).expect("no panic while locked").0
+    }
+
+    /// Announces an answer the kernel may cache; until the window is dropped, no lease of the inode is given back.
+    /// None: something was asked back since `losses` was read, the answer must not be cached.
+    /// Only around handing over an answer: whoever holds one must not wait for a server.
+    #[must_use]
+    pub fn window(self: &Arc<Self>, losses: u64) -> Option<ReplyWindow> {
+        let mut state = self.lock();
+        if state.losses != losses {
+            return None;
+        }
+        state.windows += 1;
+        drop(state);
+        Some(ReplyWindow(self.clone()))
+    }
+
+    /// As [`Inode::window`], for an answer that says for ever that this name leads here.
+    #[must_use]
+    pub fn name_window(self: &Arc<Self>, losses: u64) -> Option<ReplyWindow> {
+        let window = self.window(losses)?;
+        let mut state = self.lock();
+        state.names_given = true;
+        (state.bits & bits::LOOKUP != 0).then_some(window)
+    }
+
+    /// As [`Inode::window`], for an answer that says for ever that this directory lacks a name.
+    #[must_use]
+    pub fn absence_window(self: &Arc<Self>, losses: u64) -> Option<ReplyWindow> {
+        let window = self.window(losses)?;
+        let mut state = self.lock();
+        state.absences_given = true;
+        (state.bits & bits::UPDATE != 0).then_some(window)
+    }
+
+    /// Whether the kernel may keep the pages it has: they were read under a lease that is still held.
+    #[must_use]
+    pub fn holds_data(&self) -> bool {
+        let state = self.lock();
+        state.data.mode != DataMode::None && !state.data.revoking
+    }
+
+    /// Whether a directory's listing may be cached.
+    #[must_use]
+    pub fn holds_listing(&self) -> bool {
+        self.lock().bits & bits::UPDATE != 0
+    }
+
+    /// Whether everything about its use was lost in an eviction.
+    #[must_use]
+    pub fn is_failed(&self) -> bool {
+        self.lock().failed
+    }
+}
+
+/// See [`Inode::window`].
+#[derive(Debug)]
+pub struct ReplyWindow(Arc<Inode>);
+
+impl Drop for ReplyWindow {
+    fn drop(&mut self) {
+        self.0.lock().windows -= 1;
+        self.0.notify();
+    }
+}
+
+impl InodeState {
+    /// Takes a grant in. False: it is older than what is known, nothing that came with it may be cached.
+    pub(crate) fn apply(&mut self, server: u64, grant: &LeaseGrant) -> bool {
+        if server > self.server && self.held_bits() == (0, 0) && self.revokes.is_empty() {
+            // Made known just before the MDT restarted, when nothing of it could be re-asserted.
+            self.restart(server);
+        }
+        if server != self.server || grant.sequence <= self.sequence {
+            return false;
+        }
+        self.sequence = grant.sequence;
+        // Bits on their way back are not held, whatever a grant that crossed our answer says.
+        let read_bits = grant.read_bits & !self.revoking;
+        let write_bits = grant.write_bits & !self.revoking;
+        self.bits = read_bits & bits::METADATA;
+        if self.bits & bits::LAYOUT == 0 {
+            self.layout = None;
+        }
+        if self.bits & (bits::UPDATE | bits::PERM) != bits::UPDATE | bits::PERM {
+            self.attributes = None;
+        }
+        if !self.data.revoking {
+            let granted = if write_bits & bits::DATA != 0 {
+                DataMode::Write
+            } else if read_bits & bits::DATA != 0 && self.writers == 0 {
+                // With a writer here, pages may become dirty without a word: PR alone would not do.
+                DataMode::Read
+            } else {
+                DataMode::None
+            };
+            self.data.mode = self.data.mode.max(granted);
+        }
+        true
+    }
+
+    /// Whether `wanted` bits (without DATA) are held.
+    pub(crate) fn holds(&self, wanted: u32) -> bool {
+        self.bits & wanted == wanted
+    }
+
+    /// (PR bits, PW bits) to re-assert.
+    pub(crate) fn held_bits(&self) -> (u32, u32) {
+        let (read, write) = match self.data.mode {
+            _ if self.data.revoking => (0, 0),
+            DataMode::None => (0, 0),
+            DataMode::Read => (bits::DATA, 0),
+            DataMode::Write => (0, bits::DATA),
+        };
+        (self.bits | read, write)
+    }
+
+    /// Answers on their way to the kernel that it may cache.
+    pub(crate) fn has_windows(&self) -> bool {
+        self.windows > 0
+    }
+
+    /// The MDT's memory starts anew; what is held is re-asserted.
+    pub(crate) fn restart(&mut self, server: u64) {
+        self.server = server;
+        self.sequence = 0;
+        self.revoking = 0;
+    }
+
+    /// The session was ended: nothing is held.
+    pub(crate) fn void(&mut self, server: u64) {
+        self.restart(server);
+        self.losses += 1;
+        self.bits = 0;
+        self.attributes = None;
+        self.layout = None;
+        self.known = None;
+        self.untold = false;
+        self.unsynced = None;
+        self.registered = Registered::No;
+        self.data.mode = DataMode::None;
+        self.voiding = true;
+        if !self.locks.is_empty() {
+            self.locks = HeldLocks::default();
+            self.failed |= self.readers + self.writers > 0;
+        }
+    }
+
+    /// Content was changed here: what is known follows. `blocks`: space of the whole file, if it is known.
+    pub(crate) fn note_write(&mut self, end: u64, mtime: Timespec, blocks: Option<u64>) {
+        self.untold = true;
+        if let Some(known) = &mut self.known {
+            known.size = known.size.max(end);
+            known.mtime = known.mtime.max(mtime);
+            known.blocks = blocks;
+        }
+    }
+
+    /// A change of content begins.
+    pub(crate) fn begin_write(&mut self) {
+        self.writing += 1;
+    }
+
+    /// A change of content ended, well or not.
+    pub(crate) fn end_write(&mut self, targets: impl IntoIterator<Item = OstIndex>) {
+        self.writing -= 1;
+        self.writes_noted += 1;
+        if let Some(unsynced) = &mut self.unsynced {
+            unsynced.extend(targets);
+        }
+    }
+}
+
+#[cfg(test)]
+mod test {
+    use super::*;
+
+    fn grant(read_bits: u32, write_bits: u32, sequence: u64) -> LeaseGrant {
+        LeaseGrant { read_bits, write_bits, sequence }
+    }
+
+    #[test]
+    fn an_older_grant_changes_nothing() {
+        let mut state = InodeState::default();
+        assert!(state.apply(0, &grant(bits::LOOKUP, 0, 5)));
+        assert!(!state.apply(0, &grant(bits::ALL, bits::DATA, 4)));
+        assert!(!state.apply(1, &grant(bits::ALL, bits::DATA, 9)), "of another MDT's memory");
+        state.restart(2);
+        assert!(!state.apply(1, &grant(bits::ALL, bits::DATA, 9)), "of the memory before");
+        state.restart(0);
+        state.sequence = 5;
+        assert!(!state.apply(0, &LeaseGrant::NONE));
+        assert_eq!(state.held_bits(), (bits::LOOKUP, 0));
+    }
+
+    #[test]
+    fn bits_on_their_way_back_are_not_granted_by_a_reply_that_crosses() {
+        let mut state = InodeState { revoking: bits::UPDATE, ..InodeState::default() };
+        assert!(state.apply(0, &grant(bits::LOOKUP | bits::UPDATE, 0, 7)));
+        assert_eq!(state.held_bits(), (bits::LOOKUP, 0));
+    }
+
+    #[test]
+    fn with_a_writer_here_content_is_held_for_writing_or_not_at_all() {
+        let mut state = InodeState { writers: 1, ..InodeState::default() };
+        assert!(state.apply(0, &grant(bits::DATA, 0, 1)));
+        assert_eq!(state.data.mode, DataMode::None);
+        assert!(state.apply(0, &grant(0, bits::DATA, 2)));
+        assert_eq!(state.data.mode, DataMode::Write);
+    }
+
+    #[test]
+    fn an_eviction_leaves_nothing_and_fails_those_who_had_locks() {
+        let mut state = InodeState { readers: 1, ..InodeState::default() };
+        state.apply(0, &grant(bits::METADATA, bits::DATA, 1));
+        state.void(1);
+        assert_eq!(state.held_bits(), (0, 0));
+        assert!(!state.failed, "no lock was lost");
+        assert!(state.apply(1, &grant(bits::LOOKUP, 0, 1)), "sequences start anew");
+    }
+}

@@ -1,0 +1,173 @@
+//! Taking in what replies say: grants, attributes, layouts; and keeping own changes apart from what was read before them.
+//!
+//! A reply may be overtaken by a change this client makes itself (its own leases are never in its own way). So the end of
+//! each change is stamped, and what was asked before is not cached.
+
+use std::sync::{Arc, atomic::Ordering};
+
+use sheen_types::{Attributes, Errno, Layout};
+use sheen_wire::{
+    Field, Opcode,
+    lease::{LeaseGrant, LeaseReply, LeaseRequest, LockMode, bits},
+};
+
+use sheen_ports::Cancel;
+
+use crate::{
+    client::Client,
+    data_lease::DataMode,
+    inode::{Inode, InodeState},
+    request::{Reply, Request},
+    statistics::count,
+};
+
+/// Room for a layout: 8 components of 64 stripes take 12.5 KiB.
+pub(crate) const LAYOUT_ROOM: usize = 16 << 10;
+
+/// What a reply may be cached for, as the inode's losses at that moment.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Settled {
+    /// Names that lead here, if LOOKUP is held.
+    pub(crate) names: Option<u64>,
+    /// Attributes (content apart).
+    pub(crate) attributes: Option<u64>,
+}
+
+impl Client {
+    /// Taken before asking: what was asked is not cached if a change ended after.
+    pub(crate) fn stamp(&self) -> u64 {
+        self.stamps.load(Ordering::Acquire)
+    }
+
+    /// A change of the inode's attributes by this client ended.
+    pub(crate) fn note_change(&self, inode: &Inode) {
+        let mut state = inode.lock();
+        state.attributes = None;
+        state.changed_at = self.stamps.fetch_add(1, Ordering::AcqRel) + 1;
+    }
+
+    /// Takes in what a reply says of `inode` that was asked at `stamp`.
+    pub(crate) fn settle(
+        &self,
+        inode: &Inode,
+        reply: &Reply,
+        stamp: u64,
+        attributes: &Attributes,
+        grant: &LeaseGrant,
+    ) -> Settled {
+        let server = reply.identity.server;
+        settle_locked(&mut inode.lock(), server, layout_in(reply), stamp, attributes, grant)
+    }
+
+    /// As [`Client::settle`], for a reply whose payload is a listing.
+    pub(crate) fn settle_listed(
+        &self,
+        inode: &Inode,
+        reply: &Reply,
+        stamp: u64,
+        attributes: &Attributes,
+        grant: &LeaseGrant,
+    ) -> Settled {
+        let server = reply.identity.server;
+        settle_locked(&mut inode.lock(), server, None, stamp, attributes, grant)
+    }
+
+    /// As [`Client::settle`], for the reply to a change of just these attributes.
+    pub(crate) fn settle_change(
+        &self,
+        inode: &Inode,
+        reply: &Reply,
+        stamp: u64,
+        attributes: &Attributes,
+        grant: &LeaseGrant,
+    ) -> Settled {
+        let mut state = inode.lock();
+        state.attributes = None;
+        let server = reply.identity.server;
+        let layout = layout_in(reply);
+        let settled = settle_locked(&mut state, server, layout, stamp, attributes, grant);
+        state.changed_at = self.stamps.fetch_add(1, Ordering::AcqRel) + 1;
+        settled
+    }
+
+    /// Asks the MDT for DATA in `mode`. Only one request per inode at a time: others wait for its outcome, then look
+    /// again.
+    pub(crate) fn request_data(
+        self: &Arc<Self>,
+        inode: &Arc<Inode>,
+        mode: DataMode,
+        cancel: &Cancel,
+    ) -> Result<(), Errno> {
+        let mut state = inode.lock();
+        if state.requesting {
+            state = inode.wait(state, crate::slots::CANCEL_POLL);
+            drop(state);
+            return if cancel.is_cancelled() { Err(Errno::EINTR) } else { Ok(()) };
+        }
+        state.requesting = true;
+        drop(state);
+        let result = self.request_data_once(inode, mode, cancel);
+        inode.lock().requesting = false;
+        inode.notify();
+        result
+    }
+
+    fn request_data_once(
+        self: &Arc<Self>,
+        inode: &Arc<Inode>,
+        mode: DataMode,
+        cancel: &Cancel,
+    ) -> Result<(), Errno> {
+        count(&self.counters.lease_requests);
+        let mode = match mode {
+            DataMode::Write => LockMode::ProtectedWrite,
+            DataMode::None | DataMode::Read => LockMode::ProtectedRead,
+        };
+        let stamp = self.stamp();
+        let body = LeaseRequest { fid: inode.fid, bits: bits::DATA, mode };
+        let request = Request::new(Opcode::LeaseRequest, &body).with_room(LAYOUT_ROOM);
+        let reply = self.ask(request, cancel)?;
+        let lease: LeaseReply = reply.decode()?;
+        self.settle(inode, &reply, stamp, &lease.attributes, &lease.lease);
+        Ok(())
+    }
+}
+
+fn settle_locked(
+    state: &mut InodeState,
+    server: u64,
+    layout: Option<Arc<Layout>>,
+    stamp: u64,
+    attributes: &Attributes,
+    grant: &LeaseGrant,
+) -> Settled {
+    state.kind = Some(attributes.kind);
+    state.owner = (attributes.uid, attributes.gid, attributes.projid);
+    if !state.apply(server, grant) {
+        return Settled { names: None, attributes: None };
+    }
+    if let Some(layout) = layout {
+        state.layout = Some(layout);
+    }
+    let names = Some(state.losses);
+    if state.changed_at > stamp || !state.holds(bits::UPDATE | bits::PERM) {
+        return Settled { names, attributes: None };
+    }
+    state.attributes = Some(*attributes);
+    Settled { names, attributes: names }
+}
+
+/// The layout in a reply's payload.
+pub(crate) fn layout_in(reply: &Reply) -> Option<Arc<Layout>> {
+    let payload = reply.payload();
+    if payload.is_empty() {
+        return None;
+    }
+    match Layout::from_bytes(payload) {
+        Ok(layout) => Some(Arc::new(layout)),
+        Err(error) => {
+            tracing::error!(%error, "a layout makes no sense");
+            None
+        }
+    }
+}

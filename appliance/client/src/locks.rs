@@ -1,0 +1,181 @@
+//! File locks: `flock`, `fcntl` and open-file-description locks, all held by the MDT.
+//!
+//! A wait ends when the lock is granted or when it is cancelled: then the MDT is told, by another thread, and its answer to
+//! the waiting request decides. Beyond [`LOCK_WAITS_MAX`] waits at a time, the others ask again and again instead, so
+//! that unlocks always find a place on the connection.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use sheen_ports::Cancel;
+use sheen_types::Errno;
+use sheen_wire::{
+    Field, Opcode,
+    flock::{FileLock, LockCancel, LockFamily, LockRelease, LockSet, LockType},
+};
+
+use crate::{
+    client::Client,
+    inode::Inode,
+    request::{LOCK_WAITS_MAX, Request},
+};
+
+/// How often those ask that do not wait at the MDT.
+const ASK_AGAIN: Duration = Duration::from_millis(50);
+
+/// How many wait at the MDT.
+#[derive(Debug, Default)]
+pub(crate) struct LockWaits(AtomicUsize);
+
+/// A lock a program wants.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LockWanted {
+    /// Family.
+    pub family: LockFamily,
+    /// Type.
+    pub kind: LockType,
+    /// Owner, unique within the mount.
+    pub owner: u64,
+    /// Process, for `F_GETLK`.
+    pub pid: u32,
+    /// First byte.
+    pub start: u64,
+    /// Last byte, included.
+    pub end: u64,
+    /// Wait for it.
+    pub wait: bool,
+}
+
+impl LockWanted {
+    fn message(&self, inode: &Inode) -> FileLock {
+        FileLock {
+            fid: inode.fid,
+            family: self.family,
+            kind: self.kind,
+            owner: self.owner,
+            pid: self.pid,
+            start: self.start,
+            end: self.end,
+        }
+    }
+}
+
+impl Client {
+    /// Takes, changes or drops a lock.
+    ///
+    /// # Errors
+    /// EAGAIN when it is held and not to be waited for, EDEADLK, ENOLCK, EINTR when the wait was cancelled, EIO when
+    /// the file's locks were lost.
+    pub fn set_lock(
+        self: &Arc<Self>,
+        inode: &Arc<Inode>,
+        wanted: &LockWanted,
+        cancel: &Cancel,
+    ) -> Result<(), Errno> {
+        if inode.is_failed() && wanted.kind != LockType::Unlock {
+            return Err(Errno::EIO);
+        }
+        let lock = wanted.message(inode);
+        if !wanted.wait || wanted.kind == LockType::Unlock {
+            return self.set_lock_once(inode, &lock, cancel);
+        }
+        loop {
+            let waiting = self.lock_waits.0.fetch_add(1, Ordering::AcqRel) < LOCK_WAITS_MAX;
+            let result = if waiting {
+                self.wait_for_lock(inode, &lock, cancel)
+            } else {
+                self.set_lock_once(inode, &lock, cancel)
+            };
+            self.lock_waits.0.fetch_sub(1, Ordering::AcqRel);
+            match result {
+                Err(Errno::EAGAIN) if cancel.sleep(ASK_AGAIN) => return Err(Errno::EINTR),
+                Err(Errno::EAGAIN) => {}
+                other => return other,
+            }
+        }
+    }
+
+    fn set_lock_once(
+        self: &Arc<Self>,
+        inode: &Inode,
+        lock: &FileLock,
+        _cancel: &Cancel,
+    ) -> Result<(), Errno> {
+        let body = LockSet { lock: lock.clone(), wait: false };
+        // Answered at once; not abandoned, or nobody would know what is held.
+        self.ask(Request::new(Opcode::LockSet, &body).urgent(), &Cancel::new())?;
+        inode.lock().locks.apply(lock);
+        Ok(())
+    }
+
+    fn wait_for_lock(
+        self: &Arc<Self>,
+        inode: &Inode,
+        lock: &FileLock,
+        cancel: &Cancel,
+    ) -> Result<(), Errno> {
+        let waiting = self.session.next_xid();
+        let ended = Arc::new(AtomicBool::new(false));
+        let (client, done) = (self.clone(), ended.clone());
+        cancel.on_cancel(Arc::new(move || {
+            if done.load(Ordering::Acquire) {
+                return;
+            }
+            client.janitor.ask(move |client| {
+                let request = Request::new(Opcode::LockCancel, &LockCancel { waiting }).urgent();
+                drop(client.ask(request, &Cancel::new()));
+            });
+        }));
+        if cancel.is_cancelled() {
+            return Err(Errno::EINTR);
+        }
+        let body = LockSet { lock: lock.clone(), wait: true }.to_vec();
+        let request = Request {
+            opcode: Opcode::LockSet,
+            body,
+            payload: None,
+            room_bytes: 0,
+            urgent: true,
+            only_server: None,
+        };
+        let result = self.ask_numbered(request, waiting, &Cancel::new());
+        ended.store(true, Ordering::Release);
+        result?.checked()?;
+        inode.lock().locks.apply(lock);
+        Ok(())
+    }
+
+    /// The lock that is in the way of `wanted`, if any.
+    ///
+    /// # Errors
+    /// EINTR, ESTALE.
+    pub fn test_lock(
+        self: &Arc<Self>,
+        inode: &Inode,
+        wanted: &LockWanted,
+        cancel: &Cancel,
+    ) -> Result<Option<FileLock>, Errno> {
+        let body = wanted.message(inode);
+        let reply = self.ask(Request::new(Opcode::LockTest, &body).urgent(), cancel)?;
+        let found: FileLock = reply.decode()?;
+        Ok(Some(found).filter(|lock| lock.kind != LockType::Unlock))
+    }
+
+    /// Drops every lock an owner has on the inode.
+    pub fn release_locks(self: &Arc<Self>, inode: &Inode, family: LockFamily, owner: u64) {
+        if !inode.lock().locks.has(family, owner) {
+            return;
+        }
+        let body = LockRelease { fid: inode.fid, family, owner };
+        let request = Request::new(Opcode::LockRelease, &body).urgent();
+        if let Err(errno) = self.ask(request, &Cancel::new()) {
+            tracing::debug!(%errno, fid = %inode.fid, "releasing locks");
+        }
+        inode.lock().locks.release(family, owner);
+    }
+}

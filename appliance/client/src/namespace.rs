@@ -1,0 +1,226 @@
+//! Names: finding, linking, removing, moving; and where symbolic links lead.
+
+use std::sync::Arc;
+
+use sheen_ports::Cancel;
+use sheen_types::{Errno, Fid, Name, NameError};
+use sheen_wire::{
+    Field, Opcode,
+    lease::LeaseGrant,
+    metadata::{
+        Credentials, EntryReply, Link, Lookup, ReadLink, Rename, RenameReply, Unlink, UnlinkReply,
+    },
+};
+
+use crate::{
+    attributes::{Caching, Observed},
+    client::Client,
+    inode::Inode,
+    lease::LAYOUT_ROOM,
+    request::{Reply, Request},
+};
+
+/// `RENAME_WHITEOUT`.
+const WHITEOUT: u32 = 4;
+/// Longest target of a symbolic link in bytes.
+const TARGET_BYTES_MAX: usize = 4095;
+
+/// A name that leads to an inode.
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// The inode.
+    pub inode: Arc<Inode>,
+    /// Its attributes.
+    pub observed: Observed,
+    /// Whether the name may be cached.
+    pub name: Caching,
+}
+
+/// What a lookup says.
+#[derive(Clone, Debug)]
+pub enum LookedUp {
+    /// The name leads to this.
+    Found(Found),
+    /// There is no such name; whether that may be cached (losses of the directory).
+    Absent(Caching),
+}
+
+/// Checks a name of the kernel's.
+pub(crate) fn name(bytes: &[u8]) -> Result<Name, Errno> {
+    Name::new(bytes).map_err(|error| match error {
+        NameError::TooLong => Errno::ENAMETOOLONG,
+        NameError::Invalid => Errno::EINVAL,
+    })
+}
+
+pub(crate) fn credentials((uid, gid): (u32, u32)) -> Credentials {
+    Credentials { uid, gid }
+}
+
+impl Client {
+    /// Finds a name in a directory; None asks for its parent.
+    ///
+    /// # Errors
+    /// ENOTDIR, ENAMETOOLONG, ESTALE, EINTR.
+    pub fn lookup(
+        self: &Arc<Self>,
+        parent: &Arc<Inode>,
+        wanted: Option<&[u8]>,
+        cancel: &Cancel,
+    ) -> Result<LookedUp, Errno> {
+        let wanted = wanted.map(name).transpose()?;
+        let stamp = self.stamp();
+        let body = Lookup { parent: parent.fid, name: wanted };
+        let request = Request::new(Opcode::Lookup, &body).with_room(LAYOUT_ROOM);
+        let reply = self.ask_raw(request, cancel)?;
+        if reply.status == -Errno::ENOENT.0 {
+            let caching = match LeaseGrant::from_bytes(&reply.body) {
+                Ok(grant) => apply_to(parent, &reply, &grant),
+                Err(_) => Caching::Never,
+            };
+            return Ok(LookedUp::Absent(caching));
+        }
+        let reply = reply.checked()?;
+        let entry: EntryReply = reply.decode()?;
+        self.take_entry(parent, &reply, &entry, stamp, cancel).map(LookedUp::Found)
+    }
+
+    /// Takes in an entry that was found (not changed).
+    pub(crate) fn take_entry(
+        self: &Arc<Self>,
+        parent: &Arc<Inode>,
+        reply: &Reply,
+        entry: &EntryReply,
+        stamp: u64,
+        cancel: &Cancel,
+    ) -> Result<Found, Errno> {
+        apply_to(parent, reply, &entry.parent_lease);
+        let inode = self.inode(entry.attributes.fid);
+        let settled = self.settle(&inode, reply, stamp, &entry.attributes, &entry.lease);
+        if settled.names.is_none() && entry.attributes.kind == sheen_types::FileKind::Regular {
+            self.keep_layout(&inode, reply);
+        }
+        let caching = Caching::from_settled(settled.attributes);
+        let observed = self.complete(&inode, entry.attributes, caching, cancel)?;
+        Ok(Found { inode, observed, name: Caching::from_settled(settled.names) })
+    }
+
+    /// Gives an inode another name.
+    ///
+    /// # Errors
+    /// EEXIST, EMLINK, EPERM, ENOENT, EINTR.
+    pub fn link(
+        self: &Arc<Self>,
+        inode: &Arc<Inode>,
+        parent: &Arc<Inode>,
+        new_name: &[u8],
+        cancel: &Cancel,
+    ) -> Result<Found, Errno> {
+        let body = Link { fid: inode.fid, parent: parent.fid, name: name(new_name)? };
+        let stamp = self.stamp();
+        let request = Request::new(Opcode::Link, &body).with_room(LAYOUT_ROOM);
+        let reply = self.ask(request, cancel)?;
+        let entry: EntryReply = reply.decode()?;
+        self.note_change(parent);
+        apply_to(parent, &reply, &entry.parent_lease);
+        let settled = self.settle_change(inode, &reply, stamp, &entry.attributes, &entry.lease);
+        let caching = Caching::from_settled(settled.attributes);
+        let observed = self.complete(inode, entry.attributes, caching, cancel)?;
+        Ok(Found { inode: inode.clone(), observed, name: Caching::from_settled(settled.names) })
+    }
+
+    /// Removes a name: of an empty directory if `directory`, else of anything but one.
+    ///
+    /// # Errors
+    /// ENOENT, ENOTEMPTY, EISDIR, ENOTDIR, EPERM, EINTR.
+    pub fn unlink(
+        self: &Arc<Self>,
+        parent: &Arc<Inode>,
+        old_name: &[u8],
+        directory: bool,
+        caller: (u32, u32),
+        cancel: &Cancel,
+    ) -> Result<(), Errno> {
+        let body = Unlink {
+            parent: parent.fid,
+            name: name(old_name)?,
+            directory,
+            credentials: credentials(caller),
+        };
+        let reply = self.ask(Request::new(Opcode::Unlink, &body), cancel)?;
+        let gone: UnlinkReply = reply.decode()?;
+        self.note_change(parent);
+        self.note_lost_name(gone.fid);
+        Ok(())
+    }
+
+    /// An inode lost a name, perhaps its last.
+    fn note_lost_name(&self, fid: Fid) {
+        if let Some(inode) = self.inodes.find(fid) {
+            self.note_change(&inode);
+        }
+    }
+
+    /// Moves a name.
+    ///
+    /// # Errors
+    /// ENOENT, EEXIST, ENOTEMPTY, EINVAL, EXDEV, EPERM, EINTR.
+    pub fn rename(
+        self: &Arc<Self>,
+        from: (&Arc<Inode>, &[u8]),
+        to: (&Arc<Inode>, &[u8]),
+        flags: u32,
+        caller: (u32, u32),
+        cancel: &Cancel,
+    ) -> Result<(), Errno> {
+        let whiteout = if flags & WHITEOUT != 0 { self.new_fid(cancel)? } else { Fid::NONE };
+        let body = Rename {
+            from_parent: from.0.fid,
+            from_name: name(from.1)?,
+            to_parent: to.0.fid,
+            to_name: name(to.1)?,
+            flags,
+            credentials: credentials(caller),
+            whiteout,
+        };
+        let reply = self.ask(Request::new(Opcode::Rename, &body), cancel)?;
+        let done: RenameReply = reply.decode()?;
+        self.note_change(from.0);
+        self.note_change(to.0);
+        self.note_lost_name(done.moved);
+        if !done.replaced.is_none() {
+            self.note_lost_name(done.replaced);
+        }
+        Ok(())
+    }
+
+    /// Where a symbolic link leads.
+    ///
+    /// # Errors
+    /// EINVAL when it is none, ESTALE, EINTR.
+    pub fn read_link(self: &Arc<Self>, inode: &Inode, cancel: &Cancel) -> Result<Vec<u8>, Errno> {
+        let body = ReadLink { fid: inode.fid };
+        let request = Request::new(Opcode::ReadLink, &body).with_room(TARGET_BYTES_MAX + 1);
+        Ok(self.ask(request, cancel)?.payload().to_vec())
+    }
+}
+
+/// Takes in a grant on a directory that came beside an entry of it.
+pub(crate) fn apply_to(parent: &Inode, reply: &Reply, grant: &LeaseGrant) -> Caching {
+    let mut state = parent.lock();
+    let fresh = state.apply(reply.identity.server, grant);
+    if fresh { Caching::WhileLosses(state.losses) } else { Caching::Never }
+}
+
+#[cfg(test)]
+mod test {
+    use super::*;
+
+    #[test]
+    fn names_of_the_kernel_are_checked() {
+        assert_eq!(name(&[b'x'; 256]), Err(Errno::ENAMETOOLONG));
+        assert_eq!(name(b"."), Err(Errno::EINVAL));
+        assert!(name(b"x").is_ok());
+        assert_eq!(TARGET_BYTES_MAX, 4095);
+    }
+}

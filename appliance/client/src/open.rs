@@ -1,0 +1,179 @@
+//! Opening and closing: counted here per descriptor, registered at the MDT per client.
+//!
+//! DATA is never held for reading only while a writer is open here (a shared mapping could dirty pages without a word),
+//! so opening for writing turns such a lease into one for writing first, at a time when no page is locked.
+
+use std::sync::{Arc, MutexGuard};
+
+use sheen_ports::Cancel;
+use sheen_types::Errno;
+use sheen_wire::{
+    Opcode,
+    metadata::{Close, Open, OpenReply},
+};
+
+use crate::{
+    client::Client,
+    data_lease::DataMode,
+    inode::{Inode, InodeState, Registered},
+    lease::LAYOUT_ROOM,
+    request::Request,
+    slots::CANCEL_POLL,
+};
+
+/// What opening told.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct OpenState {
+    /// Another client has it open, and one of all openers writes: the page cache is of no use.
+    pub shared: bool,
+}
+
+impl Client {
+    /// Opens a file once more.
+    ///
+    /// # Errors
+    /// ESTALE, ENOENT, EIO when the file's handles were lost and not all are closed yet, EINTR.
+    pub fn open(
+        self: &Arc<Self>,
+        inode: &Arc<Inode>,
+        write: bool,
+        cancel: &Cancel,
+    ) -> Result<OpenState, Errno> {
+        let state = start(inode, cancel)?;
+        let failed = state.failed;
+        drop(state);
+        let result = if failed { Err(Errno::EIO) } else { self.open_alone(inode, write, cancel) };
+        let unused = {
+            let mut state = inode.lock();
+            state.opening = false;
+            result.is_err() && state.readers + state.writers == 0
+        };
+        inode.notify();
+        if unused {
+            self.unregister(inode);
+        }
+        result
+    }
+
+    fn open_alone(
+        self: &Arc<Self>,
+        inode: &Arc<Inode>,
+        write: bool,
+        cancel: &Cancel,
+    ) -> Result<OpenState, Errno> {
+        let wanted = if write { Registered::Write } else { Registered::Read };
+        if inode.lock().registered < wanted {
+            self.register(inode, wanted, cancel)?;
+        }
+        loop {
+            let mut state = inode.lock();
+            if write && state.data.revoking {
+                state = inode.wait(state, CANCEL_POLL);
+                drop(state);
+                if cancel.is_cancelled() {
+                    return Err(Errno::EINTR);
+                }
+                continue;
+            }
+            if write && state.data.mode == DataMode::Read {
+                drop(state);
+                self.request_data(inode, DataMode::Write, cancel)?;
+                continue;
+            }
+            *(if write { &mut state.writers } else { &mut state.readers }) += 1;
+            return Ok(OpenState { shared: state.shared });
+        }
+    }
+
+    fn register(
+        self: &Arc<Self>,
+        inode: &Arc<Inode>,
+        wanted: Registered,
+        cancel: &Cancel,
+    ) -> Result<(), Errno> {
+        let stamp = self.stamp();
+        let write = wanted == Registered::Write;
+        let body = Open { fid: inode.fid, write, truncate: false };
+        let request = Request::new(Opcode::Open, &body).with_room(LAYOUT_ROOM);
+        let reply = self.ask(request, cancel)?;
+        let opened: OpenReply = reply.decode()?;
+        let settled = self.settle(inode, &reply, stamp, &opened.attributes, &opened.lease);
+        if settled.names.is_none() {
+            self.keep_layout(inode, &reply);
+        }
+        let mut state = inode.lock();
+        state.registered = state.registered.max(wanted);
+        state.shared = opened.shared;
+        Ok(())
+    }
+
+    /// Closes what [`Client::open`] or [`Client::create`] opened. Waits for the server.
+    pub fn close(self: &Arc<Self>, inode: &Arc<Inode>, write: bool) {
+        let never = Cancel::new();
+        let Ok(mut state) = start(inode, &never) else { return };
+        *(if write { &mut state.writers } else { &mut state.readers }) -= 1;
+        let last = state.readers + state.writers == 0;
+        if last {
+            state.failed = false;
+        }
+        drop(state);
+        if last {
+            self.tell_access(inode, &never);
+        }
+        self.unregister(inode);
+        inode.lock().opening = false;
+        inode.notify();
+    }
+
+    /// Takes back at the MDT what no descriptor needs any more.
+    fn unregister(self: &Arc<Self>, inode: &Arc<Inode>) {
+        let needed;
+        {
+            let mut state = inode.lock();
+            needed = match (state.readers, state.writers) {
+                (0, 0) => Registered::No,
+                (_, 0) => Registered::Read,
+                _ => Registered::Write,
+            };
+            if state.registered <= needed {
+                return;
+            }
+            state.registered = needed;
+        }
+        let body = Close { fid: inode.fid, write_only: needed == Registered::Read };
+        if let Err(errno) = self.ask(Request::new(Opcode::Close, &body).urgent(), &Cancel::new()) {
+            tracing::debug!(%errno, fid = %inode.fid, "closing");
+        }
+    }
+
+    /// Registers a file's descriptors anew after an eviction; those of an inode that is gone fail.
+    pub(crate) fn open_again(self: &Arc<Self>, inode: &Arc<Inode>) {
+        let never = Cancel::new();
+        let Ok(state) = start(inode, &never) else { return };
+        let wanted = if state.writers > 0 { Registered::Write } else { Registered::Read };
+        let needed = state.readers + state.writers > 0;
+        drop(state);
+        let result = if needed { self.register(inode, wanted, &never) } else { Ok(()) };
+        let mut state = inode.lock();
+        if let Err(errno) = result {
+            tracing::warn!(fid = %inode.fid, %errno, "an open file was lost");
+            state.failed = true;
+        }
+        state.opening = false;
+        drop(state);
+        inode.notify();
+    }
+}
+
+/// Opens and closes of one inode go one after the other.
+fn start<'a>(inode: &'a Inode, cancel: &Cancel) -> Result<MutexGuard<'a, InodeState>, Errno> {
+    let mut state = inode.lock();
+    while state.opening {
+        if cancel.is_cancelled() {
+            return Err(Errno::EINTR);
+        }
+        state = inode.wait(state, CANCEL_POLL);
+    }
+    state.opening = true;
+    Ok(state)
+}

@@ -1,0 +1,203 @@
+//! Reading: a range under the lease, out of its objects at the same time; holes are zeros, the end of the file is the end.
+
+use std::sync::Arc;
+
+use sheen_dma::Buffer;
+use sheen_ports::Cancel;
+use sheen_types::{Errno, Layout, Segment};
+use sheen_wire::{
+    Opcode,
+    object::{ObjectRead, ReadReply},
+};
+
+use crate::{
+    attributes::lazy_copy,
+    client::Client,
+    data_lease::Access,
+    hold::Purpose,
+    inode::Inode,
+    statistics::{add, count},
+    targets::ObjectRequest,
+    write::object_of,
+};
+
+/// What a read gave.
+#[derive(Debug)]
+pub struct ReadOutcome {
+    /// The room, if it survived; its first bytes are the content.
+    pub buffer: Option<Buffer>,
+    /// Bytes read; fewer than asked for at the end of the file.
+    pub bytes: usize,
+}
+
+/// A segment with its part of the room.
+struct Piece {
+    segment: Segment,
+    room: Buffer,
+    /// Bytes the object had, and its size; None: there is no object.
+    found: Option<(usize, u64)>,
+}
+
+impl Client {
+    /// Reads into `room`, as much as fits, from `offset`.
+    ///
+    /// # Errors
+    /// EIO, EINTR, ESTALE.
+    pub fn read(
+        self: &Arc<Self>,
+        inode: &Arc<Inode>,
+        offset: u64,
+        room: Buffer,
+        access: Access,
+        cancel: &Cancel,
+    ) -> Result<ReadOutcome, Errno> {
+        count(&self.counters.reads);
+        let range = offset..offset.saturating_add(room.len() as u64);
+        let (layout, hold) = loop {
+            let layout = self.layout(inode, cancel)?;
+            let hold = self.hold(inode, Purpose::Read, access, range.clone(), cancel)?;
+            if inode.has_layout(&layout) {
+                break (layout, hold);
+            }
+        };
+        let result = self.read_held(inode, &layout, offset, room, cancel);
+        drop(hold);
+        if let Ok(outcome) = &result {
+            add(&self.counters.read_bytes, outcome.bytes as u64);
+            self.note_access(inode, self.clock.wall());
+        }
+        result
+    }
+
+    fn read_held(
+        self: &Arc<Self>,
+        inode: &Inode,
+        layout: &Arc<Layout>,
+        offset: u64,
+        mut room: Buffer,
+        cancel: &Cancel,
+    ) -> Result<ReadOutcome, Errno> {
+        let size = inode.lock().known.map(|known| known.size);
+        let mut wanted = room.len();
+        if let Some(size) = size {
+            let left = size.saturating_sub(offset);
+            wanted = wanted.min(usize::try_from(left).unwrap_or(usize::MAX));
+        }
+        if wanted == 0 {
+            return Ok(ReadOutcome { buffer: Some(room), bytes: 0 });
+        }
+        let tail = room.split_off(wanted);
+        let pieces = self.read_pieces(layout, offset, room, cancel)?;
+        let full = pieces.iter().all(|p| p.found.is_some_and(|(bytes, _)| bytes == p.room.len()));
+        let size = match size {
+            Some(size) => size,
+            None if full => offset.saturating_add(wanted as u64),
+            None => self.size_after_short_read(inode, layout, &pieces, cancel)?,
+        };
+        let mut whole: Option<Buffer> = None;
+        for mut piece in pieces {
+            let bytes = piece.found.map_or(0, |(bytes, _)| bytes);
+            piece.room.as_mut_slice()[bytes..].fill(0);
+            whole = match whole {
+                None => Some(piece.room),
+                // Pieces were split off one another: they join.
+                Some(mut whole) => whole.join(piece.room).is_ok().then_some(whole),
+            };
+            if whole.is_none() {
+                return Err(Errno::EIO);
+            }
+        }
+        let left = size.saturating_sub(offset);
+        let bytes = wanted.min(usize::try_from(left).unwrap_or(usize::MAX));
+        if let Some(whole) = &mut whole {
+            // A buffer that is in two halves serves as well; only the first is given back then.
+            drop(whole.join(tail));
+        }
+        Ok(ReadOutcome { buffer: whole, bytes })
+    }
+
+    /// The size of the file, by what a read that came up short has seen or by asking the objects.
+    fn size_after_short_read(
+        self: &Arc<Self>,
+        inode: &Inode,
+        layout: &Layout,
+        pieces: &[Piece],
+        cancel: &Cancel,
+    ) -> Result<u64, Errno> {
+        let objects: usize = layout.components.iter().map(|c| c.objects.len()).sum();
+        if let [Piece { found: Some((_, size)), segment, .. }] = pieces
+            && objects == 1
+        {
+            let component = &layout.components[segment.component];
+            return Ok(match size.checked_sub(1) {
+                Some(last) => component.file_offset(segment.stripe, last).saturating_add(1),
+                None => 0,
+            });
+        }
+        let lazy = inode.lock().attributes.map(|attributes| lazy_copy(&attributes));
+        let (known, _) = self.learn_content(inode, layout, lazy.unwrap_or_default(), cancel)?;
+        Ok(known.size)
+    }
+
+    fn read_pieces(
+        self: &Arc<Self>,
+        layout: &Arc<Layout>,
+        offset: u64,
+        room: Buffer,
+        cancel: &Cancel,
+    ) -> Result<Vec<Piece>, Errno> {
+        let mut segments = layout.segments(offset, room.len() as u64);
+        if segments.is_empty() {
+            // A file without components has no content: one hole.
+            let length = room.len() as u64;
+            segments.push(Segment {
+                component: usize::MAX,
+                stripe: 0,
+                file_offset: offset,
+                object_offset: offset,
+                length,
+            });
+        }
+        let mut tasks: Vec<Box<dyn FnOnce() -> Result<Piece, Errno> + Send>> = Vec::new();
+        let mut rest = Some(room);
+        for segment in segments.into_iter().rev() {
+            let mut room = rest.take().ok_or(Errno::EIO)?;
+            let start = usize::try_from(segment.file_offset - offset).map_err(|_| Errno::EFBIG)?;
+            if start > 0 {
+                let tail = room.split_off(start);
+                rest = Some(room);
+                room = tail;
+            }
+            let (client, layout, cancel) = (self.clone(), layout.clone(), cancel.clone());
+            tasks.push(Box::new(move || client.read_piece(&layout, segment, room, &cancel)));
+        }
+        tasks.reverse();
+        self.pool.run_all(tasks).into_iter().collect()
+    }
+
+    fn read_piece(
+        &self,
+        layout: &Layout,
+        segment: Segment,
+        room: Buffer,
+        cancel: &Cancel,
+    ) -> Result<Piece, Errno> {
+        let Some(object) = object_of(layout, &segment) else {
+            return Ok(Piece { segment, room, found: None });
+        };
+        let body = ObjectRead {
+            ost: object.ost,
+            object: object.object,
+            offset: segment.object_offset,
+            length: u32::try_from(segment.length).map_err(|_| Errno::EINVAL)?,
+        };
+        let mut request = ObjectRequest::new(object.ost, Opcode::ObjectRead, &body);
+        request.room = Some(room);
+        let reply = self.ask_object(request, cancel)?;
+        let size = reply.decode::<ReadReply>()?.size;
+        let bytes = reply.bytes;
+        let room = reply.room.ok_or(Errno::EIO)?;
+        let bytes = bytes.min(room.len());
+        Ok(Piece { segment, room, found: Some((bytes, size)) })
+    }
+}

@@ -1,0 +1,262 @@
+//! Giving leases back when the MDT asks for them.
+//!
+//! The receiver marks the bits at once, so that nothing new is cached under them; one thread answers what needs no
+//! pages of the kernel, four others what does. An answer is sent when what was cached is gone, answers to the kernel that it
+//! may cache have been handed over, and nobody works under the lease.
+
+use std::{
+    ops::Range,
+    sync::{Arc, Mutex, atomic::Ordering, mpsc},
+    time::Duration,
+};
+
+use sheen_ports::Cancel;
+use sheen_types::{Fid, FileKind};
+use sheen_wire::{
+    Opcode,
+    lease::{LeaseCancel, LeaseRevoke, SizeUpdate, bits},
+};
+
+use crate::{
+    client::Client,
+    data_lease::DataMode,
+    inode::{Inode, InodeState},
+    request::Request,
+    slots::CANCEL_POLL,
+    statistics::count,
+};
+
+/// A revoke on its way to its answer.
+#[derive(Debug)]
+pub(crate) struct Revoke {
+    inode: Option<Arc<Inode>>,
+    asked: LeaseRevoke,
+    server: u64,
+    /// Bits (without DATA) that were held until it came.
+    lost: u32,
+}
+
+/// Queues to the threads that answer.
+#[derive(Debug)]
+pub(crate) struct RevokeQueues {
+    quick: Mutex<Option<mpsc::Sender<Revoke>>>,
+    data: Mutex<Option<mpsc::Sender<Revoke>>>,
+}
+
+/// What the threads take from.
+pub(crate) type RevokeSource = Arc<Mutex<mpsc::Receiver<Revoke>>>;
+
+impl RevokeQueues {
+    /// The queues and their two ends.
+    pub(crate) fn new() -> (Self, RevokeSource, RevokeSource) {
+        let (quick, quick_source) = mpsc::channel();
+        let (data, data_source) = mpsc::channel();
+        let queues = Self { quick: Mutex::new(Some(quick)), data: Mutex::new(Some(data)) };
+        (queues, Arc::new(Mutex::new(quick_source)), Arc::new(Mutex::new(data_source)))
+    }
+
+    /// No more revokes.
+    pub(crate) fn close(&self) {
+        self.quick.lock().expect("no panic while locked").take();
+        self.data.lock().expect("no panic while locked").take();
+    }
+}
+
+impl Client {
+    /// Takes a revoke in and hands it to a thread. The MDT has at most one per inode and bit on its way, so the queue
+    /// is bounded by what is held.
+    pub(crate) fn enqueue_revoke(&self, asked: LeaseRevoke, server: u64) {
+        count(&self.counters.revokes);
+        let inode = self.inodes.find(asked.fid);
+        let mut lost = 0;
+        let mut has_data = false;
+        if let Some(inode) = &inode {
+            let mut state = inode.lock();
+            if state.server != server {
+                return;
+            }
+            lost = state.mark_revoked(&asked);
+            let data_in_use = state.data.mode != DataMode::None || state.data.revoking;
+            has_data = asked.bits & bits::DATA != 0 && data_in_use;
+        }
+        let queue = if has_data { &self.revokes.data } else { &self.revokes.quick };
+        let queue = queue.lock().expect("no panic while locked");
+        if let Some(queue) = &*queue {
+            // The other end is gone only when the client ends, and then nobody waits for an answer.
+            drop(queue.send(Revoke { inode, asked, server, lost }));
+        }
+    }
+
+    /// A thread that answers.
+    pub(crate) fn answer_revokes(self: Arc<Self>, source: &Mutex<mpsc::Receiver<Revoke>>) {
+        loop {
+            let next = source.lock().expect("no panic while locked").recv();
+            let Ok(revoke) = next else { return };
+            self.answer_revoke(revoke);
+        }
+    }
+
+    fn answer_revoke(self: &Arc<Self>, revoke: Revoke) {
+        let asked = &revoke.asked;
+        let mut learned = None;
+        let mut to_read = asked.to_read;
+        if let Some(inode) = &revoke.inode {
+            self.wait_windows(inode);
+            if asked.bits & bits::DATA != 0 {
+                (learned, to_read) = self.give_back_data(inode, asked.to_read);
+            }
+            self.drop_cached(inode, revoke.lost);
+        }
+        let cancel = LeaseCancel {
+            fid: asked.fid,
+            bits: asked.bits,
+            to_read,
+            sequence: asked.sequence,
+            learned,
+        };
+        self.send_cancel(&cancel, Some(revoke.server));
+        if let Some(inode) = &revoke.inode {
+            let mut state = inode.lock();
+            state.end_revoke(asked.sequence);
+            if asked.bits & bits::DATA != 0 {
+                state.data.revoking = false;
+            }
+            drop(state);
+            inode.notify();
+        }
+    }
+
+    pub(crate) fn send_cancel(self: &Arc<Self>, cancel: &LeaseCancel, only_server: Option<u64>) {
+        let mut request = Request::new(Opcode::LeaseCancel, cancel).urgent();
+        request.only_server = only_server;
+        if let Err(errno) = self.ask(request, &Cancel::new()) {
+            tracing::debug!(%errno, fid = %cancel.fid, "giving a lease back");
+        }
+    }
+
+    /// Waits until answers the kernel may cache are handed over. They wait for nothing themselves.
+    fn wait_windows(&self, inode: &Inode) {
+        let mut state = inode.lock();
+        while state.has_windows() && !self.session.is_ended() {
+            state = inode.wait(state, CANCEL_POLL);
+        }
+    }
+
+    /// Makes the kernel forget what hung on bits other than DATA.
+    pub(crate) fn drop_cached(&self, inode: &Inode, lost: u32) {
+        let mut state = inode.lock();
+        let names = lost & bits::LOOKUP != 0 && std::mem::take(&mut state.names_given);
+        let absences = lost & bits::UPDATE != 0 && std::mem::take(&mut state.absences_given);
+        let directory = state.kind == Some(FileKind::Directory);
+        drop(state);
+        if lost & (bits::LOOKUP | bits::UPDATE | bits::PERM | bits::XATTR) != 0 {
+            self.sink().invalidate_attributes(inode.fid);
+        }
+        if directory && lost & bits::UPDATE != 0 {
+            self.sink().invalidate_data(inode.fid, 0..u64::MAX);
+        }
+        if names || absences {
+            self.sink().invalidate_entries();
+        }
+    }
+
+    /// Empties the kernel's page cache of the file and waits for all who work under the lease. The lease is still
+    /// marked as being revoked when this returns. Returns what was learned and whether DATA is kept for reading.
+    fn give_back_data(&self, inode: &Inode, to_read: bool) -> (Option<SizeUpdate>, bool) {
+        let mut state = inode.lock();
+        while state.data.revoking {
+            state = inode.wait(state, CANCEL_POLL);
+        }
+        if state.data.mode == DataMode::None {
+            // Marked all the same: nobody may ask for the lease before the answer is sent.
+            state.data.start_revoking();
+            return (None, false);
+        }
+        self.revokes_now.fetch_add(1, Ordering::AcqRel);
+        // Pages of a file that a writer has mapped can become dirty without a word: then reading is not kept either.
+        let to_read = to_read && state.writers == 0;
+        state.data.start_revoking();
+        if !to_read {
+            state.data.sweep = Some(0..u64::MAX);
+        }
+        let mut ranges: Vec<Range<u64>> = state.data.sweep.iter().cloned().collect();
+        loop {
+            drop(state);
+            inode.notify();
+            for range in ranges {
+                self.sink().invalidate_data(inode.fid, range);
+            }
+            state = inode.lock();
+            state.data.sweep = None;
+            while state.data.users > 0 {
+                state = inode.wait(state, CANCEL_POLL);
+            }
+            ranges = state.data.next_sweep();
+            if ranges.is_empty() {
+                break;
+            }
+        }
+        state.data.mode =
+            if to_read { state.data.mode.min(DataMode::Read) } else { DataMode::None };
+        let learned = state.learned(inode.fid);
+        if !to_read {
+            state.known = None;
+            state.unsynced = None;
+        }
+        drop(state);
+        self.revokes_now.fetch_sub(1, Ordering::AcqRel);
+        (learned, to_read)
+    }
+
+    /// Waits for revokes in progress to end on this side, at most `longest`.
+    pub(crate) fn settle_revokes(&self, longest: Duration) {
+        let start = self.clock.now();
+        while self.revokes_now.load(Ordering::Acquire) > 0
+            && self.clock.now().since(start) < longest
+        {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+impl InodeState {
+    /// Marks bits as asked back; returns those (without DATA) that were held.
+    pub(crate) fn mark_revoked(&mut self, asked: &LeaseRevoke) -> u32 {
+        self.sequence = self.sequence.max(asked.sequence);
+        self.losses += 1;
+        self.revokes.push((asked.sequence, asked.bits));
+        self.revoking |= asked.bits;
+        let lost = self.bits & asked.bits;
+        self.bits &= !asked.bits;
+        if lost & (bits::UPDATE | bits::PERM) != 0 {
+            self.attributes = None;
+        }
+        if lost & bits::LAYOUT != 0 {
+            self.layout = None;
+        }
+        lost
+    }
+
+    /// The revoke was answered.
+    pub(crate) fn end_revoke(&mut self, sequence: u64) {
+        if let Some(index) = self.revokes.iter().position(|(number, _)| *number == sequence) {
+            self.revokes.swap_remove(index);
+        }
+        self.revoking = self.revokes.iter().fold(0, |all, (_, bits)| all | bits);
+    }
+
+    /// What the MDT should be told of the content, if it was changed here.
+    pub(crate) fn learned(&mut self, fid: Fid) -> Option<SizeUpdate> {
+        if !std::mem::take(&mut self.untold) {
+            return None;
+        }
+        let known = self.known?;
+        Some(SizeUpdate {
+            fid,
+            size: known.size,
+            blocks: known.blocks.unwrap_or(known.size.div_ceil(512)),
+            mtime: known.mtime,
+            atime: self.accessed.take().unwrap_or_default(),
+        })
+    }
+}

@@ -1,0 +1,228 @@
+//! The session with the MDT: who we are to it, on which connection, and waiting for one.
+//!
+//! Callers take a [`Lane`] (connection and identity), call on it and report when it was lost; the keeper thread
+//! ([`crate::keeper`]) makes the next. Three numbers tell what changed between two lanes: `generation` rises with every
+//! connection, `server` when the MDT had forgotten leases, opens and locks (they were re-asserted), `incarnation`
+//! when it had ended our session (everything cached is void).
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use sheen_ports::{Call, Cancel, Link};
+use sheen_types::{ClientId, Epoch, Errno, Fid, OstIndex, Xid};
+use sheen_wire::{
+    Field, Frame, Opcode,
+    metadata::{Connect, ConnectReply},
+};
+
+use crate::{config::ClientConfig, slots::CANCEL_POLL};
+
+/// A connection to the MDT and who we are on it.
+#[derive(Clone)]
+pub(crate) struct Lane {
+    pub(crate) link: Arc<dyn Link>,
+    pub(crate) generation: u64,
+    pub(crate) identity: Identity,
+}
+
+/// Who we are to servers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Identity {
+    pub(crate) client: ClientId,
+    pub(crate) epoch: Epoch,
+    pub(crate) server: u64,
+    pub(crate) incarnation: u64,
+}
+
+impl Identity {
+    /// Marks a frame as ours.
+    pub(crate) fn sign(&self, frame: &mut Frame) {
+        frame.client = self.client;
+        frame.epoch = self.epoch;
+    }
+}
+
+pub(crate) struct SessionState {
+    pub(crate) lane: Option<Lane>,
+    pub(crate) identity: Identity,
+    pub(crate) server_epoch: Epoch,
+    pub(crate) root: Fid,
+    pub(crate) services: Arc<BTreeMap<OstIndex, u16>>,
+    pub(crate) lease: Duration,
+    pub(crate) ended: bool,
+    pub(crate) generation: u64,
+}
+
+/// The session.
+pub(crate) struct Session {
+    state: Mutex<SessionState>,
+    changed: Condvar,
+    xid: AtomicU64,
+    address: String,
+    connect: Connect,
+}
+
+impl Session {
+    /// A session that never connected.
+    pub(crate) fn new(config: &ClientConfig) -> Self {
+        let identity = Identity { client: ClientId(0), epoch: Epoch(0), server: 0, incarnation: 0 };
+        Self {
+            state: Mutex::new(SessionState {
+                lane: None,
+                identity,
+                server_epoch: Epoch(0),
+                root: Fid::NONE,
+                services: Arc::default(),
+                lease: Duration::from_secs(30),
+                ended: false,
+                generation: 0,
+            }),
+            changed: Condvar::new(),
+            xid: AtomicU64::new(1),
+            address: config.address.clone(),
+            connect: Connect {
+                uuid: config.uuid,
+                client: ClientId(0),
+                filesystem: config.filesystem.clone().into_bytes(),
+                label: config.label.clone().into_bytes(),
+                slots: config.slots,
+            },
+        }
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, SessionState> {
+        self.state.lock().expect("no panic while locked")
+    }
+
+    pub(crate) fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// The next request number.
+    pub(crate) fn next_xid(&self) -> Xid {
+        Xid(self.xid.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Sends Connect on a new link. `Err(Some(errno))`: the MDT refuses; `Err(None)`: the link is lost.
+    pub(crate) fn shake_hands(&self, link: &dyn Link) -> Result<ConnectReply, Option<Errno>> {
+        let client = self.lock().identity.client;
+        let body = Connect { client, ..self.connect.clone() };
+        let mut frame = Frame::request(Opcode::Connect, self.next_xid());
+        frame.client = client;
+        let call = Call { frame, body: body.to_vec(), payload: None, room: None };
+        let (frame, body) = link.call(call, &Cancel::new()).reply.map_err(|_| None)?;
+        if frame.status != 0 {
+            return Err(Some(Errno(-frame.status)));
+        }
+        ConnectReply::from_bytes(&body).map_err(|_| Some(Errno::EPROTO))
+    }
+
+    /// Enters what a handshake said, without letting callers in. Returns the new identity.
+    pub(crate) fn learn(&self, reply: &ConnectReply) -> Identity {
+        let mut state = self.lock();
+        let first = state.identity.client == ClientId(0);
+        if !first && !reply.resumed {
+            state.identity.incarnation += 1;
+        }
+        if first || !reply.resumed || state.server_epoch != reply.server_epoch {
+            state.identity.server += 1;
+        }
+        state.identity.client = reply.client;
+        state.identity.epoch = reply.epoch;
+        state.server_epoch = reply.server_epoch;
+        state.root = reply.root;
+        state.lease = Duration::from_millis(u64::from(reply.lease_milliseconds.max(100)));
+        state.services = Arc::new(reply.osts.0.iter().map(|o| (o.ost, o.service)).collect());
+        state.identity
+    }
+
+    /// Lets callers use `link`.
+    pub(crate) fn publish(&self, link: Arc<dyn Link>) {
+        let mut state = self.lock();
+        state.generation += 1;
+        state.lane = Some(Lane { link, generation: state.generation, identity: state.identity });
+        drop(state);
+        self.changed.notify_all();
+    }
+
+    /// The connection to use, waiting until there is one.
+    ///
+    /// # Errors
+    /// EINTR when cancelled, ENOTCONN when the session ended for good.
+    pub(crate) fn lane(&self, cancel: &Cancel) -> Result<Lane, Errno> {
+        let mut state = self.lock();
+        loop {
+            if state.ended {
+                return Err(Errno::ENOTCONN);
+            }
+            if let Some(lane) = &state.lane {
+                return Ok(lane.clone());
+            }
+            if cancel.is_cancelled() {
+                return Err(Errno::EINTR);
+            }
+            state = self.changed.wait_timeout(state, CANCEL_POLL).expect("no panic while locked").0;
+        }
+    }
+
+    /// The identity object requests carry.
+    pub(crate) fn identity(&self) -> Identity {
+        self.lock().identity
+    }
+
+    /// Connection number `generation` is of no use any more: callers wait for the next.
+    pub(crate) fn report_lost(&self, generation: u64) {
+        let mut state = self.lock();
+        if state.lane.as_ref().is_some_and(|lane| lane.generation == generation) {
+            let lane = state.lane.take();
+            drop(state);
+            if let Some(lane) = lane {
+                lane.link.close();
+            }
+            self.changed.notify_all();
+        }
+    }
+
+    /// Ends the session on this side: every wait ends with ENOTCONN.
+    pub(crate) fn end(&self) {
+        let mut state = self.lock();
+        state.ended = true;
+        let lane = state.lane.take();
+        drop(state);
+        if let Some(lane) = lane {
+            lane.link.close();
+        }
+        self.changed.notify_all();
+    }
+
+    pub(crate) fn is_ended(&self) -> bool {
+        self.lock().ended
+    }
+
+    /// Sleeps until something changes or `duration` passed.
+    pub(crate) fn wait_change(&self, duration: Duration) {
+        let state = self.lock();
+        if !state.ended {
+            drop(self.changed.wait_timeout(state, duration));
+        }
+    }
+
+    /// Sleeps while connection number `generation` is in use, at most `duration`; whether it still is.
+    pub(crate) fn rest(&self, generation: u64, duration: Duration) -> bool {
+        let in_use = |state: &mut SessionState| {
+            state.lane.as_ref().is_some_and(|lane| lane.generation == generation)
+        };
+        let state = self.lock();
+        let (mut state, _) = self
+            .changed
+            .wait_timeout_while(state, duration, in_use)
+            .expect("no panic while locked");
+        in_use(&mut state)
+    }
+}

@@ -1,0 +1,162 @@
+//! `chmod`, `chown`, `utimes`, `truncate` and inode flags.
+
+use std::sync::Arc;
+
+use sheen_ports::Cancel;
+use sheen_types::{Errno, Timespec};
+use sheen_wire::{
+    Opcode,
+    metadata::{AttributesReply, Credentials, SetAttributes, set},
+};
+
+use crate::{
+    attributes::{Caching, Observed},
+    client::Client,
+    inode::Inode,
+    lease::LAYOUT_ROOM,
+    request::Request,
+};
+
+/// A time to set.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum NewTime {
+    /// The server's now.
+    Now,
+    /// This one.
+    At(Timespec),
+}
+
+/// What to change; None stays.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Changes {
+    /// Permission bits.
+    pub permissions: Option<u32>,
+    /// Owner.
+    pub uid: Option<u32>,
+    /// Group.
+    pub gid: Option<u32>,
+    /// Project.
+    pub projid: Option<u32>,
+    /// Size in bytes.
+    pub size: Option<u64>,
+    /// Access time.
+    pub atime: Option<NewTime>,
+    /// Modification time.
+    pub mtime: Option<NewTime>,
+    /// Inode flags (`FS_*_FL`).
+    pub flags: Option<u32>,
+    /// Drop set-user-ID, and set-group-ID if group-executable.
+    pub kill_suidgid: bool,
+    /// Who asks: (uid, gid).
+    pub caller: (u32, u32),
+}
+
+impl Changes {
+    fn message(&self, inode: &Inode) -> SetAttributes {
+        let mut valid = 0;
+        let mut take = |value: Option<u32>, bit: u32| {
+            valid |= if value.is_some() { bit } else { 0 };
+            value.unwrap_or(0)
+        };
+        let permissions = take(self.permissions, set::MODE) & 0o7777;
+        let uid = take(self.uid, set::UID);
+        let gid = take(self.gid, set::GID);
+        let projid = take(self.projid, set::PROJID);
+        let flags = take(self.flags, set::FLAGS);
+        valid |= if self.size.is_some() { set::SIZE } else { 0 };
+        valid |= if self.kill_suidgid { set::KILL_SUIDGID } else { 0 };
+        let mut time = |value: Option<NewTime>, now: u32, at: u32| match value {
+            None => Timespec::ZERO,
+            Some(NewTime::Now) => {
+                valid |= now;
+                Timespec::ZERO
+            }
+            Some(NewTime::At(time)) => {
+                valid |= at;
+                time
+            }
+        };
+        let atime = time(self.atime, set::ATIME_NOW, set::ATIME);
+        let mtime = time(self.mtime, set::MTIME_NOW, set::MTIME);
+        SetAttributes {
+            fid: inode.fid,
+            valid,
+            permissions,
+            uid,
+            gid,
+            projid,
+            size: self.size.unwrap_or(0),
+            atime,
+            mtime,
+            ctime: Timespec::ZERO,
+            flags,
+            credentials: Credentials { uid: self.caller.0, gid: self.caller.1 },
+        }
+    }
+}
+
+/// The smallest time later than `time`.
+fn just_after(time: Timespec) -> Timespec {
+    match time.nanoseconds {
+        999_999_999 => Timespec { seconds: time.seconds.saturating_add(1), nanoseconds: 0 },
+        nanoseconds => Timespec { nanoseconds: nanoseconds + 1, ..time },
+    }
+}
+
+impl Client {
+    /// Tells the MDT when content was last read, if that is due. Failure is of no consequence.
+    pub(crate) fn tell_access(self: &Arc<Self>, inode: &Arc<Inode>, cancel: &Cancel) {
+        let message = {
+            let mut state = inode.lock();
+            let Some(accessed) = state.accessed.take() else { return };
+            let Some(attributes) = state.attributes else { return };
+            let changes = Changes { atime: Some(NewTime::At(accessed)), ..Changes::default() };
+            let message = changes.message(inode);
+            // Reading is no change of the inode.
+            SetAttributes { valid: message.valid | set::CTIME, ctime: attributes.ctime, ..message }
+        };
+        let stamp = self.stamp();
+        let request = Request::new(Opcode::SetAttributes, &message).with_room(LAYOUT_ROOM);
+        let told = self.ask(request, cancel).and_then(|reply| {
+            let found: AttributesReply = reply.decode()?;
+            self.settle_change(inode, &reply, stamp, &found.attributes, &found.lease);
+            Ok(())
+        });
+        if let Err(errno) = told {
+            tracing::debug!(%errno, fid = %inode.fid, "telling the access time");
+        }
+    }
+
+    /// Changes attributes; the objects first, if the size is among them.
+    ///
+    /// # Errors
+    /// EPERM, EFBIG, ENOSPC, ESTALE, EINTR.
+    pub fn set_attributes(
+        self: &Arc<Self>,
+        inode: &Arc<Inode>,
+        changes: &Changes,
+        cancel: &Cancel,
+    ) -> Result<Observed, Errno> {
+        if let Some(size) = changes.size {
+            self.truncate(inode, size, cancel)?;
+        }
+        let stamp = self.stamp();
+        let mut message = changes.message(inode);
+        if changes.mtime.is_some()
+            && let Some(known) = inode.lock().known
+        {
+            // A clock behind ours must not make the time set here older than the last write.
+            message.valid |= set::CTIME;
+            message.ctime = self.clock.wall().max(just_after(known.mtime));
+        }
+        let request = Request::new(Opcode::SetAttributes, &message).with_room(LAYOUT_ROOM);
+        let reply = self.ask(request, cancel)?;
+        let found: AttributesReply = reply.decode()?;
+        let settled = self.settle_change(inode, &reply, stamp, &found.attributes, &found.lease);
+        if changes.atime.is_some() {
+            inode.lock().accessed = None;
+        }
+        let caching = Caching::from_settled(settled.attributes);
+        self.complete(inode, found.attributes, caching, cancel)
+    }
+}

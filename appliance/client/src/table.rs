@@ -1,0 +1,98 @@
+//! The inodes the client knows, by id.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::{Arc, Mutex, MutexGuard},
+};
+
+use sheen_types::Fid;
+
+use crate::inode::Inode;
+
+/// Table of inodes. An entry lives while somebody holds its `Arc`, it is open, or it is kept for its leases.
+#[derive(Debug, Default)]
+pub(crate) struct InodeTable {
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    by_fid: BTreeMap<Fid, Arc<Inode>>,
+    /// Those nobody uses, oldest first; may name an inode that is used again, or twice.
+    idle: VecDeque<Fid>,
+}
+
+impl InodeTable {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().expect("no panic while locked")
+    }
+
+    /// The inode, made known if it was not; `server` as of now.
+    pub(crate) fn get(&self, fid: Fid, server: impl FnOnce() -> u64) -> Arc<Inode> {
+        self.lock().by_fid.entry(fid).or_insert_with(|| Arc::new(Inode::new(fid, server()))).clone()
+    }
+
+    /// The inode if it is known.
+    pub(crate) fn find(&self, fid: Fid) -> Option<Arc<Inode>> {
+        self.lock().by_fid.get(&fid).cloned()
+    }
+
+    /// Every inode known.
+    pub(crate) fn all(&self) -> Vec<Arc<Inode>> {
+        self.lock().by_fid.values().cloned().collect()
+    }
+
+    /// Nobody uses the inode any more. Takes out what is not worth keeping; returns those that go though
+    /// they may have leases.
+    pub(crate) fn idle(&self, fid: Fid, idle_max: usize) -> Vec<Arc<Inode>> {
+        let mut inner = self.lock();
+        inner.idle.push_back(fid);
+        let mut gone = Vec::new();
+        while inner.idle.len() > idle_max {
+            let Some(oldest) = inner.idle.pop_front() else { break };
+            if let Some(inode) = inner.take_unused(oldest) {
+                gone.push(inode);
+            }
+        }
+        gone
+    }
+}
+
+impl Inner {
+    fn take_unused(&mut self, fid: Fid) -> Option<Arc<Inode>> {
+        let inode = self.by_fid.get(&fid)?;
+        // Others come to it only through this table, which is locked.
+        if Arc::strong_count(inode) > 1 {
+            return None;
+        }
+        let state = inode.lock();
+        if state.readers + state.writers > 0 || state.revoking != 0 || !state.locks.is_empty() {
+            return None;
+        }
+        drop(state);
+        self.by_fid.remove(&fid)
+    }
+}
+
+#[cfg(test)]
+mod test {
+    use super::*;
+
+    #[test]
+    fn idle_inodes_are_kept_up_to_the_bound_and_used_ones_beyond() {
+        let table = InodeTable::default();
+        let fid = |oid| Fid::new(Fid::NORMAL_SEQUENCE_FIRST, oid);
+        let used = table.get(fid(1), || 0);
+        for oid in 2..=4 {
+            drop(table.get(fid(oid), || 0));
+        }
+        assert!(table.idle(fid(1), 3).is_empty());
+        assert!(table.idle(fid(2), 3).is_empty());
+        assert!(table.idle(fid(3), 3).is_empty());
+        assert!(table.idle(fid(4), 3).is_empty(), "the oldest is in use");
+        let gone = table.idle(fid(1), 3);
+        assert_eq!(gone.iter().map(|inode| inode.fid).collect::<Vec<_>>(), [fid(2)]);
+        assert!(table.find(fid(2)).is_none());
+        assert!(Arc::ptr_eq(&table.get(fid(1), || 0), &used));
+    }
+}

@@ -1,0 +1,138 @@
+//! Cutting and extending the objects of a file.
+//!
+//! The object that holds the last byte is made and extended, so that objects always know the size.
+
+use std::{ops::Range, sync::Arc};
+
+use sheen_ports::Cancel;
+use sheen_types::{Component, Errno, Layout, OstIndex};
+use sheen_wire::{
+    Opcode,
+    object::{ObjectTruncate, WriteReply},
+};
+
+use crate::{
+    attributes::lazy_copy,
+    client::Client,
+    data_lease::Access,
+    hold::Purpose,
+    inode::{Inode, Known},
+    layout::has_objects,
+    targets::ObjectRequest,
+};
+
+/// Largest size of a file in bytes.
+pub(crate) const FILE_BYTES_MAX: u64 = i64::MAX as u64;
+
+/// Size the object of `stripe` must have when the file ends at `size`.
+pub(crate) fn object_end(component: &Component, stripe: usize, size: u64) -> u64 {
+    if size <= component.start { 0 } else { component.object_size(stripe, size.min(component.end)) }
+}
+
+impl Client {
+    /// Makes the objects of a file end where the file is to end.
+    pub(crate) fn truncate(
+        self: &Arc<Self>,
+        inode: &Arc<Inode>,
+        size: u64,
+        cancel: &Cancel,
+    ) -> Result<(), Errno> {
+        if size > FILE_BYTES_MAX {
+            return Err(Errno::EFBIG);
+        }
+        let last: Range<u64> = size.saturating_sub(1)..size;
+        let mut layout = self.layout(inode, cancel)?;
+        loop {
+            let (attributes, _) = self.metadata_attributes(inode, cancel)?;
+            let hold = self.hold(inode, Purpose::Write, Access::Direct, 0..u64::MAX, cancel)?;
+            if !inode.has_layout(&layout) {
+                drop(hold);
+                layout = self.layout(inode, cancel)?;
+                continue;
+            }
+            let known = self.content(inode, &layout, lazy_copy(&attributes), cancel)?;
+            if size > known.size && !has_objects(&layout, &last) {
+                drop(hold);
+                layout = self.layout_with_objects(inode, &last, cancel)?;
+                continue;
+            }
+            return self.truncate_objects(inode, &layout, size, cancel);
+        }
+    }
+
+    /// What is known of the content, asking the objects if need be. The caller holds the lease.
+    pub(crate) fn content(
+        self: &Arc<Self>,
+        inode: &Inode,
+        layout: &Layout,
+        without_objects: Known,
+        cancel: &Cancel,
+    ) -> Result<Known, Errno> {
+        let known = inode.lock().known;
+        match known {
+            Some(known) => Ok(known),
+            None => Ok(self.learn_content(inode, layout, without_objects, cancel)?.0),
+        }
+    }
+
+    fn truncate_objects(
+        self: &Arc<Self>,
+        inode: &Inode,
+        layout: &Layout,
+        size: u64,
+        cancel: &Cancel,
+    ) -> Result<(), Errno> {
+        let mtime = self.clock.wall();
+        let mut tasks: Vec<Box<dyn FnOnce() -> Result<(), Errno> + Send>> = Vec::new();
+        let mut targets = Vec::new();
+        for component in &layout.components {
+            for (stripe, object) in component.objects.iter().enumerate() {
+                let body = ObjectTruncate {
+                    ost: object.ost,
+                    object: object.object,
+                    size: object_end(component, stripe, size),
+                    mtime,
+                };
+                targets.push(object.ost);
+                let (client, cancel) = (self.clone(), cancel.clone());
+                tasks.push(Box::new(move || client.truncate_object(&body, &cancel)));
+            }
+        }
+        let result = self.change_content(inode, targets, tasks);
+        let mut state = inode.lock();
+        match result {
+            Ok(()) => {
+                state.known = Some(Known { size, blocks: None, mtime });
+                state.untold = true;
+            }
+            // Some objects may be cut, others not: they must be asked.
+            Err(_) => state.known = None,
+        }
+        result
+    }
+
+    fn truncate_object(&self, body: &ObjectTruncate, cancel: &Cancel) -> Result<(), Errno> {
+        let request = ObjectRequest::new(body.ost, Opcode::ObjectTruncate, body);
+        self.ask_object(request, cancel)?.decode::<WriteReply>().map(drop)
+    }
+
+    /// Carries out parts of one change of content at the same time; the first error counts.
+    pub(crate) fn change_content(
+        &self,
+        inode: &Inode,
+        targets: Vec<OstIndex>,
+        tasks: Vec<Box<dyn FnOnce() -> Result<(), Errno> + Send>>,
+    ) -> Result<(), Errno> {
+        inode.lock().begin_write();
+        let result = self.pool.run_all(tasks).into_iter().collect();
+        inode.lock().end_write(targets);
+        result
+    }
+
+    /// After a change whose effect on size and space only the objects know.
+    pub(crate) fn forget_content(&self, inode: &Inode) {
+        let mut state = inode.lock();
+        state.untold = true;
+        state.known = None;
+    }
+}

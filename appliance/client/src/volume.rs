@@ -1,0 +1,61 @@
+//! Space and inodes of the file system.
+
+use std::sync::Arc;
+
+use sheen_ports::Cancel;
+use sheen_types::Errno;
+use sheen_wire::{
+    Opcode,
+    metadata::{FilesystemStatistics, FilesystemStatisticsReply},
+    object::{ObjectStatistics, ObjectStatisticsReply},
+};
+
+use crate::{client::Client, request::Request, targets::ObjectRequest};
+
+/// What `statfs` shows.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct VolumeStatistics {
+    /// Space for data on all OSTs in bytes.
+    pub total_bytes: u64,
+    /// Of it not used.
+    pub free_bytes: u64,
+    /// Inodes in use.
+    pub inodes_used: u64,
+    /// Inodes that can be in use.
+    pub inodes_max: u64,
+}
+
+impl Client {
+    /// Space and inodes.
+    ///
+    /// # Errors
+    /// EINTR, EIO.
+    pub fn volume_statistics(self: &Arc<Self>, cancel: &Cancel) -> Result<VolumeStatistics, Errno> {
+        let body = FilesystemStatistics { fid: self.root() };
+        let reply = self.ask(Request::new(Opcode::FilesystemStatistics, &body), cancel)?;
+        let inodes: FilesystemStatisticsReply = reply.decode()?;
+        let services = self.session.lock().services.clone();
+        let mut tasks: Vec<Box<dyn FnOnce() -> Space + Send>> = Vec::new();
+        for &ost in services.keys() {
+            let (client, cancel) = (self.clone(), cancel.clone());
+            tasks.push(Box::new(move || {
+                let body = ObjectStatistics { ost };
+                let request = ObjectRequest::new(ost, Opcode::ObjectStatistics, &body);
+                client.ask_object(request, &cancel)?.decode()
+            }));
+        }
+        let mut volume = VolumeStatistics {
+            inodes_used: inodes.inodes_used,
+            inodes_max: inodes.inodes_max,
+            ..VolumeStatistics::default()
+        };
+        for space in self.pool.run_all(tasks) {
+            let space = space?;
+            volume.total_bytes = volume.total_bytes.saturating_add(space.total_bytes);
+            volume.free_bytes = volume.free_bytes.saturating_add(space.free_bytes);
+        }
+        Ok(volume)
+    }
+}
+
+type Space = Result<ObjectStatisticsReply, Errno>;

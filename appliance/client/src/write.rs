@@ -1,0 +1,241 @@
+//! Writing: a range under the lease, split into pieces that go to their objects at the same time.
+
+use std::{ops::Range, sync::Arc};
+
+use sheen_dma::Buffer;
+use sheen_ports::Cancel;
+use sheen_types::{Errno, Layout, OstIndex, Segment, StripeObject, Timespec};
+use sheen_wire::{
+    Opcode,
+    object::{ObjectWrite, WriteReply},
+};
+
+use crate::{
+    client::Client,
+    data_lease::Access,
+    hold::{Hold, Purpose},
+    inode::{Inode, Known},
+    layout::has_objects,
+    statistics::{add, count},
+    targets::ObjectRequest,
+    truncate::FILE_BYTES_MAX,
+};
+
+/// How to write.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct WriteOptions {
+    /// At the end of the file, wherever that is (`O_APPEND`); the offset is ignored.
+    pub append: bool,
+    /// Answer when it is durable against power loss (`O_DSYNC`).
+    pub durable: bool,
+    /// How the kernel holds the pages.
+    pub access: Access,
+}
+
+struct Piece {
+    object: StripeObject,
+    object_offset: u64,
+    payload: Buffer,
+}
+
+struct Ended {
+    result: Result<u64, Errno>,
+    payload: Option<Buffer>,
+    bytes: usize,
+}
+
+impl Client {
+    /// Writes all of `payload` at `offset`. Returns bytes written (fewer than all only when an error came in the
+    /// middle) and the payload's buffer, if it survived.
+    ///
+    /// # Errors
+    /// ENOSPC, EDQUOT, EFBIG, EIO, EINTR.
+    pub fn write(
+        self: &Arc<Self>,
+        inode: &Arc<Inode>,
+        offset: u64,
+        payload: Buffer,
+        options: &WriteOptions,
+        cancel: &Cancel,
+    ) -> Result<(usize, Option<Buffer>), Errno> {
+        if payload.is_empty() {
+            return Ok((0, Some(payload)));
+        }
+        count(&self.counters.writes);
+        let (at, layout, hold) =
+            self.prepare_write(inode, offset, payload.len() as u64, options, cancel)?;
+        let result = self.write_pieces(inode, &layout, at, payload, options, cancel);
+        drop(hold);
+        if let Ok((bytes, _)) = &result {
+            add(&self.counters.write_bytes, *bytes as u64);
+        }
+        result
+    }
+
+    /// Gets the lease, objects for the range, and for an append the place of it.
+    fn prepare_write(
+        self: &Arc<Self>,
+        inode: &Arc<Inode>,
+        offset: u64,
+        length: u64,
+        options: &WriteOptions,
+        cancel: &Cancel,
+    ) -> Result<(u64, Arc<Layout>, Hold), Errno> {
+        let mut at = offset;
+        if options.append {
+            at = inode.lock().known.map_or(0, |known| known.size);
+        }
+        loop {
+            let range: Range<u64> = at..at.checked_add(length).ok_or(Errno::EFBIG)?;
+            if range.end > FILE_BYTES_MAX {
+                return Err(Errno::EFBIG);
+            }
+            let layout = self.layout_with_objects(inode, &range, cancel)?;
+            let hold = self.hold(inode, Purpose::Write, options.access, range, cancel)?;
+            if !inode.has_layout(&layout) {
+                continue;
+            }
+            if options.append {
+                let end = self.content(inode, &layout, Known::default(), cancel)?.size;
+                let covered = end.checked_add(length).ok_or(Errno::EFBIG)?;
+                if end != at && !has_objects(&layout, &(end..covered)) {
+                    at = end;
+                    continue;
+                }
+                at = end;
+                if covered > FILE_BYTES_MAX {
+                    return Err(Errno::EFBIG);
+                }
+            }
+            return Ok((at, layout, hold));
+        }
+    }
+
+    fn write_pieces(
+        self: &Arc<Self>,
+        inode: &Arc<Inode>,
+        layout: &Layout,
+        at: u64,
+        payload: Buffer,
+        options: &WriteOptions,
+        cancel: &Cancel,
+    ) -> Result<(usize, Option<Buffer>), Errno> {
+        let mtime = self.clock.wall();
+        let length = payload.len();
+        let pieces = split(layout, at, payload)?;
+        let targets: Vec<OstIndex> = pieces.iter().map(|piece| piece.object.ost).collect();
+        let owner = {
+            let mut state = inode.lock();
+            state.begin_write();
+            state.owner
+        };
+        let tasks = pieces
+            .into_iter()
+            .map(|piece| {
+                let (client, cancel, durable) = (self.clone(), cancel.clone(), options.durable);
+                let task = move || client.write_piece(piece, owner, mtime, durable, &cancel);
+                Box::new(task) as Box<dyn FnOnce() -> Ended + Send>
+            })
+            .collect();
+        let ended = self.pool.run_all(tasks);
+        let single = layout.components.iter().map(|c| c.objects.len()).sum::<usize>() == 1;
+        let mut state = inode.lock();
+        state.end_write(targets);
+        let (written, blocks, error, payload) = gather(ended);
+        if written > 0 {
+            let blocks = blocks.filter(|_| single && written == length);
+            state.note_write(at + written as u64, mtime, blocks);
+        }
+        if error.is_some() {
+            // A piece behind the one that failed may have made the file longer.
+            state.known = None;
+        }
+        match error {
+            Some(errno) if written == 0 => Err(errno),
+            _ => Ok((written, payload)),
+        }
+    }
+
+    fn write_piece(
+        &self,
+        piece: Piece,
+        owner: (u32, u32, u32),
+        mtime: Timespec,
+        durable: bool,
+        cancel: &Cancel,
+    ) -> Ended {
+        let body = ObjectWrite {
+            ost: piece.object.ost,
+            object: piece.object.object,
+            offset: piece.object_offset,
+            mtime,
+            uid: owner.0,
+            gid: owner.1,
+            projid: owner.2,
+            durable,
+        };
+        let bytes = piece.payload.len();
+        let mut request = ObjectRequest::new(piece.object.ost, Opcode::ObjectWrite, &body);
+        request.payload = Some(piece.payload);
+        match self.ask_object(request, cancel) {
+            Ok(reply) => {
+                let result = reply.decode::<WriteReply>().map(|reply| reply.blocks);
+                Ended { result, payload: reply.payload, bytes }
+            }
+            Err(errno) => Ended { result: Err(errno), payload: None, bytes },
+        }
+    }
+}
+
+/// Cuts the payload where objects change.
+fn split(layout: &Layout, at: u64, payload: Buffer) -> Result<Vec<Piece>, Errno> {
+    let segments = layout.segments(at, payload.len() as u64);
+    let mut pieces = Vec::with_capacity(segments.len());
+    let mut rest = Some(payload);
+    for segment in segments.iter().rev() {
+        let object = object_of(layout, segment).ok_or(Errno::EIO)?;
+        let start = usize::try_from(segment.file_offset - at).map_err(|_| Errno::EFBIG)?;
+        let mut payload = rest.take().ok_or(Errno::EIO)?;
+        if start > 0 {
+            let tail = payload.split_off(start);
+            rest = Some(payload);
+            payload = tail;
+        }
+        pieces.push(Piece { object, object_offset: segment.object_offset, payload });
+    }
+    pieces.reverse();
+    Ok(pieces)
+}
+
+/// The object a segment lies in, if it exists.
+pub(crate) fn object_of(layout: &Layout, segment: &Segment) -> Option<StripeObject> {
+    layout.components.get(segment.component)?.objects.get(segment.stripe).copied()
+}
+
+/// Bytes written before the first error, space of the last object, that error, and the payload in one again.
+fn gather(ended: Vec<Ended>) -> (usize, Option<u64>, Option<Errno>, Option<Buffer>) {
+    let (mut written, mut blocks, mut error, mut whole) = (0, None, None, None::<Buffer>);
+    let mut intact = true;
+    for piece in ended {
+        match piece.result {
+            Ok(space) if error.is_none() => {
+                written += piece.bytes;
+                blocks = Some(space);
+            }
+            Ok(_) => {}
+            Err(errno) => error = error.or(Some(errno)),
+        }
+        whole = match (whole, piece.payload) {
+            (None, first) => first,
+            (Some(mut whole), Some(next)) => {
+                intact &= whole.join(next).is_ok();
+                Some(whole)
+            }
+            (whole, None) => {
+                intact = false;
+                whole
+            }
+        };
+    }
+    (written, blocks, error, whole.filter(|_| intact))
+}
