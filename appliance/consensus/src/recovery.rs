@@ -165,6 +165,21 @@ impl Recovery {
         }
     }
 
+    /// The command in flight ended, whichever it is; `bytes` are those read, and None if it failed.
+    ///
+    /// # Panics
+    /// When it was not asked for.
+    pub fn on_end(&mut self, io: IoId, bytes: Option<&[u8]>) {
+        match self.phase {
+            Phase::Anchor { .. } | Phase::Snapshot { .. } | Phase::Scan { .. } => {
+                self.on_read(io, bytes);
+            }
+            Phase::Flush { .. } | Phase::WriteAnchors { .. } | Phase::Ready { .. } => {
+                self.on_done(io, bytes.is_some());
+            }
+        }
+    }
+
     /// Makes the replica, after [`RecoveryStep::Ready`].
     ///
     /// # Panics

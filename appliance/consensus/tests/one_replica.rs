@@ -1,5 +1,7 @@
 //! A group of one replica keeps what it acknowledged, through crashes, snapshots and full rings.
 
+#![allow(clippy::unwrap_used)]
+
 mod device;
 
 use device::{Chance, Device, Replica, formatted, recover, zone};

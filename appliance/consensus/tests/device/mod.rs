@@ -90,10 +90,14 @@ impl Device {
     }
 
     pub(crate) fn read(&self, lba: Lba, blocks: u32) -> Vec<u8> {
-        let block = |at| self.cached.get(&at).or_else(|| self.durable.get(&at)).cloned();
-        (0..u64::from(blocks))
-            .flat_map(|i| block(lba.0 + i).unwrap_or_else(|| vec![0; BLOCK_BYTES]))
-            .collect()
+        let mut bytes = Vec::new();
+        for block in lba.0..lba.0 + u64::from(blocks) {
+            match self.cached.get(&block).or_else(|| self.durable.get(&block)) {
+                Some(stored) => bytes.extend_from_slice(stored),
+                None => bytes.resize(bytes.len() + BLOCK_BYTES, 0),
+            }
+        }
+        bytes
     }
 
     /// Flips a bit of a stored block; whether there is such a block.

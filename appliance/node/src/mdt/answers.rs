@@ -1,0 +1,125 @@
+//! Answers to changes: read from the state right after the change, together with the leases they grant. Path: M8.
+
+use sheen_meta::{Operation, Reply};
+use sheen_types::{Errno, Fid, FileKind};
+use sheen_wire::{
+    Opcode,
+    lease::{LeaseGrant, bits},
+    metadata::{AttributesReply, EntryReply, RenameReply, SequenceGrantReply, UnlinkReply},
+};
+
+use super::{
+    core::Mdt,
+    request::{Answer, Incoming},
+};
+
+/// What a reader of an inode may cache, as far as it is free.
+pub(crate) const READABLE: u32 =
+    bits::LOOKUP | bits::UPDATE | bits::LAYOUT | bits::PERM | bits::XATTR;
+
+impl Mdt {
+    /// The answer to a request whose change succeeded.
+    pub(crate) fn answer_reply(
+        &mut self,
+        incoming: &Incoming,
+        operation: &Operation,
+        reply: Reply,
+    ) -> Answer {
+        match reply {
+            Reply::Session(session) => self.session_answer(incoming, session),
+            Reply::Sequence(sequence) => Answer::body(&SequenceGrantReply { sequence }),
+            Reply::Filesystem(root) => match self.state.filesystem(root) {
+                Some(info) => Answer::body(&info),
+                None => Answer::error(Errno::ENOENT),
+            },
+            Reply::Entry { fid, created } => self.entry_answer(incoming, operation, fid, created),
+            Reply::Unlinked { fid, nlink } => Answer::body(&UnlinkReply { fid, nlink }),
+            Reply::Renamed { moved, replaced } => Answer::body(&RenameReply { moved, replaced }),
+            Reply::Done => self.done_answer(incoming, operation),
+            Reply::ServerEpoch(_) | Reply::Reaped { .. } => {
+                unreachable!("only the server asks for it")
+            }
+        }
+    }
+
+    fn session_answer(&mut self, incoming: &Incoming, session: sheen_meta::SessionReply) -> Answer {
+        let client = session.client;
+        let answer = self.connected(incoming, session);
+        self.send_revokes_again(client);
+        answer
+    }
+
+    /// Create and Link. `Path: M8` of a create.
+    fn entry_answer(
+        &mut self,
+        incoming: &Incoming,
+        operation: &Operation,
+        fid: Fid,
+        created: bool,
+    ) -> Answer {
+        let client = incoming.frame.client;
+        let (parent, open) = match operation {
+            Operation::Create(body) => (body.request.parent, body.request.open),
+            Operation::Link(request) => (request.parent, 0),
+            _ => (Fid::NONE, 0),
+        };
+        let attributes = match self.state.attributes(fid) {
+            Ok(attributes) => attributes,
+            Err(errno) => return errno.into(),
+        };
+        if open != 0 {
+            self.opens.open(client, fid, open == 2);
+        }
+        let data = if attributes.kind == FileKind::Regular && created { bits::DATA } else { 0 };
+        let lease = self.leases.grant(client, fid, READABLE, data);
+        let reply = EntryReply {
+            attributes,
+            lease,
+            parent_lease: self.leases.held(client, parent),
+            shared: self.opens.is_shared(client, fid),
+            created,
+        };
+        let layout = self.layout_payload(fid);
+        Answer::body(&reply).with_payload(&layout, incoming.frame.reply_room())
+    }
+
+    fn done_answer(&mut self, incoming: &Incoming, operation: &Operation) -> Answer {
+        let fid = match operation {
+            Operation::SetAttributes(request) => request.fid,
+            Operation::SetXattr(body) => body.request.fid,
+            Operation::InstantiateLayout(request) => request.fid,
+            _ => return Answer::empty(),
+        };
+        if incoming.frame.opcode == Opcode::InstantiateLayout {
+            let layout = self.layout_payload(fid);
+            return Answer::empty().with_payload(&layout, incoming.frame.reply_room());
+        }
+        match self.attributes_with_lease(incoming, fid) {
+            Ok(answer) => answer,
+            Err(errno) => errno.into(),
+        }
+    }
+
+    /// Attributes of an inode with what may be cached of it; payload: its layout.
+    pub(crate) fn attributes_with_lease(
+        &mut self,
+        incoming: &Incoming,
+        fid: Fid,
+    ) -> Result<Answer, Errno> {
+        let attributes = self.state.attributes(fid)?;
+        let lease = self.grant_readable(incoming, fid);
+        let layout = self.layout_payload(fid);
+        let reply = AttributesReply { attributes, lease };
+        Ok(Answer::body(&reply).with_payload(&layout, incoming.frame.reply_room()))
+    }
+
+    /// Grants what a reader may cache of an inode, as far as it is free.
+    pub(crate) fn grant_readable(&mut self, incoming: &Incoming, fid: Fid) -> LeaseGrant {
+        self.leases.grant(incoming.frame.client, fid, READABLE, 0)
+    }
+
+    /// The layout as payload; empty for what is no regular file.
+    pub(crate) fn layout_payload(&self, fid: Fid) -> Vec<u8> {
+        self.state.layout_bytes(fid).unwrap_or_default().to_vec()
+    }
+}

@@ -1,0 +1,201 @@
+//! Work nobody waits for: destroying objects, releasing orphans, deleting file systems, fencing.
+//!
+//! Everything here is listed in the replicated state and begins again after a restart. Jobs for the OSTs are repeated
+//! until they are done; at most one destroy per OST is on its way.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use sheen_meta::{
+    Operation,
+    operation::{ObjectsDestroyed, Reap},
+};
+use sheen_types::{ClientId, Fid, OstIndex, Tick};
+use sheen_wire::{fields::List, object::DESTROY_MAX};
+
+use super::{
+    core::{Mdt, Phase},
+    gateway::{OstJob, OstJobEnd},
+    mutation::Task,
+    request::Output,
+};
+
+/// Inodes removed by one step of deleting a file system.
+const REAP_STEPS_MAX: u32 = 256;
+/// Orphans looked at in one go.
+const ORPHANS_PER_SWEEP: usize = 256;
+
+/// Why a job was given to the OSTs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Job {
+    /// Objects on the list of that OST.
+    Destroy {
+        /// The OST.
+        ost: OstIndex,
+    },
+    /// An ended session.
+    Fence,
+    /// A session that ends when this is done.
+    FenceBeforeEviction {
+        /// The session.
+        client: ClientId,
+    },
+}
+
+/// What is under way and due.
+#[derive(Debug, Default)]
+pub(crate) struct Background {
+    next_token: u64,
+    jobs: BTreeMap<u64, (Job, OstJob)>,
+    /// Jobs that failed and are tried again at the next tick.
+    retry: BTreeSet<u64>,
+    pub destroys_due: BTreeSet<OstIndex>,
+    /// Where the sweep of orphans stands; None: no sweep.
+    pub sweep: Option<Fid>,
+    /// Orphans may have been passed over: sweep again.
+    pub orphans_left: bool,
+    /// File systems being deleted step by step.
+    reaping: BTreeSet<Fid>,
+    /// The state has outgrown its snapshot area: nothing may make it larger.
+    pub no_space: bool,
+    next_tick: Tick,
+}
+
+impl Mdt {
+    /// Serving begins: what was left over from before is taken up.
+    pub(crate) fn begin_background(&mut self) {
+        let osts = self.state.osts().into_iter().map(|(ost, _)| ost);
+        self.background.destroys_due.extend(osts);
+        self.background.sweep = Some(Fid::NONE);
+        self.begin_reaping();
+    }
+
+    pub(crate) fn submit_ost(&mut self, job: OstJob, why: Job) {
+        self.background.next_token += 1;
+        let token = self.background.next_token;
+        self.background.jobs.insert(token, (why, job.clone()));
+        self.outputs.push_back(Output::Ost { token, job });
+    }
+
+    /// The mailbox to the OSTs was full.
+    pub(crate) fn ost_refused(&mut self, token: u64) {
+        self.background.retry.insert(token);
+    }
+
+    /// A job of the OSTs ended.
+    pub(crate) fn on_ost_end(&mut self, end: OstJobEnd) {
+        if !end.done {
+            self.background.retry.insert(end.token);
+            return;
+        }
+        let Some((why, job)) = self.background.jobs.remove(&end.token) else { return };
+        match (why, job) {
+            (Job::Destroy { ost }, OstJob::Destroy { objects, .. }) => {
+                let destroyed = ObjectsDestroyed { ost, objects: List(objects) };
+                self.submit_own(Operation::ObjectsDestroyed(destroyed), Task::Destroyed(ost));
+            }
+            (Job::FenceBeforeEviction { client }, OstJob::Fence { .. }) => self.fenced(client),
+            (Job::Fence | Job::Destroy { .. } | Job::FenceBeforeEviction { .. }, _) => {}
+        }
+        self.settle();
+    }
+
+    /// The list of an OST got shorter by what it destroyed.
+    pub(crate) fn objects_destroyed(&mut self, ost: OstIndex) {
+        self.destroying.remove(&ost);
+        self.background.destroys_due.insert(ost);
+    }
+
+    pub(crate) fn begin_reaping(&mut self) {
+        for info in self.state.filesystems() {
+            if info.deleting && self.background.reaping.insert(info.root) {
+                self.reap(info.root);
+            }
+        }
+    }
+
+    fn reap(&mut self, root: Fid) {
+        let reap = Reap { root, steps_max: REAP_STEPS_MAX };
+        self.submit_own(Operation::Reap(reap), Task::Reap(root));
+    }
+
+    pub(crate) fn reaped(&mut self, root: Fid, finished: bool) {
+        if finished {
+            self.background.reaping.remove(&root);
+        } else {
+            self.reap(root);
+        }
+    }
+
+    /// Does what is due. Called every turn.
+    pub(crate) fn work_in_background(&mut self) {
+        if self.phase == Phase::Serving {
+            self.destroy_objects();
+            self.sweep_orphans();
+        }
+        if self.now < self.background.next_tick {
+            return;
+        }
+        self.background.next_tick = self.now.after(self.times.tick);
+        for token in std::mem::take(&mut self.background.retry) {
+            if let Some((_, job)) = self.background.jobs.get(&token) {
+                let job = job.clone();
+                self.outputs.push_back(Output::Ost { token, job });
+            }
+        }
+        if self.background.sweep.is_none() && std::mem::take(&mut self.background.orphans_left) {
+            self.background.sweep = Some(Fid::NONE);
+        }
+        if matches!(self.phase, Phase::Serving | Phase::Grace { .. }) {
+            self.check_sessions();
+            self.trim_leases();
+        }
+        self.count_levels();
+        self.settle();
+    }
+
+    /// When [`Mdt::work_in_background`] has something to do although nothing came.
+    pub(crate) fn next_tick(&self) -> Tick {
+        self.background.next_tick
+    }
+
+    fn destroy_objects(&mut self) {
+        while let Some(ost) = self.background.destroys_due.pop_first() {
+            if self.destroying.contains_key(&ost) {
+                continue;
+            }
+            let objects = self.state.pending_destroys(ost, DESTROY_MAX);
+            if !objects.is_empty() {
+                self.destroying.insert(ost, objects.clone());
+                self.submit_ost(OstJob::Destroy { ost, objects }, Job::Destroy { ost });
+            }
+        }
+    }
+
+    fn sweep_orphans(&mut self) {
+        let Some(after) = self.background.sweep else { return };
+        let orphans = self.state.orphans(after, ORPHANS_PER_SWEEP);
+        self.background.sweep = orphans.last().copied();
+        for fid in orphans {
+            self.release_if_orphan(fid);
+        }
+    }
+
+    /// The oldest leases go when there are too many.
+    fn trim_leases(&mut self) {
+        for conflict in self.leases.over_limit(256) {
+            self.ask_back(conflict);
+        }
+    }
+
+    fn count_levels(&self) {
+        let stats = &self.stats;
+        stats.sessions.set(self.sessions.len() as u64);
+        stats.inodes.set(self.state.inodes());
+        stats.leases.set(self.leases.len() as u64);
+        stats.opens.set(self.opens.len() as u64);
+        stats.locks.set(self.locks.len() as u64);
+        stats.requests_held.set(self.held as u64);
+        let destroys: usize = self.destroying.values().map(Vec::len).sum();
+        stats.destroys_in_flight.set(destroys as u64);
+    }
+}

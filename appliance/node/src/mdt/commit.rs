@@ -1,0 +1,185 @@
+//! Proposals and what happens when they are committed. Path: M4 and M7.
+//!
+//! One proposal carries every change that is ready: the group commit. An entry decides for itself, against the state
+//! it meets, whether it succeeds.
+
+use sheen_meta::{
+    Effect, Entry, Operation, Outcome, Reply,
+    operation::{decode_entries, encode_entries},
+};
+use sheen_types::{ClientId, Tag, TransactionNumber, Xid};
+use sheen_wire::{Field, Opcode};
+
+use super::{
+    background::Job,
+    core::Mdt,
+    gateway::OstJob,
+    mutation::{Change, ChangeId, Progress, Task},
+    request::Answer,
+};
+
+/// Changes on their way through the log.
+#[derive(Debug)]
+pub(crate) struct Batch {
+    pub ids: Vec<ChangeId>,
+    pub bytes: Vec<u8>,
+}
+
+impl Mdt {
+    /// Forms the next proposal of what is ready.
+    pub(crate) fn take_batch(&mut self) -> Option<Batch> {
+        let mut entries = Vec::new();
+        let mut ids = Vec::new();
+        let mut bytes = 0;
+        while entries.len() < self.limits.batch_entries_max && bytes < self.limits.batch_bytes_max {
+            let Some(id) = self.ready.pop_front() else { break };
+            let Some(change) = self.changes.get_mut(&id) else { continue };
+            change.progress = Progress::Proposed;
+            self.last_transaction += 1;
+            let (client, (tag, xid)) = match change.slot {
+                Some(slot) => (change.client, slot),
+                None => (ClientId(0), (Tag(0), Xid(0))),
+            };
+            let entry = Entry {
+                client,
+                tag,
+                xid,
+                time: self.wall,
+                transaction: TransactionNumber(self.last_transaction),
+                operation: change.operation.clone(),
+            };
+            bytes += 128 + payload_bytes(&entry.operation);
+            entries.push(entry);
+            ids.push(id);
+        }
+        if ids.is_empty() {
+            return None;
+        }
+        Some(Batch { ids, bytes: encode_entries(&entries) })
+    }
+
+    /// The log did not take a proposal: its changes are ready again, in front.
+    pub(crate) fn give_back(&mut self, batch: Batch) {
+        for id in batch.ids.into_iter().rev() {
+            if let Some(change) = self.changes.get_mut(&id) {
+                change.progress = Progress::Ready;
+                self.ready.push_front(id);
+            }
+        }
+    }
+
+    /// A proposal is committed; `ids` are its changes if this process proposed it, else empty. Returns false if the
+    /// bytes are none: the log is damaged.
+    pub(crate) fn on_committed(&mut self, payload: &[u8], ids: &[ChangeId]) -> bool {
+        let Ok(entries) = decode_entries(payload) else { return false };
+        let mut ids = ids.iter();
+        for entry in entries {
+            let outcome = self.state.apply(&entry);
+            self.stats.entries.add(1);
+            match ids.next().and_then(|&id| Some((id, self.changes.remove(&id)?))) {
+                Some((id, change)) => self.complete(id, change, &outcome),
+                // Before this process leads, nothing volatile exists that effects could concern.
+                None => self.last_transaction = self.last_transaction.max(entry.transaction.0),
+            }
+        }
+        self.settle();
+        true
+    }
+
+    /// A change was applied.
+    fn complete(&mut self, id: ChangeId, change: Change, outcome: &Outcome) {
+        self.retire(id, &change);
+        for effect in &outcome.effects {
+            self.take_effect(*effect);
+        }
+        let Change { operation, task, .. } = change;
+        match task {
+            Task::Answer(incoming) => {
+                let answer = self.answer_change(&incoming, &operation, outcome);
+                let ends = incoming.frame.opcode == Opcode::Disconnect;
+                self.answer(&incoming, answer);
+                if ends
+                    && let Some(connection) = self.connections.get_mut(&incoming.request.connection)
+                {
+                    connection.client = None;
+                }
+            }
+            Task::CancelLease(incoming) => self.finish_cancel(&incoming),
+            Task::ServerStart => {
+                let Ok(Reply::ServerEpoch(epoch)) = outcome.result else {
+                    unreachable!("a server start gives an epoch")
+                };
+                self.on_started(epoch);
+            }
+            Task::Destroyed(ost) => self.objects_destroyed(ost),
+            Task::Reap(root) => {
+                let finished = !matches!(outcome.result, Ok(Reply::Reaped { finished: false, .. }));
+                self.reaped(root, finished);
+            }
+            Task::Forget => {}
+        }
+        for effect in &outcome.effects {
+            // Only now: an O_TMPFILE's Create registers its open with its answer.
+            if let Effect::Orphaned { fid } = effect {
+                self.release_if_orphan(*fid);
+            }
+        }
+        if let Operation::FilesystemDelete(_) = operation {
+            self.begin_reaping();
+        }
+    }
+
+    fn take_effect(&mut self, effect: Effect) {
+        match effect {
+            Effect::DestroyObject { ost, .. } => {
+                self.background.destroys_due.insert(ost);
+            }
+            Effect::InodeRemoved { fid } => {
+                self.leases.forget(fid);
+                self.opens.forget(fid);
+                let gone: Vec<_> =
+                    self.revokes.keys().filter(|(_, inode)| *inode == fid).copied().collect();
+                for key in gone {
+                    self.revokes.remove(&key);
+                }
+                let mut ended = Vec::new();
+                self.locks.forget(fid, &mut ended);
+                self.answer_lock_waits(ended);
+                self.woken.push_back(fid);
+            }
+            Effect::Orphaned { .. } => {}
+            Effect::SessionEnded { client, epoch } => {
+                let evicted = self.sessions.get(&client).is_some_and(|session| session.evicting);
+                if !evicted {
+                    self.submit_ost(OstJob::Fence { client, epoch }, Job::Fence);
+                }
+                self.session_ended(client);
+            }
+        }
+    }
+
+    /// The answer to a change that was applied, now or before.
+    pub(crate) fn answer_change(
+        &mut self,
+        incoming: &super::request::Incoming,
+        operation: &Operation,
+        outcome: &Outcome,
+    ) -> Answer {
+        let mut answer = match outcome.result {
+            Ok(reply) => self.answer_reply(incoming, operation, reply),
+            Err(errno) => Answer::error(errno),
+        };
+        answer.transaction = outcome.transaction.0;
+        answer
+    }
+}
+
+/// Bytes an operation carries beside its small fields.
+fn payload_bytes(operation: &Operation) -> usize {
+    match operation {
+        Operation::SetXattr(body) => body.value.len(),
+        Operation::Create(body) => body.target.len(),
+        Operation::ObjectsDestroyed(body) => body.objects.to_vec().len(),
+        _ => 256,
+    }
+}

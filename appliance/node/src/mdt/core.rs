@@ -1,0 +1,329 @@
+//! The MDT without its ports: requests, commits and time go in, [`Output`]s and proposals come out. Path: M2–M8.
+//!
+//! Owns the replicated state and the volatile tables beside it. Invariants:
+//! - Reads show applied state only; an answer that grants a lease is formed in the same step as what it shows.
+//! - A change is proposed only when no other client holds a lease on what it touches, and from then until it is
+//!   applied nobody else gets one (the leases table is told by `park`).
+//! - Changes whose touched set depends on one another (same name, same inode) are never in flight together.
+//! - Outputs leave in the order they were made.
+//!
+//! Deliberately absent: sockets, devices, clocks, Raft (see `service`).
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
+
+use sheen_meta::{FileLocks, Leases, Opens, State};
+use sheen_ports::{ConnectionId, RequestId};
+use sheen_types::{ClientId, Epoch, Errno, Fid, OstIndex, Tag, Tick, Timespec, Xid};
+use sheen_wire::{Frame, Opcode};
+
+use super::{
+    config::{MdtLimits, MdtTimes},
+    mutation::{Change, ChangeId, Key},
+    request::{Answer, Incoming, Output},
+    session::{Connection, Session},
+    stats::MdtStats,
+};
+use sheen_wire::metadata::OstAddress;
+
+/// Where the service stands. `Recovering` → `Starting` → (`Grace` →) `Serving`; `Failed` from anywhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// Log and snapshot are being read, or there is no leader.
+    Recovering,
+    /// Leading; the entry that starts this server epoch is on its way.
+    Starting,
+    /// Known clients come back and assert what they held.
+    Grace {
+        /// When those that did not are evicted.
+        until: Tick,
+    },
+    /// Everything is served.
+    Serving,
+    /// The log failed: every request is refused.
+    Failed,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Mdt {
+    pub(crate) limits: MdtLimits,
+    pub(crate) times: MdtTimes,
+    pub(crate) osts: Vec<OstAddress>,
+    pub(crate) stats: Arc<MdtStats>,
+    pub(crate) phase: Phase,
+    pub(crate) now: Tick,
+    pub(crate) wall: Timespec,
+    pub(crate) state: State,
+    pub(crate) leases: Leases,
+    pub(crate) opens: Opens,
+    pub(crate) locks: FileLocks,
+    pub(crate) server_epoch: Epoch,
+    /// Number given to the last proposed change.
+    pub(crate) last_transaction: u64,
+    pub(crate) sessions: BTreeMap<ClientId, Session>,
+    pub(crate) connections: BTreeMap<ConnectionId, Connection>,
+    /// Requests that are answered when the phase allows.
+    pub(crate) early: VecDeque<Incoming>,
+    /// Requests held anywhere.
+    pub(crate) held: usize,
+    pub(crate) changes: BTreeMap<ChangeId, Change>,
+    pub(crate) next_change: u64,
+    /// Changes that may be proposed, in order.
+    pub(crate) ready: VecDeque<ChangeId>,
+    /// Names and inodes changes in flight depend on.
+    pub(crate) keys: BTreeMap<Key, ChangeId>,
+    /// Requests with a reply slot that are under way.
+    pub(crate) slots: BTreeMap<(ClientId, Tag), ChangeId>,
+    /// Requests that begin again when a change ended.
+    pub(crate) behind: BTreeMap<ChangeId, Vec<Incoming>>,
+    /// Changes that wait for leases on an inode.
+    pub(crate) waiting: BTreeMap<Fid, Vec<ChangeId>>,
+    /// Lease requests that wait, first come first served.
+    pub(crate) lease_queue: BTreeMap<Fid, VecDeque<Incoming>>,
+    /// File lock requests that wait.
+    pub(crate) lock_waits: BTreeMap<(ClientId, Xid), Incoming>,
+    /// Revokes not answered.
+    pub(crate) revokes: BTreeMap<(ClientId, Fid), super::lease::Revoking>,
+    /// Inodes whose waiters are to be looked at again.
+    pub(crate) woken: VecDeque<Fid>,
+    /// Requests that begin again: what they waited behind has ended.
+    pub(crate) again: VecDeque<Incoming>,
+    pub(crate) outputs: VecDeque<Output>,
+    pub(crate) background: super::background::Background,
+    /// What each OST is destroying.
+    pub(crate) destroying: BTreeMap<OstIndex, Vec<Fid>>,
+    /// Random bits for ids of file systems.
+    pub(crate) random: [u64; 2],
+}
+
+impl Mdt {
+    pub(crate) fn new(
+        limits: MdtLimits,
+        times: MdtTimes,
+        osts: Vec<OstAddress>,
+        state: State,
+        stats: Arc<MdtStats>,
+    ) -> Self {
+        Self {
+            leases: Leases::new(Epoch(0), limits.leases_max),
+            opens: Opens::new(),
+            locks: FileLocks::new(limits.locks),
+            limits,
+            times,
+            osts,
+            stats,
+            phase: Phase::Recovering,
+            now: Tick(0),
+            wall: Timespec::ZERO,
+            state,
+            server_epoch: Epoch(0),
+            last_transaction: 0,
+            sessions: BTreeMap::new(),
+            connections: BTreeMap::new(),
+            early: VecDeque::new(),
+            held: 0,
+            changes: BTreeMap::new(),
+            next_change: 0,
+            ready: VecDeque::new(),
+            keys: BTreeMap::new(),
+            slots: BTreeMap::new(),
+            behind: BTreeMap::new(),
+            waiting: BTreeMap::new(),
+            lease_queue: BTreeMap::new(),
+            lock_waits: BTreeMap::new(),
+            revokes: BTreeMap::new(),
+            woken: VecDeque::new(),
+            again: VecDeque::new(),
+            outputs: VecDeque::new(),
+            background: super::background::Background::default(),
+            destroying: BTreeMap::new(),
+            random: [0; 2],
+        }
+    }
+
+    /// A request came, its payload fetched. Path: M2.
+    pub(crate) fn on_request(
+        &mut self,
+        request: RequestId,
+        frame: Frame,
+        body: Vec<u8>,
+        payload: Vec<u8>,
+    ) {
+        let incoming = Incoming { request, frame, body, payload, arrived: self.now };
+        let client = incoming.frame.client;
+        if let Some(session) = self.sessions.get_mut(&client) {
+            session.last_heard = self.now;
+        }
+        self.held += 1;
+        if self.held > self.limits.requests_max || !self.admit_client(&incoming) {
+            self.answer(&incoming, Answer::error(Errno::EAGAIN));
+            return;
+        }
+        self.dispatch(incoming);
+        self.settle();
+    }
+
+    fn admit_client(&mut self, incoming: &Incoming) -> bool {
+        let max = self.limits.requests_per_client_max;
+        let connection = self.connections.entry(incoming.request.connection).or_default();
+        connection.held += 1;
+        connection.held <= max
+    }
+
+    /// Carries a request out, or puts it where it waits.
+    pub(crate) fn dispatch(&mut self, incoming: Incoming) {
+        match self.phase {
+            Phase::Failed => return self.answer(&incoming, Answer::error(Errno::EIO)),
+            Phase::Recovering | Phase::Starting => return self.early.push_back(incoming),
+            Phase::Grace { .. } if !served_in_grace(incoming.frame.opcode) => {
+                return self.early.push_back(incoming);
+            }
+            Phase::Grace { .. } | Phase::Serving => {}
+        }
+        if incoming.frame.opcode != Opcode::Connect && !self.is_session_of(&incoming) {
+            return self.answer(&incoming, Answer::error(Errno::ENOTCONN));
+        }
+        match incoming.frame.opcode {
+            Opcode::Ping => self.answer(&incoming, Answer::empty()),
+            Opcode::Reassert => self.reassert(&incoming),
+            Opcode::FilesystemList => self.filesystem_list(&incoming),
+            Opcode::Lookup => self.lookup(&incoming),
+            Opcode::GetAttributes => self.get_attributes(&incoming),
+            Opcode::ReadDirectory => self.read_directory(&incoming),
+            Opcode::ReadLink => self.read_link(&incoming),
+            Opcode::GetXattr => self.get_xattr(&incoming),
+            Opcode::ListXattr => self.list_xattr(&incoming),
+            Opcode::FilesystemStatistics => self.filesystem_statistics(&incoming),
+            Opcode::Open => self.open(incoming),
+            Opcode::Close => self.close(&incoming),
+            Opcode::LeaseRequest => self.lease_request(incoming),
+            Opcode::LeaseCancel => self.lease_cancel(incoming),
+            Opcode::UpdateSize => self.update_size(incoming),
+            Opcode::LockSet => self.lock_set(incoming),
+            Opcode::LockTest => self.lock_test(&incoming),
+            Opcode::LockCancel => self.lock_cancel(&incoming),
+            Opcode::LockRelease => self.lock_release(&incoming),
+            Opcode::Connect
+            | Opcode::Disconnect
+            | Opcode::SequenceGrant
+            | Opcode::FilesystemCreate
+            | Opcode::FilesystemDelete
+            | Opcode::SetAttributes
+            | Opcode::Create
+            | Opcode::Link
+            | Opcode::Unlink
+            | Opcode::Rename
+            | Opcode::SetXattr
+            | Opcode::RemoveXattr
+            | Opcode::InstantiateLayout => self.change(incoming),
+            Opcode::Attach
+            | Opcode::ObjectWrite
+            | Opcode::ObjectRead
+            | Opcode::ObjectPunch
+            | Opcode::ObjectTruncate
+            | Opcode::ObjectGlimpse
+            | Opcode::ObjectSync
+            | Opcode::ObjectDestroy
+            | Opcode::ObjectSeek
+            | Opcode::ObjectAllocate
+            | Opcode::ObjectStatistics
+            | Opcode::ObjectFence
+            | Opcode::LeaseRevoke
+            | Opcode::Evicted => self.answer(&incoming, Answer::error(Errno::EOPNOTSUPP)),
+        }
+    }
+
+    /// Looks at everything that may go on now, until nothing more does.
+    pub(crate) fn settle(&mut self) {
+        loop {
+            if let Some(fid) = self.woken.pop_front() {
+                for id in self.waiting.remove(&fid).unwrap_or_default() {
+                    self.plan_again(id);
+                }
+                self.serve_lease_queue(fid);
+            } else if let Some(incoming) = self.again.pop_front() {
+                self.dispatch(incoming);
+            } else {
+                return;
+            }
+        }
+    }
+
+    /// Answers a request.
+    pub(crate) fn answer(&mut self, incoming: &Incoming, answer: Answer) {
+        let Incoming { request, frame, arrived, .. } = incoming;
+        self.held = self.held.saturating_sub(1);
+        if let Some(connection) = self.connections.get_mut(&request.connection) {
+            connection.held = connection.held.saturating_sub(1);
+        }
+        let (bytes_in, bytes_out) = (u64::from(frame.payload_bytes), answer.payload.len() as u64);
+        let latency = self.now.since(*arrived);
+        self.stats.operations.record(frame.opcode, answer.status, bytes_in, bytes_out, latency);
+        let mut reply = frame.reply(answer.status);
+        reply.transaction = sheen_types::TransactionNumber(answer.transaction);
+        reply.committed = self.state.last_transaction().0;
+        let Answer { body, payload, .. } = answer;
+        self.outputs.push_back(Output::Reply { request: *request, frame: reply, body, payload });
+    }
+
+    /// Answers with an error, or the value.
+    pub(crate) fn answer_result(&mut self, incoming: &Incoming, result: Result<Answer, Errno>) {
+        self.answer(incoming, result.unwrap_or_else(Answer::error));
+    }
+
+    /// The body of a request; a malformed one is answered with -EPROTO and gives None.
+    pub(crate) fn body_of<T: sheen_wire::Field>(&mut self, incoming: &Incoming) -> Option<T> {
+        match incoming.body() {
+            Ok(body) => Some(body),
+            Err(_) => {
+                self.answer(incoming, Answer::error(Errno::EPROTO));
+                None
+            }
+        }
+    }
+
+    /// Requests that waited for the phase begin.
+    pub(crate) fn release_early(&mut self) {
+        for incoming in std::mem::take(&mut self.early) {
+            self.dispatch(incoming);
+        }
+        self.settle();
+    }
+
+    /// The log failed: nothing is served any more.
+    pub(crate) fn fail(&mut self) {
+        self.phase = Phase::Failed;
+        self.stats.serving.set(0);
+        self.release_early();
+        let mut held: Vec<Incoming> = Vec::new();
+        held.extend(
+            std::mem::take(&mut self.changes).into_values().filter_map(Change::into_request),
+        );
+        held.extend(std::mem::take(&mut self.behind).into_values().flatten());
+        held.extend(std::mem::take(&mut self.lease_queue).into_values().flatten());
+        held.extend(std::mem::take(&mut self.lock_waits).into_values());
+        for incoming in held {
+            self.answer(&incoming, Answer::error(Errno::EIO));
+        }
+        self.ready.clear();
+        self.slots.clear();
+        self.keys.clear();
+        self.waiting.clear();
+    }
+}
+
+/// What may be served while known clients have not come back: nothing that could conflict with what they hold.
+const fn served_in_grace(opcode: Opcode) -> bool {
+    matches!(
+        opcode,
+        Opcode::Connect
+            | Opcode::Disconnect
+            | Opcode::Ping
+            | Opcode::Reassert
+            | Opcode::SequenceGrant
+            | Opcode::FilesystemList
+    )
+}

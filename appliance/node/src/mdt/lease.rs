@@ -1,0 +1,240 @@
+//! Leases on request, revokes, and the opens beside them.
+//!
+//! Lease requests on an inode wait in one queue and are served in order, so that two writers take turns. What a change
+//! keeps from others (`park`) a waiting lease request does not get before that change was applied.
+
+use std::collections::VecDeque;
+
+use sheen_meta::{Conflict, Operation};
+use sheen_types::{ClientId, Errno, Fid, FileKind, Tick};
+use sheen_wire::{
+    Field, Opcode,
+    lease::{LeaseCancel, LeaseReply, LeaseRequest, LeaseRevoke, LockMode, SizeUpdate, bits},
+    metadata::{Close, Open, OpenReply, UpdateSize},
+};
+
+use super::{
+    answers::READABLE,
+    core::Mdt,
+    mutation::{Key, Progress, Task},
+    request::{Answer, Incoming, Output},
+    session::callback,
+};
+
+/// Revokes a client has not answered on an inode.
+#[derive(Debug)]
+pub(crate) struct Revoking {
+    /// When the first was sent.
+    pub since: Tick,
+    /// What was sent, to be sent again over a new connection.
+    pub messages: Vec<LeaseRevoke>,
+}
+
+impl Mdt {
+    /// Asks a client to give bits back, if it was not asked before.
+    pub(crate) fn ask_back(&mut self, conflict: Conflict) {
+        let client = conflict.client;
+        let Some(revoke) = self.leases.revoke(conflict) else { return };
+        self.stats.revokes.add(1);
+        self.send_revoke(client, &revoke);
+        let since = self.now;
+        let revoking = self
+            .revokes
+            .entry((client, revoke.fid))
+            .or_insert_with(|| Revoking { since, messages: Vec::new() });
+        revoking.messages.push(revoke);
+    }
+
+    fn send_revoke(&mut self, client: ClientId, revoke: &LeaseRevoke) {
+        let Some(session) = self.sessions.get(&client) else { return };
+        let Some(connection) = session.connection else { return };
+        let message =
+            callback(client, session.epoch, Opcode::LeaseRevoke, revoke.sequence, &revoke.to_vec());
+        self.outputs.push_back(Output::Notify { connection, message });
+    }
+
+    /// After a reconnect: what was asked over the old connection may not have arrived.
+    pub(crate) fn send_revokes_again(&mut self, client: ClientId) {
+        let range =
+            (client, Fid::NONE)..=(client, Fid { seq: u64::MAX, oid: u32::MAX, ver: u32::MAX });
+        let messages: Vec<LeaseRevoke> =
+            self.revokes.range(range).flat_map(|(_, revoking)| revoking.messages.clone()).collect();
+        for revoke in messages {
+            self.send_revoke(client, &revoke);
+        }
+    }
+
+    /// A client wants lease bits.
+    pub(crate) fn lease_request(&mut self, incoming: Incoming) {
+        let Some(request) = self.body_of::<LeaseRequest>(&incoming) else { return };
+        if self.state.attributes(request.fid).is_err() {
+            return self.answer(&incoming, Answer::error(Errno::ESTALE));
+        }
+        if !matches!(request.mode, LockMode::ProtectedRead | LockMode::ProtectedWrite) {
+            return self.answer(&incoming, Answer::error(Errno::EINVAL));
+        }
+        let fid = request.fid;
+        self.lease_queue.entry(fid).or_default().push_back(incoming);
+        self.serve_lease_queue(fid);
+    }
+
+    /// Serves waiting lease requests in order, until one must wait on.
+    pub(crate) fn serve_lease_queue(&mut self, fid: Fid) {
+        while let Some(incoming) = self.lease_queue.get_mut(&fid).and_then(VecDeque::pop_front) {
+            match self.try_lease(&incoming, fid) {
+                Some(result) => self.answer_result(&incoming, result),
+                None => {
+                    self.lease_queue.entry(fid).or_default().push_front(incoming);
+                    return;
+                }
+            }
+        }
+        self.lease_queue.remove(&fid);
+    }
+
+    /// Grants what is asked, or asks those in the way and gives None.
+    fn try_lease(&mut self, incoming: &Incoming, fid: Fid) -> Option<Result<Answer, Errno>> {
+        let Ok(request) = incoming.body::<LeaseRequest>() else { return Some(Err(Errno::EPROTO)) };
+        let attributes = match self.state.attributes(fid) {
+            Ok(attributes) => attributes,
+            Err(errno) => return Some(Err(errno)),
+        };
+        let client = incoming.frame.client;
+        let wanted = request.bits & bits::ALL;
+        let (read, write) = match request.mode {
+            LockMode::ProtectedWrite => (wanted & !bits::DATA, wanted & bits::DATA),
+            _ => (wanted, 0),
+        };
+        let mut conflicts = self.leases.conflicts(client, fid, read, LockMode::ProtectedRead);
+        conflicts.extend(self.leases.conflicts(client, fid, write, LockMode::ProtectedWrite));
+        if conflicts.is_empty() {
+            let lease = self.leases.grant(client, fid, read, write);
+            // Bits of the client's own that are being revoked are not granted to it again before they came back.
+            let asked_back = self.revokes.contains_key(&(client, fid));
+            let has = lease.write_bits & write == write
+                && (lease.read_bits | lease.write_bits) & read == read;
+            if has && (!asked_back || !self.is_asked_back(client, fid, read | write)) {
+                let shared = self.opens.is_shared(client, fid);
+                return Some(Ok(Answer::body(&LeaseReply { lease, attributes, shared })));
+            }
+        }
+        for conflict in conflicts {
+            self.ask_back(conflict);
+        }
+        None
+    }
+
+    fn is_asked_back(&self, client: ClientId, fid: Fid, wanted: u32) -> bool {
+        self.revokes
+            .get(&(client, fid))
+            .is_some_and(|revoking| revoking.messages.iter().any(|m| m.bits & wanted != 0))
+    }
+
+    /// A client gives lease bits back, asked or not.
+    pub(crate) fn lease_cancel(&mut self, incoming: Incoming) {
+        let Some(cancel) = self.body_of::<LeaseCancel>(&incoming) else { return };
+        match cancel.learned {
+            Some(update) if self.writes(incoming.frame.client, cancel.fid) => {
+                // What it learned is stored before anyone else gets the lease.
+                let operation = Operation::UpdateSize(SizeUpdate { fid: cancel.fid, ..update });
+                let client = incoming.frame.client;
+                self.begin_change(client, None, operation, Vec::new(), Task::CancelLease(incoming));
+            }
+            Some(_) | None => self.finish_cancel(&incoming),
+        }
+    }
+
+    /// Whether the client holds content for writing.
+    fn writes(&self, client: ClientId, fid: Fid) -> bool {
+        self.leases.held(client, fid).write_bits & bits::DATA != 0
+    }
+
+    /// The bits are free now.
+    pub(crate) fn finish_cancel(&mut self, incoming: &Incoming) {
+        let Some(cancel) = self.body_of::<LeaseCancel>(incoming) else { return };
+        let (client, fid) = (incoming.frame.client, cancel.fid);
+        self.leases.cancel(client, fid, cancel.bits, cancel.to_read, cancel.sequence);
+        if let Some(revoking) = self.revokes.get_mut(&(client, fid)) {
+            let held = self.leases.held(client, fid);
+            revoking.messages.retain(|message| {
+                let still = if message.to_read {
+                    held.write_bits
+                } else {
+                    held.read_bits | held.write_bits
+                };
+                still & message.bits != 0
+            });
+            if revoking.messages.is_empty() || !self.leases.is_revoking(client, fid) {
+                self.revokes.remove(&(client, fid));
+            }
+        }
+        self.woken.push_back(fid);
+        self.answer(incoming, Answer::empty());
+    }
+
+    /// A writer tells what it learned of a file it holds.
+    pub(crate) fn update_size(&mut self, incoming: Incoming) {
+        let Some(UpdateSize { update }) = self.body_of(&incoming) else { return };
+        let client = incoming.frame.client;
+        if !self.writes(client, update.fid) {
+            return self.answer(&incoming, Answer::empty());
+        }
+        self.begin_change(
+            client,
+            None,
+            Operation::UpdateSize(update),
+            Vec::new(),
+            Task::Answer(incoming),
+        );
+    }
+
+    /// A client opens an inode.
+    pub(crate) fn open(&mut self, incoming: Incoming) {
+        let Some(Open { fid, write, .. }) = self.body_of(&incoming) else { return };
+        // A change that may take the inode away was told whether it is open: this open comes after it.
+        if let Some(&id) = self.keys.get(&Key::Inode(fid))
+            && self.changes.get(&id).is_some_and(|change| {
+                change.progress != Progress::Waiting
+                    && change
+                        .touched
+                        .iter()
+                        .any(|&(inode, b)| inode == fid && b & bits::LOOKUP != 0)
+            })
+        {
+            self.behind.entry(id).or_default().push(incoming);
+            return;
+        }
+        let result = self.try_open(&incoming, fid, write);
+        self.answer_result(&incoming, result);
+    }
+
+    fn try_open(&mut self, incoming: &Incoming, fid: Fid, write: bool) -> Result<Answer, Errno> {
+        let attributes = self.state.attributes(fid)?;
+        let client = incoming.frame.client;
+        if self.opens.len() >= self.limits.opens_max && self.opens.held(client, fid).is_none() {
+            return Err(Errno::EAGAIN);
+        }
+        self.opens.open(client, fid, write);
+        let (mut read_bits, mut write_bits) = (READABLE, 0);
+        let alone = self.opens.openers(fid).all(|(opener, _)| opener == client);
+        if attributes.kind == FileKind::Regular && alone && !self.lease_queue.contains_key(&fid) {
+            // Nobody else is near: the opener will ask for the content's lease next, so it gets it now.
+            if write { write_bits = bits::DATA } else { read_bits |= bits::DATA }
+        }
+        let lease = self.leases.grant(client, fid, read_bits, write_bits);
+        let shared = self.opens.is_shared(client, fid);
+        let layout = self.layout_payload(fid);
+        let reply = OpenReply { attributes, lease, shared };
+        Ok(Answer::body(&reply).with_payload(&layout, incoming.frame.reply_room()))
+    }
+
+    /// A client has an inode open no more.
+    pub(crate) fn close(&mut self, incoming: &Incoming) {
+        let Some(Close { fid, write_only }) = self.body_of(incoming) else { return };
+        let closed = self.opens.close(incoming.frame.client, fid, write_only);
+        self.answer(incoming, Answer::empty());
+        if closed.last {
+            self.release_if_orphan(fid);
+        }
+    }
+}

@@ -1,0 +1,35 @@
+//! The metadata target: the service every name, attribute, lease and file lock goes through. Path: M1–M9.
+//!
+//! [`MdtService`] stands on the ports `Block`, `Fabric`, `Clock`, `Entropy` and on [`OstGateway`]; one `turn` does all
+//! work there is. Its parts, in the order a change takes: `service` (ports) → `core` (dispatch) → `mutation` (what is
+//! in the way) → `commit` (proposal, log, apply) → `answers`. Beside them: `reads`, `lease`, `locks`, `session`
+//! (connecting, restart, eviction), `background` (orphans, objects to destroy).
+//!
+//! Deliberately absent: what a change does to the namespace (`sheen-meta`), how the log works (`sheen-consensus`).
+
+mod config;
+mod service;
+mod core;
+mod request;
+mod mutation;
+mod commit;
+mod answers;
+mod reads;
+mod lease;
+mod locks;
+mod session;
+mod background;
+mod device;
+mod snapshots;
+pub mod gateway;
+mod stats;
+
+pub use config::{MdtConfig, MdtLimits, MdtTimes};
+pub use gateway::{OstGateway, OstJob, OstJobEnd};
+pub use service::{MdtFailure, MdtPorts, MdtService};
+pub use stats::MdtStats;
+
+#[cfg(test)]
+mod test_support;
+#[cfg(test)]
+mod test;

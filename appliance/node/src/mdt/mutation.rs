@@ -1,0 +1,376 @@
+//! Changes: from a request to an entry that may be proposed. Path: M3.
+//!
+//! A change is `Waiting` (for leases of others), `Ready` (in the queue of the next proposal) or `Proposed`. Two changes
+//! whose effect on leases depends on each other (same name, same inode but for entries of one directory) are never
+//! under way together: the later request waits behind the earlier change and begins again when that ended. So what
+//! was planned for a change still holds when it is applied.
+
+use sheen_meta::{
+    Operation,
+    operation::{
+        CreateInode, Disconnect, MakeFilesystem, MoveName, Nothing, OrphanRelease, PutXattr,
+        RemoveName,
+    },
+    touches,
+};
+use sheen_types::{ClientId, Errno, Fid, FileKind, Name, OstIndex, Tag, Xid};
+use sheen_wire::{DecodeError, Opcode};
+
+use super::{
+    core::Mdt,
+    request::{Answer, Incoming},
+};
+
+/// Number of a change, in order of arrival.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct ChangeId(pub u64);
+
+/// What only one change at a time may be under way on.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Key {
+    /// An entry of a directory.
+    Name(Fid, Name),
+    /// An inode, but for entries in it.
+    Inode(Fid),
+}
+
+/// What happens when a change was applied.
+#[derive(Debug)]
+pub(crate) enum Task {
+    /// A client waits for the answer.
+    Answer(Incoming),
+    /// A client gave leases back and told what it had learned of the file.
+    CancelLease(Incoming),
+    /// Nothing.
+    Forget,
+    /// This server epoch begins.
+    ServerStart,
+    /// An OST's list of objects to destroy got shorter.
+    Destroyed(OstIndex),
+    /// A step of deleting a file system.
+    Reap(Fid),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Progress {
+    Waiting,
+    Ready,
+    Proposed,
+}
+
+/// A change under way.
+#[derive(Debug)]
+pub(crate) struct Change {
+    /// Whose leases are not in its way; 0 for the server's own.
+    pub client: ClientId,
+    /// Reply slot and number of the request.
+    pub slot: Option<(Tag, Xid)>,
+    pub operation: Operation,
+    /// Bits kept from others, as told to the leases table.
+    pub touched: Vec<(Fid, u32)>,
+    pub keys: Vec<Key>,
+    pub task: Task,
+    pub progress: Progress,
+}
+
+impl Change {
+    /// The request that waits for it.
+    pub(crate) fn into_request(self) -> Option<Incoming> {
+        match self.task {
+            Task::Answer(incoming) | Task::CancelLease(incoming) => Some(incoming),
+            Task::Forget | Task::ServerStart | Task::Destroyed(_) | Task::Reap(_) => None,
+        }
+    }
+}
+
+impl Mdt {
+    /// A request that changes the state.
+    pub(crate) fn change(&mut self, incoming: Incoming) {
+        let frame = incoming.frame;
+        let slot = frame.opcode.uses_slot().then_some((frame.client, frame.tag));
+        if let Some(key) = slot {
+            if let Some(&id) = self.slots.get(&key) {
+                return self.meet_slot(id, incoming);
+            }
+            if let Some(outcome) = self.state.replayed(frame.client, frame.tag, frame.xid) {
+                let Ok(operation) = self.operation_of(&incoming) else {
+                    return self.answer(&incoming, Answer::error(Errno::EPROTO));
+                };
+                let answer = self.answer_change(&incoming, &operation, &outcome);
+                return self.answer(&incoming, answer);
+            }
+        }
+        let operation = match self.operation_of(&incoming) {
+            Ok(operation) => operation,
+            Err(_) => return self.answer(&incoming, Answer::error(Errno::EPROTO)),
+        };
+        if self.background.no_space && grows(&operation) {
+            return self.answer(&incoming, Answer::error(Errno::ENOSPC));
+        }
+        let keys = self.keys_of(&operation);
+        if let Some(id) = keys.iter().find_map(|key| self.keys.get(key)).copied() {
+            self.behind.entry(id).or_default().push(incoming);
+            return;
+        }
+        let client = frame.client;
+        let slot = slot.map(|(_, tag)| (tag, frame.xid));
+        self.begin_change(client, slot, operation, keys, Task::Answer(incoming));
+    }
+
+    /// A change of the server's own. Returns false if another is under way on the same inode.
+    pub(crate) fn submit_own(&mut self, operation: Operation, task: Task) -> bool {
+        let keys = self.keys_of(&operation);
+        if keys.iter().any(|key| self.keys.contains_key(key)) {
+            return false;
+        }
+        self.begin_change(ClientId(0), None, operation, keys, task);
+        true
+    }
+
+    pub(crate) fn begin_change(
+        &mut self,
+        client: ClientId,
+        slot: Option<(Tag, Xid)>,
+        operation: Operation,
+        keys: Vec<Key>,
+        task: Task,
+    ) {
+        self.next_change += 1;
+        let id = ChangeId(self.next_change);
+        for key in &keys {
+            self.keys.insert(key.clone(), id);
+        }
+        if let Some((tag, _)) = slot {
+            self.slots.insert((client, tag), id);
+        }
+        let touched = Vec::new();
+        let progress = Progress::Waiting;
+        self.changes.insert(id, Change { client, slot, operation, touched, keys, task, progress });
+        self.plan(id);
+    }
+
+    /// Something a waiting change waited for has changed.
+    pub(crate) fn plan_again(&mut self, id: ChangeId) {
+        let Some(change) = self.changes.get_mut(&id) else { return };
+        if change.progress != Progress::Waiting {
+            return;
+        }
+        let client = change.client;
+        for (fid, bits) in std::mem::take(&mut change.touched) {
+            self.leases.unpark(client, fid, bits);
+        }
+        self.plan(id);
+    }
+
+    /// Finds out what is in the way of a change, and asks for it.
+    fn plan(&mut self, id: ChangeId) {
+        let Some(mut change) = self.changes.remove(&id) else { return };
+        if let Operation::OrphanRelease(release) = &change.operation
+            && self.opens.is_open(release.fid)
+        {
+            self.retire(id, &change);
+            return;
+        }
+        self.note_opens(&mut change.operation);
+        let client = change.client;
+        let touched = touches(&self.state, &change.operation);
+        for &(fid, bits) in &touched {
+            self.leases.park(client, fid, bits);
+        }
+        let conflicts = self.leases.conflicts_of(client, &touched);
+        change.touched = touched;
+        if conflicts.is_empty() {
+            change.progress = Progress::Ready;
+            self.ready.push_back(id);
+        }
+        self.changes.insert(id, change);
+        for conflict in conflicts {
+            let waiters = self.waiting.entry(conflict.fid).or_default();
+            if !waiters.contains(&id) {
+                waiters.push(id);
+            }
+            self.ask_back(conflict);
+        }
+    }
+
+    /// Takes what a change held of names, slots and leases; what waited behind it begins again.
+    pub(crate) fn retire(&mut self, id: ChangeId, change: &Change) {
+        for key in &change.keys {
+            self.keys.remove(key);
+        }
+        if let Some((tag, _)) = change.slot {
+            self.slots.remove(&(change.client, tag));
+        }
+        for &(fid, bits) in &change.touched {
+            self.leases.unpark(change.client, fid, bits);
+            self.woken.push_back(fid);
+        }
+        self.again.extend(self.behind.remove(&id).unwrap_or_default());
+    }
+
+    /// Changes of a client that are not proposed yet.
+    pub(crate) fn parked_changes_of(&self, client: ClientId) -> Vec<ChangeId> {
+        let waiting = self
+            .changes
+            .iter()
+            .filter(|(_, change)| change.client == client && change.progress != Progress::Proposed);
+        waiting.map(|(&id, _)| id).collect()
+    }
+
+    /// Gives up a change that is not proposed; returns its request.
+    pub(crate) fn abandon_change(&mut self, id: ChangeId) -> Option<Incoming> {
+        let change = self.changes.remove(&id)?;
+        self.ready.retain(|&other| other != id);
+        self.retire(id, &change);
+        change.into_request()
+    }
+
+    /// A request whose reply slot is in use by a change under way.
+    fn meet_slot(&mut self, id: ChangeId, incoming: Incoming) {
+        let same = self
+            .changes
+            .get_mut(&id)
+            .filter(|change| change.slot.is_some_and(|(_, xid)| xid == incoming.frame.xid));
+        let Some(Change { task: Task::Answer(waiting), .. }) = same else {
+            self.behind.entry(id).or_default().push(incoming);
+            return;
+        };
+        // Sent again: the answer goes to where it was asked last. The first asking is over, whoever hears it.
+        let first = std::mem::replace(waiting, incoming);
+        self.answer(&first, Answer::error(Errno::ENOTCONN));
+    }
+
+    fn operation_of(&mut self, incoming: &Incoming) -> Result<Operation, DecodeError> {
+        let payload = || incoming.payload.clone();
+        Ok(match incoming.frame.opcode {
+            Opcode::Connect => Operation::Connect(incoming.body()?),
+            Opcode::Disconnect => {
+                Operation::Disconnect(Disconnect { client: incoming.frame.client })
+            }
+            Opcode::SequenceGrant => Operation::SequenceGrant(Nothing {}),
+            Opcode::FilesystemCreate => Operation::FilesystemCreate(MakeFilesystem {
+                request: incoming.body()?,
+                random: self.random_bytes(),
+            }),
+            Opcode::FilesystemDelete => Operation::FilesystemDelete(incoming.body()?),
+            Opcode::SetAttributes => Operation::SetAttributes(incoming.body()?),
+            Opcode::Create => {
+                Operation::Create(CreateInode { request: incoming.body()?, target: payload() })
+            }
+            Opcode::Link => Operation::Link(incoming.body()?),
+            Opcode::Unlink => {
+                Operation::Unlink(RemoveName { request: incoming.body()?, open: false })
+            }
+            Opcode::Rename => {
+                Operation::Rename(MoveName { request: incoming.body()?, open: false })
+            }
+            Opcode::SetXattr => {
+                Operation::SetXattr(PutXattr { request: incoming.body()?, value: payload() })
+            }
+            Opcode::RemoveXattr => Operation::RemoveXattr(incoming.body()?),
+            Opcode::InstantiateLayout => Operation::InstantiateLayout(incoming.body()?),
+            other => unreachable!("{other:?} is no change"),
+        })
+    }
+
+    fn random_bytes(&self) -> [u8; 9] {
+        let [first, second] = self.random;
+        let mut bytes = [0; 9];
+        bytes[..8].copy_from_slice(&first.to_le_bytes());
+        bytes[8] = second.to_le_bytes()[0];
+        bytes
+    }
+
+    /// What no other change may be under way on.
+    fn keys_of(&self, operation: &Operation) -> Vec<Key> {
+        let name = |parent: Fid, name: &Name| Key::Name(parent, name.clone());
+        let child = |parent: Fid, name: &Name| {
+            self.state.lookup(parent, name).ok().map(|(fid, _)| Key::Inode(fid))
+        };
+        let mut keys = Vec::new();
+        match operation {
+            Operation::Create(body) if body.request.unnamed => {}
+            Operation::Create(body) => {
+                keys.push(name(body.request.parent, &body.request.name));
+                keys.extend(child(body.request.parent, &body.request.name));
+            }
+            Operation::Link(request) => {
+                keys.push(name(request.parent, &request.name));
+                keys.push(Key::Inode(request.fid));
+            }
+            Operation::Unlink(body) => {
+                keys.push(name(body.request.parent, &body.request.name));
+                keys.extend(child(body.request.parent, &body.request.name));
+            }
+            Operation::Rename(body) => {
+                let request = &body.request;
+                for (parent, entry) in [
+                    (request.from_parent, &request.from_name),
+                    (request.to_parent, &request.to_name),
+                ] {
+                    keys.push(name(parent, entry));
+                    keys.extend(child(parent, entry));
+                }
+            }
+            Operation::SetAttributes(request) => keys.push(Key::Inode(request.fid)),
+            Operation::SetXattr(body) => keys.push(Key::Inode(body.request.fid)),
+            Operation::RemoveXattr(request) => keys.push(Key::Inode(request.fid)),
+            Operation::InstantiateLayout(request) => keys.push(Key::Inode(request.fid)),
+            Operation::OrphanRelease(release) => keys.push(Key::Inode(release.fid)),
+            Operation::UpdateSize(_)
+            | Operation::ServerStart(_)
+            | Operation::Connect(_)
+            | Operation::Disconnect(_)
+            | Operation::SequenceGrant(_)
+            | Operation::FilesystemCreate(_)
+            | Operation::FilesystemDelete(_)
+            | Operation::Reap(_)
+            | Operation::OstRegister(_)
+            | Operation::ObjectsDestroyed(_) => {}
+        }
+        keys.sort();
+        keys.dedup();
+        keys
+    }
+
+    /// Tells an operation that takes a name away whether the inode is open. From the moment a change is ready, an Open
+    /// of that inode waits behind it, so the answer stays true.
+    fn note_opens(&self, operation: &mut Operation) {
+        let is_open = |parent: Fid, name: &Name| {
+            self.state
+                .lookup(parent, name)
+                .is_ok_and(|(fid, kind)| kind != FileKind::Directory && self.opens.is_open(fid))
+        };
+        match operation {
+            Operation::Unlink(body) => {
+                body.open = is_open(body.request.parent, &body.request.name);
+            }
+            Operation::Rename(body) => {
+                body.open = is_open(body.request.to_parent, &body.request.to_name);
+            }
+            _ => {}
+        }
+    }
+
+    /// If an inode has no name and nobody has it open, it goes.
+    pub(crate) fn release_if_orphan(&mut self, fid: Fid) {
+        let orphan = self.state.attributes(fid).is_ok_and(|attributes| attributes.nlink == 0);
+        if orphan && !self.opens.is_open(fid) {
+            // If a change on it is under way, the sweep of orphans finds it later.
+            let begun =
+                self.submit_own(Operation::OrphanRelease(OrphanRelease { fid }), Task::Forget);
+            self.background.orphans_left |= !begun;
+        }
+    }
+}
+
+/// Whether an operation makes the state larger.
+fn grows(operation: &Operation) -> bool {
+    matches!(
+        operation,
+        Operation::Create(_)
+            | Operation::Link(_)
+            | Operation::SetXattr(_)
+            | Operation::FilesystemCreate(_)
+    )
+}

@@ -1,0 +1,317 @@
+//! Sessions: connecting, coming back after a restart, falling silent, being evicted.
+//!
+//! A session is replicated; its connection, and when it was last heard, are not. Eviction is in three steps, so that
+//! a client that only seems dead can do no harm: every OST fences the session's epochs, then an entry ends the
+//! session, then its leases, opens and locks are dropped.
+
+use std::collections::BTreeSet;
+
+use sheen_meta::{
+    Operation, SessionReply,
+    operation::{Disconnect, Nothing, OstRegister},
+};
+use sheen_ports::ConnectionId;
+use sheen_types::{ClientId, Epoch, Errno, Tick, Xid};
+use sheen_wire::{
+    Field, Frame, Kind, Opcode,
+    fields::List,
+    metadata::{ConnectReply, FilesystemInfo, Reassert},
+};
+
+use super::{
+    background::Job,
+    core::{Mdt, Phase},
+    gateway::OstJob,
+    mutation::Task,
+    request::{Answer, Incoming, Output},
+};
+
+/// What is known of a session beside the replicated part.
+#[derive(Debug)]
+pub(crate) struct Session {
+    /// Where callbacks go.
+    pub connection: Option<ConnectionId>,
+    pub epoch: Epoch,
+    pub last_heard: Tick,
+    /// Since when there is no connection.
+    pub disconnected: Option<Tick>,
+    /// Known from before the restart, and not yet back with everything asserted.
+    pub recovering: bool,
+    /// Being evicted.
+    pub evicting: bool,
+}
+
+/// A connection.
+#[derive(Debug, Default)]
+pub(crate) struct Connection {
+    /// Whose it is, after Connect.
+    pub client: Option<ClientId>,
+    /// Requests of it without an answer.
+    pub held: usize,
+}
+
+impl Mdt {
+    /// A peer connected. Returns false if it must be closed: there are too many.
+    pub(crate) fn on_opened(&mut self, connection: ConnectionId) -> bool {
+        self.connections.insert(connection, Connection::default());
+        self.connections.len() <= self.limits.connections_max
+    }
+
+    /// A connection ended.
+    pub(crate) fn on_closed(&mut self, connection: ConnectionId) {
+        let Some(Connection { client: Some(client), .. }) = self.connections.remove(&connection)
+        else {
+            return;
+        };
+        if let Some(session) = self.sessions.get_mut(&client)
+            && session.connection == Some(connection)
+        {
+            session.connection = None;
+            session.disconnected = Some(self.now);
+        }
+    }
+
+    /// Whether the request came over a connection of the session it names.
+    pub(crate) fn is_session_of(&self, incoming: &Incoming) -> bool {
+        let client = incoming.frame.client;
+        let bound = self.connections.get(&incoming.request.connection).and_then(|c| c.client);
+        bound == Some(client) && self.sessions.get(&client).is_some_and(|session| !session.evicting)
+    }
+
+    /// This replica leads: everything committed before is applied.
+    pub(crate) fn on_leading(&mut self) {
+        assert_eq!(self.phase, Phase::Recovering, "leading begins once");
+        self.phase = Phase::Starting;
+        self.last_transaction = self.state.last_transaction().0;
+        self.submit_own(Operation::ServerStart(Nothing {}), Task::ServerStart);
+    }
+
+    /// The entry that starts the server epoch is applied.
+    pub(crate) fn on_started(&mut self, epoch: Epoch) {
+        self.server_epoch = epoch;
+        self.last_transaction = self.last_transaction.max(u64::from(epoch.0) << 32);
+        self.leases = sheen_meta::Leases::new(epoch, self.limits.leases_max);
+        for info in self.state.sessions() {
+            let session = Session {
+                connection: None,
+                epoch: info.epoch,
+                last_heard: self.now,
+                disconnected: Some(self.now),
+                // An administrative session holds nothing.
+                recovering: !info.root.is_none(),
+                evicting: false,
+            };
+            self.sessions.insert(info.client, session);
+        }
+        self.phase = Phase::Grace { until: self.now.after(self.times.grace) };
+        self.register_osts();
+        self.end_grace_if_all_back();
+        self.release_early();
+    }
+
+    fn register_osts(&mut self) {
+        let known: BTreeSet<_> = self.state.osts().into_iter().map(|(ost, _)| ost).collect();
+        let osts: Vec<_> = self.osts.iter().map(|address| address.ost).collect();
+        for ost in osts {
+            if !known.contains(&ost) {
+                let register = OstRegister { ost, accepts_objects: true };
+                self.submit_own(Operation::OstRegister(register), Task::Forget);
+            }
+        }
+    }
+
+    pub(crate) fn end_grace_if_all_back(&mut self) {
+        if !matches!(self.phase, Phase::Grace { .. })
+            || self.sessions.values().any(|s| s.recovering)
+        {
+            return;
+        }
+        self.phase = Phase::Serving;
+        self.stats.serving.set(1);
+        self.begin_background();
+        self.release_early();
+    }
+
+    /// Connect was applied.
+    pub(crate) fn connected(&mut self, incoming: &Incoming, reply: SessionReply) -> Answer {
+        let SessionReply { client, epoch, root, slots, resumed } = reply;
+        let connection = incoming.request.connection;
+        let open = match self.connections.get_mut(&connection) {
+            Some(found) => {
+                found.client = Some(client);
+                true
+            }
+            None => false,
+        };
+        let session = self.sessions.entry(client).or_insert(Session {
+            connection: None,
+            epoch,
+            last_heard: self.now,
+            disconnected: None,
+            recovering: false,
+            evicting: false,
+        });
+        session.epoch = epoch;
+        session.last_heard = self.now;
+        session.connection = open.then_some(connection);
+        session.disconnected = (!open).then_some(self.now);
+        let connect = ConnectReply {
+            client,
+            epoch,
+            server_epoch: self.server_epoch,
+            resumed,
+            root,
+            slots,
+            lease_milliseconds: u32::try_from(self.times.lease.as_millis()).unwrap_or(u32::MAX),
+            osts: List(self.osts.clone()),
+        };
+        Answer::body(&connect)
+    }
+
+    /// What a client held when the MDT went away.
+    pub(crate) fn reassert(&mut self, incoming: &Incoming) {
+        let Ok(held) = Reassert::from_bytes(&incoming.payload) else {
+            return self.answer(incoming, Answer::error(Errno::EPROTO));
+        };
+        let client = incoming.frame.client;
+        let mut conflict = false;
+        for open in held.opens.0 {
+            if self.state.attributes(open.fid).is_ok() {
+                self.opens.open(client, open.fid, open.write);
+            }
+        }
+        for lease in held.leases.0 {
+            if self.state.attributes(lease.fid).is_ok() {
+                let granted =
+                    self.leases.reassert(client, lease.fid, lease.read_bits, lease.write_bits);
+                conflict |= granted.is_err();
+            }
+        }
+        for lock in held.locks.0 {
+            conflict |= self.locks.reassert(client, &lock).is_err();
+        }
+        if held.complete
+            && let Some(session) = self.sessions.get_mut(&client)
+        {
+            session.recovering = false;
+        }
+        let answer = if conflict { Answer::error(Errno::ESTALE) } else { Answer::empty() };
+        self.answer(incoming, answer);
+        self.end_grace_if_all_back();
+    }
+
+    /// Looks for clients that fell silent or leave a revoke unanswered.
+    pub(crate) fn check_sessions(&mut self) {
+        let now = self.now;
+        let mut gone: BTreeSet<ClientId> = BTreeSet::new();
+        let grace_over = matches!(self.phase, Phase::Grace { until } if until <= now);
+        let in_grace = matches!(self.phase, Phase::Grace { .. });
+        for (&client, session) in &self.sessions {
+            let silent = now.since(session.last_heard) > self.times.lease;
+            // During the grace period those who have not come back have until its end.
+            if (grace_over && session.recovering) || (silent && !(in_grace && session.recovering)) {
+                gone.insert(client);
+            }
+        }
+        for (&(client, _), revoking) in &self.revokes {
+            let Some(session) = self.sessions.get(&client) else { continue };
+            let lost =
+                session.disconnected.is_some_and(|since| now.since(since) > self.times.reconnect);
+            if lost || now.since(revoking.since) > self.times.revoke_max {
+                gone.insert(client);
+            }
+        }
+        for client in gone {
+            self.evict(client);
+        }
+    }
+
+    /// Begins to evict a client: fence first.
+    pub(crate) fn evict(&mut self, client: ClientId) {
+        let Some(session) = self.sessions.get_mut(&client) else { return };
+        if std::mem::replace(&mut session.evicting, true) {
+            return;
+        }
+        self.stats.evictions.add(1);
+        let epoch = Epoch(session.epoch.0.saturating_add(1));
+        self.submit_ost(OstJob::Fence { client, epoch }, Job::FenceBeforeEviction { client });
+    }
+
+    /// Every OST refuses the client's epochs: the session ends.
+    pub(crate) fn fenced(&mut self, client: ClientId) {
+        self.submit_own(Operation::Disconnect(Disconnect { client }), Task::Forget);
+    }
+
+    /// The session's end was applied: what it held is void.
+    pub(crate) fn session_ended(&mut self, client: ClientId) {
+        let session = self.sessions.remove(&client);
+        for (fid, _) in self.leases.drop_client(client) {
+            self.woken.push_back(fid);
+        }
+        let revoked: Vec<_> = self.revokes.keys().filter(|(c, _)| *c == client).copied().collect();
+        for key in revoked {
+            self.revokes.remove(&key);
+        }
+        for fid in self.opens.drop_client(client) {
+            self.release_if_orphan(fid);
+        }
+        let mut ended = Vec::new();
+        self.locks.drop_client(client, &mut ended);
+        self.answer_lock_waits(ended);
+        self.drop_requests(client);
+        if let Some(Session { connection: Some(connection), epoch, evicting: true, .. }) = session {
+            let message = callback(client, epoch, Opcode::Evicted, 0, &[]);
+            self.outputs.push_back(Output::Notify { connection, message });
+            self.outputs.push_back(Output::Close { connection });
+        }
+        self.end_grace_if_all_back();
+    }
+
+    /// Requests of an ended session that wait are answered, so that nothing waits for ever.
+    fn drop_requests(&mut self, client: ClientId) {
+        let mut dropped = Vec::new();
+        for queue in self.lease_queue.values_mut() {
+            let (gone, kept): (Vec<Incoming>, Vec<Incoming>) =
+                std::mem::take(queue).into_iter().partition(|i| i.frame.client == client);
+            *queue = kept.into();
+            dropped.extend(gone);
+        }
+        self.lease_queue.retain(|_, queue| !queue.is_empty());
+        let waits: Vec<(ClientId, Xid)> =
+            self.lock_waits.keys().filter(|(c, _)| *c == client).copied().collect();
+        dropped.extend(waits.into_iter().filter_map(|key| self.lock_waits.remove(&key)));
+        let parked = self.parked_changes_of(client);
+        for id in parked {
+            if let Some(request) = self.abandon_change(id) {
+                dropped.push(request);
+            }
+        }
+        for incoming in dropped {
+            self.answer(&incoming, Answer::error(Errno::ENOTCONN));
+        }
+    }
+
+    pub(crate) fn filesystem_list(&mut self, incoming: &Incoming) {
+        let list: List<FilesystemInfo> = List(self.state.filesystems());
+        let answer = Answer::empty().with_payload(&list.to_vec(), incoming.frame.reply_room());
+        let too_long = answer.payload.is_empty();
+        self.answer(incoming, if too_long { Answer::error(Errno::ERANGE) } else { answer });
+    }
+}
+
+/// The bytes of a callback.
+pub(crate) fn callback(
+    client: ClientId,
+    epoch: Epoch,
+    opcode: Opcode,
+    number: u64,
+    body: &[u8],
+) -> Vec<u8> {
+    let mut frame = Frame::request(opcode, Xid(number));
+    frame.kind = Kind::Callback;
+    frame.client = client;
+    frame.epoch = epoch;
+    let mut message = Vec::new();
+    frame.encode_with(body, &mut message);
+    message
+}

@@ -1,0 +1,610 @@
+//! What an MDT promises, message by message.
+
+use std::time::Duration;
+
+use sheen_types::{Errno, Fid, OstIndex, Timespec};
+use sheen_wire::{
+    Decoder, Field, Opcode,
+    directory::DirectoryEntry,
+    fields::List,
+    flock::{FileLock, LockCancel, LockFamily, LockSet, LockType},
+    lease::{
+        LeaseCancel, LeaseGrant, LeaseReply, LeaseRequest, LeaseRevoke, LockMode, SizeUpdate, bits,
+    },
+    metadata::{
+        AttributesReply, Close, EntryReply, FilesystemStatistics, FilesystemStatisticsReply,
+        GetAttributes, HeldLease, HeldOpen, Lookup, Open, OpenReply, ReadDirectory,
+        ReadDirectoryReply, ReadLink, Reassert, Rename, RenameReply, SetXattr, Unlink, UnlinkReply,
+        XattrName,
+    },
+};
+
+use super::{
+    OstJob,
+    test_support::{CREDENTIALS, Client, World, name, nothing_held},
+};
+
+fn lookup(file: &str) -> Lookup {
+    Lookup { parent: Fid::ROOT, name: Some(name(file)) }
+}
+
+fn unlink(file: &str) -> Unlink {
+    Unlink { parent: Fid::ROOT, name: name(file), directory: false, credentials: CREDENTIALS }
+}
+
+fn rename(from: &str, to: &str) -> Rename {
+    Rename {
+        from_parent: Fid::ROOT,
+        from_name: name(from),
+        to_parent: Fid::ROOT,
+        to_name: name(to),
+        flags: 0,
+        credentials: CREDENTIALS,
+        whiteout: Fid::NONE,
+    }
+}
+
+fn data(fid: Fid, mode: LockMode) -> LeaseRequest {
+    LeaseRequest { fid, bits: bits::DATA, mode }
+}
+
+fn status(client: &mut Client, world: &mut World, opcode: Opcode, body: &impl Field) -> i32 {
+    client.call(world, opcode, body).frame.status
+}
+
+#[test]
+fn a_created_file_is_found_listed_renamed_and_removed() {
+    let mut world = World::new();
+    let mut a = world.mount(1);
+    let made = a.create(&mut world, "one");
+    assert!(made.created);
+    assert_eq!(made.lease.write_bits, bits::DATA);
+    assert_eq!(made.lease.read_bits & bits::LOOKUP, bits::LOOKUP);
+    let found: EntryReply = a.call(&mut world, Opcode::Lookup, &lookup("one")).body();
+    assert_eq!(found.attributes.fid, made.attributes.fid);
+    let list = ReadDirectory { fid: Fid::ROOT, cookie: 0, plus: true };
+    let reply = a.call(&mut world, Opcode::ReadDirectory, &list);
+    let head: ReadDirectoryReply = reply.body();
+    assert_eq!((head.count, head.end), (1, true));
+    let entry = DirectoryEntry::decode(&mut Decoder::new(&reply.payload)).unwrap();
+    assert_eq!(entry.name, name("one"));
+    assert!(entry.plus.is_some());
+    let moved: RenameReply = a.call(&mut world, Opcode::Rename, &rename("one", "two")).body();
+    assert_eq!((moved.moved, moved.replaced), (made.attributes.fid, Fid::NONE));
+    assert_eq!(status(&mut a, &mut world, Opcode::Lookup, &lookup("one")), -Errno::ENOENT.0);
+    let gone: UnlinkReply = a.call(&mut world, Opcode::Unlink, &unlink("two")).body();
+    assert_eq!((gone.fid, gone.nlink), (made.attributes.fid, 0));
+    let statistics = FilesystemStatistics { fid: Fid::ROOT };
+    let reply: FilesystemStatisticsReply =
+        a.call(&mut world, Opcode::FilesystemStatistics, &statistics).body();
+    assert_eq!(reply.inodes_used, 1, "the root");
+}
+
+#[test]
+fn a_missing_name_may_be_cached_until_somebody_makes_it() {
+    let mut world = World::new();
+    let (mut a, mut b) = (world.mount(1), world.mount(2));
+    let missing = a.call(&mut world, Opcode::Lookup, &lookup("late"));
+    assert_eq!(missing.frame.status, -Errno::ENOENT.0);
+    let lease = LeaseGrant::from_bytes(&missing.body).unwrap();
+    assert_eq!(lease.read_bits & bits::UPDATE, bits::UPDATE);
+    let request = b.create_request(Fid::ROOT, "late");
+    let create = b.send(&world, Opcode::Create, 0, &request.to_vec(), &[]);
+    world.run();
+    assert!(create.reply(&world).is_none(), "the create waits for the revoke");
+    let revoke = a.revoke(&world);
+    assert_eq!((revoke.fid, revoke.bits), (Fid::ROOT, bits::UPDATE));
+    assert!(revoke.sequence > lease.sequence);
+    // Meanwhile others are served, but get no lease on what the create waits for.
+    let again = a.call(&mut world, Opcode::Lookup, &lookup("other"));
+    let held = LeaseGrant::from_bytes(&again.body).unwrap();
+    assert_eq!(held.read_bits & bits::UPDATE, bits::UPDATE, "still held, being revoked");
+    let mut c = world.mount(3);
+    let other = c.call(&mut world, Opcode::Lookup, &lookup("other"));
+    assert_eq!(LeaseGrant::from_bytes(&other.body).unwrap().read_bits, 0);
+    a.give_back(&mut world, &revoke);
+    assert_eq!(create.status(&world), 0);
+    assert_eq!(status(&mut a, &mut world, Opcode::Lookup, &lookup("late")), 0);
+}
+
+#[test]
+fn writers_of_one_file_take_turns_and_what_they_learned_is_stored_first() {
+    let mut world = World::new();
+    let (mut a, mut b) = (world.mount(1), world.mount(2));
+    let fid = a.create(&mut world, "file").attributes.fid;
+    let wants =
+        b.send(&world, Opcode::LeaseRequest, 0, &data(fid, LockMode::ProtectedWrite).to_vec(), &[]);
+    world.run();
+    assert!(wants.reply(&world).is_none());
+    let revoke = a.revoke(&world);
+    assert_eq!((revoke.bits, revoke.to_read), (bits::DATA, false));
+    let learned = SizeUpdate {
+        fid,
+        size: 12345,
+        blocks: 32,
+        mtime: Timespec { seconds: 1_800_000_000, nanoseconds: 1 },
+        atime: Timespec::ZERO,
+    };
+    let cancel = LeaseCancel {
+        fid,
+        bits: bits::DATA,
+        to_read: false,
+        sequence: revoke.sequence,
+        learned: Some(learned),
+    };
+    assert_eq!(status(&mut a, &mut world, Opcode::LeaseCancel, &cancel), 0);
+    let reply: LeaseReply = wants.reply(&world).unwrap().body();
+    assert_eq!(reply.lease.write_bits, bits::DATA);
+    assert_eq!(reply.attributes.size, 12345);
+    // What a client says of a file it does not hold for writing is not believed.
+    let late = LeaseCancel { learned: Some(SizeUpdate { size: 1, ..learned_of(fid) }), ..cancel };
+    assert_eq!(status(&mut a, &mut world, Opcode::LeaseCancel, &late), 0);
+    let now: AttributesReply =
+        b.call(&mut world, Opcode::GetAttributes, &GetAttributes { fid }).body();
+    assert_eq!(now.attributes.size, 12345);
+}
+
+fn learned_of(fid: Fid) -> SizeUpdate {
+    SizeUpdate { fid, size: 0, blocks: 0, mtime: Timespec::ZERO, atime: Timespec::ZERO }
+}
+
+#[test]
+fn a_reader_takes_only_the_writing_from_a_writer() {
+    let mut world = World::new();
+    let (mut a, mut b) = (world.mount(1), world.mount(2));
+    let fid = a.create(&mut world, "file").attributes.fid;
+    let wants =
+        b.send(&world, Opcode::LeaseRequest, 0, &data(fid, LockMode::ProtectedRead).to_vec(), &[]);
+    world.run();
+    let revoke = a.revoke(&world);
+    assert!(revoke.to_read);
+    a.give_back(&mut world, &revoke);
+    let reply: LeaseReply = wants.reply(&world).unwrap().body();
+    assert_eq!((reply.lease.read_bits & bits::DATA, reply.lease.write_bits), (bits::DATA, 0));
+    let again: LeaseReply =
+        a.call(&mut world, Opcode::LeaseRequest, &data(fid, LockMode::ProtectedRead)).body();
+    assert_eq!((again.lease.read_bits & bits::DATA, again.lease.write_bits), (bits::DATA, 0));
+}
+
+#[test]
+fn two_upgrades_at_once_are_served_one_after_the_other() {
+    let mut world = World::new();
+    let (mut a, mut b) = (world.mount(1), world.mount(2));
+    let fid = a.create(&mut world, "file").attributes.fid;
+    let read = data(fid, LockMode::ProtectedRead);
+    let wants = b.send(&world, Opcode::LeaseRequest, 0, &read.to_vec(), &[]);
+    world.run();
+    let revoke = a.revoke(&world);
+    a.give_back(&mut world, &revoke);
+    assert_eq!(wants.status(&world), 0);
+    let write = data(fid, LockMode::ProtectedWrite);
+    let first = a.send(&world, Opcode::LeaseRequest, 0, &write.to_vec(), &[]);
+    let second = b.send(&world, Opcode::LeaseRequest, 0, &write.to_vec(), &[]);
+    world.run();
+    assert!(first.reply(&world).is_none() && second.reply(&world).is_none());
+    let revoke = b.revoke(&world);
+    b.give_back(&mut world, &revoke);
+    assert_eq!(first.status(&world), 0);
+    assert!(second.reply(&world).is_none());
+    let revoke = a.revoke(&world);
+    assert_eq!(revoke.bits & bits::DATA, bits::DATA);
+    a.give_back(&mut world, &revoke);
+    assert_eq!(second.status(&world), 0);
+}
+
+#[test]
+fn an_unasked_cancel_that_crossed_a_grant_changes_nothing() {
+    let mut world = World::new();
+    let (mut a, mut b) = (world.mount(1), world.mount(2));
+    let made = a.create(&mut world, "file");
+    let fid = made.attributes.fid;
+    let got: LeaseReply =
+        a.call(&mut world, Opcode::LeaseRequest, &data(fid, LockMode::ProtectedWrite)).body();
+    assert!(got.lease.sequence > made.lease.sequence, "each grant raises the number");
+    let crossed = LeaseCancel {
+        fid,
+        bits: bits::DATA,
+        to_read: false,
+        sequence: made.lease.sequence,
+        learned: None,
+    };
+    assert_eq!(status(&mut a, &mut world, Opcode::LeaseCancel, &crossed), 0);
+    let wants =
+        b.send(&world, Opcode::LeaseRequest, 0, &data(fid, LockMode::ProtectedRead).to_vec(), &[]);
+    world.run();
+    assert!(wants.reply(&world).is_none(), "a still holds it");
+    assert!(a.revoke(&world).to_read);
+}
+
+#[test]
+fn an_open_file_without_a_name_lives_until_its_last_close() {
+    let mut world = World::new();
+    let (mut a, mut b) = (world.mount(1), world.mount(2));
+    let mut request = a.create_request(Fid::ROOT, "file");
+    request.open = 2;
+    let fid = a.call(&mut world, Opcode::Create, &request).body::<EntryReply>().attributes.fid;
+    let open = Open { fid, write: false, truncate: false };
+    let shared: OpenReply = b.call(&mut world, Opcode::Open, &open).body();
+    assert!(shared.shared, "a writes");
+    let gone = a.send(&world, Opcode::Unlink, 0, &unlink("file").to_vec(), &[]);
+    world.run();
+    let revoke = b.revoke(&world);
+    b.give_back(&mut world, &revoke);
+    assert_eq!(gone.reply(&world).unwrap().body::<UnlinkReply>().nlink, 0);
+    let attributes = GetAttributes { fid };
+    assert_eq!(status(&mut b, &mut world, Opcode::GetAttributes, &attributes), 0);
+    let close = Close { fid, write_only: false };
+    assert_eq!(status(&mut a, &mut world, Opcode::Close, &close), 0);
+    assert_eq!(status(&mut b, &mut world, Opcode::GetAttributes, &attributes), 0);
+    let before = world.osts.borrow().jobs.len();
+    assert_eq!(status(&mut b, &mut world, Opcode::Close, &close), 0);
+    world.run();
+    // The release takes everybody's leases.
+    for client in [&mut a, &mut b] {
+        while let Some(callback) = client.callback(&world) {
+            let revoke = LeaseRevoke::from_bytes(&callback.body).unwrap();
+            client.give_back(&mut world, &revoke);
+        }
+    }
+    world.run();
+    assert_eq!(status(&mut b, &mut world, Opcode::GetAttributes, &attributes), -Errno::ESTALE.0);
+    let jobs = world.osts.borrow().jobs[before..].to_vec();
+    assert!(
+        matches!(&jobs[..], [OstJob::Destroy { ost: OstIndex(0), objects }] if !objects.is_empty())
+    );
+}
+
+#[test]
+fn a_resent_request_is_answered_once_carried_out_or_not() {
+    let mut world = World::new();
+    let mut a = world.mount(1);
+    let request = a.create_request(Fid::ROOT, "once").to_vec();
+    let first = a.send(&world, Opcode::Create, 3, &request, &[]);
+    world.run();
+    assert_eq!(first.status(&world), 0);
+    let entries = world.stats.entries.get();
+    // Same connection, same number: answered from the slot.
+    a.send_as(&world, Opcode::Create, 3, first.xid, &request, &[]);
+    world.run();
+    assert_eq!((first.status(&world), world.stats.entries.get()), (0, entries));
+    // Sent again over a new connection while the first is still on its way to the log.
+    let request = unlink("once").to_vec();
+    world.stalled.set(true);
+    let lost = a.send(&world, Opcode::Unlink, 3, &request, &[]);
+    world.run();
+    assert!(lost.reply(&world).is_none());
+    world.lose_connection(a.connection);
+    a.connection = world.open_connection();
+    world.stalled.set(false);
+    let joined = {
+        a.reconnect(&mut world);
+        a.send_as(&world, Opcode::Unlink, 3, lost.xid, &request, &[])
+    };
+    world.run();
+    assert_eq!(joined.status(&world), 0);
+    assert_eq!(joined.reply(&world).unwrap().body::<UnlinkReply>().nlink, 0);
+}
+
+#[test]
+fn a_request_in_flight_is_joined_by_its_resending() {
+    let mut world = World::new();
+    let (mut a, mut b) = (world.mount(1), world.mount(2));
+    b.call(&mut world, Opcode::Lookup, &lookup("x"));
+    let request = a.create_request(Fid::ROOT, "x").to_vec();
+    let first = a.send(&world, Opcode::Create, 1, &request, &[]);
+    world.run();
+    assert!(first.reply(&world).is_none(), "b holds UPDATE of the directory");
+    world.lose_connection(a.connection);
+    a.reconnect(&mut world);
+    let again = a.send_as(&world, Opcode::Create, 1, first.xid, &request, &[]);
+    world.run();
+    assert!(again.reply(&world).is_none());
+    let revoke = b.revoke(&world);
+    b.give_back(&mut world, &revoke);
+    let reply: EntryReply = again.reply(&world).unwrap().body();
+    assert!(reply.created);
+    assert!(b.callback(&world).is_none(), "asked once");
+}
+
+#[test]
+fn a_restart_keeps_everything_acknowledged_and_waits_for_known_clients() {
+    let mut world = World::new();
+    let (mut a, mut b) = (world.mount(1), world.mount(2));
+    let mut fids = Vec::new();
+    for number in 0..300 {
+        fids.push(a.create(&mut world, &format!("file {number}")).attributes.fid);
+    }
+    world.restart();
+    assert!(!world.service.as_ref().unwrap().is_serving());
+    let epoch = a.server_epoch;
+    a.reconnect(&mut world);
+    assert!(a.resumed && a.server_epoch > epoch);
+    let early =
+        a.send(&world, Opcode::GetAttributes, 0, &GetAttributes { fid: fids[7] }.to_vec(), &[]);
+    let held = Reassert {
+        opens: List(vec![HeldOpen { fid: fids[3], write: true }]),
+        leases: List(vec![HeldLease {
+            fid: fids[5],
+            read_bits: bits::LOOKUP,
+            write_bits: bits::DATA,
+        }]),
+        ..nothing_held()
+    };
+    assert_eq!(a.reassert(&mut world, &held), 0);
+    assert!(early.reply(&world).is_none(), "b is not back");
+    let mut c = world.connect(b"fs", 3);
+    b.reconnect(&mut world);
+    assert_eq!(b.reassert(&mut world, &nothing_held()), 0);
+    assert!(world.service.as_ref().unwrap().is_serving());
+    assert_eq!(early.status(&world), 0);
+    for (number, fid) in fids.iter().enumerate() {
+        let found: EntryReply =
+            c.call(&mut world, Opcode::Lookup, &lookup(&format!("file {number}"))).body();
+        assert_eq!(found.attributes.fid, *fid);
+    }
+    // What was asserted counts.
+    let open: OpenReply = b
+        .call(&mut world, Opcode::Open, &Open { fid: fids[3], write: false, truncate: false })
+        .body();
+    assert!(open.shared);
+    let wants = b.send(
+        &world,
+        Opcode::LeaseRequest,
+        0,
+        &data(fids[5], LockMode::ProtectedRead).to_vec(),
+        &[],
+    );
+    world.run();
+    assert!(wants.reply(&world).is_none());
+    assert_eq!(a.revoke(&world).fid, fids[5]);
+}
+
+#[test]
+fn clients_that_do_not_come_back_after_a_restart_are_fenced_and_forgotten() {
+    let mut world = World::new();
+    let (mut a, b) = (world.mount(1), world.mount(2));
+    a.create(&mut world, "file");
+    world.restart();
+    a.reconnect(&mut world);
+    a.reassert(&mut world, &nothing_held());
+    let waits = a.send(&world, Opcode::Lookup, 0, &lookup("file").to_vec(), &[]);
+    for _ in 0..5 {
+        world.pass(Duration::from_secs(3));
+        a.call_empty(&mut world, Opcode::Ping);
+    }
+    assert!(waits.reply(&world).is_none());
+    world.pass(Duration::from_secs(6));
+    assert_eq!(waits.status(&world), 0);
+    let fence = world.osts.borrow().jobs.iter().any(|job| {
+        matches!(job, OstJob::Fence { client, epoch } if *client == b.client && *epoch > b.epoch)
+    });
+    assert!(fence);
+}
+
+#[test]
+fn a_silent_client_in_the_way_is_fenced_then_evicted_then_the_waiter_goes_on() {
+    let mut world = World::new();
+    let (mut a, mut b) = (world.mount(1), world.mount(2));
+    let fid = a.create(&mut world, "file").attributes.fid;
+    world.osts.borrow_mut().stalled = true;
+    let wants =
+        b.send(&world, Opcode::LeaseRequest, 0, &data(fid, LockMode::ProtectedWrite).to_vec(), &[]);
+    for _ in 0..5 {
+        world.pass(Duration::from_secs(5));
+        b.call_empty(&mut world, Opcode::Ping);
+    }
+    let fenced = |world: &World| {
+        world
+            .osts
+            .borrow()
+            .jobs
+            .iter()
+            .any(|job| matches!(job, OstJob::Fence { client, .. } if *client == a.client))
+    };
+    assert!(fenced(&world));
+    assert!(wants.reply(&world).is_none(), "the lease stays until the OSTs refuse its holder");
+    world.osts.borrow_mut().failures = 2;
+    world.osts.borrow_mut().stalled = false;
+    world.pass(Duration::from_millis(500));
+    assert_eq!(wants.status(&world), 0);
+    assert_eq!(world.stats.evictions.get(), 1);
+    let evicted = a.revoke(&world);
+    assert_eq!(evicted.fid, fid);
+    assert_eq!(a.callback(&world).unwrap().frame.opcode, Opcode::Evicted);
+    assert!(world.wire.borrow().closed.contains(&a.connection));
+    let client = a.client;
+    a.reconnect(&mut world);
+    assert!(!a.resumed && a.client != client);
+}
+
+#[test]
+fn a_client_whose_process_died_stands_in_the_way_for_seconds_only() {
+    let mut world = World::new();
+    let (mut a, mut b) = (world.mount(1), world.mount(2));
+    let fid = a.create(&mut world, "file").attributes.fid;
+    world.lose_connection(a.connection);
+    let wants =
+        b.send(&world, Opcode::LeaseRequest, 0, &data(fid, LockMode::ProtectedWrite).to_vec(), &[]);
+    world.pass(Duration::from_secs(4));
+    assert_eq!(wants.status(&world), 0);
+}
+
+#[test]
+fn revokes_are_sent_again_over_a_new_connection() {
+    let mut world = World::new();
+    let (mut a, mut b) = (world.mount(1), world.mount(2));
+    let fid = a.create(&mut world, "file").attributes.fid;
+    let wants =
+        b.send(&world, Opcode::LeaseRequest, 0, &data(fid, LockMode::ProtectedWrite).to_vec(), &[]);
+    world.run();
+    let lost = a.revoke(&world);
+    world.lose_connection(a.connection);
+    a.reconnect(&mut world);
+    let again = a.revoke(&world);
+    assert_eq!(lost, again);
+    a.give_back(&mut world, &again);
+    assert_eq!(wants.status(&world), 0);
+}
+
+#[test]
+fn what_follows_a_callback_never_overtakes_it() {
+    let mut world = World::new();
+    let (mut a, mut b) = (world.mount(1), world.mount(2));
+    let fid = a.create(&mut world, "file").attributes.fid;
+    world.wire.borrow_mut().busy.push(a.connection);
+    b.send(&world, Opcode::LeaseRequest, 0, &data(fid, LockMode::ProtectedWrite).to_vec(), &[]);
+    world.run();
+    let ping = a.send(&world, Opcode::Ping, 0, &[], &[]);
+    world.run();
+    assert!(ping.reply(&world).is_none(), "the revoke was made first");
+    world.wire.borrow_mut().order.clear();
+    world.wire.borrow_mut().busy.clear();
+    world.run();
+    let order: Vec<_> = world.wire.borrow().order.clone();
+    assert_eq!(
+        order,
+        [(a.connection, Opcode::LeaseRevoke, true), (a.connection, Opcode::Ping, false)]
+    );
+}
+
+#[test]
+fn a_lock_that_waits_is_answered_when_it_is_granted_or_cancelled() {
+    let mut world = World::new();
+    let (mut a, mut b) = (world.mount(1), world.mount(2));
+    let fid = a.create(&mut world, "file").attributes.fid;
+    let lock = |kind| LockSet {
+        lock: FileLock {
+            fid,
+            family: LockFamily::Flock,
+            kind,
+            owner: 1,
+            pid: 1,
+            start: 0,
+            end: u64::MAX >> 1,
+        },
+        wait: true,
+    };
+    assert_eq!(status(&mut a, &mut world, Opcode::LockSet, &lock(LockType::Write)), 0);
+    let waits = b.send(&world, Opcode::LockSet, 0, &lock(LockType::Write).to_vec(), &[]);
+    world.run();
+    assert!(waits.reply(&world).is_none());
+    let tested: FileLock = b.call(&mut world, Opcode::LockTest, &lock(LockType::Read).lock).body();
+    assert_eq!(tested.kind, LockType::Write);
+    assert_eq!(status(&mut a, &mut world, Opcode::LockSet, &lock(LockType::Unlock)), 0);
+    assert_eq!(waits.status(&world), 0);
+    let waits = a.send(&world, Opcode::LockSet, 0, &lock(LockType::Write).to_vec(), &[]);
+    world.run();
+    let cancel = LockCancel { waiting: waits.xid };
+    assert_eq!(status(&mut a, &mut world, Opcode::LockCancel, &cancel), 0);
+    assert_eq!(waits.status(&world), -Errno::EINTR.0);
+    // Locks end with the session.
+    let waits = a.send(&world, Opcode::LockSet, 0, &lock(LockType::Write).to_vec(), &[]);
+    world.run();
+    assert_eq!(b.call_empty(&mut world, Opcode::Disconnect).frame.status, 0);
+    assert_eq!(waits.status(&world), 0);
+}
+
+#[test]
+fn payloads_travel_both_ways() {
+    let mut world = World::new();
+    let mut a = world.mount(1);
+    let mut request = a.create_request(Fid::ROOT, "link");
+    request.kind = sheen_types::FileKind::Symlink;
+    let sent = a.send(&world, Opcode::Create, 0, &request.to_vec(), b"to/somewhere");
+    world.run();
+    let fid = sent.reply(&world).unwrap().body::<EntryReply>().attributes.fid;
+    assert_eq!(a.call(&mut world, Opcode::ReadLink, &ReadLink { fid }).payload, b"to/somewhere");
+    let fid = a.create(&mut world, "file").attributes.fid;
+    let set = SetXattr { fid, name: name("user.color"), flags: 0, kill_sgid: false };
+    let sent = a.send(&world, Opcode::SetXattr, 0, &set.to_vec(), b"green");
+    world.run();
+    assert_eq!(sent.status(&world), 0);
+    let get = XattrName { fid, name: name("user.color") };
+    assert_eq!(a.call(&mut world, Opcode::GetXattr, &get).payload, b"green");
+}
+
+#[test]
+fn many_requests_at_once_share_few_proposals() {
+    let mut world = World::new();
+    let mut a = world.mount(1);
+    let (proposals, entries) = (world.stats.proposals.get(), world.stats.entries.get());
+    let sent: Vec<_> = (0..400_u16)
+        .map(|number| {
+            let request = a.create_request(Fid::ROOT, &format!("file {number}"));
+            a.send(&world, Opcode::Create, number % 8, &request.to_vec(), &[])
+        })
+        .collect();
+    world.run();
+    assert!(sent.iter().all(|sent| sent.status(&world) == 0));
+    assert_eq!(world.stats.entries.get() - entries, 400);
+    // Eight slots: at most eight are under way at a time.
+    assert!(
+        world.stats.proposals.get() - proposals <= 60,
+        "{}",
+        world.stats.proposals.get() - proposals
+    );
+}
+
+#[test]
+fn a_stranger_and_a_full_table_are_refused() {
+    let mut world = World::new();
+    let mut a = world.mount(1);
+    let connection = a.connection;
+    a.connection = world.open_connection();
+    assert_eq!(status(&mut a, &mut world, Opcode::Lookup, &lookup("x")), -Errno::ENOTCONN.0);
+    a.connection = connection;
+    world.limits.requests_per_client_max = 2;
+    world.restart();
+    a.reconnect(&mut world);
+    let sent: Vec<_> =
+        (0..3).map(|_| a.send(&world, Opcode::Lookup, 0, &lookup("x").to_vec(), &[])).collect();
+    world.run();
+    let refused = sent.iter().filter(|sent| sent.reply(&world).is_some()).count();
+    assert_eq!(refused, 1, "two wait for the end of the grace period");
+    assert_eq!(sent[2].status(&world), -Errno::EAGAIN.0);
+}
+
+#[test]
+fn snapshots_bound_the_log_and_restart_from_them() {
+    let mut world = World::new();
+    world.limits.snapshot_ring_part = 8;
+    world.restart();
+    let mut a = world.mount(1);
+    for number in 0..700 {
+        a.create(&mut world, &format!("file {number}"));
+    }
+    let snapshots = world.stats.snapshots.get();
+    assert!(snapshots >= 2, "{snapshots}");
+    world.restart();
+    a.reconnect(&mut world);
+    assert!(a.resumed);
+    a.reassert(&mut world, &nothing_held());
+    for number in 0..700 {
+        assert_eq!(
+            status(&mut a, &mut world, Opcode::Lookup, &lookup(&format!("file {number}"))),
+            0
+        );
+    }
+}
+
+#[test]
+fn an_orphan_of_a_dead_client_goes_after_a_restart() {
+    let mut world = World::new();
+    let mut a = world.mount(1);
+    let mut request = a.create_request(Fid::ROOT, "unnamed");
+    request.unnamed = true;
+    request.open = 2;
+    let fid = a.call(&mut world, Opcode::Create, &request).body::<EntryReply>().attributes.fid;
+    let attributes = GetAttributes { fid };
+    assert_eq!(status(&mut a, &mut world, Opcode::GetAttributes, &attributes), 0);
+    world.restart();
+    a.reconnect(&mut world);
+    let held = Reassert { opens: List(vec![HeldOpen { fid, write: true }]), ..nothing_held() };
+    a.reassert(&mut world, &held);
+    assert_eq!(status(&mut a, &mut world, Opcode::GetAttributes, &attributes), 0, "still open");
+    world.restart();
+    a.reconnect(&mut world);
+    a.reassert(&mut world, &nothing_held());
+    world.run();
+    assert_eq!(status(&mut a, &mut world, Opcode::GetAttributes, &attributes), -Errno::ESTALE.0);
+}

@@ -1,0 +1,584 @@
+//! An MDT on ports in memory, and clients that speak to it message by message.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::{BTreeMap, VecDeque},
+    os::fd::RawFd,
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
+
+use sheen_consensus::{Format, GroupConfig, ZONE_BLOCKS_MIN, Zone};
+use sheen_dma::{Arena, Buffer};
+use sheen_ports::{
+    Block, BlockCommand, BlockCompletion, BlockGeometry, BlockOperation, Clock, CloseReason,
+    ConnectionId, Entropy, Fabric, FabricEvent, NotifyError, RequestId,
+};
+use sheen_types::{
+    BLOCK_BYTES, ClientId, Epoch, Fid, FileKind, Lba, Name, OstIndex, Tag, Tick, Timespec, Xid,
+    checksum::crc32c,
+};
+use sheen_wire::{
+    Field, Frame, Opcode,
+    fields::List,
+    lease::{LeaseCancel, LeaseRevoke},
+    metadata::{
+        Connect, ConnectReply, Create, Credentials, EntryReply, FilesystemCreate, FilesystemInfo,
+        OstAddress, Reassert, SequenceGrantReply,
+    },
+};
+
+use super::{
+    MdtConfig, MdtLimits, MdtPorts, MdtService, MdtStats, MdtTimes, OstGateway, OstJob, OstJobEnd,
+};
+
+/// Blocks kept when the service goes away; what was not completed is lost.
+pub(crate) type Blocks = Rc<RefCell<BTreeMap<u64, Vec<u8>>>>;
+
+#[derive(Debug)]
+pub(crate) struct FakeBlock {
+    blocks: Blocks,
+    in_flight: VecDeque<BlockCommand>,
+    /// While set, nothing completes.
+    pub stalled: Rc<Cell<bool>>,
+}
+
+impl Block for FakeBlock {
+    fn geometry(&self) -> BlockGeometry {
+        BlockGeometry {
+            blocks: ZONE_BLOCKS_MIN + 64,
+            volatile_write_cache: true,
+            atomic_write_blocks: 1,
+            queue_depth: 8,
+            transfer_blocks_max: 32,
+        }
+    }
+
+    fn submit(&mut self, command: BlockCommand) -> Result<(), BlockCommand> {
+        if self.in_flight.len() >= 8 {
+            return Err(command);
+        }
+        self.in_flight.push_back(command);
+        Ok(())
+    }
+
+    fn ring(&mut self) {}
+
+    fn poll(&mut self, completions: &mut Vec<BlockCompletion>) -> usize {
+        let mut count = 0;
+        while !self.stalled.get() {
+            let Some(BlockCommand { token, operation }) = self.in_flight.pop_front() else { break };
+            count += 1;
+            let mut blocks = self.blocks.borrow_mut();
+            let buffer = match operation {
+                BlockOperation::Read { lba, mut buffer } => {
+                    for (at, chunk) in (lba.0..).zip(buffer.as_mut_slice().chunks_mut(BLOCK_BYTES))
+                    {
+                        match blocks.get(&at) {
+                            Some(bytes) => chunk.copy_from_slice(bytes),
+                            None => chunk.fill(0),
+                        }
+                    }
+                    Some(buffer)
+                }
+                BlockOperation::Write { lba, buffer, .. } => {
+                    for (at, chunk) in (lba.0..).zip(buffer.as_slice().chunks(BLOCK_BYTES)) {
+                        blocks.insert(at, chunk.to_vec());
+                    }
+                    Some(buffer)
+                }
+                BlockOperation::Flush | BlockOperation::Discard { .. } => None,
+            };
+            completions.push(BlockCompletion { token, buffer, result: Ok(()) });
+        }
+        count
+    }
+
+    fn in_flight(&self) -> usize {
+        self.in_flight.len()
+    }
+
+    fn wake_descriptor(&self) -> Option<RawFd> {
+        None
+    }
+}
+
+/// A message as a client gets it.
+#[derive(Debug, Clone)]
+pub(crate) struct Received {
+    pub frame: Frame,
+    pub body: Vec<u8>,
+    pub payload: Vec<u8>,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Wire {
+    pub events: VecDeque<FabricEvent>,
+    /// Payloads clients offer, by request.
+    pub offered: BTreeMap<RequestId, Vec<u8>>,
+    /// Replies, by (connection, xid).
+    pub replies: BTreeMap<(ConnectionId, Xid), Received>,
+    pub callbacks: BTreeMap<ConnectionId, VecDeque<Received>>,
+    /// Everything sent over a connection, in order: opcode and whether it was a callback.
+    pub order: Vec<(ConnectionId, Opcode, bool)>,
+    pub closed: Vec<ConnectionId>,
+    /// Connections that take no callbacks now.
+    pub busy: Vec<ConnectionId>,
+}
+
+#[derive(Debug)]
+pub(crate) struct FakeFabric(pub Rc<RefCell<Wire>>);
+
+impl Fabric for FakeFabric {
+    fn poll(&mut self, budget: usize, events: &mut Vec<FabricEvent>) -> usize {
+        let mut wire = self.0.borrow_mut();
+        let count = wire.events.len().min(budget);
+        events.extend(wire.events.drain(..count));
+        count
+    }
+
+    fn pull(&mut self, request: RequestId, token: u64, mut buffer: Buffer) {
+        let mut wire = self.0.borrow_mut();
+        let payload = wire.offered.remove(&request).unwrap();
+        buffer.as_mut_slice()[..payload.len()].copy_from_slice(&payload);
+        wire.events.push_back(FabricEvent::Pulled { token, buffer, result: Ok(()) });
+    }
+
+    fn reply(&mut self, request: RequestId, message: &[u8], payload: Option<Buffer>) {
+        let (frame, body) = Frame::decode_with(message).unwrap();
+        let payload = payload.map(|p| p.as_slice()[..frame.payload_bytes as usize].to_vec());
+        let payload = payload.unwrap_or_default();
+        assert_eq!(
+            crc32c(&payload),
+            if payload.is_empty() { crc32c(&[]) } else { frame.payload_checksum }
+        );
+        let mut wire = self.0.borrow_mut();
+        wire.order.push((request.connection, frame.opcode, false));
+        let received = Received { frame, body: body.to_vec(), payload };
+        wire.replies.insert((request.connection, frame.xid), received);
+    }
+
+    fn notify(&mut self, connection: ConnectionId, message: &[u8]) -> Result<(), NotifyError> {
+        let mut wire = self.0.borrow_mut();
+        if wire.busy.contains(&connection) {
+            return Err(NotifyError::Busy);
+        }
+        let (frame, body) = Frame::decode_with(message).unwrap();
+        wire.order.push((connection, frame.opcode, true));
+        let received = Received { frame, body: body.to_vec(), payload: Vec::new() };
+        wire.callbacks.entry(connection).or_default().push_back(received);
+        Ok(())
+    }
+
+    fn close(&mut self, connection: ConnectionId) {
+        let mut wire = self.0.borrow_mut();
+        wire.closed.push(connection);
+        wire.events.push_back(FabricEvent::Closed { connection, reason: CloseReason::Local });
+    }
+
+    fn prepare_sleep(&mut self) -> bool {
+        true
+    }
+
+    fn end_sleep(&mut self) {}
+
+    fn wake_descriptors(&self, _descriptors: &mut Vec<RawFd>) {}
+
+    fn wake_generation(&self) -> u64 {
+        0
+    }
+}
+
+#[derive(Debug, Clone, Default)]
+pub(crate) struct FakeClock(pub Rc<Cell<u64>>);
+
+impl Clock for FakeClock {
+    fn now(&self) -> Tick {
+        Tick(self.0.get())
+    }
+
+    fn wall(&self) -> Timespec {
+        let seconds = i64::try_from(self.0.get() / 1_000_000_000).unwrap();
+        Timespec { seconds: 1_700_000_000 + seconds, nanoseconds: 7 }
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct FakeEntropy(u64);
+
+impl Entropy for FakeEntropy {
+    fn next_u64(&mut self) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        self.0
+    }
+}
+
+/// What the OSTs were asked; they do it at once unless `stalled`.
+#[derive(Debug, Default)]
+pub(crate) struct OstLog {
+    pub jobs: Vec<OstJob>,
+    waiting: VecDeque<u64>,
+    pub stalled: bool,
+    /// Jobs to fail before one is done.
+    pub failures: u32,
+}
+
+#[derive(Debug)]
+pub(crate) struct FakeOsts(pub Rc<RefCell<OstLog>>);
+
+impl OstGateway for FakeOsts {
+    fn submit(&mut self, token: u64, job: OstJob) -> Result<(), OstJob> {
+        let mut log = self.0.borrow_mut();
+        log.jobs.push(job);
+        log.waiting.push_back(token);
+        Ok(())
+    }
+
+    fn poll(&mut self, ends: &mut Vec<OstJobEnd>) {
+        let mut log = self.0.borrow_mut();
+        while !log.stalled {
+            let Some(token) = log.waiting.pop_front() else { return };
+            let done = log.failures == 0;
+            log.failures = log.failures.saturating_sub(1);
+            ends.push(OstJobEnd { token, done });
+        }
+    }
+}
+
+type Service = MdtService<FakeBlock, FakeFabric, FakeClock, FakeEntropy, FakeOsts>;
+
+/// An MDT, its world, and what survives its death.
+#[derive(Debug)]
+pub(crate) struct World {
+    pub service: Option<Service>,
+    pub blocks: Blocks,
+    pub wire: Rc<RefCell<Wire>>,
+    pub clock: FakeClock,
+    pub osts: Rc<RefCell<OstLog>>,
+    pub stalled: Rc<Cell<bool>>,
+    pub stats: Arc<MdtStats>,
+    pub limits: MdtLimits,
+    next_connection: u64,
+}
+
+impl World {
+    /// A formatted zone with a serving MDT, one OST, and file system "fs".
+    pub(crate) fn new() -> Self {
+        let blocks = Blocks::default();
+        let zone = Zone::new(ZONE_BLOCKS_MIN).unwrap();
+        let format = Format { zone, identity: 99, replica: 1, voters: vec![1] };
+        for (lba, bytes) in format.anchors() {
+            blocks.borrow_mut().insert(lba.0 + 8, bytes);
+        }
+        let mut world = Self {
+            service: None,
+            blocks,
+            wire: Rc::default(),
+            clock: FakeClock::default(),
+            osts: Rc::default(),
+            stalled: Rc::default(),
+            stats: Arc::default(),
+            limits: MdtLimits::default(),
+            next_connection: 0,
+        };
+        world.start();
+        world.run();
+        let mut admin = world.connect(b"", 0);
+        let name = FilesystemCreate { name: b"fs".to_vec(), permissions: 0o777 };
+        let reply = admin.call(&mut world, Opcode::FilesystemCreate, &name);
+        let info: FilesystemInfo = reply.body();
+        assert_eq!((info.name, info.root), (b"fs".to_vec(), Fid::ROOT));
+        assert_eq!(admin.call_empty(&mut world, Opcode::Disconnect).frame.status, 0);
+        world
+    }
+
+    /// Starts the MDT on what the device holds.
+    pub(crate) fn start(&mut self) {
+        self.stats = Arc::default();
+        let config = MdtConfig {
+            zone_start: Lba(8),
+            zone: Zone::new(ZONE_BLOCKS_MIN).unwrap(),
+            group: GroupConfig::default(),
+            osts: vec![OstAddress { ost: OstIndex(0), service: 1 }],
+            times: MdtTimes::default(),
+            limits: self.limits,
+            state_limits: sheen_meta::Limits::default(),
+        };
+        let block = FakeBlock {
+            blocks: self.blocks.clone(),
+            in_flight: VecDeque::new(),
+            stalled: self.stalled.clone(),
+        };
+        let ports = MdtPorts {
+            block,
+            fabric: FakeFabric(self.wire.clone()),
+            clock: self.clock.clone(),
+            entropy: FakeEntropy(1),
+            osts: FakeOsts(self.osts.clone()),
+            arena: Arena::anonymous(8 << 20).unwrap(),
+        };
+        self.service = Some(MdtService::new(config, ports, self.stats.clone()));
+    }
+
+    /// Kills the MDT and starts it again; connections are lost.
+    pub(crate) fn restart(&mut self) {
+        self.service = None;
+        *self.wire.borrow_mut() = Wire::default();
+        self.start();
+        self.run();
+    }
+
+    /// Turns until nothing happens any more.
+    pub(crate) fn run(&mut self) {
+        let service = self.service.as_mut().unwrap();
+        let mut idle = 0;
+        for _ in 0..100_000 {
+            idle = if service.turn() == 0 { idle + 1 } else { 0 };
+            if idle > 3 {
+                assert_eq!(service.failure(), None);
+                return;
+            }
+        }
+        panic!("the service never comes to rest");
+    }
+
+    /// Lets time pass, in steps of the service's tick.
+    pub(crate) fn pass(&mut self, duration: Duration) {
+        let steps = duration.as_millis() / 50 + 1;
+        for _ in 0..steps {
+            self.clock.0.set(self.clock.0.get() + 50_000_000);
+            self.run();
+        }
+    }
+
+    pub(crate) fn open_connection(&mut self) -> ConnectionId {
+        self.next_connection += 1;
+        let connection = ConnectionId(self.next_connection);
+        let event = FabricEvent::Opened { connection, peer: String::from("test") };
+        self.wire.borrow_mut().events.push_back(event);
+        connection
+    }
+
+    pub(crate) fn lose_connection(&mut self, connection: ConnectionId) {
+        let event = FabricEvent::Closed { connection, reason: CloseReason::Peer };
+        self.wire.borrow_mut().events.push_back(event);
+        self.run();
+    }
+
+    /// A new session; number 0 is administrative.
+    pub(crate) fn connect(&mut self, filesystem: &[u8], number: u8) -> Client {
+        let mut client = Client {
+            uuid: [number; 16],
+            filesystem: filesystem.to_vec(),
+            connection: ConnectionId(0),
+            client: ClientId(0),
+            epoch: Epoch(0),
+            server_epoch: Epoch(0),
+            resumed: false,
+            xid: 0,
+            sequence: 0,
+            oid: 0,
+        };
+        client.reconnect(self);
+        client
+    }
+
+    /// A client of file system "fs" with a sequence of ids.
+    pub(crate) fn mount(&mut self, number: u8) -> Client {
+        let mut client = self.connect(b"fs", number);
+        let reply = client.call_empty(self, Opcode::SequenceGrant);
+        client.sequence = reply.body::<SequenceGrantReply>().sequence;
+        client
+    }
+}
+
+impl Received {
+    #[track_caller]
+    pub(crate) fn body<T: Field>(&self) -> T {
+        assert_eq!(self.frame.status, 0, "{:?}", self.frame.opcode);
+        T::from_bytes(&self.body).unwrap()
+    }
+}
+
+/// A client's side of a session.
+#[derive(Debug)]
+pub(crate) struct Client {
+    pub uuid: [u8; 16],
+    filesystem: Vec<u8>,
+    pub connection: ConnectionId,
+    pub client: ClientId,
+    pub epoch: Epoch,
+    pub server_epoch: Epoch,
+    pub resumed: bool,
+    pub xid: u64,
+    pub sequence: u64,
+    oid: u32,
+}
+
+/// A request that was sent.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Sent {
+    connection: ConnectionId,
+    pub xid: Xid,
+}
+
+impl Sent {
+    /// The reply, if it came.
+    pub(crate) fn reply(&self, world: &World) -> Option<Received> {
+        world.wire.borrow().replies.get(&(self.connection, self.xid)).cloned()
+    }
+
+    #[track_caller]
+    pub(crate) fn status(&self, world: &World) -> i32 {
+        self.reply(world).expect("answered").frame.status
+    }
+}
+
+pub(crate) fn name(text: &str) -> Name {
+    Name::new(text.as_bytes()).unwrap()
+}
+
+pub(crate) const CREDENTIALS: Credentials = Credentials { uid: 0, gid: 0 };
+
+impl Client {
+    /// Connects over a new connection, to the session it had if any.
+    pub(crate) fn reconnect(&mut self, world: &mut World) {
+        self.connection = world.open_connection();
+        let connect = Connect {
+            uuid: self.uuid,
+            client: self.client,
+            filesystem: self.filesystem.clone(),
+            label: b"test".to_vec(),
+            slots: 8,
+        };
+        let reply = self.call(world, Opcode::Connect, &connect);
+        let reply: ConnectReply = reply.body();
+        self.client = reply.client;
+        self.epoch = reply.epoch;
+        self.server_epoch = reply.server_epoch;
+        self.resumed = reply.resumed;
+    }
+
+    /// Asserts what it held, all in one message.
+    pub(crate) fn reassert(&mut self, world: &mut World, held: &Reassert) -> i32 {
+        let sent = self.send(world, Opcode::Reassert, 0, &[], &held.to_vec());
+        world.run();
+        sent.status(world)
+    }
+
+    /// Sends a request with this tag.
+    pub(crate) fn send(
+        &mut self,
+        world: &World,
+        opcode: Opcode,
+        tag: u16,
+        body: &[u8],
+        payload: &[u8],
+    ) -> Sent {
+        self.xid += 1;
+        let xid = Xid(self.xid);
+        self.send_as(world, opcode, tag, xid, body, payload)
+    }
+
+    pub(crate) fn send_as(
+        &mut self,
+        world: &World,
+        opcode: Opcode,
+        tag: u16,
+        xid: Xid,
+        body: &[u8],
+        payload: &[u8],
+    ) -> Sent {
+        let mut frame = Frame::request(opcode, xid);
+        frame.client = self.client;
+        frame.epoch = self.epoch;
+        frame.tag = Tag(tag);
+        frame.committed = 1 << 20;
+        frame.payload_bytes = u32::try_from(payload.len()).unwrap();
+        frame.payload_checksum = crc32c(payload);
+        let mut message = Vec::new();
+        frame.encode_with(body, &mut message);
+        let slot = u32::try_from(xid.0).unwrap();
+        let request = RequestId { connection: self.connection, slot };
+        let mut wire = world.wire.borrow_mut();
+        if !payload.is_empty() {
+            wire.offered.insert(request, payload.to_vec());
+        }
+        wire.events.push_back(FabricEvent::Request { request, message });
+        Sent { connection: self.connection, xid }
+    }
+
+    /// Sends a request and turns until its reply came.
+    #[track_caller]
+    pub(crate) fn call(
+        &mut self,
+        world: &mut World,
+        opcode: Opcode,
+        body: &impl Field,
+    ) -> Received {
+        let sent = self.send(world, opcode, 0, &body.to_vec(), &[]);
+        world.run();
+        sent.reply(world).unwrap_or_else(|| panic!("{opcode:?} was not answered"))
+    }
+
+    #[track_caller]
+    pub(crate) fn call_empty(&mut self, world: &mut World, opcode: Opcode) -> Received {
+        let sent = self.send(world, opcode, 0, &[], &[]);
+        world.run();
+        sent.reply(world).unwrap_or_else(|| panic!("{opcode:?} was not answered"))
+    }
+
+    /// A Create of a regular file with the next id.
+    pub(crate) fn create_request(&mut self, parent: Fid, file: &str) -> Create {
+        self.oid += 1;
+        Create {
+            parent,
+            name: name(file),
+            fid: Fid::new(self.sequence, self.oid),
+            kind: FileKind::Regular,
+            permissions: 0o644,
+            umask: 0,
+            rdev: 0,
+            exclusive: true,
+            open: 0,
+            credentials: CREDENTIALS,
+            unnamed: false,
+        }
+    }
+
+    #[track_caller]
+    pub(crate) fn create(&mut self, world: &mut World, file: &str) -> EntryReply {
+        let request = self.create_request(Fid::ROOT, file);
+        self.call(world, Opcode::Create, &request).body()
+    }
+
+    /// The next callback that came.
+    pub(crate) fn callback(&self, world: &World) -> Option<Received> {
+        world.wire.borrow_mut().callbacks.get_mut(&self.connection)?.pop_front()
+    }
+
+    #[track_caller]
+    pub(crate) fn revoke(&self, world: &World) -> LeaseRevoke {
+        let received = self.callback(world).expect("a callback");
+        assert_eq!(received.frame.opcode, Opcode::LeaseRevoke);
+        LeaseRevoke::from_bytes(&received.body).unwrap()
+    }
+
+    /// Answers a revoke.
+    pub(crate) fn give_back(&mut self, world: &mut World, revoke: &LeaseRevoke) {
+        let cancel = LeaseCancel {
+            fid: revoke.fid,
+            bits: revoke.bits,
+            to_read: revoke.to_read,
+            sequence: revoke.sequence,
+            learned: None,
+        };
+        assert_eq!(self.call(world, Opcode::LeaseCancel, &cancel).frame.status, 0);
+    }
+}
+
+/// Nothing held.
+pub(crate) fn nothing_held() -> Reassert {
+    Reassert { opens: List(vec![]), leases: List(vec![]), locks: List(vec![]), complete: true }
+}
