@@ -1,1 +1,15 @@
-//! To be written.
+//! Measurements side by side: Sheen, then what it is compared with, then Sheen again, so that both meet the same machine.
+//!
+//! Every figure comes with its rounds, minimum, median and maximum. Goals are printed as reached or not; only a
+//! malfunction makes the program fail.
+
+#![forbid(unsafe_code)]
+
+pub mod block_io;
+pub mod fio;
+pub mod passthrough;
+pub mod rest;
+pub mod samples;
+pub mod small_files;
+pub mod table;
+pub mod yardstick;

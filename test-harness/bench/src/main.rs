@@ -1,0 +1,189 @@
+//! `sheen-bench`: measures a Sheen mount, or any directory in its place, beside what it is compared with.
+
+#![forbid(unsafe_code)]
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use clap::{Parser, ValueEnum};
+use sheen_bench::block_io::{self, Extent, Places};
+use sheen_bench::table::Table;
+use sheen_bench::yardstick::{self, Yardstick};
+use sheen_bench::{passthrough, rest, small_files};
+use sheen_conformance::cluster::{Cluster, ClusterOptions, Mount};
+use sheen_conformance::programs;
+use sheen_conformance::report::line;
+
+/// Measures Sheen side by side with what it is compared with.
+#[derive(Debug, Parser)]
+#[command(name = "sheen-bench", version)]
+struct Arguments {
+    /// What to measure; everything when absent
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<Part>,
+    /// Rounds of each measurement
+    #[arg(long, default_value_t = 5)]
+    rounds: u32,
+    /// Seconds of each fio run
+    #[arg(long, default_value_t = 4)]
+    seconds: u32,
+    /// Size of the file fio works on, in MiB
+    #[arg(long, default_value_t = 1024)]
+    file_mib: u64,
+    /// Small files a round
+    #[arg(long, default_value_t = 50_000)]
+    files: u32,
+    /// Seconds a node at rest is watched each round
+    #[arg(long, default_value_t = 60)]
+    rest_seconds: u32,
+    /// Measure this directory in place of a mount of a cluster of our own
+    #[arg(long)]
+    dir: Option<PathBuf>,
+    /// Where device file and what it is compared with lie: one disk for both
+    #[arg(long, default_value = "/var/tmp")]
+    scratch: PathBuf,
+    /// Another pass-through file system: a command with {source} and {mount}, staying in the foreground
+    #[arg(long)]
+    yardstick: Option<String>,
+    /// Threads of the pass-through file system
+    #[arg(long, default_value_t = 4)]
+    yardstick_threads: usize,
+    /// Write all figures as JSON to this file
+    #[arg(long)]
+    json: Option<PathBuf>,
+}
+
+/// A part of the measurements.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Part {
+    /// 4 KiB requests beside the pass-through file system
+    Fuse,
+    /// 1 MiB requests beside ext4
+    Sequential,
+    /// Many small files beside the pass-through file system
+    Small,
+    /// Processor time of a node at rest
+    Rest,
+}
+
+/// Shares of the pass-through file system's and of ext4's speed that are aimed at.
+const FUSE_GOAL: f64 = 1.0;
+const SEQUENTIAL_GOAL: f64 = 0.9;
+const SMALL_GOAL: f64 = 1.0;
+
+fn main() -> ExitCode {
+    match started() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            line(format_args!("error: {error:#}"));
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn started() -> Result<()> {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    match words.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        [yardstick::WORD, source, mount, threads] => {
+            return passthrough::serve(source.as_ref(), mount.as_ref(), threads.parse()?);
+        }
+        [small_files::WORD, phase, directory, files] => {
+            return small_files::work(phase, directory.as_ref(), files.parse()?);
+        }
+        _ => {}
+    }
+    let arguments = Arguments::parse();
+    programs::require(&[programs::FIO])?;
+    std::fs::create_dir_all(&arguments.scratch)?;
+    let scratch = tempfile::Builder::new().prefix("sheen-bench-").tempdir_in(&arguments.scratch)?;
+    let mut table = Table::new();
+    let subject = Subject::start(&arguments)?;
+    measure(&arguments, &subject, scratch.path(), &mut table)?;
+    subject.close()?;
+    table.close();
+    arguments.json.as_ref().map_or(Ok(()), |path| table.write_json(path))
+}
+
+/// What is measured.
+enum Subject {
+    Directory(PathBuf),
+    Cluster { mount: Mount, cluster: Box<Cluster> },
+}
+
+impl Subject {
+    fn start(arguments: &Arguments) -> Result<Self> {
+        if let Some(directory) = &arguments.dir {
+            return Ok(Self::Directory(directory.clone()));
+        }
+        let mut cluster = Cluster::start(ClusterOptions::new(&arguments.scratch))?;
+        let mount = cluster.mount()?;
+        Ok(Self::Cluster { mount, cluster: Box::new(cluster) })
+    }
+
+    fn directory(&self) -> &Path {
+        match self {
+            Self::Directory(path) => path,
+            Self::Cluster { mount, .. } => mount.directory(),
+        }
+    }
+
+    fn close(self) -> Result<()> {
+        match self {
+            Self::Directory(_) => Ok(()),
+            Self::Cluster { mount, mut cluster } => {
+                mount.unmount()?;
+                cluster.stop()
+            }
+        }
+    }
+}
+
+fn measure(
+    arguments: &Arguments,
+    subject: &Subject,
+    scratch: &Path,
+    table: &mut Table,
+) -> Result<()> {
+    let is_wanted = |part| arguments.only.is_empty() || arguments.only.contains(&part);
+    let below = scratch.join("below");
+    let mount = scratch.join("passthrough");
+    std::fs::create_dir(&below)?;
+    std::fs::create_dir(&mount)?;
+    let extent = Extent {
+        rounds: arguments.rounds,
+        seconds: arguments.seconds,
+        file_bytes: arguments.file_mib << 20,
+    };
+    let sheen = subject.directory();
+    if is_wanted(Part::Rest) {
+        at_rest(arguments, subject, table)?;
+    }
+    if is_wanted(Part::Fuse) || is_wanted(Part::Small) {
+        let command = arguments.yardstick.as_deref();
+        let yardstick = Yardstick::start(&below, &mount, command, arguments.yardstick_threads)?;
+        let places = Places { sheen, other: &mount, other_name: "pass-through", scratch };
+        if is_wanted(Part::Fuse) {
+            block_io::run(table, &places, &block_io::SMALL, extent, FUSE_GOAL).context("fuse")?;
+        }
+        if is_wanted(Part::Small) {
+            small_files::run(table, &places, arguments.files, arguments.rounds, SMALL_GOAL)?;
+        }
+        drop(yardstick);
+    }
+    if is_wanted(Part::Sequential) {
+        let places = Places { sheen, other: &below, other_name: "ext4", scratch };
+        block_io::run(table, &places, &block_io::LARGE, extent, SEQUENTIAL_GOAL)?;
+    }
+    Ok(())
+}
+
+fn at_rest(arguments: &Arguments, subject: &Subject, table: &mut Table) -> Result<()> {
+    let Subject::Cluster { mount, cluster } = subject else {
+        table.note("a directory has no node to watch at rest");
+        return Ok(());
+    };
+    let node = cluster.node_pid().context("no node runs")?;
+    let processes = [("node", node), ("mount", mount.pid())];
+    rest::run(table, &processes, arguments.rounds.min(3), arguments.rest_seconds)
+}
