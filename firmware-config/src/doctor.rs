@@ -72,7 +72,7 @@ pub fn examine(path: &Path) -> Vec<Check> {
 /// Oldest kernel line everything needed is in: `IORING_SETUP_SUBMIT_ALL` (5.18) and `COOP_TASKRUN` (5.19).
 const KERNEL_LEAST: (u32, u32) = (5, 19);
 /// From here on `FUSE_NOTIFY_INC_EPOCH` takes back cached names without a lock per directory.
-const KERNEL_GOOD: (u32, u32) = (6, 17);
+const KERNEL_GOOD: (u32, u32) = (6, 16);
 
 /// Files of the host below a root.
 struct Host {
@@ -99,7 +99,7 @@ impl Host {
                 "Linux 5.19 or later is needed, 6.12 or later is recommended",
             )
         } else if version < KERNEL_GOOD {
-            let advice = "names are cached for a second at most between mounts; Linux 6.17 or later caches them for ever";
+            let advice = "names are cached for a second at most between mounts; Linux 6.16 or later caches them for ever";
             Check::warn(NAME, release, advice)
         } else {
             Check::ok(NAME, release)

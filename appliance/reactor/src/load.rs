@@ -24,7 +24,7 @@ pub struct LoadSnapshot {
     pub busy_nanoseconds: u64,
     /// Time in turns that found none (the price of polling).
     pub idle_nanoseconds: u64,
-    /// Time asleep.
+    /// Time asleep; a sleep under way is not in it yet.
     pub sleep_nanoseconds: u64,
     /// Turns that found work.
     pub busy_turns: u64,

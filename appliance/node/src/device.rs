@@ -1,0 +1,265 @@
+//! A node's device: one owner at a time, a superblock kept twice, zones for the MDT and each OST.
+//!
+//! Owns the locked descriptor and the superblock that was read. Invariants: while a [`Device`] lives no other node opens
+//! the same file or disk; zones lie on the device, behind the superblocks, and do not overlap. Bytes are in
+//! `docs/formats/superblock.md`. Deliberately absent: what is in a zone, and data I/O (each thread opens its own ring).
+
+use std::{
+    fs::{File, OpenOptions},
+    io,
+    os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+};
+
+use sheen_nvme::{OpenError, UringFile, Zone, ZoneError};
+use sheen_types::{BLOCK_BYTES, Bytes, Lba};
+use thiserror::Error;
+
+pub mod superblock;
+pub mod signature;
+pub mod format;
+
+pub use format::{FormatPlan, format_device};
+pub use signature::Content;
+pub use superblock::{Superblock, SuperblockError, ZoneEntry, ZoneKind};
+
+/// Where the superblock is kept. The second copy lies behind everything partition tools write at the start of a disk.
+pub const SUPERBLOCK_LBAS: [Lba; 2] = [Lba(0), Lba(128)];
+/// First block of the first zone: the first MiB is the superblocks'.
+pub const ZONES_START: Lba = Lba(256);
+
+/// Why a device could not be opened or formatted.
+#[derive(Debug, Error)]
+pub enum DeviceError {
+    /// The system refused.
+    #[error("{path}: {doing}: {source}", path = path.display())]
+    Io {
+        /// The device.
+        path: PathBuf,
+        /// What was being done.
+        doing: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Another process has it open.
+    #[error("{path}: in use by another process", path = .0.display())]
+    InUse(PathBuf),
+    /// Opening its ring failed.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// Both superblocks are bad.
+    #[error("{path}: no superblock: {first}; and {second}", path = path.display())]
+    Superblock {
+        /// The device.
+        path: PathBuf,
+        /// What is wrong with the first copy.
+        first: SuperblockError,
+        /// What is wrong with the second.
+        second: SuperblockError,
+    },
+    /// Formatting was begun and not finished.
+    #[error("{path}: formatting was not finished; format it again", path = .0.display())]
+    Unfinished(PathBuf),
+    /// The device is smaller than when it was formatted.
+    #[error("{path}: expected at least {expected} (its superblock), found {found}", path = path.display())]
+    Shrunk {
+        /// The device.
+        path: PathBuf,
+        /// Size when it was formatted.
+        expected: Bytes,
+        /// Size now.
+        found: Bytes,
+    },
+    /// It holds something.
+    #[error("{path}: holds {content}; not formatted (--force overwrites it)", path = path.display())]
+    NotBlank {
+        /// The device.
+        path: PathBuf,
+        /// What was found.
+        content: Content,
+    },
+    /// The zones asked for do not fit.
+    #[error("{path}: expected at least {expected} for {osts} OSTs, found {found}", path = path.display())]
+    TooSmall {
+        /// The device.
+        path: PathBuf,
+        /// Least size in bytes.
+        expected: Bytes,
+        /// Its size.
+        found: Bytes,
+        /// OSTs asked for.
+        osts: u32,
+    },
+    /// A zone named in the superblock is not there.
+    #[error("{path}: expected a zone for {kind}, found none", path = path.display())]
+    NoZone {
+        /// The device.
+        path: PathBuf,
+        /// What for.
+        kind: ZoneKind,
+    },
+    /// A zone leaves the device.
+    #[error("{path}: {source}", path = path.display())]
+    Zone {
+        /// The device.
+        path: PathBuf,
+        /// Which.
+        source: ZoneError,
+    },
+    /// A service's part could not be formatted.
+    #[error("{path}: zone of {kind}: {reason}", path = path.display())]
+    Format {
+        /// The device.
+        path: PathBuf,
+        /// Which zone.
+        kind: ZoneKind,
+        /// What its format says.
+        reason: String,
+    },
+}
+
+/// An open, locked, checked device.
+#[derive(Debug)]
+pub struct Device {
+    path: PathBuf,
+    superblock: Superblock,
+    /// Holds the lock.
+    _file: File,
+}
+
+impl Device {
+    /// Opens and locks `path` and reads its superblock. A copy that is damaged or older is written anew from the other.
+    ///
+    /// # Errors
+    /// [`DeviceError`].
+    pub fn open(path: &Path) -> Result<Self, DeviceError> {
+        let file = open_locked(path, false)?;
+        let size = size(path, &file)?;
+        let superblock = read_superblock(path, &file)?;
+        if !superblock.complete {
+            return Err(DeviceError::Unfinished(path.into()));
+        }
+        let expected = Bytes(Lba(superblock.device_blocks).byte_offset());
+        if size < expected {
+            return Err(DeviceError::Shrunk { path: path.into(), expected, found: size });
+        }
+        Ok(Self { path: path.into(), superblock, _file: file })
+    }
+
+    /// What the superblock says.
+    #[must_use]
+    pub const fn superblock(&self) -> &Superblock {
+        &self.superblock
+    }
+
+    /// Its path.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The zone for `kind`.
+    ///
+    /// # Errors
+    /// [`DeviceError::NoZone`].
+    pub fn zone(&self, kind: ZoneKind) -> Result<ZoneEntry, DeviceError> {
+        let found = self.superblock.zones.iter().find(|zone| zone.kind == kind).copied();
+        found.ok_or_else(|| DeviceError::NoZone { path: self.path.clone(), kind })
+    }
+
+    /// How many OSTs it has zones for.
+    #[must_use]
+    pub fn osts(&self) -> u32 {
+        self.superblock.osts()
+    }
+}
+
+/// Opens a zone of the device at `path` for the calling thread, with a ring of its own. The caller keeps the [`Device`]
+/// alive meanwhile.
+///
+/// # Errors
+/// [`DeviceError`].
+pub fn open_zone(
+    path: &Path,
+    zone: ZoneEntry,
+    queue_depth: u32,
+) -> Result<Zone<UringFile>, DeviceError> {
+    let device = UringFile::open(path, queue_depth)?;
+    Zone::new(device, zone.first, zone.blocks)
+        .map_err(|source| DeviceError::Zone { path: path.into(), source })
+}
+
+/// Opens `path` for reading and writing and locks it against other nodes; a disk also against mounts.
+fn open_locked(path: &Path, create: bool) -> Result<File, DeviceError> {
+    let failed = |doing, source| DeviceError::Io { path: path.into(), doing, source };
+    let is_disk = path.metadata().is_ok_and(|metadata| metadata.file_type().is_block_device());
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(create).truncate(false).mode(0o600);
+    if is_disk {
+        // Refused while the disk or a partition of it is mounted or claimed.
+        options.custom_flags(nix::fcntl::OFlag::O_EXCL.bits());
+    }
+    let file = options.open(path).map_err(|error| {
+        let busy = is_disk && error.kind() == io::ErrorKind::ResourceBusy;
+        if busy { DeviceError::InUse(path.into()) } else { failed("opening", error) }
+    })?;
+    file.try_lock().map_err(|error| match error {
+        std::fs::TryLockError::WouldBlock => DeviceError::InUse(path.into()),
+        std::fs::TryLockError::Error(error) => failed("locking", error),
+    })?;
+    Ok(file)
+}
+
+fn size(path: &Path, file: &File) -> Result<Bytes, DeviceError> {
+    let mut handle = file;
+    io::Seek::seek(&mut handle, io::SeekFrom::End(0)).map(Bytes).map_err(|source| DeviceError::Io {
+        path: path.into(),
+        doing: "asking for its size",
+        source,
+    })
+}
+
+/// The newer good copy; the other is repaired.
+fn read_superblock(path: &Path, file: &File) -> Result<Superblock, DeviceError> {
+    let [first, second] = SUPERBLOCK_LBAS.map(|lba| read_copy(file, lba));
+    let superblock = match (first, second) {
+        (Ok(first), Ok(second)) if first == second => return Ok(first),
+        (Ok(first), Ok(second)) => {
+            if first.generation >= second.generation {
+                first
+            } else {
+                second
+            }
+        }
+        (Ok(good), Err(bad)) | (Err(bad), Ok(good)) => {
+            tracing::warn!(device = %path.display(), "superblock copy is bad and is written anew: {bad}");
+            good
+        }
+        (Err(first), Err(second)) => {
+            return Err(DeviceError::Superblock { path: path.into(), first, second });
+        }
+    };
+    write_superblock(path, file, &superblock)?;
+    Ok(superblock)
+}
+
+fn read_copy(file: &File, lba: Lba) -> Result<Superblock, SuperblockError> {
+    let mut bytes = [0; BLOCK_BYTES];
+    file.read_exact_at(&mut bytes, lba.byte_offset())
+        .map_err(|error| SuperblockError::Unreadable { lba, kind: error.kind() })?;
+    Superblock::decode(&bytes, lba)
+}
+
+/// Writes both copies, one durable before the other is touched.
+fn write_superblock(path: &Path, file: &File, superblock: &Superblock) -> Result<(), DeviceError> {
+    let failed =
+        |source| DeviceError::Io { path: path.into(), doing: "writing the superblock", source };
+    for lba in SUPERBLOCK_LBAS {
+        file.write_all_at(&superblock.encode(lba), lba.byte_offset()).map_err(failed)?;
+        file.sync_data().map_err(failed)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod test;

@@ -1,0 +1,135 @@
+use sheen_ports::{Block, BlockCommand, BlockError, BlockOperation, Entropy};
+
+use super::{format::Force, *};
+
+struct Counting(u64);
+
+impl Entropy for Counting {
+    fn next_u64(&mut self) -> u64 {
+        self.0 += 1;
+        self.0
+    }
+}
+
+const SIZE: u64 = 512 << 20;
+
+fn plan(force: Force) -> FormatPlan<'static> {
+    FormatPlan { name: "node0", size: Some(Bytes(SIZE)), osts: 2, force }
+}
+
+fn formatted() -> (tempfile::TempDir, PathBuf) {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("device");
+    format_device(&path, &plan(Force::No), &mut Counting(0)).unwrap();
+    (directory, path)
+}
+
+fn damage(path: &Path, lba: Lba) {
+    let file = OpenOptions::new().write(true).open(path).unwrap();
+    file.write_all_at(b"damage", lba.byte_offset() + 40).unwrap();
+}
+
+#[test]
+fn a_formatted_device_opens_with_zones_that_cover_it() {
+    let (_directory, path) = formatted();
+    let device = Device::open(&path).unwrap();
+    assert_eq!(device.osts(), 2);
+    let zones =
+        [ZoneKind::Mdt, ZoneKind::Ost(0), ZoneKind::Ost(1)].map(|kind| device.zone(kind).unwrap());
+    assert!(zones.is_sorted_by_key(|zone| zone.first));
+    assert!(zones.iter().all(|zone| zone.first.0 % 256 == 0));
+    let used: u64 = zones.iter().map(|zone| zone.blocks).sum();
+    assert!(used * 4096 > SIZE - (4 << 20), "{used} blocks are used");
+    assert!(matches!(device.zone(ZoneKind::Ost(2)), Err(DeviceError::NoZone { .. })));
+}
+
+#[test]
+fn two_nodes_cannot_have_one_device() {
+    let (_directory, path) = formatted();
+    let first = Device::open(&path).unwrap();
+    assert!(matches!(Device::open(&path), Err(DeviceError::InUse(_))));
+    let error = format_device(&path, &plan(Force::Yes), &mut Counting(0)).unwrap_err();
+    assert!(matches!(error, DeviceError::InUse(_)), "not even by force: {error}");
+    drop(first);
+    Device::open(&path).unwrap();
+}
+
+#[test]
+fn what_holds_something_is_not_formatted_unless_forced() {
+    let (_directory, path) = formatted();
+    let error = format_device(&path, &plan(Force::No), &mut Counting(0)).unwrap_err();
+    assert!(error.to_string().contains("holds a Sheen device"), "{error}");
+    let old = Device::open(&path).unwrap().superblock().uuid;
+    format_device(&path, &plan(Force::Yes), &mut Counting(100)).unwrap();
+    assert_ne!(Device::open(&path).unwrap().superblock().uuid, old);
+}
+
+#[test]
+fn an_interrupted_format_is_told_and_can_be_done_again() {
+    let (_directory, path) = formatted();
+    let file = OpenOptions::new().read(true).write(true).open(&path).unwrap();
+    let mut superblock = read_superblock(&path, &file).unwrap();
+    superblock.complete = false;
+    write_superblock(&path, &file, &superblock).unwrap();
+    assert!(matches!(Device::open(&path), Err(DeviceError::Unfinished(_))));
+    format_device(&path, &plan(Force::No), &mut Counting(0)).unwrap();
+    Device::open(&path).unwrap();
+}
+
+#[test]
+fn one_bad_superblock_is_repaired_and_two_are_told() {
+    let (_directory, path) = formatted();
+    for lba in SUPERBLOCK_LBAS {
+        damage(&path, lba);
+        let superblock = Device::open(&path).unwrap().superblock().clone();
+        let file = File::open(&path).unwrap();
+        assert_eq!(read_copy(&file, lba), Ok(superblock), "{lba} is good again");
+    }
+    SUPERBLOCK_LBAS.into_iter().for_each(|lba| damage(&path, lba));
+    let error = Device::open(&path).unwrap_err().to_string();
+    for part in
+        [path.to_str().unwrap(), "offset 0:", "offset 524288:", "expected checksum 0x", "found 0x"]
+    {
+        assert!(error.contains(part), "{part} in {error}");
+    }
+}
+
+#[test]
+fn a_device_that_shrank_is_refused() {
+    let (_directory, path) = formatted();
+    OpenOptions::new().write(true).open(&path).unwrap().set_len(SIZE - 4096).unwrap();
+    let error = Device::open(&path).unwrap_err();
+    assert!(matches!(error, DeviceError::Shrunk { .. }), "{error}");
+}
+
+#[test]
+fn a_device_too_small_for_its_osts_is_refused_with_the_least_size() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("device");
+    let plan = FormatPlan { size: Some(Bytes(SIZE)), osts: 32, ..plan(Force::No) };
+    let error = format_device(&path, &plan, &mut Counting(0)).unwrap_err();
+    let DeviceError::TooSmall { expected, .. } = error else { panic!("{error}") };
+    std::fs::remove_file(&path).unwrap();
+    let plan = FormatPlan { size: Some(expected), ..plan };
+    format_device(&path, &plan, &mut Counting(0)).unwrap();
+}
+
+#[test]
+fn a_thread_reaches_its_own_zone_only() {
+    let (_directory, path) = formatted();
+    let device = Device::open(&path).unwrap();
+    let zone = device.zone(ZoneKind::Ost(0)).unwrap();
+    let mut block = open_zone(&path, zone, 8).unwrap();
+    assert_eq!(block.geometry().blocks, zone.blocks);
+    for (lba, expected) in [(zone.blocks - 1, Ok(())), (zone.blocks, Err(BlockError::Rejected))] {
+        let buffer = sheen_dma::Buffer::standalone(4096);
+        let operation = BlockOperation::Read { lba: Lba(lba), buffer };
+        block.submit(BlockCommand { token: 1, operation }).unwrap();
+        block.ring();
+        let mut completions = Vec::new();
+        while block.poll(&mut completions) == 0 {
+            std::thread::yield_now();
+        }
+        assert_eq!(completions[0].result, expected);
+    }
+}

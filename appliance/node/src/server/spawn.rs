@@ -1,0 +1,178 @@
+//! Starting the service threads: everything a service owns is made on its own thread.
+
+use std::{
+    path::PathBuf,
+    sync::{Arc, mpsc::Sender},
+    thread::JoinHandle,
+};
+
+use sheen_consensus::GroupConfig;
+use sheen_dma::Arena;
+use sheen_meta::flocks::LockLimits;
+use sheen_rdma::{PayloadCheck, ServerFabric};
+use sheen_reactor::{
+    Mailbox, Service, SystemClock,
+    thread::{ThreadPlan, spawn},
+};
+use sheen_types::{Lba, OstIndex};
+use sheen_wire::metadata::OstAddress;
+
+use super::{NodeError, entropy};
+use crate::{
+    config::Config,
+    device::{DeviceError, ZoneEntry, open_zone},
+    mdt::{MdtConfig, MdtLimits, MdtPorts, MdtService, MdtStats, MdtTimes},
+    ost::{LocalGateway, OstConfig, OstService, OstServiceStats, ServiceDesk},
+    service_thread::{Order, ServiceThread},
+};
+
+/// Requests an OST service carries out at a time. With buffers for 1 MiB each the arena is the tighter bound; small
+/// requests reach this one. Chosen by eye.
+const OPERATIONS_MAX: usize = 512;
+/// Commands the MDT has in flight: two log writes, a snapshot's writes.
+const MDT_QUEUE_DEPTH: u32 = 64;
+
+/// A thread under way.
+pub(super) type ServiceJoin = JoinHandle<Result<(), NodeError>>;
+
+/// What the MDT's thread needs.
+pub(super) struct MdtThread {
+    pub(super) device: PathBuf,
+    pub(super) zone: ZoneEntry,
+    pub(super) config: Config,
+    pub(super) osts: Vec<OstAddress>,
+    pub(super) gateway: LocalGateway,
+    pub(super) orders: Mailbox<Order>,
+    pub(super) seed: u64,
+}
+
+/// What a data reactor's thread needs.
+pub(super) struct OstThread {
+    pub(super) device: PathBuf,
+    pub(super) zones: Vec<(OstIndex, ZoneEntry)>,
+    pub(super) config: Config,
+    pub(super) desk: ServiceDesk,
+    pub(super) orders: Mailbox<Order>,
+}
+
+/// Where clients find each OST, given those of each reactor.
+pub(super) fn addresses(assignment: &[Vec<OstIndex>]) -> Vec<OstAddress> {
+    let of = |(service, osts): (u16, &Vec<OstIndex>)| -> Vec<OstAddress> {
+        osts.iter().map(|&ost| OstAddress { ost, service }).collect()
+    };
+    let mut addresses: Vec<_> = (1..).zip(assignment).flat_map(of).collect();
+    addresses.sort_unstable_by_key(|address| address.ost);
+    addresses
+}
+
+fn fabric() -> Result<ServerFabric, NodeError> {
+    // Services check payloads themselves: per block on the way to the device, whole in the MDT.
+    ServerFabric::new(PayloadCheck::Service)
+        .map_err(|source| NodeError::System { doing: "making a fabric", source })
+}
+
+/// Starts the MDT's thread. It reports its counters when the service is made.
+pub(super) fn mdt(
+    plan: ThreadPlan,
+    thread: MdtThread,
+    report: Sender<Arc<MdtStats>>,
+) -> Result<ServiceJoin, NodeError> {
+    let make = move || {
+        let stats = Arc::new(MdtStats::default());
+        let ports = MdtPorts {
+            block: open_zone(&thread.device, thread.zone, MDT_QUEUE_DEPTH)?,
+            fabric: fabric()?,
+            clock: SystemClock,
+            entropy: entropy()?,
+            osts: thread.gateway,
+            arena: arena(&thread.config)?,
+        };
+        let config =
+            mdt_config(&thread.config, &thread.device, thread.zone, thread.osts, thread.seed)?;
+        let service = MdtService::new(config, ports, stats.clone());
+        // Nobody listens when the start failed meanwhile.
+        let _ = report.send(stats);
+        Ok(vec![Box::new(ServiceThread::new(service, thread.orders)) as Box<dyn Service>])
+    };
+    spawn(plan, make)
+        .map_err(|source| NodeError::System { doing: "starting the MDT's thread", source })
+}
+
+fn mdt_config(
+    config: &Config,
+    device: &std::path::Path,
+    zone: ZoneEntry,
+    osts: Vec<OstAddress>,
+    seed: u64,
+) -> Result<MdtConfig, NodeError> {
+    let (limits, times) = (&config.limits, &config.times);
+    let leases = limits.leases as usize;
+    let locks = LockLimits { locks_max: limits.locks as usize, ..LockLimits::default() };
+    let cut = sheen_consensus::Zone::new(zone.blocks).ok_or_else(|| DeviceError::Format {
+        path: device.into(),
+        kind: zone.kind,
+        reason: format!("{} blocks are too few", zone.blocks),
+    })?;
+    Ok(MdtConfig {
+        // The device is narrowed to the zone already.
+        zone_start: Lba(0),
+        zone: cut,
+        group: GroupConfig { seed, ..GroupConfig::default() },
+        osts,
+        times: MdtTimes {
+            lease: times.lease,
+            revoke_max: times.revoke,
+            grace: times.grace,
+            ..MdtTimes::default()
+        },
+        limits: MdtLimits { leases_max: leases, opens_max: leases, locks, ..MdtLimits::default() },
+        state_limits: sheen_meta::Limits {
+            inodes_max: limits.inodes,
+            filesystems_max: limits.filesystems,
+            sessions_max: limits.clients,
+            ..sheen_meta::Limits::default()
+        },
+    })
+}
+
+/// Starts a data reactor's thread. It reports its counters when the service is made.
+pub(super) fn ost(
+    plan: ThreadPlan,
+    thread: OstThread,
+    report: Sender<Arc<OstServiceStats>>,
+) -> Result<ServiceJoin, NodeError> {
+    let make = move || {
+        let depth = thread.config.device.queue_depth;
+        let open = |(ost, zone)| Ok((ost, open_zone(&thread.device, zone, depth)?));
+        let targets =
+            thread.zones.into_iter().map(open).collect::<Result<Vec<_>, DeviceError>>()?;
+        let config = OstConfig {
+            arena: arena(&thread.config)?,
+            operations_max: OPERATIONS_MAX,
+            store: sheen_store::Limits::default(),
+        };
+        let service = OstService::new(config, targets, fabric()?, SystemClock, Some(thread.desk))?;
+        let _ = report.send(service.stats());
+        Ok(vec![Box::new(ServiceThread::new(service, thread.orders)) as Box<dyn Service>])
+    };
+    spawn(plan, make)
+        .map_err(|source| NodeError::System { doing: "starting a reactor's thread", source })
+}
+
+fn arena(config: &Config) -> Result<Arena, NodeError> {
+    let bytes = usize::try_from(config.limits.buffers.0).unwrap_or(usize::MAX);
+    Ok(Arena::anonymous(bytes)?)
+}
+
+#[cfg(test)]
+mod test {
+    use super::*;
+
+    #[test]
+    fn every_ost_is_found_at_the_reactor_that_owns_it() {
+        let assignment = [vec![OstIndex(0), OstIndex(2)], vec![OstIndex(1)]];
+        let found: Vec<_> =
+            addresses(&assignment).iter().map(|at| (at.ost.0, at.service)).collect();
+        assert_eq!(found, [(0, 1), (1, 2), (2, 1)]);
+    }
+}

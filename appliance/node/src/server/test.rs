@@ -1,0 +1,136 @@
+use std::{net::Ipv4Addr, path::Path};
+
+use sheen_dma::Arena;
+use sheen_ports::{Call, Cancel, Link};
+use sheen_types::{Bytes, ClientId, Epoch, Tag, Xid};
+use sheen_wire::{
+    Field, Frame, Opcode,
+    fields::List,
+    metadata::{Connect, ConnectReply, FilesystemCreate, FilesystemInfo},
+};
+
+use super::*;
+
+fn config(directory: &Path) -> Config {
+    let mut config = Config::embedded(directory, Bytes(1 << 30));
+    config.listen = (Ipv4Addr::LOCALHOST, 0).into();
+    config.threads.reactors = 2;
+    config.limits.buffers = Bytes(16 << 20);
+    config
+}
+
+/// A session as an administrator has it.
+struct Session {
+    link: Arc<dyn Link>,
+    client: ClientId,
+    epoch: Epoch,
+    xid: u64,
+}
+
+impl Session {
+    fn open(address: &str) -> Self {
+        let arena = Arena::shared(4 << 20).unwrap();
+        let link = sheen_rdma::connect(address, 0, &arena).unwrap();
+        let mut session = Self { link, client: ClientId(0), epoch: Epoch(0), xid: 0 };
+        let mut uuid = [0; 16];
+        uuid[..8].copy_from_slice(&entropy().unwrap().next_u64().to_le_bytes());
+        let (filesystem, label) = (Vec::new(), b"test".to_vec());
+        let connect = Connect { uuid, client: ClientId(0), filesystem, label, slots: 1 };
+        let reply =
+            ConnectReply::from_bytes(&session.call(Opcode::Connect, &connect.to_vec()).0).unwrap();
+        session.client = reply.client;
+        session.epoch = reply.epoch;
+        assert_eq!(reply.osts.0.len(), 2);
+        session
+    }
+
+    fn call(&mut self, opcode: Opcode, body: &[u8]) -> (Vec<u8>, Vec<u8>) {
+        self.xid += 1;
+        let request = Frame::request(opcode, Xid(self.xid));
+        let frame = Frame { client: self.client, epoch: self.epoch, tag: Tag(0), ..request };
+        let room = self.link.buffer(1 << 20);
+        let result = self
+            .link
+            .call(Call { frame, body: body.to_vec(), payload: None, room }, &Cancel::new());
+        let (frame, body) = result.reply.unwrap();
+        assert_eq!(frame.status, 0, "{opcode:?}");
+        let payload = result.room.unwrap().as_slice()[..frame.payload_bytes as usize].to_vec();
+        (body, payload)
+    }
+
+    fn names(&mut self) -> Vec<String> {
+        let (_, payload) = self.call(Opcode::FilesystemList, &[]);
+        let list = List::<FilesystemInfo>::from_bytes(&payload).unwrap();
+        list.0.iter().map(|info| String::from_utf8(info.name.clone()).unwrap()).collect()
+    }
+}
+
+/// Levels are published now and then.
+fn await_status(node: &Node, holds: impl Fn(&NodeStatus) -> bool) -> NodeStatus {
+    let deadline = Instant::now() + Duration::from_secs(5);
+    loop {
+        let status = node.status();
+        if holds(&status) || Instant::now() > deadline {
+            assert!(holds(&status), "{status:?}");
+            return status;
+        }
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn a_node_keeps_what_it_acknowledged_over_a_restart() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = config(directory.path());
+    format(&config, Force::No).unwrap();
+    let node = Node::start(config.clone()).unwrap();
+    let unix = format!("unix:{}", config.socket.display());
+    let mut session = Session::open(&unix);
+    let create = FilesystemCreate { name: b"scratch".to_vec(), permissions: 0o755 };
+    session.call(Opcode::FilesystemCreate, &create.to_vec());
+    let mut other = Session::open(&format!("tcp:{}", node.listen()));
+    assert_eq!(other.names(), ["scratch"]);
+    let status = await_status(&node, |status| status.clients == 2);
+    assert_eq!((status.state, status.osts.len()), (NodeState::Serving, 2));
+    assert!(status.osts.iter().all(|ost| ost.ready && ost.free_bytes > 300 << 20), "{status:?}");
+    session.call(Opcode::Disconnect, &[]);
+    other.call(Opcode::Disconnect, &[]);
+    let begun = Instant::now();
+    node.stop().unwrap();
+    assert!(begun.elapsed() < Duration::from_secs(2), "stopped in {:?}", begun.elapsed());
+    assert!(!config.socket.exists());
+    let node = Node::start(config).unwrap();
+    assert_eq!(Session::open(&unix).names(), ["scratch"]);
+    assert!(node.is_healthy());
+}
+
+#[test]
+fn a_node_does_not_start_on_what_is_not_its_own() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut config = config(directory.path());
+    let error = Node::start(config.clone()).unwrap_err();
+    assert!(error.to_string().contains("device: opening"), "{error}");
+    format(&config, Force::No).unwrap();
+    let error = format(&config, Force::No).unwrap_err();
+    assert!(error.to_string().contains("holds a Sheen device"), "{error}");
+    let node = Node::start(config.clone()).unwrap();
+    let error = Node::start(config.clone()).unwrap_err();
+    assert!(matches!(error, NodeError::Device(DeviceError::InUse(_))), "{error}");
+    drop(node);
+    config.limits.memory = Bytes(1 << 30);
+    let error = Node::start(config.clone()).unwrap_err();
+    assert!(error.to_string().starts_with("limits.memory: expected at least"), "{error}");
+    config.limits.memory = Bytes(8 << 30);
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    config.listen = taken.local_addr().unwrap();
+    let error = Node::start(config).unwrap_err();
+    assert!(error.to_string().starts_with("listen 127.0.0.1:"), "{error}");
+}
+
+#[test]
+fn osts_are_dealt_out_evenly() {
+    let counts = |osts, reactors| assign(osts, reactors).iter().map(Vec::len).collect::<Vec<_>>();
+    assert_eq!(counts(5, 2), [3, 2]);
+    assert_eq!(counts(2, 2), [1, 1]);
+    assert_eq!(assign(3, 1), [[OstIndex(0), OstIndex(1), OstIndex(2)]]);
+}

@@ -1,0 +1,131 @@
+//! A service on its thread: the service itself, and the mailbox by which the rest of the node reaches it.
+//!
+//! Orders are new connections from the acceptor and the order to stop. Deliberately absent: requests (they come by the
+//! fabric) and work between services (the gateway has mailboxes of its own).
+
+use std::os::fd::RawFd;
+
+use sheen_ports::{Block, Clock, Entropy};
+use sheen_rdma::{NewConnection, ServerFabric};
+use sheen_reactor::{Mailbox, Service};
+use sheen_types::Tick;
+
+use crate::{
+    mdt::{MdtService, OstGateway},
+    ost::OstService,
+};
+
+/// Orders that may wait for one thread; a connection beyond it is closed, and its client tries again.
+pub(crate) const ORDERS_MAX: usize = 256;
+
+/// What a thread is told.
+#[derive(Debug)]
+pub(crate) enum Order {
+    /// Serve this connection.
+    Connect(Box<NewConnection>),
+    /// Finish what is under way, make it durable, end.
+    Stop,
+}
+
+/// A service that has a fabric.
+pub(crate) trait Served: Service {
+    /// The fabric, to add connections to.
+    fn fabric(&mut self) -> &mut ServerFabric;
+
+    /// Begins to stop; [`Service::is_finished`] tells when it has.
+    fn stop(&mut self);
+}
+
+impl<B: Block, C: Clock> Served for OstService<B, ServerFabric, C> {
+    fn fabric(&mut self) -> &mut ServerFabric {
+        self.fabric_mut()
+    }
+
+    fn stop(&mut self) {
+        Self::stop(self);
+    }
+}
+
+impl<B, C, E, G> Served for MdtService<B, ServerFabric, C, E, G>
+where
+    B: Block,
+    C: Clock,
+    E: Entropy,
+    G: OstGateway,
+{
+    fn fabric(&mut self) -> &mut ServerFabric {
+        self.fabric_mut()
+    }
+
+    fn stop(&mut self) {
+        Self::stop(self);
+    }
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct ServiceThread<S> {
+    service: S,
+    orders: Mailbox<Order>,
+}
+
+impl<S: Served> ServiceThread<S> {
+    pub(crate) const fn new(service: S, orders: Mailbox<Order>) -> Self {
+        Self { service, orders }
+    }
+
+    fn carry_out(&mut self, order: Order) {
+        match order {
+            Order::Connect(connection) => {
+                let peer = connection.peer.clone();
+                if let Err(error) = self.service.fabric().add(*connection) {
+                    tracing::warn!(peer, %error, "connection could not be taken in");
+                }
+            }
+            Order::Stop => self.service.stop(),
+        }
+    }
+}
+
+impl<S: Served> Service for ServiceThread<S> {
+    fn turn(&mut self, now: Tick) -> usize {
+        let mut orders = 0;
+        // Bounded by the mailbox's size.
+        while orders < ORDERS_MAX
+            && let Some(order) = self.orders.take()
+        {
+            self.carry_out(order);
+            orders += 1;
+        }
+        orders + self.service.turn(now)
+    }
+
+    fn prepare_sleep(&mut self) -> bool {
+        // Both announce, whatever the first one says: `end_sleep` follows in any case.
+        let orders = self.orders.prepare_sleep();
+        let service = self.service.prepare_sleep();
+        orders && service
+    }
+
+    fn end_sleep(&mut self) {
+        self.orders.end_sleep();
+        self.service.end_sleep();
+    }
+
+    fn wake_descriptors(&self, descriptors: &mut Vec<RawFd>) {
+        descriptors.push(self.orders.wake_descriptor());
+        self.service.wake_descriptors(descriptors);
+    }
+
+    fn wake_generation(&self) -> u64 {
+        self.service.wake_generation()
+    }
+
+    fn next_deadline(&self) -> Option<Tick> {
+        self.service.next_deadline()
+    }
+
+    fn is_finished(&self) -> bool {
+        self.service.is_finished()
+    }
+}
