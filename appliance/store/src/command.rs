@@ -1,5 +1,7 @@
 //! What a store tells its service to do.
 
+use std::{error::Error, fmt};
+
 use sheen_types::{Errno, Lba};
 
 /// Names a request; the service's choice, comes back in commands.
@@ -111,3 +113,15 @@ pub enum IoFault {
     /// The device is gone.
     Gone,
 }
+
+impl fmt::Display for IoFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Media => "the device lost blocks",
+            Self::NoSpace => "no space behind the device",
+            Self::Gone => "the device is gone",
+        })
+    }
+}
+
+impl Error for IoFault {}

@@ -1,10 +1,25 @@
 //! Opening: from the blocks of a zone to a running store, or to an error with a name.
+//!
+//! Anchor → checkpoint → journal → data of the last, not known flushed records → flush, new anchor → open.
 
 use std::{error::Error, fmt};
 
-use sheen_journal::{AnchorDamage, Damage};
+use sheen_journal::{
+    Anchor, AnchorDamage, Damage, Fault, Position, ScanStart, Scanner, Step, Tail, Writer,
+};
+use sheen_types::{BLOCK_BYTES, Fid, Lba};
 
-use crate::{Command, IoFault, IoToken, Limits, Store, Zone};
+use crate::{
+    Command, IoFault, IoToken, Limits, Store, Zone, checkpoint,
+    index::Index,
+    io::Io,
+    layout::{ANCHOR_KIND, AnchorState, VOIDS_MAX, anchor_lbas},
+    log::Log,
+    object::Object,
+    replay::Replay,
+    switch::Switch,
+    verification::Verification,
+};
 
 /// Why a store cannot be opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +37,13 @@ pub enum OpenError {
     Checkpoint(Damage),
     /// The journal is damaged.
     Journal(Damage),
+    /// An object maps a block that is another's, or none of the data blocks.
+    Block {
+        /// The object.
+        object: Fid,
+        /// The block.
+        lba: Lba,
+    },
     /// The device failed.
     Device(IoFault),
 }
@@ -37,7 +59,10 @@ impl fmt::Display for OpenError {
             ),
             Self::Checkpoint(damage) => write!(f, "store checkpoint: {damage}"),
             Self::Journal(damage) => write!(f, "store journal: {damage}"),
-            Self::Device(fault) => write!(f, "store: the device failed: {fault:?}"),
+            Self::Block { object, lba } => {
+                write!(f, "store index: object {object} maps {lba}, which is not its to map")
+            }
+            Self::Device(fault) => write!(f, "store: {fault}"),
         }
     }
 }
@@ -49,20 +74,45 @@ impl Error for OpenError {}
 pub enum Progress {
     /// Carry out the commands (Read, WriteBytes, Flush) and report each.
     Working(Box<Opening>),
-    /// Open.
+    /// Open. Commands may have been pushed with it; carry them out as the store's.
     Ready(Box<Store>),
 }
 
 /// A store on its way to be open.
 #[derive(Debug)]
-pub struct Opening {}
+pub struct Opening {
+    zone: Zone,
+    limits: Limits,
+    phase: Phase,
+}
+
+/// See the module.
+#[derive(Debug)]
+enum Phase {
+    Anchor([Option<Result<Anchor, Fault>>; 2]),
+    Checkpoint { base: Base, scanner: Scanner, objects: Vec<(Fid, Object)>, asked: u32 },
+    Journal { base: Base, scanner: Scanner, replay: Replay, asked: u32 },
+    Verification { base: Base, tail: Tail, replay: Replay, verification: Verification },
+    Switch(Box<Store>),
+}
+
+/// What the anchor said.
+#[derive(Debug)]
+struct Base {
+    identity: u64,
+    generation: u64,
+    state: AnchorState,
+}
 
 impl Opening {
     /// Begins; pushes the first reads.
     #[must_use]
     pub fn new(zone: Zone, limits: Limits, commands: &mut Vec<Command>) -> Box<Self> {
-        let _ = (zone, limits, commands);
-        todo!()
+        assert!(zone.blocks > 1, "a zone has blocks");
+        for (read, lba) in (0..).zip(anchor_lbas(zone)) {
+            commands.push(Command::Read { io: Io::Open { read }.token(), lba, blocks: 1 });
+        }
+        Box::new(Self { zone, limits, phase: Phase::Anchor([None, None]) })
     }
 
     /// A read completed with its bytes, or a write or flush with none.
@@ -75,7 +125,209 @@ impl Opening {
         result: Result<&[u8], IoFault>,
         commands: &mut Vec<Command>,
     ) -> Result<Progress, OpenError> {
-        let _ = (io, result, commands);
-        todo!()
+        let Self { zone, limits, phase } = *self;
+        let phase = match phase {
+            Phase::Anchor(copies) => on_anchor(zone, copies, io, result, commands)?,
+            Phase::Checkpoint { base, mut scanner, objects, asked } => {
+                feed(&mut scanner, asked, result);
+                scan_checkpoint(base, scanner, objects, commands)?
+            }
+            Phase::Journal { base, mut scanner, replay, asked } => {
+                feed(&mut scanner, asked, result);
+                scan_journal(base, scanner, replay, limits, commands)?
+            }
+            Phase::Verification { base, tail, replay, mut verification } => {
+                let Io::Open { read } = Io::of(io) else { panic!("only reads are in flight") };
+                verification.on_read(read, result);
+                verify(base, tail, replay, verification, limits, commands)?
+            }
+            Phase::Switch(mut store) => {
+                store.on_io(io, result.map(|_| ()), commands);
+                if let Err(fault) = result {
+                    return Err(OpenError::Device(fault));
+                }
+                store.pump(commands);
+                if store.is_idle() {
+                    return Ok(Progress::Ready(store));
+                }
+                Phase::Switch(store)
+            }
+        };
+        Ok(Progress::Working(Box::new(Self { zone, limits, phase })))
     }
+}
+
+fn feed(scanner: &mut Scanner, asked: u32, result: Result<&[u8], IoFault>) {
+    let whole = asked as usize * BLOCK_BYTES;
+    match result {
+        Ok(bytes) if bytes.len() == whole => scanner.feed(bytes),
+        Ok(_) | Err(_) => scanner.feed_unreadable(asked),
+    }
+}
+
+fn on_anchor(
+    zone: Zone,
+    mut copies: [Option<Result<Anchor, Fault>>; 2],
+    io: IoToken,
+    result: Result<&[u8], IoFault>,
+    commands: &mut Vec<Command>,
+) -> Result<Phase, OpenError> {
+    let lbas = anchor_lbas(zone);
+    let Io::Open { read } = Io::of(io) else { panic!("only reads are in flight") };
+    let copy = read as usize;
+    copies[copy] = Some(match result {
+        Ok(block) => Anchor::decode(block, lbas[copy], ANCHOR_KIND),
+        Err(_) => Err(Fault::Unreadable),
+    });
+    let [Some(first), Some(second)] = copies else { return Ok(Phase::Anchor(copies)) };
+    let anchor = Anchor::newer(lbas, first, second).map_err(OpenError::Anchor)?;
+    let state = AnchorState::decode(&anchor.payload)
+        .map_err(|fault| OpenError::Anchor(AnchorDamage { lbas, faults: [fault; 2] }))?;
+    if state.layout.zone != zone {
+        return Err(OpenError::Zone { expected: state.layout.zone, found: zone });
+    }
+    let base = Base { identity: anchor.identity, generation: anchor.generation, state };
+    let generation = base.state.checkpoint_generation;
+    let batches = if generation == 0 { 0 } else { base.state.checkpoint_batches };
+    let start = ScanStart {
+        position: Position::START,
+        durable_sequence: batches,
+        incarnations: generation..=generation,
+        last_sequence: batches,
+    };
+    let scanner = Scanner::new(base.state.layout.area(base.identity, generation), &start);
+    scan_checkpoint(base, scanner, Vec::new(), commands)
+}
+
+/// A read the scanner asks for; only one is in flight.
+fn ask(lba: Lba, blocks: u32, commands: &mut Vec<Command>) -> u32 {
+    commands.push(Command::Read { io: Io::Open { read: 0 }.token(), lba, blocks });
+    blocks
+}
+
+fn scan_checkpoint(
+    base: Base,
+    mut scanner: Scanner,
+    mut objects: Vec<(Fid, Object)>,
+    commands: &mut Vec<Command>,
+) -> Result<Phase, OpenError> {
+    let area = base.state.layout.area(base.identity, base.state.checkpoint_generation);
+    loop {
+        match scanner.step().map_err(OpenError::Checkpoint)? {
+            Step::Read { lba, blocks } => {
+                let asked = ask(lba, blocks, commands);
+                return Ok(Phase::Checkpoint { base, scanner, objects, asked });
+            }
+            Step::Batch(batch) => {
+                for record in batch.records() {
+                    checkpoint::decode(record, &mut objects).ok_or(OpenError::Checkpoint(
+                        Damage {
+                            lba: area.lba(batch.position.block),
+                            sequence: batch.position.sequence,
+                            fault: Fault::Malformed { field: "object" },
+                        },
+                    ))?;
+                }
+            }
+            Step::End(_) => break,
+        }
+    }
+    let state = &base.state;
+    let start = ScanStart {
+        position: state.head,
+        durable_sequence: state.durable_sequence,
+        incarnations: 0..=state.incarnation,
+        last_sequence: u64::MAX,
+    };
+    let scanner = Scanner::new(state.layout.journal(base.identity), &start);
+    let replay = Replay::new(state, Index::from_sorted(objects));
+    // No read is fed yet: the first step asks for it.
+    scan_journal_begin(base, scanner, replay, commands)
+}
+
+fn scan_journal_begin(
+    base: Base,
+    mut scanner: Scanner,
+    replay: Replay,
+    commands: &mut Vec<Command>,
+) -> Result<Phase, OpenError> {
+    match scanner.step().map_err(OpenError::Journal)? {
+        Step::Read { lba, blocks } => {
+            let asked = ask(lba, blocks, commands);
+            Ok(Phase::Journal { base, scanner, replay, asked })
+        }
+        Step::Batch(_) | Step::End(_) => panic!("a scanner without bytes asks for some"),
+    }
+}
+
+fn scan_journal(
+    base: Base,
+    mut scanner: Scanner,
+    mut replay: Replay,
+    limits: Limits,
+    commands: &mut Vec<Command>,
+) -> Result<Phase, OpenError> {
+    let ring = base.state.layout.journal(base.identity);
+    let tail = loop {
+        match scanner.step().map_err(OpenError::Journal)? {
+            Step::Read { lba, blocks } => {
+                let asked = ask(lba, blocks, commands);
+                return Ok(Phase::Journal { base, scanner, replay, asked });
+            }
+            Step::Batch(batch) => {
+                replay.on_batch(&batch).map_err(|field| {
+                    OpenError::Journal(Damage {
+                        lba: ring.lba(batch.position.block),
+                        sequence: batch.position.sequence,
+                        fault: Fault::Malformed { field },
+                    })
+                })?;
+            }
+            Step::End(tail) => break tail,
+        }
+    };
+    replay.apply_through(tail.durable_sequence);
+    let verification = Verification::new(&base.state.layout, replay.take_doubtful());
+    verify(base, tail, replay, verification, limits, commands)
+}
+
+fn verify(
+    base: Base,
+    tail: Tail,
+    mut replay: Replay,
+    mut verification: Verification,
+    limits: Limits,
+    commands: &mut Vec<Command>,
+) -> Result<Phase, OpenError> {
+    verification.send_reads(commands);
+    if !verification.is_done() {
+        return Ok(Phase::Verification { base, tail, replay, verification });
+    }
+    verification.decide(&mut replay);
+    let mut store = assemble(base, &tail, replay, limits)?;
+    store.flusher.wait_for_switch();
+    store.pump(commands);
+    Ok(Phase::Switch(store))
+}
+
+/// The store as recovered, with the switch to its new anchor under way.
+fn assemble(
+    base: Base,
+    tail: &Tail,
+    replay: Replay,
+    limits: Limits,
+) -> Result<Box<Store>, OpenError> {
+    let current = base.state;
+    let layout = current.layout;
+    let (index, voids) = replay.finish();
+    let incarnation = current.incarnation + 1;
+    let ring = layout.journal(base.identity);
+    let writer = Writer::new(ring, current.head, tail.next, incarnation);
+    let next = AnchorState { incarnation, voids, ..current.clone() };
+    let crowded = next.voids.len() > VOIDS_MAX;
+    let mut switch = Switch::new(base.identity, base.generation, current, next);
+    if crowded {
+        switch.begin_snapshot(&layout, tail.next);
+    }
+    Store::assemble(layout, limits, index, Log::new(writer), switch)
 }

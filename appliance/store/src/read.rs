@@ -1,6 +1,10 @@
-//! What a read of an object finds: device runs with checksums, and holes.
+//! Reads: what a range of an object consists of. Answered from the index at once; never wait for changes.
 
-use sheen_types::Lba;
+use sheen_types::{Fid, Lba};
+
+use crate::{ObjectAttributes, SeekTarget, Store, bytes::index, request::WRITE_BLOCKS_MAX};
+
+const BLOCK: u64 = 4096;
 
 /// Where the blocks of a segment come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,15 +35,103 @@ pub struct ReadPlan {
     pub length: u64,
     /// Bytes of the image before the first byte to deliver: `offset % 4096`.
     pub skip: u32,
-    /// The blocks of the image, in order, without gaps.
+    /// The blocks of the image, in order, without gaps; none if there is nothing to deliver.
     pub segments: Vec<Segment>,
     /// CRC32C of each block of the image, in order; 0 for blocks of a hole.
     pub checksums: Vec<u32>,
 }
 
-/// Keeps the blocks of a plan from being used again; give it back by [`crate::Store::release`] when they were read.
+/// Keeps the blocks of a plan from being used again; give it back by [`Store::release`] when they were read.
 #[derive(Debug, PartialEq, Eq)]
 #[must_use = "blocks are kept from use until the pin is released"]
 pub struct ReadPin {
     pub(crate) epoch: u64,
+}
+
+impl ReadPlan {
+    fn push(&mut self, image_block: u64, blocks: u64, source: Source) {
+        if blocks > 0 {
+            let bounded = "a read is bounded";
+            self.segments.push(Segment {
+                image_block: u32::try_from(image_block).expect(bounded),
+                blocks: u32::try_from(blocks).expect(bounded),
+                source,
+            });
+        }
+    }
+}
+
+impl Store {
+    /// Plans a read of `length` bytes at `offset`. Sees every completed change.
+    ///
+    /// # Panics
+    /// When more than [`WRITE_BLOCKS_MAX`] blocks are touched.
+    pub fn read(&mut self, object: Fid, offset: u64, length: u64, plan: &mut ReadPlan) -> ReadPin {
+        plan.segments.clear();
+        plan.checksums.clear();
+        let found = self.index.get(object);
+        plan.size = found.map_or(0, |object| object.size);
+        plan.length = length.min(plan.size.saturating_sub(offset));
+        plan.skip = u32::try_from(offset % BLOCK).expect("below a block");
+        if let Some(object) = found.filter(|_| plan.length > 0) {
+            let (first, end) = (offset / BLOCK, (offset + plan.length).div_ceil(BLOCK));
+            assert!(end - first <= WRITE_BLOCKS_MAX as u64, "a bounded read");
+            plan.checksums.resize(index(end - first), 0);
+            let mut at = first;
+            for piece in object.pieces(first, end).filter(|piece| piece.written) {
+                plan.push(at - first, piece.block - at, Source::Hole);
+                let from = piece.block - first;
+                plan.push(from, piece.blocks, Source::Device(self.layout.lba(piece.place)));
+                plan.checksums[index(from)..index(from + piece.blocks)]
+                    .copy_from_slice(piece.checksums);
+                at = piece.block + piece.blocks;
+            }
+            plan.push(at - first, end - at, Source::Hole);
+        }
+        self.quarantine.pin()
+    }
+
+    /// The blocks of a plan were read.
+    pub fn release(&mut self, pin: ReadPin) {
+        let allocator = &mut self.allocator;
+        self.quarantine.unpin(pin, &mut |span| allocator.release(span));
+    }
+
+    /// What an object knows; None if it does not exist.
+    #[must_use]
+    pub fn attributes(&self, object: Fid) -> Option<ObjectAttributes> {
+        self.index.get(object).map(|object| ObjectAttributes {
+            size: object.size,
+            blocks: object.blocks(),
+            mtime: object.mtime,
+            owner: object.owner,
+        })
+    }
+
+    /// Finds data or a hole at or behind `offset`; None is ENXIO. Reserved blocks count as holes.
+    #[must_use]
+    pub fn seek(&self, object: Fid, offset: u64, target: SeekTarget) -> Option<u64> {
+        let object = self.index.get(object).filter(|object| offset < object.size)?;
+        let (first, end) = (offset / BLOCK, object.size.div_ceil(BLOCK));
+        let mut written = object.pieces(first, end).filter(|piece| piece.written);
+        match target {
+            SeekTarget::Data => written.next().map(|piece| (piece.block * BLOCK).max(offset)),
+            SeekTarget::Hole => {
+                let mut at = first;
+                for piece in written {
+                    if piece.block > at {
+                        break;
+                    }
+                    at = piece.block + piece.blocks;
+                }
+                Some((at * BLOCK).clamp(offset, object.size))
+            }
+        }
+    }
+
+    /// Ids of the objects behind `after` ([`Fid::NONE`]: from the first), in order.
+    pub fn objects(&self, after: Fid) -> impl Iterator<Item = Fid> + use<'_> {
+        let range = (std::ops::Bound::Excluded(after), std::ops::Bound::Unbounded);
+        self.index.objects.range(range).map(|(&object, _)| object)
+    }
 }

@@ -137,6 +137,10 @@ pub struct Statistics {
     pub objects_max: u64,
     /// Requests inside the store.
     pub requests: u32,
+    /// Data blocks that users cannot fill, so that overwrites find free blocks on a full store.
+    pub reserve_blocks: u64,
+    /// Blocks that could be given out at once, the reserve included.
+    pub allocatable_blocks: u64,
     /// Freed blocks that wait for a flush (or a reader) before they are used again.
     pub quarantined_blocks: u64,
     /// Journal blocks not used.

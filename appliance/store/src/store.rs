@@ -1,17 +1,108 @@
-//! The running store.
+//! The running store: its state, and the way in for requests.
+//!
+//! A change goes: claim of its blocks → merge of edges, if any → data blocks and journal record issued side by side →
+//! both written, and every record before it → applied to the index → complete. Steps are in [`crate::plan`],
+//! [`crate::issue`], [`crate::completion`]; batches, flushes and checkpoints start in [`crate::pump`].
+
+use std::collections::VecDeque;
 
 use sheen_types::{Errno, Fid};
 
 use crate::{
-    Allocate, Busy, Command, IoFault, IoToken, MergeToken, ObjectAttributes, Punch, ReadPin,
-    ReadPlan, RequestToken, SeekTarget, Statistics, Truncate, Write,
+    Allocate, Busy, Command, Limits, OpenError, Punch, PunchKind, RequestToken, Statistics,
+    Truncate, Write,
+    allocator::{Allocator, Span},
+    claims::{Claim, Claims},
+    flusher::Flusher,
+    index::Index,
+    layout::Layout,
+    log::Log,
+    operation::{Kind, Operations, State},
+    quarantine::Quarantine,
+    record::SizeRule,
+    request::{OBJECT_BYTES_MAX, WRITE_BLOCKS_MAX},
+    switch::Switch,
 };
 
 /// An open store. After each turn of requests and completions call [`Store::pump`] once: records gather until then.
 #[derive(Debug)]
-pub struct Store {}
+pub struct Store {
+    pub(crate) layout: Layout,
+    pub(crate) limits: Limits,
+    pub(crate) index: Index,
+    pub(crate) allocator: Allocator,
+    pub(crate) quarantine: Quarantine,
+    pub(crate) log: Log,
+    pub(crate) claims: Claims,
+    pub(crate) operations: Operations,
+    pub(crate) flusher: Flusher,
+    pub(crate) switch: Switch,
+    /// Operations that have their blocks and wait for journal room or space, in order.
+    pub(crate) ready: VecDeque<u32>,
+    /// Operations that just got their claim.
+    pub(crate) granted: Vec<u32>,
+    /// Blocks that issued changes will map and that are not mapped yet.
+    pub(crate) blocks_promised: u64,
+    /// Objects that issued changes will make, at most.
+    pub(crate) objects_promised: u64,
+    /// Data blocks whose completion no flush covers.
+    pub(crate) unflushed_blocks: u64,
+    pub(crate) data_blocks_written: u64,
+    pub(crate) stopped: bool,
+    pub(crate) scratch: Scratch,
+}
+
+/// Memory used again by each step.
+#[derive(Debug, Default)]
+pub(crate) struct Scratch {
+    pub(crate) parts: Vec<crate::issue::Part>,
+    pub(crate) spans: Vec<Span>,
+    pub(crate) record: Vec<u8>,
+    pub(crate) recorded: Vec<u32>,
+}
 
 impl Store {
+    /// A store around what was recovered.
+    pub(crate) fn assemble(
+        layout: Layout,
+        limits: Limits,
+        index: Index,
+        log: Log,
+        switch: Switch,
+    ) -> Result<Box<Self>, OpenError> {
+        let mut allocator = Allocator::new(layout.data_blocks);
+        for (&id, object) in &index.objects {
+            for piece in object.pieces(0, u64::MAX) {
+                let first = piece.place.checked_sub(layout.data_first);
+                let sound = first
+                    .is_some_and(|first| allocator.claim(Span { first, blocks: piece.blocks }));
+                if !sound {
+                    return Err(OpenError::Block { object: id, lba: layout.lba(piece.place) });
+                }
+            }
+        }
+        Ok(Box::new(Self {
+            layout,
+            limits,
+            index,
+            allocator,
+            quarantine: Quarantine::default(),
+            log,
+            claims: Claims::default(),
+            operations: Operations::new(limits.requests_max),
+            flusher: Flusher::default(),
+            switch,
+            ready: VecDeque::new(),
+            granted: Vec::new(),
+            blocks_promised: 0,
+            objects_promised: 0,
+            unflushed_blocks: 0,
+            data_blocks_written: 0,
+            stopped: false,
+            scratch: Scratch::default(),
+        }))
+    }
+
     /// Takes a write. Commands follow, at once or later; the last is its [`Command::Complete`].
     ///
     /// # Errors
@@ -25,8 +116,23 @@ impl Store {
         write: &Write<'_>,
         commands: &mut Vec<Command>,
     ) -> Result<(), Busy> {
-        let _ = (request, write, commands);
-        todo!()
+        let Some(end) = range_end(write.offset, write.length) else {
+            return Self::refuse(request, Errno::EFBIG, commands);
+        };
+        let (first, last) = (write.offset / 4096, end.div_ceil(4096));
+        assert!(write.length > 0 && last - first <= WRITE_BLOCKS_MAX as u64, "a bounded write");
+        assert!(write.checksums.len() as u64 == last - first, "a checksum for each image block");
+        let number = self.take(Kind::Write, request, write.object)?;
+        let operation = self.operations.get_mut(number);
+        operation.offset = write.offset;
+        operation.end = end;
+        operation.size = SizeRule::AtLeast(end);
+        operation.mtime = write.mtime;
+        operation.owner = Some(write.owner);
+        operation.durable = write.durable;
+        operation.checksums.extend_from_slice(write.checksums);
+        self.claim(number, first, last, commands);
+        Ok(())
     }
 
     /// Takes a truncate.
@@ -39,8 +145,18 @@ impl Store {
         truncate: &Truncate,
         commands: &mut Vec<Command>,
     ) -> Result<(), Busy> {
-        let _ = (request, truncate, commands);
-        todo!()
+        if truncate.size > OBJECT_BYTES_MAX {
+            return Self::refuse(request, Errno::EFBIG, commands);
+        }
+        let number = self.take(Kind::Truncate, request, truncate.object)?;
+        let operation = self.operations.get_mut(number);
+        operation.offset = truncate.size;
+        operation.end = u64::MAX;
+        operation.size = SizeRule::Exactly(truncate.size);
+        operation.mtime = truncate.mtime;
+        operation.durable = truncate.durable;
+        self.claim(number, truncate.size / 4096, u64::MAX, commands);
+        Ok(())
     }
 
     /// Takes a punch.
@@ -53,8 +169,23 @@ impl Store {
         punch: &Punch,
         commands: &mut Vec<Command>,
     ) -> Result<(), Busy> {
-        let _ = (request, punch, commands);
-        todo!()
+        let Some(end) = range_end(punch.offset, punch.length) else {
+            return Self::refuse(request, Errno::EFBIG, commands);
+        };
+        let kind = match punch.kind {
+            PunchKind::Hole => Kind::PunchHole,
+            PunchKind::Zero => Kind::PunchZero,
+        };
+        let number = self.take(kind, request, punch.object)?;
+        let operation = self.operations.get_mut(number);
+        operation.offset = punch.offset;
+        operation.end = end;
+        operation.size = if punch.extend { SizeRule::AtLeast(end) } else { SizeRule::Keep };
+        operation.mtime = punch.mtime;
+        operation.durable = punch.durable;
+        operation.next_block = punch.offset / 4096;
+        self.claim(number, punch.offset / 4096, end.div_ceil(4096), commands);
+        Ok(())
     }
 
     /// Takes a reservation of space.
@@ -67,22 +198,46 @@ impl Store {
         allocate: &Allocate,
         commands: &mut Vec<Command>,
     ) -> Result<(), Busy> {
-        let _ = (request, allocate, commands);
-        todo!()
+        let Some(end) = range_end(allocate.offset, allocate.length) else {
+            return Self::refuse(request, Errno::EFBIG, commands);
+        };
+        let number = self.take(Kind::Allocate, request, allocate.object)?;
+        let operation = self.operations.get_mut(number);
+        operation.offset = allocate.offset;
+        operation.end = end;
+        operation.size = if allocate.keep_size { SizeRule::Keep } else { SizeRule::AtLeast(end) };
+        operation.mtime = allocate.mtime;
+        operation.durable = allocate.durable;
+        operation.next_block = allocate.offset / 4096;
+        self.claim(number, allocate.offset / 4096, end.div_ceil(4096), commands);
+        Ok(())
     }
 
     /// Destroys objects; those that do not exist are fine. Completes once, when all are gone durably.
     ///
     /// # Errors
-    /// [`Busy`]: nothing was taken.
+    /// [`Busy`]: nothing was taken. A list takes one place more than it has objects.
     pub fn destroy(
         &mut self,
         request: RequestToken,
         objects: &[Fid],
         commands: &mut Vec<Command>,
     ) -> Result<(), Busy> {
-        let _ = (request, objects, commands);
-        todo!()
+        if self.operations.free() <= objects.len() {
+            return Err(Busy);
+        }
+        let list = self.take(Kind::DestroyList, request, Fid::NONE)?;
+        self.operations.get_mut(list).durable = true;
+        // The list itself counts as a child until all are claimed, so that it cannot end before.
+        self.operations.get_mut(list).children = 1;
+        for &object in objects {
+            let number = self.take(Kind::Destroy, request, object)?;
+            self.operations.get_mut(number).parent = Some(list);
+            self.operations.get_mut(list).children += 1;
+            self.claim(number, 0, u64::MAX, commands);
+        }
+        self.end_child(list, commands);
+        Ok(())
     }
 
     /// Makes durable everything that completed so far.
@@ -90,81 +245,95 @@ impl Store {
     /// # Errors
     /// [`Busy`]: nothing was taken.
     pub fn sync(&mut self, request: RequestToken, commands: &mut Vec<Command>) -> Result<(), Busy> {
-        let _ = (request, commands);
-        todo!()
+        let number = self.take(Kind::Sync, request, Fid::NONE)?;
+        if self.stopped {
+            self.end(number, Err(Errno::EIO), commands);
+        } else {
+            self.await_flush(number);
+        }
+        Ok(())
     }
 
-    /// The merge is done; `checksums` are those of the merged image blocks, in the order of the command.
-    pub fn merged(
-        &mut self,
-        merge: MergeToken,
-        checksums: [Option<u32>; 2],
-        commands: &mut Vec<Command>,
-    ) {
-        let _ = (merge, checksums, commands);
-        todo!()
+    /// Begins a checkpoint with the next [`Store::pump`], so that the next opening has little to replay. Does nothing while
+    /// one is under way.
+    pub fn checkpoint(&mut self) {
+        self.switch.want_checkpoint();
     }
 
-    /// The merge cannot be done (old block damaged or unreadable): its request completes with `errno`.
-    pub fn merge_failed(&mut self, merge: MergeToken, errno: Errno, commands: &mut Vec<Command>) {
-        let _ = (merge, errno, commands);
-        todo!()
-    }
-
-    /// A write or flush completed.
-    pub fn on_io(&mut self, io: IoToken, result: Result<(), IoFault>, commands: &mut Vec<Command>) {
-        let _ = (io, result, commands);
-        todo!()
-    }
-
-    /// Ends a turn: sends the records gathered, starts flushes, checkpoints and what waited.
-    pub fn pump(&mut self, commands: &mut Vec<Command>) {
-        let _ = commands;
-        todo!()
-    }
-
-    /// Plans a read of `length` bytes at `offset` (at most 1 MiB at any alignment). Sees every completed change.
-    pub fn read(&mut self, object: Fid, offset: u64, length: u64, plan: &mut ReadPlan) -> ReadPin {
-        let _ = (object, offset, length, plan);
-        todo!()
-    }
-
-    /// The blocks of a plan were read.
-    pub fn release(&mut self, pin: ReadPin) {
-        let _ = pin;
-        todo!()
-    }
-
-    /// What an object knows; None if it does not exist.
+    /// Whether no request is inside, no device operation in flight and no checkpoint under way.
     #[must_use]
-    pub fn attributes(&self, object: Fid) -> Option<ObjectAttributes> {
-        let _ = object;
-        todo!()
-    }
-
-    /// Finds data or a hole at or behind `offset`; None is ENXIO.
-    #[must_use]
-    pub fn seek(&self, object: Fid, offset: u64, target: SeekTarget) -> Option<u64> {
-        let _ = (object, offset, target);
-        todo!()
+    pub fn is_idle(&self) -> bool {
+        self.operations.active() == 0
+            && self.log.in_flight() == 0
+            && !self.flusher.in_flight()
+            && self.switch.is_idle()
     }
 
     /// Space and load.
     #[must_use]
     pub fn statistics(&self) -> Statistics {
-        todo!()
+        let total_blocks = self.layout.data_blocks - self.layout.reserve_blocks;
+        let used_blocks = self.index.mapped();
+        Statistics {
+            total_blocks,
+            used_blocks,
+            free_blocks: total_blocks.saturating_sub(used_blocks),
+            objects: self.index.objects.len() as u64,
+            objects_max: self.layout.objects_max,
+            requests: u32::try_from(self.operations.active()).unwrap_or(u32::MAX),
+            reserve_blocks: self.layout.reserve_blocks,
+            allocatable_blocks: self.allocator.free(),
+            quarantined_blocks: self.quarantine.blocks(),
+            journal_free_blocks: self.log.writer().free_blocks(),
+            journal_blocks_written: self.log.blocks_written,
+            data_blocks_written: self.data_blocks_written,
+            checkpoint_blocks_written: self.switch.blocks_written(),
+            checkpoints: self.switch.checkpoints(),
+            flushes: self.flusher.submitted(),
+        }
     }
 
-    /// Whether a device operation of the store failed so that it can no longer promise anything: every request completes
-    /// with EIO until the store is opened anew.
+    /// Whether a device operation of the store failed so that it can promise nothing any more: every request completes
+    /// with EIO until the store is opened anew. Reads are still planned.
     #[must_use]
     pub fn is_stopped(&self) -> bool {
-        todo!()
+        self.stopped
     }
 
     /// Takes the buffer of a [`Command::WriteBytes`] back.
     pub fn recycle(&mut self, bytes: Vec<u8>) {
-        let _ = bytes;
-        todo!()
+        self.log.recycle(bytes);
     }
+
+    fn take(&mut self, kind: Kind, request: RequestToken, object: Fid) -> Result<u32, Busy> {
+        let number = self.operations.take(kind, request).ok_or(Busy)?;
+        self.operations.get_mut(number).object = object;
+        Ok(number)
+    }
+
+    fn refuse(
+        request: RequestToken,
+        errno: Errno,
+        commands: &mut Vec<Command>,
+    ) -> Result<(), Busy> {
+        commands.push(Command::Complete { request, result: Err(errno) });
+        Ok(())
+    }
+
+    fn claim(&mut self, number: u32, first: u64, end: u64, commands: &mut Vec<Command>) {
+        let object = self.operations.get(number).object;
+        // An empty range still takes its turn against the block it begins in.
+        let claim = Claim { first, end: end.max(first + 1), operation: number };
+        let taken = self.claims.take(object, claim);
+        assert!(self.operations.get(number).state == State::Waiting, "a new operation waits");
+        if taken {
+            self.granted.push(number);
+            self.run_granted(commands);
+        }
+    }
+}
+
+/// End of a byte range; None if it leaves the largest object.
+fn range_end(offset: u64, length: u64) -> Option<u64> {
+    offset.checked_add(length).filter(|&end| end <= OBJECT_BYTES_MAX)
 }

@@ -2,7 +2,10 @@
 
 use std::{error::Error, fmt};
 
+use sheen_journal::{Anchor, Position};
 use sheen_types::Lba;
+
+use crate::layout::{ANCHOR_KIND, AnchorState, Layout};
 
 /// The blocks a store owns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,6 +74,15 @@ impl Error for FormatError {}
 /// # Errors
 /// [`FormatError`] when the zone's size does not do.
 pub fn format(zone: Zone, identity: u64) -> Result<Vec<(Lba, Vec<u8>)>, FormatError> {
-    let _ = (zone, identity);
-    todo!()
+    let state = AnchorState {
+        layout: Layout::plan(zone)?,
+        incarnation: 1,
+        checkpoint_generation: 0,
+        checkpoint_batches: 0,
+        head: Position::START,
+        durable_sequence: 0,
+        voids: Vec::new(),
+    };
+    let anchor = Anchor { identity, generation: 1, kind: ANCHOR_KIND, payload: state.encode() };
+    Ok(state.layout.anchor_lbas().into_iter().map(|lba| (lba, anchor.encode(lba))).collect())
 }

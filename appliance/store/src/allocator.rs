@@ -1,0 +1,306 @@
+//! Which data blocks are free: one bit each, with one bit above each 64 that tells a word without a free block.
+//!
+//! Policy: the device is often a sparse file, so blocks that were used before are preferred to untouched ones. Below the
+//! high-water mark the search goes round (next fit): small requests take what comes first, large ones look for one run
+//! for a bounded while. Only then the mark rises.
+//!
+//! Owns no address: block 0 is the first data block. Knows nothing of who uses a block.
+
+use crate::bytes::index;
+
+const WORD: u64 = 64;
+/// Requests up to this take any free block; larger ones look for a run.
+const SMALL_BLOCKS: u64 = 16;
+/// Words looked at for a run before the mark rises or pieces are taken: 1 GiB of blocks.
+const SEARCH_WORDS: u64 = 4096;
+
+/// Blocks that follow one another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Span {
+    pub(crate) first: u64,
+    pub(crate) blocks: u64,
+}
+
+impl Span {
+    pub(crate) const fn end(self) -> u64 {
+        self.first + self.blocks
+    }
+}
+
+/// The free map.
+#[derive(Debug)]
+pub(crate) struct Allocator {
+    /// A set bit is a used block; bits behind the last block are set.
+    used: Vec<u64>,
+    /// A set bit is a word of `used` with all bits set.
+    full: Vec<u64>,
+    blocks: u64,
+    free: u64,
+    /// No block at or behind it was ever used.
+    high_water: u64,
+    /// Free blocks below the mark.
+    free_below: u64,
+    cursor: u64,
+}
+
+impl Allocator {
+    pub(crate) fn new(blocks: u64) -> Self {
+        let words = index(blocks.div_ceil(WORD));
+        let mut allocator = Self {
+            used: vec![0; words],
+            full: vec![0; words.div_ceil(64)],
+            blocks,
+            free: blocks,
+            high_water: 0,
+            free_below: 0,
+            cursor: 0,
+        };
+        if !blocks.is_multiple_of(WORD) {
+            allocator.used[words - 1] = u64::MAX << (blocks % WORD);
+        }
+        allocator
+    }
+
+    /// Blocks free.
+    pub(crate) fn free(&self) -> u64 {
+        self.free
+    }
+
+    /// Marks blocks found in use at start; false if one already was, or is outside.
+    pub(crate) fn claim(&mut self, span: Span) -> bool {
+        if span.blocks > self.blocks || span.first > self.blocks - span.blocks {
+            return false;
+        }
+        let mut sound = true;
+        for_words(span, |word, mask| {
+            sound &= self.used[word] & mask == 0;
+            self.used[word] |= mask;
+            self.note_word(word);
+        });
+        self.free = self.free.saturating_sub(span.blocks);
+        self.raise_mark(span.end());
+        self.free_below = self.free_below.saturating_sub(span.blocks);
+        sound
+    }
+
+    /// Takes `blocks` blocks in as few spans as the policy finds, pushed to `out`; false (and nothing) if so many are not free.
+    pub(crate) fn allocate(&mut self, blocks: u64, out: &mut Vec<Span>) -> bool {
+        if blocks > self.free {
+            return false;
+        }
+        let mut left = blocks;
+        if blocks > SMALL_BLOCKS {
+            if let Some(span) = self.find_run(blocks).or_else(|| self.run_above_mark(blocks)) {
+                self.take(span);
+                out.push(span);
+                return true;
+            }
+        }
+        while left > 0 {
+            let span = match self.next_below_mark(left) {
+                Some(span) => span,
+                None => self.rise(left),
+            };
+            self.take(span);
+            out.push(span);
+            left -= span.blocks;
+        }
+        true
+    }
+
+    /// Gives blocks back.
+    ///
+    /// # Panics
+    /// When one of them is free already.
+    pub(crate) fn release(&mut self, span: Span) {
+        assert!(span.end() <= self.high_water, "only blocks given out come back");
+        for_words(span, |word, mask| {
+            assert!(self.used[word] & mask == mask, "a block is freed once");
+            self.used[word] &= !mask;
+            self.full[word / 64] &= !(1 << (word % 64));
+        });
+        self.free += span.blocks;
+        self.free_below += span.blocks;
+    }
+
+    fn take(&mut self, span: Span) {
+        self.raise_mark(span.end());
+        for_words(span, |word, mask| {
+            assert!(self.used[word] & mask == 0, "a block is given out once");
+            self.used[word] |= mask;
+            self.note_word(word);
+        });
+        self.free -= span.blocks;
+        self.free_below -= span.blocks;
+        self.cursor = span.end();
+    }
+
+    fn note_word(&mut self, word: usize) {
+        if self.used[word] == u64::MAX {
+            self.full[word / 64] |= 1 << (word % 64);
+        }
+    }
+
+    fn raise_mark(&mut self, end: u64) {
+        if end > self.high_water {
+            self.free_below += end - self.high_water;
+            self.high_water = end;
+        }
+    }
+
+    /// The untouched run at the mark, at most `blocks` long. Called when nothing below is free but something is.
+    fn rise(&self, blocks: u64) -> Span {
+        let left = self.blocks - self.high_water;
+        assert!(left > 0, "a free block is either below the mark or above");
+        Span { first: self.high_water, blocks: blocks.min(left) }
+    }
+
+    fn run_above_mark(&self, blocks: u64) -> Option<Span> {
+        (self.blocks - self.high_water >= blocks).then_some(Span { first: self.high_water, blocks })
+    }
+
+    /// The next free span below the mark, from the cursor on and round, at most `blocks` long.
+    fn next_below_mark(&self, blocks: u64) -> Option<Span> {
+        if self.free_below == 0 {
+            return None;
+        }
+        let first = self
+            .next_free(self.cursor, self.high_water)
+            .or_else(|| self.next_free(0, self.high_water))?;
+        let end = self.run_end(first, (first + blocks).min(self.high_water));
+        Some(Span { first, blocks: end - first })
+    }
+
+    /// A free run of `blocks` below the mark, if one turns up within the search bound.
+    fn find_run(&self, blocks: u64) -> Option<Span> {
+        if self.free_below < blocks {
+            return None;
+        }
+        let bound = SEARCH_WORDS * WORD;
+        let far = self.cursor.saturating_add(bound).min(self.high_water);
+        self.find_run_within(self.cursor, far, blocks).or_else(|| {
+            let wrapped = (self.cursor + bound).saturating_sub(far).min(self.cursor);
+            self.find_run_within(0, wrapped, blocks)
+        })
+    }
+
+    fn find_run_within(&self, from: u64, to: u64, blocks: u64) -> Option<Span> {
+        let mut at = from;
+        while let Some(first) = self.next_free(at, to) {
+            let end = self.run_end(first, (first + blocks).min(self.high_water));
+            if end - first == blocks {
+                return Some(Span { first, blocks });
+            }
+            at = end;
+        }
+        None
+    }
+
+    /// First free block in `from..to`.
+    fn next_free(&self, from: u64, to: u64) -> Option<u64> {
+        let mut at = from;
+        while at < to {
+            let word = index(at / WORD);
+            let free = !self.used[word] & (u64::MAX << (at % WORD));
+            if free != 0 {
+                let found = word as u64 * WORD + u64::from(free.trailing_zeros());
+                return (found < to).then_some(found);
+            }
+            at = self.next_word_not_full(word as u64 + 1) * WORD;
+        }
+        None
+    }
+
+    /// First word from `word` on with a free block, as far as the summary's word tells.
+    fn next_word_not_full(&self, word: u64) -> u64 {
+        let summary = index(word / 64);
+        let Some(&bits) = self.full.get(summary) else {
+            return self.used.len() as u64;
+        };
+        let open = !bits & (u64::MAX << (word % 64));
+        if open == 0 {
+            return (summary as u64 + 1) * 64;
+        }
+        summary as u64 * 64 + u64::from(open.trailing_zeros())
+    }
+
+    /// End of the free run that begins at `from`, at most `to`.
+    fn run_end(&self, from: u64, to: u64) -> u64 {
+        let mut at = from;
+        while at < to {
+            let used = self.used[index(at / WORD)] & (u64::MAX << (at % WORD));
+            if used != 0 {
+                return (at - at % WORD + u64::from(used.trailing_zeros())).min(to);
+            }
+            at = at - at % WORD + WORD;
+        }
+        to
+    }
+}
+
+/// Calls `f` with each word a span touches and the mask of its bits there.
+fn for_words(span: Span, mut f: impl FnMut(usize, u64)) {
+    let mut at = span.first;
+    while at < span.end() {
+        let bit = at % WORD;
+        let count = (WORD - bit).min(span.end() - at);
+        let mask = if count == WORD { u64::MAX } else { ((1 << count) - 1) << bit };
+        f(index(at / WORD), mask);
+        at += count;
+    }
+}
+
+#[cfg(test)]
+mod test {
+    use super::*;
+
+    #[test]
+    fn every_block_is_given_out_once_and_all_can_be() {
+        let mut state = 7_u64;
+        let mut next = |bound: u64| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (state >> 33) % bound
+        };
+        for blocks in [1_u64, 63, 64, 65, 5000, 10_007] {
+            let mut allocator = Allocator::new(blocks);
+            let mut owned: Vec<Span> = Vec::new();
+            let mut used = vec![false; index(blocks)];
+            for _ in 0..2000 {
+                if next(2) == 0 {
+                    let most = if next(4) == 0 { 300 } else { 4 };
+                    let want = 1 + next(most);
+                    let free = used.iter().filter(|&&used| !used).count() as u64;
+                    assert_eq!(allocator.free(), free);
+                    let before = owned.len();
+                    assert_eq!(allocator.allocate(want, &mut owned), want <= free);
+                    let got: u64 = owned[before..].iter().map(|span| span.blocks).sum();
+                    assert_eq!(got, if want <= free { want } else { 0 });
+                    for span in &owned[before..] {
+                        for block in span.first..span.end() {
+                            assert!(!std::mem::replace(&mut used[index(block)], true));
+                        }
+                    }
+                } else if !owned.is_empty() {
+                    let at = index(next(owned.len() as u64));
+                    let span = owned.swap_remove(at);
+                    used[index(span.first)..index(span.end())].fill(false);
+                    allocator.release(span);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn freed_blocks_are_used_before_untouched_ones() {
+        let mut allocator = Allocator::new(1 << 20);
+        let mut spans = Vec::new();
+        assert!(allocator.allocate(1000, &mut spans));
+        allocator.release(Span { first: 100, blocks: 50 });
+        spans.clear();
+        assert!(allocator.allocate(4, &mut spans));
+        assert_eq!(spans, [Span { first: 100, blocks: 4 }]);
+        spans.clear();
+        assert!(allocator.allocate(256, &mut spans));
+        assert_eq!(spans, [Span { first: 1000, blocks: 256 }], "a large one wants one run");
+    }
+}

@@ -1,0 +1,196 @@
+//! From issued to ended: completions of device operations, and what they set free.
+
+use sheen_types::Errno;
+
+use crate::{
+    Command, IoFault, IoToken, Outcome, Store,
+    allocator::Span,
+    chunk::Run,
+    claims::Claims,
+    io::Io,
+    issue::{change, end_block, piece_end},
+    operation::{Kind, State},
+    quarantine::Quarantine,
+};
+
+impl Store {
+    /// A write or flush completed.
+    pub fn on_io(&mut self, io: IoToken, result: Result<(), IoFault>, commands: &mut Vec<Command>) {
+        if self.stopped {
+            return;
+        }
+        if result.is_err() {
+            self.stop(commands);
+            return;
+        }
+        match Io::of(io) {
+            Io::Data { operation, generation } => self.on_data(operation, generation, commands),
+            Io::Journal { sequence } => self.on_journal(sequence, commands),
+            Io::Flush => self.on_flush(commands),
+            Io::Checkpoint => self.switch.on_batch_written(),
+            Io::Anchor => {
+                self.switch.on_copy_written();
+                self.flusher.wait_for_switch();
+            }
+            Io::Open { read } => panic!("read {read} of an opening ended before it did"),
+        }
+        self.run_granted(commands);
+    }
+
+    fn on_data(&mut self, number: u32, generation: u32, commands: &mut Vec<Command>) {
+        let operation = self.operations.get_mut(number);
+        let is_it = Io::Data { operation: number, generation: operation.generation }.token()
+            == Io::Data { operation: number, generation }.token();
+        assert!(is_it && operation.state == State::Issued, "data in flight keeps its operation");
+        operation.io_pending -= 1;
+        self.try_apply(number, commands);
+    }
+
+    fn on_journal(&mut self, sequence: u64, commands: &mut Vec<Command>) {
+        let mut recorded = std::mem::take(&mut self.scratch.recorded);
+        recorded.clear();
+        self.log.on_written(sequence, &mut recorded);
+        for &number in &recorded {
+            self.operations.get_mut(number).recorded = true;
+            self.try_apply(number, commands);
+        }
+        self.scratch.recorded = recorded;
+    }
+
+    fn on_flush(&mut self, commands: &mut Vec<Command>) {
+        let mut waiting = std::mem::take(&mut self.scratch.recorded);
+        waiting.clear();
+        let flushed = self.flusher.end(&mut waiting);
+        self.log.set_durable(flushed.durable_sequence);
+        let allocator = &mut self.allocator;
+        self.quarantine.end_flush(&mut |span| allocator.release(span));
+        if flushed.switch {
+            self.on_switch_flushed(flushed.durable_sequence, commands);
+        }
+        for &number in &waiting {
+            self.end_unchanged(number, commands);
+        }
+        self.scratch.recorded = waiting;
+    }
+
+    /// Carries out the change once its data and its record (and all records before) are written.
+    fn try_apply(&mut self, number: u32, commands: &mut Vec<Command>) {
+        let operation = self.operations.get(number);
+        if operation.io_pending > 0 || !operation.recorded {
+            return;
+        }
+        let data_first = self.layout.data_first;
+        let quarantine = &mut self.quarantine;
+        let freed = |run: Run| quarantine_run(quarantine, data_first, run);
+        if operation.kind == Kind::Destroy {
+            self.index.destroy(operation.object, freed);
+        } else {
+            self.index.apply(&change(operation), freed);
+        }
+        let written = operation.extents.iter().filter(|extent| extent.written);
+        self.unflushed_blocks += written.map(|extent| u64::from(extent.blocks)).sum::<u64>();
+        self.blocks_promised -= operation.blocks_added;
+        self.objects_promised -= u64::from(operation.creates);
+        self.log.on_complete(operation.record.sequence);
+        self.go_on(number, commands);
+    }
+
+    /// Behind an applied piece: the next one, or the end.
+    fn go_on(&mut self, number: u32, commands: &mut Vec<Command>) {
+        let operation = self.operations.get_mut(number);
+        let next = piece_end(operation);
+        if next < end_block(operation) {
+            operation.next_block = next;
+            self.make_ready(number, commands);
+        } else if operation.durable {
+            self.release_claim(number);
+            self.await_flush(number);
+        } else {
+            self.end_unchanged(number, commands);
+        }
+    }
+
+    /// The operation goes on behind the next flush.
+    pub(crate) fn await_flush(&mut self, number: u32) {
+        self.operations.get_mut(number).state = State::Flushing;
+        self.flusher.wait(number);
+    }
+
+    /// Ends an operation well: its object is as the index says.
+    pub(crate) fn end_unchanged(&mut self, number: u32, commands: &mut Vec<Command>) {
+        let object = self.index.get(self.operations.get(number).object);
+        let outcome = object.map_or(Outcome::default(), |object| Outcome {
+            size: object.size,
+            blocks: object.blocks(),
+        });
+        self.end(number, Ok(outcome), commands);
+    }
+
+    /// Ends an operation.
+    pub(crate) fn end(
+        &mut self,
+        number: u32,
+        result: Result<Outcome, Errno>,
+        commands: &mut Vec<Command>,
+    ) {
+        let operation = self.operations.get(number);
+        let (request, parent) = (operation.request, operation.parent);
+        let claims = match operation.kind {
+            Kind::DestroyList | Kind::Sync => false,
+            Kind::Write
+            | Kind::Truncate
+            | Kind::PunchHole
+            | Kind::PunchZero
+            | Kind::Allocate
+            | Kind::Destroy => operation.state != State::Flushing,
+        };
+        if claims {
+            self.release_claim(number);
+        }
+        self.operations.give_back(number);
+        match parent {
+            Some(list) => self.end_child(list, commands),
+            None => commands.push(Command::Complete { request, result }),
+        }
+    }
+
+    /// A child of a list ended; with the last, the list waits for a flush.
+    pub(crate) fn end_child(&mut self, list: u32, commands: &mut Vec<Command>) {
+        let operation = self.operations.get_mut(list);
+        operation.children -= 1;
+        if operation.children > 0 {
+            return;
+        }
+        if self.stopped {
+            self.end(list, Err(Errno::EIO), commands);
+        } else {
+            self.await_flush(list);
+        }
+    }
+
+    fn release_claim(&mut self, number: u32) {
+        let object = self.operations.get(number).object;
+        self.claims.release(object, number, &mut self.granted);
+    }
+
+    /// Nothing can be promised any more: every request inside ends with EIO.
+    fn stop(&mut self, commands: &mut Vec<Command>) {
+        self.stopped = true;
+        self.claims = Claims::default();
+        self.ready.clear();
+        self.granted.clear();
+        let numbers: Vec<u32> = self.operations.numbers().collect();
+        for number in numbers {
+            let operation = self.operations.get(number);
+            if operation.parent.is_none() {
+                let request = operation.request;
+                commands.push(Command::Complete { request, result: Err(Errno::EIO) });
+            }
+            self.operations.give_back(number);
+        }
+    }
+}
+
+fn quarantine_run(quarantine: &mut Quarantine, data_first: u64, run: Run) {
+    quarantine.push(Span { first: run.place() - data_first, blocks: run.blocks() });
+}

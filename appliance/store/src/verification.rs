@@ -1,0 +1,202 @@
+//! Whether the journal's last records happened: data and record were written side by side, so a record may be there whose
+//! data is not.
+//!
+//! A record is believed if each of its blocks that no later believed record replaced matches its checksum. Later first: what a
+//! later record replaced may be used again for something else already, so it proves nothing.
+
+use std::collections::BTreeMap;
+
+use sheen_types::{BLOCK_BYTES, Fid, Lba, checksum::crc32c};
+
+use crate::{
+    Command, IoFault,
+    io::Io,
+    layout::{Layout, RecordId},
+    record::Record,
+    replay::Replay,
+};
+
+/// Reads in flight.
+const READS_MAX: u32 = 32;
+/// Most blocks of one read.
+const READ_BLOCKS_MAX: u32 = 256;
+
+/// A record in doubt.
+#[derive(Debug)]
+struct Doubt {
+    id: RecordId,
+    record: Record,
+    /// Which of its blocks do not match, in the order of its checksums.
+    wrong: Vec<bool>,
+}
+
+/// Blocks to look at.
+#[derive(Clone, Copy, Debug)]
+struct Look {
+    doubt: usize,
+    first_checksum: usize,
+    lba: Lba,
+    blocks: u32,
+}
+
+/// The look at the data of all records in doubt.
+#[derive(Debug)]
+pub(crate) struct Verification {
+    doubts: Vec<Doubt>,
+    looks: Vec<Look>,
+    sent: usize,
+    in_flight: u32,
+}
+
+impl Verification {
+    pub(crate) fn new(layout: &Layout, records: Vec<(RecordId, Record)>) -> Self {
+        let mut looks = Vec::new();
+        let mut doubts = Vec::with_capacity(records.len());
+        for (doubt, (id, record)) in records.into_iter().enumerate() {
+            let mut first_checksum = 0;
+            if let Record::Change(change) = &record {
+                for extent in change.extents.iter().filter(|extent| extent.written) {
+                    let mut done = 0;
+                    while done < extent.blocks {
+                        let blocks = (extent.blocks - done).min(READ_BLOCKS_MAX);
+                        let lba = layout.lba(extent.place + u64::from(done));
+                        looks.push(Look { doubt, first_checksum, lba, blocks });
+                        first_checksum += blocks as usize;
+                        done += blocks;
+                    }
+                }
+            }
+            doubts.push(Doubt { id, record, wrong: vec![false; first_checksum] });
+        }
+        Self { doubts, looks, sent: 0, in_flight: 0 }
+    }
+
+    pub(crate) fn send_reads(&mut self, commands: &mut Vec<Command>) {
+        while self.in_flight < READS_MAX && self.sent < self.looks.len() {
+            let look = self.looks[self.sent];
+            let read = u32::try_from(self.sent).expect("the journal is far below 4 GiB");
+            let io = Io::Open { read }.token();
+            commands.push(Command::Read { io, lba: look.lba, blocks: look.blocks });
+            self.sent += 1;
+            self.in_flight += 1;
+        }
+    }
+
+    pub(crate) fn on_read(&mut self, read: u32, result: Result<&[u8], IoFault>) {
+        self.in_flight -= 1;
+        let look = self.looks[read as usize];
+        let doubt = &mut self.doubts[look.doubt];
+        let Record::Change(change) = &doubt.record else { return };
+        // Blocks that cannot be read are kept: an error when they are wanted is better than old data.
+        let Ok(bytes) = result else { return };
+        for at in 0..look.blocks as usize {
+            let block = bytes.get(at * BLOCK_BYTES..(at + 1) * BLOCK_BYTES);
+            let expected = change.checksums[look.first_checksum + at];
+            doubt.wrong[look.first_checksum + at] = block.map(crc32c) != Some(expected);
+        }
+    }
+
+    pub(crate) fn is_done(&self) -> bool {
+        self.in_flight == 0 && self.sent == self.looks.len()
+    }
+
+    /// Applies the records believed and rejects the others.
+    pub(crate) fn decide(self, replay: &mut Replay) {
+        let mut replaced = BTreeMap::<Fid, Ranges>::new();
+        let mut believed = vec![true; self.doubts.len()];
+        for (doubt, believed) in self.doubts.iter().zip(&mut believed).rev() {
+            *believed = doubt.is_believed(&replaced);
+            if *believed {
+                doubt.replace(&mut replaced);
+            }
+        }
+        for (doubt, believed) in self.doubts.iter().zip(believed) {
+            if believed {
+                replay.apply(doubt.id, &doubt.record);
+            } else {
+                replay.reject(doubt.id);
+            }
+        }
+    }
+}
+
+impl Doubt {
+    fn is_believed(&self, replaced: &BTreeMap<Fid, Ranges>) -> bool {
+        let Record::Change(change) = &self.record else { return true };
+        let replaced = replaced.get(&change.object);
+        let mut wrong = self.wrong.iter();
+        for extent in change.extents.iter().filter(|extent| extent.written) {
+            for (at, &wrong) in (0..u64::from(extent.blocks)).zip(&mut wrong) {
+                let block = extent.block + at;
+                if wrong && !replaced.is_some_and(|ranges| ranges.contains(block)) {
+                    return false;
+                }
+            }
+        }
+        true
+    }
+
+    fn replace(&self, replaced: &mut BTreeMap<Fid, Ranges>) {
+        match &self.record {
+            Record::Change(change) => {
+                let ranges = replaced.entry(change.object).or_default();
+                ranges.insert(change.unmap.0, change.unmap.1);
+                for extent in &change.extents {
+                    ranges.insert(extent.block, extent.block + u64::from(extent.blocks));
+                }
+            }
+            Record::Destroy(object) => replaced.entry(*object).or_default().insert(0, u64::MAX),
+            Record::Void(_) => {}
+        }
+    }
+}
+
+/// A set of block numbers as disjoint ranges, by their first block.
+#[derive(Debug, Default)]
+struct Ranges {
+    ends: BTreeMap<u64, u64>,
+}
+
+impl Ranges {
+    fn contains(&self, block: u64) -> bool {
+        self.ends.range(..=block).next_back().is_some_and(|(_, &end)| block < end)
+    }
+
+    fn insert(&mut self, mut first: u64, mut end: u64) {
+        if first >= end {
+            return;
+        }
+        while let Some((&other, &other_end)) = self.ends.range(..=end).next_back() {
+            if other_end < first {
+                break;
+            }
+            first = first.min(other);
+            end = end.max(other_end);
+            self.ends.remove(&other);
+        }
+        self.ends.insert(first, end);
+    }
+}
+
+#[cfg(test)]
+mod test {
+    use super::*;
+    use crate::bytes::index;
+
+    #[test]
+    fn ranges_hold_exactly_what_was_inserted() {
+        let mut ranges = Ranges::default();
+        let mut model = [false; 64];
+        let mut state = 1_u64;
+        for _ in 0..40 {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            let (first, length) = ((state >> 33) % 60, (state >> 50) % 5);
+            let end = (first + length).min(64);
+            ranges.insert(first, end);
+            model[index(first)..index(end)].fill(true);
+            for (block, &held) in (0..).zip(&model) {
+                assert_eq!(ranges.contains(block), held);
+            }
+        }
+    }
+}

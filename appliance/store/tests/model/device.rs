@@ -1,0 +1,124 @@
+//! A device in memory that loses what a real one may lose.
+
+use std::collections::BTreeMap;
+
+use sheen_types::Lba;
+
+use crate::chance::Chance;
+
+pub(crate) const BLOCK: usize = 4096;
+const SECTOR: usize = 512;
+
+/// How a crash treats writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Crash {
+    /// The process died: completed writes are there, others are there or not.
+    Kill,
+    /// Power failed: what no flush covered is there, in part, or not.
+    Power,
+}
+
+/// What the device was told to do and has not done.
+#[derive(Debug)]
+pub(crate) enum Pending {
+    Write {
+        lba: Lba,
+        bytes: Vec<u8>,
+    },
+    /// Makes the first so many cached blocks stable.
+    Flush {
+        cached: u64,
+    },
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Device {
+    stable: BTreeMap<u64, Vec<u8>>,
+    /// Completed and not flushed, in order of completion.
+    cache: Vec<(u64, Vec<u8>)>,
+    /// Blocks that ever left the cache.
+    drained: u64,
+}
+
+impl Device {
+    pub(crate) fn flush(&self) -> Pending {
+        Pending::Flush { cached: self.drained + self.cache.len() as u64 }
+    }
+
+    pub(crate) fn complete(&mut self, pending: Pending) {
+        match pending {
+            Pending::Write { lba, bytes } => {
+                for (lba, block) in (lba.0..).zip(bytes.chunks(BLOCK)) {
+                    self.cache.push((lba, block.to_vec()));
+                }
+            }
+            Pending::Flush { cached } => {
+                let count = usize::try_from(cached.saturating_sub(self.drained)).unwrap();
+                for (lba, block) in self.cache.drain(..count) {
+                    self.stable.insert(lba, block);
+                }
+                self.drained = self.drained.max(cached);
+            }
+        }
+    }
+
+    pub(crate) fn read(&self, lba: Lba) -> Vec<u8> {
+        let cached = self.cache.iter().rev().find(|(at, _)| *at == lba.0);
+        match cached.map(|(_, block)| block).or_else(|| self.stable.get(&lba.0)) {
+            Some(block) => block.clone(),
+            None => vec![0; BLOCK],
+        }
+    }
+
+    pub(crate) fn read_run(&self, lba: Lba, blocks: u32) -> Vec<u8> {
+        (0..u64::from(blocks)).flat_map(|at| self.read(lba.plus(at))).collect()
+    }
+
+    /// Overwrites a block behind everyone's back.
+    pub(crate) fn damage(&mut self, lba: Lba, block: Vec<u8>) {
+        self.cache.retain(|(at, _)| *at != lba.0);
+        self.stable.insert(lba.0, block);
+    }
+
+    /// Ends the world as it is; what is left is stable.
+    pub(crate) fn crash(&mut self, crash: Crash, pending: Vec<Pending>, chance: &mut Chance) {
+        let cache = std::mem::take(&mut self.cache);
+        self.drained += cache.len() as u64;
+        for (lba, block) in cache {
+            match crash {
+                Crash::Kill => {
+                    self.stable.insert(lba, block);
+                }
+                Crash::Power => self.maybe_write(lba, block, chance),
+            }
+        }
+        for pending in pending {
+            let Pending::Write { lba, bytes } = pending else { continue };
+            for (lba, block) in (lba.0..).zip(bytes.chunks(BLOCK)) {
+                match crash {
+                    Crash::Kill if chance.one_in(2) => {
+                        self.stable.insert(lba, block.to_vec());
+                    }
+                    Crash::Kill => {}
+                    Crash::Power => self.maybe_write(lba, block.to_vec(), chance),
+                }
+            }
+        }
+    }
+
+    fn maybe_write(&mut self, lba: u64, mut block: Vec<u8>, chance: &mut Chance) {
+        if chance.one_in(2) {
+            return;
+        }
+        if chance.one_in(4) {
+            let old = self.stable.get(&lba).cloned().unwrap_or_else(|| vec![0; BLOCK]);
+            for sector in 0..BLOCK / SECTOR {
+                if chance.one_in(2) {
+                    let range = sector * SECTOR..(sector + 1) * SECTOR;
+                    block[range.clone()].copy_from_slice(&old[range]);
+                }
+            }
+        }
+        self.stable.insert(lba, block);
+    }
+}

@@ -1,0 +1,289 @@
+//! The service's part: carries out the store's commands on a device, in any order chance likes.
+
+use std::collections::BTreeMap;
+
+use sheen_store::{
+    Command, IoToken, Limits, Merge, MergeToken, Opening, Outcome, Progress, ReadPin, ReadPlan,
+    RequestToken, Source, Store, Zone,
+};
+use sheen_types::{Errno, Lba, checksum::crc32c};
+
+use crate::{
+    chance::Chance,
+    device::{BLOCK, Crash, Device, Pending},
+};
+
+/// A request that ended.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    pub(crate) request: u64,
+    pub(crate) result: Result<Outcome, Errno>,
+}
+
+/// Something that will happen at some time.
+#[derive(Debug)]
+enum Event {
+    Io(IoToken, Pending),
+    Merge { request: u64, merge: MergeToken, image_blocks: u32, merges: [Option<Merge>; 2] },
+    Read { plan: ReadPlan, pin: ReadPin, expected: Option<Vec<u8>> },
+}
+
+pub(crate) struct World {
+    pub(crate) zone: Zone,
+    pub(crate) limits: Limits,
+    pub(crate) device: Device,
+    pub(crate) store: Option<Box<Store>>,
+    pub(crate) images: BTreeMap<u64, Vec<u8>>,
+    pub(crate) ended: Vec<Ended>,
+    commands: Vec<Command>,
+    events: Vec<Event>,
+    pub(crate) io_count: u64,
+}
+
+impl World {
+    pub(crate) fn new(zone: Zone, limits: Limits, identity: u64) -> Self {
+        let mut device = Device::default();
+        for (lba, bytes) in sheen_store::format(zone, identity).unwrap() {
+            device.complete(Pending::Write { lba, bytes });
+        }
+        let flush = device.flush();
+        device.complete(flush);
+        Self {
+            zone,
+            limits,
+            device,
+            store: None,
+            images: BTreeMap::new(),
+            ended: Vec::new(),
+            commands: Vec::new(),
+            events: Vec::new(),
+            io_count: 0,
+        }
+    }
+
+    pub(crate) fn store(&mut self) -> &mut Store {
+        self.store.as_mut().unwrap()
+    }
+
+    /// Calls the store, then carries out what it says.
+    pub(crate) fn call<T>(&mut self, f: impl FnOnce(&mut Store, &mut Vec<Command>) -> T) -> T {
+        let result = f(self.store.as_mut().unwrap(), &mut self.commands);
+        self.carry_out();
+        result
+    }
+
+    pub(crate) fn pump(&mut self) {
+        self.call(Store::pump);
+    }
+
+    pub(crate) fn read(
+        &mut self,
+        fid: sheen_types::Fid,
+        offset: u64,
+        length: u64,
+        expected: Option<Vec<u8>>,
+    ) {
+        let mut plan = ReadPlan::default();
+        let pin = self.store().read(fid, offset, length, &mut plan);
+        self.events.push(Event::Read { plan, pin, expected });
+    }
+
+    fn carry_out(&mut self) {
+        for command in std::mem::take(&mut self.commands) {
+            match command {
+                Command::Merge { request, merge, image_blocks, merges } => {
+                    let request = request.0;
+                    self.events.push(Event::Merge { request, merge, image_blocks, merges });
+                }
+                Command::WriteData { io, request, lba, image_block, blocks } => {
+                    let image = &self.images[&request.0];
+                    let from = image_block as usize * BLOCK;
+                    let bytes = image[from..from + blocks as usize * BLOCK].to_vec();
+                    self.push_write(io, lba, bytes);
+                }
+                Command::WriteBytes { io, lba, bytes } => self.push_write(io, lba, bytes),
+                Command::Flush { io } => self.events.push(Event::Io(io, self.device.flush())),
+                Command::Complete { request: RequestToken(request), result } => {
+                    self.images.remove(&request);
+                    self.ended.push(Ended { request, result });
+                }
+                Command::Read { .. } => panic!("an open store reads nothing"),
+            }
+        }
+    }
+
+    fn push_write(&mut self, io: IoToken, lba: Lba, bytes: Vec<u8>) {
+        let range = lba.0..lba.0 + (bytes.len() / BLOCK) as u64;
+        assert!(
+            range.start >= self.zone.first.0 && range.end <= self.zone.first.0 + self.zone.blocks
+        );
+        for event in &self.events {
+            match event {
+                Event::Io(_, Pending::Write { lba, bytes }) => {
+                    let other = lba.0..lba.0 + (bytes.len() / BLOCK) as u64;
+                    assert!(
+                        range.end <= other.start || other.end <= range.start,
+                        "two writes at {lba}"
+                    );
+                }
+                Event::Read { plan, .. } => {
+                    for segment in &plan.segments {
+                        let Source::Device(lba) = segment.source else { continue };
+                        let end = lba.0 + u64::from(segment.blocks);
+                        assert!(
+                            range.end <= lba.0 || end <= range.start,
+                            "written while read: {lba}"
+                        );
+                    }
+                }
+                Event::Io(_, Pending::Flush { .. }) | Event::Merge { .. } => {}
+            }
+        }
+        self.io_count += 1;
+        self.events.push(Event::Io(io, Pending::Write { lba, bytes }));
+    }
+
+    /// Lets one pending thing happen; false if there is none.
+    pub(crate) fn step(&mut self, chance: &mut Chance) -> bool {
+        if self.events.is_empty() {
+            return false;
+        }
+        let event = self.events.swap_remove(chance.index(self.events.len()));
+        match event {
+            Event::Io(io, pending) => {
+                self.device.complete(pending);
+                self.call(|store, commands| store.on_io(io, Ok(()), commands));
+            }
+            Event::Merge { request, merge, image_blocks, merges } => {
+                self.merge(request, merge, image_blocks, merges);
+            }
+            Event::Read { plan, pin, expected } => {
+                let bytes = self.read_plan(&plan);
+                if let Some(expected) = expected {
+                    assert!(bytes == expected, "read differs");
+                }
+                self.store().release(pin);
+            }
+        }
+        true
+    }
+
+    fn merge(
+        &mut self,
+        request: u64,
+        merge: MergeToken,
+        image_blocks: u32,
+        merges: [Option<Merge>; 2],
+    ) {
+        let image =
+            self.images.entry(request).or_insert_with(|| vec![0; image_blocks as usize * BLOCK]);
+        assert_eq!(image.len(), image_blocks as usize * BLOCK);
+        let mut checksums = [None; 2];
+        for (at, merge) in merges.iter().enumerate() {
+            let Some(merge) = merge else { continue };
+            let old = self.device.read(merge.lba);
+            assert_eq!(crc32c(&old), merge.checksum, "old block at {}", merge.lba);
+            let from = merge.image_block as usize * BLOCK;
+            let block = &mut image[from..from + BLOCK];
+            let (start, end) = (merge.fresh_start as usize, merge.fresh_end as usize);
+            block[..start].copy_from_slice(&old[..start]);
+            block[end..].copy_from_slice(&old[end..]);
+            checksums[at] = Some(crc32c(block));
+        }
+        self.call(|store, commands| store.merged(merge, checksums, commands));
+    }
+
+    /// The bytes of a plan; every block's checksum is checked.
+    pub(crate) fn read_plan(&self, plan: &ReadPlan) -> Vec<u8> {
+        let mut image = Vec::new();
+        for segment in &plan.segments {
+            assert_eq!(segment.image_block as usize * BLOCK, image.len(), "no gaps");
+            match segment.source {
+                Source::Hole => image.resize(image.len() + segment.blocks as usize * BLOCK, 0),
+                Source::Device(lba) => {
+                    for at in 0..u64::from(segment.blocks) {
+                        let block = self.device.read(lba.plus(at));
+                        let sum = plan.checksums[image.len() / BLOCK];
+                        assert_eq!(crc32c(&block), sum, "block at {}", lba.plus(at));
+                        image.extend_from_slice(&block);
+                    }
+                }
+            }
+        }
+        let skip = plan.skip as usize;
+        let length = usize::try_from(plan.length).unwrap();
+        if length == 0 {
+            return Vec::new();
+        }
+        image[skip..skip + length].to_vec()
+    }
+
+    /// Runs until nothing is left to do.
+    pub(crate) fn settle(&mut self, chance: &mut Chance) {
+        self.pump();
+        while self.step(chance) {
+            self.pump();
+        }
+    }
+
+    /// Stops the world in the midst of whatever it does.
+    pub(crate) fn crash(&mut self, crash: Crash, chance: &mut Chance) {
+        let pending = self.events.drain(..).filter_map(|event| match event {
+            Event::Io(_, pending) => Some(pending),
+            Event::Merge { .. } | Event::Read { .. } => None,
+        });
+        let pending = pending.collect();
+        self.device.crash(crash, pending, chance);
+        self.store = None;
+        self.images.clear();
+        self.ended.clear();
+    }
+
+    /// Opens the store; may crash on the way and begin anew.
+    pub(crate) fn open(&mut self, crash: Crash, chance: &mut Chance) {
+        while !self.try_open(crash, chance) {}
+    }
+
+    fn try_open(&mut self, crash: Crash, chance: &mut Chance) -> bool {
+        let mut steps_left = if chance.one_in(4) { chance.below(20) } else { u64::MAX };
+        let mut commands = Vec::new();
+        let mut opening = Opening::new(self.zone, self.limits, &mut commands);
+        let mut pending: Vec<(IoToken, Result<Pending, (Lba, u32)>)> = Vec::new();
+        loop {
+            for command in commands.drain(..) {
+                pending.push(match command {
+                    Command::Read { io, lba, blocks } => (io, Err((lba, blocks))),
+                    Command::WriteBytes { io, lba, bytes } => {
+                        (io, Ok(Pending::Write { lba, bytes }))
+                    }
+                    Command::Flush { io } => (io, Ok(self.device.flush())),
+                    Command::Merge { .. }
+                    | Command::WriteData { .. }
+                    | Command::Complete { .. } => {
+                        panic!("an opening has no requests")
+                    }
+                });
+            }
+            if steps_left == 0 {
+                let pending = pending.into_iter().filter_map(|(_, pending)| pending.ok()).collect();
+                self.device.crash(crash, pending, chance);
+                return false;
+            }
+            steps_left -= 1;
+            let (io, operation) = pending.swap_remove(chance.index(pending.len()));
+            let mut bytes = Vec::new();
+            match operation {
+                Ok(pending) => self.device.complete(pending),
+                Err((lba, blocks)) => bytes = self.device.read_run(lba, blocks),
+            }
+            match opening.on_io(io, Ok(&bytes), &mut commands).unwrap() {
+                Progress::Working(next) => opening = next,
+                Progress::Ready(store) => {
+                    assert!(pending.is_empty() && commands.is_empty(), "an open store is at rest");
+                    self.store = Some(store);
+                    return true;
+                }
+            }
+        }
+    }
+}
