@@ -1,0 +1,176 @@
+//! Carrying out what a store tells: merges, device commands, answers.
+
+use sheen_dma::Buffer;
+use sheen_ports::{Block, Clock, Fabric};
+use sheen_store::{Command, Merge, MergeToken, RequestToken};
+use sheen_types::{BLOCK_BYTES, Errno, checksum::crc32c};
+
+use super::{
+    device::{Finished, Purpose},
+    image::Image,
+    operation::{Merging, Work},
+    service::OstService,
+};
+
+impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
+    /// Carries out the commands there are, and those they lead to, in their order.
+    pub(crate) fn carry_out(&mut self, number: usize) {
+        while !self.commands.is_empty() {
+            for command in std::mem::take(&mut self.commands) {
+                self.execute(number, command);
+            }
+        }
+    }
+
+    fn execute(&mut self, number: usize, command: Command) {
+        match command {
+            Command::Merge { request, merge, image_blocks, merges } => {
+                self.begin_merge(number, request, merge, image_blocks as usize, merges);
+            }
+            Command::WriteData { io, request, lba, image_block, blocks } => {
+                let buffer = self.image(request).take(image_block as usize, blocks as usize);
+                let device = &mut self.targets[number].device;
+                let group = device.begin(Purpose::Store(io));
+                device.write(group, lba, buffer);
+            }
+            Command::WriteBytes { io, lba, bytes } => {
+                let device = &mut self.targets[number].device;
+                let group = device.begin(Purpose::Store(io));
+                device.write_bytes(group, lba, bytes);
+            }
+            Command::Flush { io } => {
+                let device = &mut self.targets[number].device;
+                let group = device.begin(Purpose::Store(io));
+                device.flush(group);
+            }
+            Command::Read { io, lba, blocks } => {
+                let bytes = blocks as usize * BLOCK_BYTES;
+                let buffer = self.arena.allocate(bytes);
+                let buffer = buffer.unwrap_or_else(|| Buffer::standalone(bytes));
+                let device = &mut self.targets[number].device;
+                let group = device.begin(Purpose::Opening(io));
+                device.read(group, lba, buffer);
+            }
+            Command::Complete { request, result } => self.on_complete(request.0, result),
+        }
+    }
+
+    fn image(&mut self, request: RequestToken) -> &mut Image {
+        match &mut self.operations.get_mut(request.0).work {
+            Work::Storing { image } => image,
+            Work::Pulling { .. } | Work::Reading(_) => {
+                unreachable!("the store knows writes and changes only")
+            }
+        }
+    }
+
+    /// Reads the old blocks that a write, truncate or punch keeps part of.
+    fn begin_merge(
+        &mut self,
+        number: usize,
+        request: RequestToken,
+        merge: MergeToken,
+        image_blocks: usize,
+        merges: [Option<Merge>; 2],
+    ) {
+        if self.image(request).is_empty() {
+            // A truncate or punch: one or two blocks, from the reserve when the arena is used up.
+            let bytes = image_blocks * BLOCK_BYTES;
+            let mut buffer = self.small_buffer(number, bytes);
+            buffer.as_mut_slice().fill(0);
+            *self.image(request) = Image::new(buffer);
+        }
+        let remaining = merges.iter().flatten().count();
+        let merging = Merging {
+            merge,
+            operation: request.0,
+            merges,
+            checksums: [None; 2],
+            remaining,
+            failed: false,
+        };
+        let token = self.merges.insert(merging);
+        for (which, part) in merges.iter().enumerate() {
+            if let Some(part) = part {
+                let buffer = self.small_buffer(number, BLOCK_BYTES);
+                let device = &mut self.targets[number].device;
+                let group = device.begin(Purpose::Merge { merge: token, which });
+                device.read(group, part.lba, buffer);
+            }
+        }
+        if remaining == 0 {
+            self.end_merge(number, token);
+        }
+    }
+
+    /// A buffer of a few blocks that must not be refused: what waits for it holds what others wait for. The number of
+    /// operations bounds how many there are.
+    fn small_buffer(&self, number: usize, bytes: usize) -> Buffer {
+        self.arena
+            .allocate(bytes)
+            .or_else(|| self.targets[number].device.reserve_buffer(bytes))
+            .unwrap_or_else(|| Buffer::standalone(bytes))
+    }
+
+    /// An old block is here: verify it and keep what the request does not replace.
+    pub(crate) fn on_merge_read(
+        &mut self,
+        number: usize,
+        token: u64,
+        which: usize,
+        finished: Finished,
+    ) {
+        let merging = self.merges.get_mut(token);
+        merging.remaining -= 1;
+        let last = merging.remaining == 0;
+        let (operation, part) = (merging.operation, merging.merges[which]);
+        let checksum = match (part, finished.pieces.first(), finished.result) {
+            (Some(part), Some(old), Ok(())) => self.merge_block(number, operation, &part, old),
+            _ => None,
+        };
+        let merging = self.merges.get_mut(token);
+        merging.failed |= checksum.is_none();
+        merging.checksums[which] = checksum;
+        if last {
+            self.end_merge(number, token);
+        }
+    }
+
+    /// The merged block's CRC32C; None if the old block is damaged.
+    fn merge_block(
+        &mut self,
+        number: usize,
+        operation: u64,
+        part: &Merge,
+        old: &Buffer,
+    ) -> Option<u32> {
+        let found = crc32c(old.as_slice());
+        if found != part.checksum {
+            let target = &self.targets[number];
+            target.stats.checksum_errors.add(1);
+            tracing::error!(
+                ost = target.index.0,
+                lba = part.lba.0,
+                expected = part.checksum,
+                found,
+                "a block's checksum is not the stored one; the change that keeps part of it fails"
+            );
+            return None;
+        }
+        let block = self.image(RequestToken(operation)).block_mut(part.image_block as usize);
+        let (start, end) = (part.fresh_start as usize, part.fresh_end as usize);
+        block[..start].copy_from_slice(&old.as_slice()[..start]);
+        block[end..].copy_from_slice(&old.as_slice()[end..]);
+        Some(crc32c(block))
+    }
+
+    fn end_merge(&mut self, number: usize, token: u64) {
+        let Merging { merge, checksums, failed, .. } = self.merges.remove(token);
+        let Some(store) = self.targets[number].store() else { return };
+        if failed {
+            store.merge_failed(merge, Errno::EIO, &mut self.commands);
+        } else {
+            store.merged(merge, checksums, &mut self.commands);
+        }
+    }
+}

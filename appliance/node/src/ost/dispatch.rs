@@ -1,0 +1,213 @@
+//! From a request to the work it causes: fence, admission, and the answers that need no device.
+
+use sheen_dma::Buffer;
+use sheen_ports::{Block, Clock, Fabric, RequestId};
+use sheen_store::RequestToken;
+use sheen_types::{ClientId, Epoch, Errno, Fid, OstIndex, Tick, units::BLOCK_BYTES_U64};
+use sheen_wire::{
+    Field, Frame,
+    fields::List,
+    object::{GlimpseReply, ObjectAttributes, ObjectStatisticsReply, SeekReply, WriteReply},
+};
+
+use super::{
+    image::Image,
+    operation::{Operation, Origin, Work},
+    request::{Ask, Change, Decoded, decode},
+    service::{OstService, PendingFence},
+    target::State,
+};
+
+/// Fences that wait at a time; the MDT gives more of them again.
+const FENCES_MAX: usize = 256;
+/// Units of `st_blocks` in a block.
+pub(crate) const SECTORS_PER_BLOCK: u64 = BLOCK_BYTES_U64 / 512;
+
+/// Payload of a reply: buffer, bytes of it, their CRC32C.
+pub(crate) type Payload = (Buffer, usize, u32);
+
+impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
+    /// Path: D5. Decides what becomes of a request.
+    pub(crate) fn on_request(&mut self, request: RequestId, frame: &Frame, body: &[u8]) {
+        let since = self.clock.now();
+        let origin = Origin::Fabric { request, frame: *frame, since };
+        let result = if self.fences.refuses(frame.client, frame.epoch) {
+            self.stats.fenced.add(1);
+            Err(Errno::ENOTCONN)
+        } else {
+            match decode(frame, body) {
+                Ok(Decoded::Nothing) => Ok(Some(Vec::new())),
+                Ok(Decoded::Fence { client, epoch }) => {
+                    self.begin_fence(origin, client, epoch);
+                    Ok(None)
+                }
+                Ok(Decoded::Target(ost, ask)) => self.ask(origin, frame, ost, ask),
+                Err(errno) => {
+                    self.stats.malformed.add(1);
+                    Err(errno)
+                }
+            }
+        };
+        match result {
+            Ok(None) => {}
+            Ok(Some(body)) => self.answer(&origin, Ok(&body)),
+            Err(errno) => {
+                if errno == Errno::EAGAIN {
+                    self.stats.busy.add(1);
+                }
+                self.answer(&origin, Err(errno));
+            }
+        }
+    }
+
+    /// Ok(Some): the body of the answer. Ok(None): answered later.
+    fn ask(
+        &mut self,
+        origin: Origin,
+        frame: &Frame,
+        ost: OstIndex,
+        ask: Ask,
+    ) -> Result<Option<Vec<u8>>, Errno> {
+        let number = self.find(ost)?;
+        match ask {
+            Ask::Glimpse(objects) => self.glimpse(number, &objects).map(Some),
+            Ask::Seek { object, offset, target } => {
+                let store = self.targets[number].store().ok_or(Errno::EAGAIN)?;
+                let offset = store.seek(object, offset, target).ok_or(Errno::ENXIO)?;
+                Ok(Some(SeekReply { offset }.to_vec()))
+            }
+            Ask::Statistics => {
+                let store = self.targets[number].store().ok_or(Errno::EAGAIN)?;
+                let now = store.statistics();
+                let reply = ObjectStatisticsReply {
+                    total_bytes: now.total_blocks * BLOCK_BYTES_U64,
+                    free_bytes: now.free_blocks * BLOCK_BYTES_U64,
+                    objects: now.objects,
+                };
+                Ok(Some(reply.to_vec()))
+            }
+            Ask::Write(write) if frame.payload_bytes == 0 => {
+                let attributes = self.attributes(number, write.object)?;
+                let reply = WriteReply { size: attributes.size, blocks: attributes.blocks };
+                Ok(Some(reply.to_vec()))
+            }
+            Ask::Read(_) | Ask::Write(_) | Ask::Change(_) if self.is_full() => Err(Errno::EAGAIN),
+            Ask::Write(write) => self.begin_write(origin, frame, number, write).map(|()| None),
+            Ask::Read(read) => self.begin_read(origin, number, &read).map(|()| None),
+            Ask::Change(change) => self.begin_change(origin, number, change).map(|()| None),
+        }
+    }
+
+    /// Whether a peer's request must wait.
+    fn is_full(&self) -> bool {
+        self.operations.len() >= self.operations_max || self.is_stopping()
+    }
+
+    /// The place of an OST that serves.
+    fn find(&self, ost: OstIndex) -> Result<usize, Errno> {
+        let number =
+            self.targets.iter().position(|target| target.index == ost).ok_or(Errno::ENODEV)?;
+        match &self.targets[number].state {
+            State::Ready(_) => Ok(number),
+            State::Opening(_) => Err(Errno::EAGAIN),
+            State::Failed => Err(Errno::EIO),
+        }
+    }
+
+    fn attributes(&mut self, number: usize, object: Fid) -> Result<ObjectAttributes, Errno> {
+        let store = self.targets[number].store().ok_or(Errno::EAGAIN)?;
+        Ok(match store.attributes(object) {
+            Some(found) => ObjectAttributes {
+                exists: true,
+                size: found.size,
+                blocks: found.blocks * SECTORS_PER_BLOCK,
+                mtime: found.mtime,
+            },
+            None => ObjectAttributes {
+                exists: false,
+                size: 0,
+                blocks: 0,
+                mtime: sheen_types::Timespec::ZERO,
+            },
+        })
+    }
+
+    fn glimpse(&mut self, number: usize, objects: &[Fid]) -> Result<Vec<u8>, Errno> {
+        let objects: Result<Vec<_>, _> =
+            objects.iter().map(|&object| self.attributes(number, object)).collect();
+        Ok(GlimpseReply { objects: List(objects?) }.to_vec())
+    }
+
+    fn begin_change(&mut self, origin: Origin, number: usize, change: Change) -> Result<(), Errno> {
+        let work = Work::Storing { image: Image::default() };
+        let token = self.operations.insert(Operation { origin, target: number, work });
+        let request = RequestToken(token);
+        let commands = &mut self.commands;
+        let taken = match self.targets[number].store() {
+            None => Err(sheen_store::Busy),
+            Some(store) => match &change {
+                Change::Punch(punch) => store.punch(request, punch, commands),
+                Change::Truncate(truncate) => store.truncate(request, truncate, commands),
+                Change::Allocate(allocate) => store.allocate(request, allocate, commands),
+                Change::Destroy(objects) => store.destroy(request, objects, commands),
+                Change::Sync => store.sync(request, commands),
+            },
+        };
+        if taken.is_err() {
+            self.operations.remove(token);
+            return Err(Errno::EAGAIN);
+        }
+        self.carry_out(number);
+        Ok(())
+    }
+
+    pub(crate) fn destroy_for_mdt(&mut self, origin: Origin, ost: OstIndex, objects: Vec<Fid>) {
+        let result = match self.find(ost) {
+            Ok(_) if self.operations.is_full() => Err(Errno::EAGAIN),
+            Ok(number) => self.begin_change(origin, number, Change::Destroy(objects)),
+            Err(errno) => Err(errno),
+        };
+        if let Err(errno) = result {
+            self.answer(&origin, Err(errno));
+        }
+    }
+
+    /// Refuses the session from now on; answers when nothing of it is under way.
+    pub(crate) fn begin_fence(&mut self, origin: Origin, client: ClientId, epoch: Epoch) {
+        if self.pending_fences.len() >= FENCES_MAX {
+            self.answer(&origin, Err(Errno::EAGAIN));
+        } else if self.fences.fence(client, epoch).is_err() {
+            tracing::error!(client = client.0, "the fence table is full: the client is not fenced");
+            self.answer(&origin, Err(Errno::ENOMEM));
+        } else {
+            tracing::info!(client = client.0, epoch = epoch.0, "client fenced");
+            self.pending_fences.push(PendingFence { origin, client, epoch });
+        }
+    }
+
+    /// Path: D12. Answers a peer and counts.
+    pub(crate) fn reply(
+        &mut self,
+        request: RequestId,
+        frame: &Frame,
+        since: Tick,
+        result: Result<&[u8], Errno>,
+        payload: Option<Payload>,
+    ) {
+        let status = result.map_or_else(|errno| -errno.0, |_| 0);
+        let mut reply = frame.reply(status);
+        let payload = payload.map(|(buffer, bytes, checksum)| {
+            reply.payload_bytes = u32::try_from(bytes).unwrap_or(0);
+            reply.payload_checksum = checksum;
+            buffer
+        });
+        let body = result.unwrap_or(&[]);
+        let mut message = Vec::with_capacity(sheen_wire::FRAME_BYTES + body.len());
+        reply.encode_with(body, &mut message);
+        self.fabric.reply(request, &message, payload);
+        let bytes_in = if status == 0 { u64::from(frame.payload_bytes) } else { 0 };
+        let latency = self.clock.now().since(since);
+        let bytes_out = u64::from(reply.payload_bytes);
+        self.stats.operations.record(frame.opcode, status, bytes_in, bytes_out, latency);
+    }
+}

@@ -1,0 +1,31 @@
+//! The OST service: objects of one or more OSTs, served by one thread.
+//!
+//! Path of a request: `service` (a turn: fabric → requests → stores → devices → replies) → `request` (decode, check) →
+//! `dispatch` (fence, admission) → `writing` or `reading` → `commands` (what the store tells to do) → `device` → back.
+//! Owns: stores, devices, buffers from the arena, operations under way. Invariants: `turn` never blocks; a block whose
+//! checksum is not the stored one is never served; every admitted request is answered exactly once.
+//! Deliberately absent: which blocks (see `sheen-store`), who may do what (the client's kernel and the MDT).
+
+mod slab;
+mod checksum;
+mod fence;
+mod image;
+mod request;
+mod operation;
+mod device;
+mod target;
+pub mod statistics;
+pub mod service;
+mod dispatch;
+mod writing;
+mod reading;
+mod commands;
+pub mod gateway;
+#[cfg(test)]
+mod test;
+
+pub use gateway::{
+    LocalGateway, ServiceDesk, ServiceEnd, ServiceJob, ServiceRequest, local_gateway,
+};
+pub use service::{OstConfig, OstService};
+pub use statistics::{OstServiceStats, OstStats};

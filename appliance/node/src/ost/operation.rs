@@ -1,0 +1,75 @@
+//! Requests that are being carried out.
+
+use sheen_dma::Buffer;
+use sheen_ports::RequestId;
+use sheen_store::{Merge, MergeToken, ReadPin, Segment};
+use sheen_types::{ClientId, Epoch, Fid, Tick};
+use sheen_wire::{Frame, object::ObjectWrite};
+
+use super::image::Image;
+
+/// Who waits for the end.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Origin {
+    /// A peer.
+    Fabric { request: RequestId, frame: Frame, since: Tick },
+    /// The MDT of this node.
+    Gateway { id: u64 },
+    /// Nobody: the flush before the service ends.
+    Stop,
+}
+
+impl Origin {
+    /// The session it is carried out for; the node itself is never fenced.
+    pub(crate) fn session(&self) -> (ClientId, Epoch) {
+        match self {
+            Self::Fabric { frame, .. } => (frame.client, frame.epoch),
+            Self::Gateway { .. } | Self::Stop => (ClientId(0), Epoch(u32::MAX)),
+        }
+    }
+}
+
+/// A request that takes more than its turn.
+#[derive(Debug)]
+pub(crate) struct Operation {
+    pub(crate) origin: Origin,
+    /// Which OST, by its place in the service.
+    pub(crate) target: usize,
+    pub(crate) work: Work,
+}
+
+/// What it waits for. A write goes Pulling → Storing; a change begins at Storing; a read is Reading.
+#[derive(Debug)]
+pub(crate) enum Work {
+    /// The payload. The buffer is the image from its first payload byte on.
+    Pulling { write: ObjectWrite, head: Buffer },
+    /// The store.
+    Storing { image: Image },
+    /// The device.
+    Reading(Box<Reading>),
+}
+
+/// A read whose blocks are on their way.
+#[derive(Debug)]
+pub(crate) struct Reading {
+    pub(crate) pin: ReadPin,
+    pub(crate) object: Fid,
+    pub(crate) offset: u64,
+    pub(crate) size: u64,
+    pub(crate) length: usize,
+    pub(crate) skip: usize,
+    pub(crate) segments: Vec<Segment>,
+    pub(crate) checksums: Vec<u32>,
+}
+
+/// Old blocks on their way into an image.
+#[derive(Debug)]
+pub(crate) struct Merging {
+    pub(crate) merge: MergeToken,
+    pub(crate) operation: u64,
+    pub(crate) merges: [Option<Merge>; 2],
+    /// Checksums of merged blocks; the store is told when all are there.
+    pub(crate) checksums: [Option<u32>; 2],
+    pub(crate) remaining: usize,
+    pub(crate) failed: bool,
+}

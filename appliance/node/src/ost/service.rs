@@ -1,0 +1,383 @@
+//! The turn of an OST service.
+
+use std::{os::fd::RawFd, sync::Arc, time::Duration};
+
+use sheen_dma::{Arena, ArenaError};
+use sheen_ports::{Block, Clock, Fabric, FabricEvent};
+use sheen_reactor::Service;
+use sheen_store::{Command, Limits, ReadPlan};
+use sheen_types::{ClientId, Epoch, Errno, OstIndex, Tick};
+use sheen_wire::Frame;
+
+use super::{
+    device::{Device, Finished, Purpose},
+    fence::FenceTable,
+    gateway::{ServiceDesk, ServiceEnd, ServiceJob},
+    image::Image,
+    operation::{Merging, Operation, Origin, Work},
+    slab::Slab,
+    statistics::{OstServiceStats, OstStats},
+    target::Target,
+};
+
+/// Events taken from the fabric, and jobs from the desk, in one turn.
+const EVENTS_PER_TURN: usize = 64;
+/// Operations kept free for the node's own jobs.
+const OWN_OPERATIONS: usize = 64;
+/// Turns with work between two updates of the published numbers.
+const TURNS_PER_PUBLISH: u32 = 256;
+/// How soon an answer the MDT's mailbox had no room for is offered again.
+const DESK_RETRY: Duration = Duration::from_millis(5);
+
+/// Bounds of a service.
+#[derive(Debug)]
+pub struct OstConfig {
+    /// Where buffers come from: payloads on their way between fabric and devices. Used up means Busy.
+    pub arena: Arena,
+    /// Requests of peers carried out at a time; more are Busy.
+    pub operations_max: usize,
+    /// Bounds of each store; `requests_max` is raised to what `operations_max` needs.
+    pub store: Limits,
+}
+
+/// A fence that waits for earlier requests of its client.
+#[derive(Debug)]
+pub(crate) struct PendingFence {
+    pub(crate) origin: Origin,
+    pub(crate) client: ClientId,
+    pub(crate) epoch: Epoch,
+}
+
+/// One reactor's OSTs.
+#[derive(Debug)]
+pub struct OstService<B, F, C> {
+    pub(crate) fabric: F,
+    pub(crate) clock: C,
+    pub(crate) arena: Arena,
+    pub(crate) operations_max: usize,
+    pub(crate) targets: Vec<Target<B>>,
+    pub(crate) operations: Slab<Operation>,
+    pub(crate) merges: Slab<Merging>,
+    /// Commands of a target that are to be carried out.
+    pub(crate) commands: Vec<Command>,
+    pub(crate) plan: ReadPlan,
+    pub(crate) fences: FenceTable,
+    pub(crate) pending_fences: Vec<PendingFence>,
+    pub(crate) stats: Arc<OstServiceStats>,
+    desk: Option<ServiceDesk>,
+    desk_is_behind: bool,
+    stopping: Stopping,
+    events: Vec<FabricEvent>,
+    finished: Vec<Finished>,
+    turns: u32,
+    now: Tick,
+}
+
+/// Serving → Draining → Flushing → Ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Stopping {
+    Serving,
+    /// What is under way is finished, nothing is taken.
+    Draining,
+    /// The stores make everything durable.
+    Flushing,
+    Ended,
+}
+
+impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
+    /// A service for these OSTs, each on a device (or zone) of its own. Recovery begins with the first turn.
+    ///
+    /// # Errors
+    /// When there is no memory for the devices' reserves.
+    pub fn new(
+        config: OstConfig,
+        targets: Vec<(OstIndex, B)>,
+        fabric: F,
+        clock: C,
+        desk: Option<ServiceDesk>,
+    ) -> Result<Self, ArenaError> {
+        let slots = config.operations_max + OWN_OPERATIONS;
+        let requests_max = u32::try_from(slots).unwrap_or(u32::MAX).max(config.store.requests_max);
+        let limits = Limits { requests_max, ..config.store };
+        let stats =
+            targets.iter().map(|&(index, _)| Arc::new(OstStats { index, ..OstStats::default() }));
+        let stats = OstServiceStats { targets: stats.collect(), ..OstServiceStats::default() };
+        let mut service = Self {
+            fabric,
+            arena: config.arena,
+            operations_max: config.operations_max,
+            targets: Vec::new(),
+            operations: Slab::new(slots),
+            merges: Slab::new(slots),
+            commands: Vec::new(),
+            plan: ReadPlan::default(),
+            fences: FenceTable::default(),
+            pending_fences: Vec::new(),
+            stats: Arc::new(stats),
+            desk,
+            desk_is_behind: false,
+            stopping: Stopping::Serving,
+            events: Vec::new(),
+            finished: Vec::new(),
+            turns: 0,
+            now: clock.now(),
+            clock,
+        };
+        for (number, (index, block)) in targets.into_iter().enumerate() {
+            let stats = service.stats.targets[number].clone();
+            let device = Device::new(block, stats.clone())?;
+            let target = Target::open(index, device, stats, limits, &mut service.commands);
+            service.targets.push(target);
+            service.carry_out(number);
+        }
+        Ok(service)
+    }
+
+    /// The fabric, to add connections to.
+    pub fn fabric_mut(&mut self) -> &mut F {
+        &mut self.fabric
+    }
+
+    /// The counters.
+    #[must_use]
+    pub fn stats(&self) -> Arc<OstServiceStats> {
+        self.stats.clone()
+    }
+
+    /// Whether every OST has recovered (or failed to): until then requests are Busy.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        !self.targets.iter().any(Target::is_opening)
+    }
+
+    /// Finishes what is under way, makes it durable, and ends.
+    pub fn stop(&mut self) {
+        if self.stopping == Stopping::Serving {
+            self.stopping = Stopping::Draining;
+        }
+    }
+
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stopping != Stopping::Serving
+    }
+
+    fn take_jobs(&mut self) -> usize {
+        let mut count = 0;
+        while count < EVENTS_PER_TURN
+            && let Some(request) = self.desk.as_mut().and_then(ServiceDesk::take)
+        {
+            count += 1;
+            let origin = Origin::Gateway { id: request.id };
+            match request.job {
+                ServiceJob::Destroy { ost, objects } => self.destroy_for_mdt(origin, ost, objects),
+                ServiceJob::Fence { client, epoch } => self.begin_fence(origin, client, epoch),
+                ServiceJob::Stop => self.stop(),
+            }
+        }
+        count
+    }
+
+    fn take_events(&mut self) -> usize {
+        let mut events = std::mem::take(&mut self.events);
+        let count = self.fabric.poll(EVENTS_PER_TURN, &mut events);
+        for event in events.drain(..) {
+            match event {
+                FabricEvent::Request { request, message } => {
+                    // The fabric checked it; a frame that fails here is the fabric's bug.
+                    let decoded =
+                        Frame::decode_with(&message).expect("the fabric delivers whole messages");
+                    self.on_request(request, &decoded.0, decoded.1);
+                }
+                FabricEvent::Pulled { token, buffer, result } => {
+                    self.on_pulled(token, buffer, result)
+                }
+                // The buffer returns to its arena by being dropped.
+                FabricEvent::Sent { buffer } => drop(buffer),
+                FabricEvent::Opened { connection, peer } => {
+                    tracing::debug!(connection = connection.0, peer, "client connected");
+                }
+                FabricEvent::Closed { connection, reason } => {
+                    tracing::debug!(connection = connection.0, ?reason, "connection ended");
+                }
+            }
+        }
+        self.events = events;
+        count
+    }
+
+    fn take_completions(&mut self, number: usize) -> usize {
+        let mut finished = std::mem::take(&mut self.finished);
+        let count = self.targets[number].device.poll(&mut finished);
+        for group in finished.drain(..) {
+            self.on_finished(number, group);
+        }
+        self.finished = finished;
+        count
+    }
+
+    fn on_finished(&mut self, number: usize, finished: Finished) {
+        let target = &mut self.targets[number];
+        match finished.purpose {
+            Purpose::Store(io) => {
+                if let Some(store) = target.store() {
+                    store.on_io(io, finished.result, &mut self.commands);
+                } else {
+                    target.on_opening(self.now, io, finished, &mut self.commands);
+                }
+            }
+            Purpose::Opening(io) => target.on_opening(self.now, io, finished, &mut self.commands),
+            Purpose::Merge { merge, which } => self.on_merge_read(number, merge, which, finished),
+            Purpose::Read { operation } => self.on_read(operation, finished),
+        }
+        self.carry_out(number);
+    }
+
+    /// Ends the store's turn and lets the device see what it must do.
+    fn pump(&mut self, number: usize) {
+        self.targets[number].pump(&mut self.commands);
+        self.carry_out(number);
+        self.targets[number].device.ring();
+    }
+
+    fn advance_stop(&mut self) {
+        let idle = self.operations.len() == 0;
+        match self.stopping {
+            Stopping::Draining if idle => {
+                self.stopping = Stopping::Flushing;
+                for target in 0..self.targets.len() {
+                    self.sync_before_end(target);
+                }
+            }
+            Stopping::Flushing
+                if idle && !self.targets.iter().any(|target| target.device.is_busy()) =>
+            {
+                self.publish();
+                self.stopping = Stopping::Ended;
+            }
+            Stopping::Serving | Stopping::Draining | Stopping::Flushing | Stopping::Ended => {}
+        }
+    }
+
+    fn sync_before_end(&mut self, number: usize) {
+        let Some(store) = self.targets[number].store() else { return };
+        let work = Work::Storing { image: Image::default() };
+        let token =
+            self.operations.insert(Operation { origin: Origin::Stop, target: number, work });
+        let request = sheen_store::RequestToken(token);
+        if store.sync(request, &mut self.commands).is_err() {
+            self.operations.remove(token);
+        }
+        self.carry_out(number);
+    }
+
+    fn publish(&self) {
+        for target in &self.targets {
+            target.publish();
+        }
+        self.stats.in_flight.set(self.operations.len() as u64);
+    }
+
+    pub(crate) fn tell_desk(&mut self, id: u64, done: bool) {
+        if let Some(desk) = &mut self.desk {
+            desk.end(ServiceEnd { id, done });
+            self.desk_is_behind = !desk.send();
+        }
+    }
+
+    /// Ends fences whose client has no earlier request under way.
+    fn end_fences(&mut self) -> usize {
+        let mut ended = 0;
+        let mut number = 0;
+        while number < self.pending_fences.len() {
+            let PendingFence { client, epoch, .. } = self.pending_fences[number];
+            let earlier = |operation: &Operation| {
+                let (who, when) = operation.origin.session();
+                who == client && when < epoch
+            };
+            if self.operations.iter().any(earlier) {
+                number += 1;
+            } else {
+                let fence = self.pending_fences.swap_remove(number);
+                self.answer(&fence.origin, Ok(&[]));
+                ended += 1;
+            }
+        }
+        ended
+    }
+
+    /// Answers an origin without payload.
+    pub(crate) fn answer(&mut self, origin: &Origin, result: Result<&[u8], Errno>) {
+        match *origin {
+            Origin::Fabric { request, frame, since } => {
+                self.reply(request, &frame, since, result, None)
+            }
+            Origin::Gateway { id } => self.tell_desk(id, result.is_ok()),
+            Origin::Stop => {}
+        }
+    }
+}
+
+impl<B: Block, F: Fabric, C: Clock> Service for OstService<B, F, C> {
+    fn turn(&mut self, now: Tick) -> usize {
+        self.now = now;
+        let mut work = self.take_jobs() + self.take_events();
+        for number in 0..self.targets.len() {
+            work += self.take_completions(number);
+            self.pump(number);
+        }
+        if !self.pending_fences.is_empty() {
+            work += self.end_fences();
+        }
+        if self.desk_is_behind {
+            self.desk_is_behind = !self.desk.as_mut().is_none_or(ServiceDesk::send);
+        }
+        if self.is_stopping() {
+            self.advance_stop();
+        }
+        if work > 0 {
+            self.turns += 1;
+            if self.turns.is_multiple_of(TURNS_PER_PUBLISH) {
+                self.turns = 0;
+                self.publish();
+            }
+        }
+        work
+    }
+
+    fn prepare_sleep(&mut self) -> bool {
+        self.publish();
+        // All announce, whatever the first one says: `end_sleep` follows in any case.
+        let fabric = self.fabric.prepare_sleep();
+        let desk = self.desk.as_mut().is_none_or(ServiceDesk::prepare_sleep);
+        let must_be_polled = |target: &Target<B>| {
+            target.device.wake_descriptor().is_none() && target.device.is_busy()
+        };
+        fabric && desk && !self.targets.iter().any(must_be_polled)
+    }
+
+    fn end_sleep(&mut self) {
+        self.fabric.end_sleep();
+        if let Some(desk) = &mut self.desk {
+            desk.end_sleep();
+        }
+    }
+
+    fn wake_descriptors(&self, descriptors: &mut Vec<RawFd>) {
+        self.fabric.wake_descriptors(descriptors);
+        descriptors.extend(self.desk.as_ref().map(ServiceDesk::wake_descriptor));
+        descriptors
+            .extend(self.targets.iter().filter_map(|target| target.device.wake_descriptor()));
+    }
+
+    fn wake_generation(&self) -> u64 {
+        self.fabric.wake_generation()
+    }
+
+    fn next_deadline(&self) -> Option<Tick> {
+        self.desk_is_behind.then(|| self.now.after(DESK_RETRY))
+    }
+
+    fn is_finished(&self) -> bool {
+        self.stopping == Stopping::Ended
+    }
+}

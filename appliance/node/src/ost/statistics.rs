@@ -1,0 +1,61 @@
+//! What an OST service counts, for whoever reads it from another thread.
+
+use std::sync::Arc;
+
+use sheen_types::OstIndex;
+
+use crate::stats::{Counter, Operations};
+
+/// Counters of one service thread.
+#[derive(Debug, Default)]
+pub struct OstServiceStats {
+    /// Requests by opcode.
+    pub operations: Operations,
+    /// Requests refused for want of a slot or a buffer.
+    pub busy: Counter,
+    /// Requests refused because their session is fenced.
+    pub fenced: Counter,
+    /// Requests whose body does not decode or asks for what cannot be.
+    pub malformed: Counter,
+    /// Payloads that arrived damaged.
+    pub payload_mismatches: Counter,
+    /// Requests being carried out.
+    pub in_flight: Counter,
+    /// One per OST.
+    pub targets: Vec<Arc<OstStats>>,
+}
+
+/// Counters of one OST.
+#[derive(Debug, Default)]
+pub struct OstStats {
+    /// Which.
+    pub index: OstIndex,
+    /// 1 when it serves, 0 while it recovers or after it failed.
+    pub ready: Counter,
+    /// 1 when it failed for good.
+    pub failed: Counter,
+    /// Nanoseconds its recovery took.
+    pub recovery_nanoseconds: Counter,
+    /// Blocks read whose checksum was not the stored one.
+    pub checksum_errors: Counter,
+    /// Device commands that failed for good.
+    pub device_errors: Counter,
+    /// Device commands tried again.
+    pub device_retries: Counter,
+    /// Device commands in flight or waiting for the device's queue.
+    pub device_queue: Counter,
+    /// Bytes users can fill.
+    pub total_bytes: Counter,
+    /// Of them free.
+    pub free_bytes: Counter,
+    /// Objects.
+    pub objects: Counter,
+    /// Bytes written to the device for data.
+    pub data_bytes_written: Counter,
+    /// Bytes written to the device for the journal.
+    pub journal_bytes_written: Counter,
+    /// Bytes written to the device for checkpoints.
+    pub checkpoint_bytes_written: Counter,
+    /// Flushes of the device.
+    pub flushes: Counter,
+}

@@ -1,0 +1,136 @@
+//! One OST of a service: its store, or the way there, and its device.
+
+use std::sync::Arc;
+
+use sheen_ports::Block;
+use sheen_store::{Command, IoToken, Limits, Opening, Progress, Store, Zone};
+use sheen_types::{Lba, OstIndex, Tick, units::BLOCK_BYTES_U64};
+
+use super::{
+    device::{Device, Finished},
+    statistics::OstStats,
+};
+
+/// Opening → Ready, or Failed from either.
+#[derive(Debug)]
+pub(crate) enum State {
+    /// Recovering; None while the store looks at a completion.
+    Opening(Option<Box<Opening>>),
+    Ready(Box<Store>),
+    /// It cannot serve until it is repaired and the node started anew.
+    Failed,
+}
+
+#[derive(Debug)]
+pub(crate) struct Target<B> {
+    pub(crate) index: OstIndex,
+    pub(crate) device: Device<B>,
+    pub(crate) state: State,
+    pub(crate) stats: Arc<OstStats>,
+    started: Option<Tick>,
+    stop_logged: bool,
+}
+
+impl<B: Block> Target<B> {
+    /// Begins recovery: the first commands go to `commands`.
+    pub(crate) fn open(
+        index: OstIndex,
+        device: Device<B>,
+        stats: Arc<OstStats>,
+        limits: Limits,
+        commands: &mut Vec<Command>,
+    ) -> Self {
+        let zone = Zone { first: Lba(0), blocks: device.geometry().blocks };
+        let opening = Opening::new(zone, limits, commands);
+        let state = State::Opening(Some(opening));
+        Self { index, device, state, stats, started: None, stop_logged: false }
+    }
+
+    pub(crate) fn store(&mut self) -> Option<&mut Store> {
+        match &mut self.state {
+            State::Ready(store) => Some(store),
+            State::Opening(_) | State::Failed => None,
+        }
+    }
+
+    pub(crate) fn is_opening(&self) -> bool {
+        matches!(self.state, State::Opening(_))
+    }
+
+    /// A command of recovery ended.
+    pub(crate) fn on_opening(
+        &mut self,
+        now: Tick,
+        io: IoToken,
+        finished: Finished,
+        commands: &mut Vec<Command>,
+    ) {
+        let State::Opening(opening) = &mut self.state else { return };
+        let Some(opening) = opening.take() else { return };
+        let started = *self.started.get_or_insert(now);
+        let joined: Vec<u8>;
+        let bytes = match finished.pieces.as_slice() {
+            [] => &[][..],
+            [only] => only.as_slice(),
+            pieces => {
+                joined = pieces.iter().flat_map(|piece| piece.as_slice()).copied().collect();
+                &joined
+            }
+        };
+        let result = finished.result.map(|()| bytes);
+        self.state = match opening.on_io(io, result, commands) {
+            Ok(Progress::Working(opening)) => State::Opening(Some(opening)),
+            Ok(Progress::Ready(store)) => {
+                let took = now.since(started);
+                self.stats
+                    .recovery_nanoseconds
+                    .set(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
+                self.stats.ready.set(1);
+                tracing::info!(
+                    ost = self.index.0,
+                    ?took,
+                    objects = store.statistics().objects,
+                    "OST serves"
+                );
+                State::Ready(store)
+            }
+            Err(error) => {
+                self.stats.failed.set(1);
+                tracing::error!(ost = self.index.0, %error, "OST cannot be opened and does not serve");
+                State::Failed
+            }
+        };
+    }
+
+    /// Ends a turn of the store.
+    pub(crate) fn pump(&mut self, commands: &mut Vec<Command>) {
+        let State::Ready(store) = &mut self.state else { return };
+        while let Some(bytes) = self.device.take_spent() {
+            store.recycle(bytes);
+        }
+        store.pump(commands);
+        if store.is_stopped() && !self.stop_logged {
+            self.stop_logged = true;
+            self.stats.failed.set(1);
+            self.stats.ready.set(0);
+            tracing::error!(
+                ost = self.index.0,
+                "OST stopped after a device failure: every request fails until restart"
+            );
+        }
+    }
+
+    /// Shows the store's numbers to whoever reads the statistics.
+    pub(crate) fn publish(&self) {
+        let State::Ready(store) = &self.state else { return };
+        let now = store.statistics();
+        let stats = &self.stats;
+        stats.total_bytes.set(now.total_blocks * BLOCK_BYTES_U64);
+        stats.free_bytes.set(now.free_blocks * BLOCK_BYTES_U64);
+        stats.objects.set(now.objects);
+        stats.data_bytes_written.set(now.data_blocks_written * BLOCK_BYTES_U64);
+        stats.journal_bytes_written.set(now.journal_blocks_written * BLOCK_BYTES_U64);
+        stats.checkpoint_bytes_written.set(now.checkpoint_blocks_written * BLOCK_BYTES_U64);
+        stats.flushes.set(now.flushes);
+    }
+}

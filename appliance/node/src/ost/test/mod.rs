@@ -1,0 +1,5 @@
+//! The service against a plain model, damage, lack of space and of slots, fences, restarts.
+
+mod rig;
+mod faults;
+mod model;

@@ -1,0 +1,311 @@
+//! An OST service on a device in memory, with a fabric that is a queue.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use sheen_dma::{Arena, Buffer};
+use sheen_nvme::{RamDevice, RamMedium};
+use sheen_ports::{
+    Block, BlockCommand, BlockCompletion, BlockOperation, Clock, ConnectionId, Fabric, FabricEvent,
+    NotifyError, RequestId,
+};
+use sheen_reactor::Service;
+use sheen_store::{Limits, Zone};
+use sheen_types::{
+    BLOCK_BYTES, ClientId, Epoch, Fid, Lba, OstIndex, Tick, Timespec, Xid, checksum::crc32c,
+};
+use sheen_wire::{Field, Frame, Opcode, object::ObjectWrite};
+
+use crate::ost::{OstConfig, OstService, gateway::ServiceDesk};
+
+/// What a peer got.
+#[derive(Clone, Debug)]
+pub(crate) struct Reply {
+    pub(crate) frame: Frame,
+    pub(crate) body: Vec<u8>,
+    pub(crate) payload: Vec<u8>,
+}
+
+impl Reply {
+    pub(crate) fn status(&self) -> i32 {
+        self.frame.status
+    }
+
+    pub(crate) fn body<T: Field>(&self) -> T {
+        assert_eq!(self.status(), 0, "{self:?}");
+        T::from_bytes(&self.body).unwrap()
+    }
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct QueueFabric {
+    events: VecDeque<FabricEvent>,
+    payloads: BTreeMap<RequestId, Vec<u8>>,
+    pub(crate) replies: BTreeMap<RequestId, Reply>,
+    /// Pulls wait until this is false.
+    pub(crate) hold_pulls: bool,
+    held: Vec<(RequestId, u64, Buffer)>,
+    /// Pulls fail as if the connection was lost.
+    pub(crate) lose_pulls: bool,
+    slot: u32,
+}
+
+impl QueueFabric {
+    fn send(&mut self, frame: &Frame, body: &[u8], payload: Vec<u8>) -> RequestId {
+        self.slot += 1;
+        let request = RequestId { connection: ConnectionId(1), slot: self.slot };
+        let mut message = Vec::new();
+        frame.encode_with(body, &mut message);
+        self.payloads.insert(request, payload);
+        self.events.push_back(FabricEvent::Request { request, message });
+        request
+    }
+
+    pub(crate) fn release_pulls(&mut self) {
+        self.hold_pulls = false;
+        for (request, token, buffer) in std::mem::take(&mut self.held) {
+            self.pull(request, token, buffer);
+        }
+    }
+}
+
+impl Fabric for QueueFabric {
+    fn poll(&mut self, budget: usize, events: &mut Vec<FabricEvent>) -> usize {
+        let count = budget.min(self.events.len());
+        events.extend(self.events.drain(..count));
+        count
+    }
+
+    fn pull(&mut self, request: RequestId, token: u64, mut buffer: Buffer) {
+        if self.hold_pulls {
+            return self.held.push((request, token, buffer));
+        }
+        let payload = &self.payloads[&request];
+        buffer.as_mut_slice()[..payload.len()].copy_from_slice(payload);
+        let result = if self.lose_pulls { Err(NotifyError::Closed) } else { Ok(()) };
+        self.events.push_back(FabricEvent::Pulled { token, buffer, result });
+    }
+
+    fn reply(&mut self, request: RequestId, message: &[u8], payload: Option<Buffer>) {
+        let (frame, body) = Frame::decode_with(message).unwrap();
+        let bytes = frame.payload_bytes as usize;
+        let content =
+            payload.as_ref().map_or(Vec::new(), |buffer| buffer.as_slice()[..bytes].to_vec());
+        assert_eq!(frame.payload_checksum, crc32c(&content), "the sum of the payload sent");
+        let reply = Reply { frame, body: body.to_vec(), payload: content };
+        let twice = self.replies.insert(request, reply);
+        assert!(twice.is_none(), "{request:?} is answered twice");
+        self.events.extend(payload.map(|buffer| FabricEvent::Sent { buffer }));
+    }
+
+    fn notify(&mut self, _connection: ConnectionId, _message: &[u8]) -> Result<(), NotifyError> {
+        Err(NotifyError::Closed)
+    }
+
+    fn close(&mut self, _connection: ConnectionId) {}
+
+    fn prepare_sleep(&mut self) -> bool {
+        self.events.is_empty()
+    }
+
+    fn end_sleep(&mut self) {}
+
+    fn wake_descriptors(&self, _descriptors: &mut Vec<std::os::fd::RawFd>) {}
+
+    fn wake_generation(&self) -> u64 {
+        0
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct StillClock;
+
+impl Clock for StillClock {
+    fn now(&self) -> Tick {
+        Tick(0)
+    }
+
+    fn wall(&self) -> Timespec {
+        Timespec::ZERO
+    }
+}
+
+pub(crate) const OST: OstIndex = OstIndex(3);
+pub(crate) const ARENA_BYTES: usize = 16 << 20;
+
+#[derive(Debug)]
+pub(crate) struct Rig {
+    pub(crate) service: OstService<RamDevice, QueueFabric, StillClock>,
+    pub(crate) medium: RamMedium,
+    pub(crate) arena: Arena,
+    pub(crate) client: (ClientId, Epoch),
+    xid: u64,
+}
+
+/// Writes whole blocks behind the service's back.
+pub(crate) fn write_device(medium: &RamMedium, lba: Lba, bytes: &[u8]) {
+    let mut buffer = Buffer::standalone(bytes.len());
+    buffer.as_mut_slice()[..bytes.len()].copy_from_slice(bytes);
+    buffer.truncate(bytes.len());
+    run_device(medium, BlockOperation::Write { lba, buffer, durable: true });
+}
+
+pub(crate) fn read_device(medium: &RamMedium, lba: Lba) -> Buffer {
+    let buffer = Buffer::standalone(BLOCK_BYTES);
+    run_device(medium, BlockOperation::Read { lba, buffer }).buffer.unwrap()
+}
+
+fn run_device(medium: &RamMedium, operation: BlockOperation) -> BlockCompletion {
+    let mut device = medium.open(1);
+    device.submit(BlockCommand { token: 1, operation }).unwrap();
+    device.ring();
+    let mut completions = Vec::new();
+    while device.poll(&mut completions) == 0 {}
+    let completion = completions.remove(0);
+    assert_eq!(completion.result, Ok(()));
+    completion
+}
+
+impl Rig {
+    /// A fresh OST of `blocks` blocks.
+    pub(crate) fn new(blocks: u64) -> Self {
+        let medium = RamMedium::new(blocks);
+        for (lba, bytes) in sheen_store::format(Zone { first: Lba(0), blocks }, 77).unwrap() {
+            write_device(&medium, lba, &bytes);
+        }
+        Self::open(medium, 256, None)
+    }
+
+    /// The OST that is on the medium, recovered.
+    pub(crate) fn open(
+        medium: RamMedium,
+        operations_max: usize,
+        desk: Option<ServiceDesk>,
+    ) -> Self {
+        let arena = Arena::anonymous(ARENA_BYTES).unwrap();
+        let config = OstConfig { arena: arena.clone(), operations_max, store: Limits::default() };
+        let targets = vec![(OST, medium.open(8))];
+        let fabric = QueueFabric::default();
+        let mut service = OstService::new(config, targets, fabric, StillClock, desk).unwrap();
+        for _ in 0..100_000 {
+            if service.is_ready() {
+                break;
+            }
+            service.turn(Tick(0));
+        }
+        assert!(service.is_ready(), "recovery ends");
+        Self { service, medium, arena, client: (ClientId(5), Epoch(1)), xid: 0 }
+    }
+
+    pub(crate) fn frame(&mut self, opcode: Opcode, payload: &[u8], room: usize) -> Frame {
+        self.xid += 1;
+        let payload_bytes = u32::try_from(payload.len()).unwrap();
+        Frame {
+            client: self.client.0,
+            epoch: self.client.1,
+            payload_bytes,
+            payload_checksum: crc32c(payload),
+            committed: room as u64,
+            ..Frame::request(opcode, Xid(self.xid))
+        }
+    }
+
+    pub(crate) fn send(
+        &mut self,
+        opcode: Opcode,
+        body: &impl Field,
+        payload: &[u8],
+        room: usize,
+    ) -> RequestId {
+        let frame = self.frame(opcode, payload, room);
+        self.service.fabric_mut().send(&frame, &body.to_vec(), payload.to_vec())
+    }
+
+    pub(crate) fn send_frame(&mut self, frame: &Frame, body: &[u8], payload: &[u8]) -> RequestId {
+        self.service.fabric_mut().send(frame, body, payload.to_vec())
+    }
+
+    pub(crate) fn turn(&mut self) -> usize {
+        self.service.turn(Tick(0))
+    }
+
+    /// Turns until `request` is answered.
+    pub(crate) fn wait(&mut self, request: RequestId) -> Reply {
+        for _ in 0..10_000 {
+            if let Some(reply) = self.service.fabric_mut().replies.remove(&request) {
+                return reply;
+            }
+            self.turn();
+        }
+        panic!("{request:?} is never answered");
+    }
+
+    pub(crate) fn call(
+        &mut self,
+        opcode: Opcode,
+        body: &impl Field,
+        payload: &[u8],
+        room: usize,
+    ) -> Reply {
+        let request = self.send(opcode, body, payload, room);
+        self.wait(request)
+    }
+
+    pub(crate) fn write(&mut self, object: Fid, offset: u64, bytes: &[u8]) -> Reply {
+        let body = write_body(object, offset, false);
+        self.call(Opcode::ObjectWrite, &body, bytes, 0)
+    }
+
+    pub(crate) fn read(&mut self, object: Fid, offset: u64, length: usize) -> Reply {
+        let length = u32::try_from(length).unwrap();
+        let body = sheen_wire::object::ObjectRead { ost: OST, object, offset, length };
+        self.call(Opcode::ObjectRead, &body, &[], length as usize)
+    }
+
+    /// Turns until nothing happens any more.
+    pub(crate) fn settle(&mut self) {
+        for _ in 0..10_000 {
+            if self.turn() == 0 {
+                return;
+            }
+        }
+        panic!("the service never rests");
+    }
+}
+
+pub(crate) fn write_body(object: Fid, offset: u64, durable: bool) -> ObjectWrite {
+    ObjectWrite {
+        ost: OST,
+        object,
+        offset,
+        mtime: Timespec { seconds: 1_000, nanoseconds: 5 },
+        uid: 1,
+        gid: 2,
+        projid: 3,
+        durable,
+    }
+}
+
+pub(crate) fn object(number: u32) -> Fid {
+    Fid { seq: 0x2_0000_0400, oid: number, ver: 0 }
+}
+
+/// A source of numbers with a seed that a failing test prints.
+#[derive(Debug)]
+pub(crate) struct Chance(pub(crate) u64);
+
+impl Chance {
+    pub(crate) fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+
+    pub(crate) fn below(&mut self, bound: u64) -> u64 {
+        self.next() % bound
+    }
+
+    pub(crate) fn bytes(&mut self, count: usize) -> Vec<u8> {
+        (0..count).map(|_| self.next().to_le_bytes()[2]).collect()
+    }
+}

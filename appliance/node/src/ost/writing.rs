@@ -1,0 +1,141 @@
+//! Writes: buffer, payload, checksums, store.
+
+use sheen_dma::Buffer;
+use sheen_ports::{Block, Clock, Fabric, NotifyError};
+use sheen_store::{Outcome, Owner, RequestToken, Write};
+use sheen_types::{BLOCK_BYTES, Errno, checksum::crc32c, units::BLOCK_BYTES_U64};
+use sheen_wire::{
+    Field, Frame, Opcode,
+    object::{ObjectWrite, WriteReply},
+};
+
+use super::{
+    checksum::payload_checksum,
+    dispatch::SECTORS_PER_BLOCK,
+    image::Image,
+    operation::{Operation, Origin, Work},
+    service::OstService,
+};
+
+/// Bytes of the image before the payload.
+fn skip_of(write: &ObjectWrite) -> usize {
+    usize::try_from(write.offset % BLOCK_BYTES_U64).unwrap_or(0)
+}
+
+impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
+    /// Path: D6. Takes a buffer, or refuses as Busy before the payload has moved, and fetches the payload.
+    pub(crate) fn begin_write(
+        &mut self,
+        origin: Origin,
+        frame: &Frame,
+        number: usize,
+        write: ObjectWrite,
+    ) -> Result<(), Errno> {
+        let Origin::Fabric { request, .. } = origin else { return Err(Errno::EINVAL) };
+        let skip = skip_of(&write);
+        let blocks = (skip + frame.payload_bytes as usize).div_ceil(BLOCK_BYTES);
+        let mut head = self.arena.allocate(blocks * BLOCK_BYTES).ok_or(Errno::EAGAIN)?;
+        let buffer = head.split_off(skip);
+        let work = Work::Pulling { write, head };
+        let token = self.operations.insert(Operation { origin, target: number, work });
+        self.fabric.pull(request, token, buffer);
+        Ok(())
+    }
+
+    /// Path: D7. The payload is here: verify it, sum its blocks, give it to the store.
+    pub(crate) fn on_pulled(
+        &mut self,
+        token: u64,
+        buffer: Buffer,
+        result: Result<(), NotifyError>,
+    ) {
+        let Operation { origin, target: number, work } = self.operations.remove(token);
+        let Work::Pulling { write, mut head } = work else { unreachable!("only writes pull") };
+        let Origin::Fabric { frame, .. } = origin else { unreachable!("only peers have payloads") };
+        if result.is_err() {
+            // The connection is gone, and with it whoever waited.
+            return;
+        }
+        if self.fences.refuses(frame.client, frame.epoch) {
+            self.stats.fenced.add(1);
+            return self.answer(&origin, Err(Errno::ENOTCONN));
+        }
+        head.join(buffer).expect("head and payload were one buffer");
+        let result = self.store_write(number, &write, &frame, head, origin);
+        if let Err(errno) = result {
+            self.answer(&origin, Err(errno));
+        }
+        self.carry_out(number);
+    }
+
+    fn store_write(
+        &mut self,
+        number: usize,
+        write: &ObjectWrite,
+        frame: &Frame,
+        mut buffer: Buffer,
+        origin: Origin,
+    ) -> Result<(), Errno> {
+        let (skip, length) = (skip_of(write), frame.payload_bytes as usize);
+        let bytes = buffer.as_mut_slice();
+        bytes[..skip].fill(0);
+        bytes[skip + length..].fill(0);
+        let checksums: Vec<u32> = bytes.chunks(BLOCK_BYTES).map(crc32c).collect();
+        let block = |index: usize| &bytes[index * BLOCK_BYTES..(index + 1) * BLOCK_BYTES];
+        let found = payload_checksum(&checksums, skip, length, block);
+        if found != frame.payload_checksum {
+            self.stats.payload_mismatches.add(1);
+            let expected = frame.payload_checksum;
+            tracing::warn!(
+                object = ?write.object, offset = write.offset, length, expected, found,
+                "a payload arrived damaged; the client is asked to send it again"
+            );
+            return Err(Errno::EAGAIN);
+        }
+        let image = Image::new(buffer);
+        let token = self.operations.insert(Operation {
+            origin,
+            target: number,
+            work: Work::Storing { image },
+        });
+        let write = Write {
+            object: write.object,
+            offset: write.offset,
+            length: length as u64,
+            checksums: &checksums,
+            mtime: write.mtime,
+            owner: Owner { uid: write.uid, gid: write.gid, projid: write.projid },
+            durable: write.durable,
+        };
+        let store = self.targets[number].store();
+        let taken = store.map(|store| store.write(RequestToken(token), &write, &mut self.commands));
+        if matches!(taken, Some(Ok(()))) {
+            return Ok(());
+        }
+        self.operations.remove(token);
+        self.stats.busy.add(1);
+        Err(Errno::EAGAIN)
+    }
+
+    /// Path: D11. The store ended a write or change.
+    pub(crate) fn on_complete(&mut self, token: u64, result: Result<Outcome, Errno>) {
+        let operation = self.operations.remove(token);
+        let body = result.map(|outcome| {
+            let reply =
+                WriteReply { size: outcome.size, blocks: outcome.blocks * SECTORS_PER_BLOCK };
+            match operation.origin {
+                Origin::Fabric { frame, .. } if has_write_reply(frame.opcode) => reply.to_vec(),
+                Origin::Fabric { .. } | Origin::Gateway { .. } | Origin::Stop => Vec::new(),
+            }
+        });
+        self.answer(&operation.origin, body.as_deref().map_err(|errno| *errno));
+    }
+}
+
+/// Whether the reply carries the object's state.
+fn has_write_reply(opcode: Opcode) -> bool {
+    matches!(
+        opcode,
+        Opcode::ObjectWrite | Opcode::ObjectPunch | Opcode::ObjectTruncate | Opcode::ObjectAllocate
+    )
+}
