@@ -129,10 +129,7 @@ impl Link for SharedLink {
         let started = Instant::now();
         inner.submit(slot, &frame, &call.body, &held);
         match inner.wait(slot, started, cancel) {
-            Ok(()) => {
-                inner.spin.learn(started);
-                inner.finish(slot, frame.xid, held)
-            }
+            Ok(()) => inner.finish(slot, frame.xid, held),
             Err(error) => inner.abandon(slot, held, error),
         }
     }
