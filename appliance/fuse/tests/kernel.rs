@@ -194,7 +194,7 @@ fn sixteen_readers_are_served_side_by_side() {
             });
         }
     });
-    assert!(memory.reads_most.load(Ordering::SeqCst) >= 12, "{memory:?}");
+    assert!(memory.reads_most.load(Ordering::SeqCst) >= 12);
     wait_for("idle threads to leave", || mount.session.threads() <= 9);
 }
 

@@ -12,14 +12,17 @@ mod memory;
 
 use std::{
     io::{Read, Write},
-    os::fd::OwnedFd,
+    os::fd::{AsFd, OwnedFd},
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
 use memory::Memory;
-use nix::sys::socket::{
-    AddressFamily, SockFlag, SockType, setsockopt, socketpair, sockopt::ReceiveTimeout,
+use nix::{
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::socket::{
+        AddressFamily, SockFlag, SockType, setsockopt, socketpair, sockopt::ReceiveTimeout,
+    },
 };
 use sheen_dma::Arena;
 use sheen_fuse::kernel::{Device, Session, SessionOptions};
@@ -207,6 +210,24 @@ fn a_write_whose_size_is_not_its_payloads_is_refused() {
     kernel.send(16, 6, 1, &body);
     let answer = kernel.receive();
     assert_eq!((answer.error, word(&answer.body, 0)), (0, 100));
+    kernel.end();
+}
+
+#[test]
+fn what_is_kept_until_the_answer_is_dropped_after_it() {
+    let kernel = Kernel::new();
+    kernel.init(45, 0);
+    let (sender, receiver) = std::sync::mpsc::channel();
+    let socket = kernel.socket.try_clone().unwrap();
+    let readable = move || {
+        let mut one = [PollFd::new(socket.as_fd(), PollFlags::POLLIN)];
+        sender.send(poll(&mut one, PollTimeout::ZERO).unwrap() == 1).unwrap();
+    };
+    *kernel.memory.on_answered.lock().unwrap() = Some(Arc::new(readable));
+    kernel.send(1, 4, 1, b"nothing\0");
+    assert!(receiver.recv_timeout(Duration::from_secs(10)).unwrap(), "the answer was there first");
+    assert_eq!(kernel.receive().unique, 4);
+    *kernel.memory.on_answered.lock().unwrap() = None;
     kernel.end();
 }
 

@@ -3,6 +3,8 @@
 //! Methods are called from many threads at once and may block; other requests go on meanwhile. A method that waits for
 //! other than its own mount's I/O watches [`Context::cancel`] and answers EINTR when it is cancelled.
 //!
+//! What an answer tells the kernel to cache must stay true until the answer is there: see [`Context::keep_until_answered`].
+//!
 //! Names are raw bytes without `/` and NUL, not empty, of any length the kernel lets through (mostly ≤ 255, but check);
 //! `.` and `..` come only in [`Filesystem::lookup`].
 //!
@@ -168,7 +170,8 @@ pub trait Filesystem: Send + Sync {
     }
 
     /// Reads. `room` is the worker's own buffer, at least `request.size` long and aligned: receive into it and give it
-    /// back in the answer (best), or drop it and answer with something else.
+    /// back in the answer (best), or drop it and answer with something else. It is longer than `request.size`
+    /// mostly: what was split off is best joined again, since the worker uses the buffer again only if it is whole.
     fn read(
         &self,
         context: &Context,
@@ -177,7 +180,7 @@ pub trait Filesystem: Send + Sync {
     ) -> Result<ReadAnswer, Errno>;
 
     /// Writes the first `request.size` bytes of `payload` (aligned memory the kernel copied straight into).
-    /// Give the buffer back in the answer if it is free again.
+    /// Give the buffer back in the answer, whole, if it is free again.
     fn write(
         &self,
         context: &Context,

@@ -106,13 +106,10 @@ impl Message {
             0 => None,
             _ => supplementary_group(self.split_extensions().1),
         };
-        Context {
-            unique: self.header.unique,
-            uid: self.header.uid,
-            gid: self.header.gid,
-            pid: self.header.pid,
-            supplementary_group,
-            cancel: self.cancel.clone(),
-        }
+        let header = &self.header;
+        let cancel = self.cancel.clone();
+        let mut context = Context::new(header.unique, header.uid, header.gid, header.pid, cancel);
+        context.supplementary_group = supplementary_group;
+        context
     }
 }

@@ -18,7 +18,8 @@ use crate::kernel::{NodeId, abi::notification::Notification};
 /// Why a notification was not taken.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum NotifyError {
-    /// The kernel has nothing cached of it: as good as done.
+    /// The kernel has nothing cached of it: as good as done, *unless* the inode was given out and not forgotten yet. Then an answer
+    /// with it is just being taken in, or its FORGET is on its way: try again in a moment, until one or the other.
     NotCached,
     /// This kernel has no such notification.
     Unsupported,

@@ -1,5 +1,7 @@
 //! What a call of [`crate::kernel::Filesystem`] takes: decoded, checked, in host types.
 
+use std::{fmt, sync::Mutex};
+
 use sheen_ports::Cancel;
 use sheen_types::Timespec;
 
@@ -22,7 +24,6 @@ pub struct FileHandle(pub u64);
 pub struct LockOwner(pub u64);
 
 /// Who asks. Ids are those of the mount's user namespace.
-#[derive(Clone, Debug)]
 pub struct Context {
     /// The kernel's number of the request; for logs.
     pub unique: u64,
@@ -35,9 +36,49 @@ pub struct Context {
     /// One supplementary group of the caller that matters to a creation: the group of a set-group-ID parent. Only
     /// with create, mkdir, mknod, symlink and tmpfile.
     pub supplementary_group: Option<u32>,
-    /// Cancelled when the caller got a signal, or the mount ended: stop waiting and answer EINTR. Not for waits that must
-    /// end by themselves soon.
+    /// Cancelled when nobody will wait for the answer: the caller is being killed, or the mount ended; for a lock request that
+    /// waits, also when the caller got any signal. Stop waiting and answer EINTR. Not for waits that must end by
+    /// themselves soon.
     pub cancel: Cancel,
+    guards: Guards,
+}
+
+/// What is kept until the answer is with the kernel.
+#[derive(Default)]
+struct Guards(Mutex<Vec<Box<dyn Send>>>);
+
+impl Context {
+    /// A caller without supplementary group.
+    #[must_use]
+    pub fn new(unique: u64, uid: u32, gid: u32, pid: u32, cancel: Cancel) -> Self {
+        let guards = Guards::default();
+        Self { unique, uid, gid, pid, supplementary_group: None, cancel, guards }
+    }
+
+    /// Keeps `guard` until the answer has been written to the kernel, then drops it: for what must not be given up while an answer
+    /// that the kernel may cache is on its way.
+    ///
+    /// The kernel's side of it: the caller takes the answer in a moment *after* the write. A name is safe even so, since the kernel
+    /// noted the epoch before it asked; attributes of an inode it knows are safe, since an invalidation outdates answers
+    /// asked for before. Only an inode the kernel is about to learn of is missed by an invalidation: see
+    /// [`crate::kernel::NotifyError::NotCached`].
+    ///
+    /// # Panics
+    /// When a thread panicked while it kept a guard.
+    pub fn keep_until_answered(&self, guard: impl Send + 'static) {
+        self.guards.0.lock().expect("no panic while locked").push(Box::new(guard));
+    }
+}
+
+impl fmt::Debug for Context {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Context")
+            .field("unique", &self.unique)
+            .field("uid", &self.uid)
+            .field("gid", &self.gid)
+            .field("pid", &self.pid)
+            .finish_non_exhaustive()
+    }
 }
 
 /// What kernel and file system agreed on.

@@ -5,7 +5,7 @@ mod locks;
 use std::{
     collections::BTreeMap,
     sync::{
-        Mutex, MutexGuard,
+        Arc, Mutex, MutexGuard,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
@@ -43,8 +43,9 @@ pub(crate) struct Tree {
 }
 
 /// The file system. Attributes and names are valid for ever: only notifications make the kernel ask again.
-#[derive(Debug)]
 pub(crate) struct Memory {
+    /// Called when what a lookup kept is dropped.
+    pub(crate) on_answered: Mutex<Option<Arc<dyn Fn() + Send + Sync>>>,
     pub(crate) tree: Mutex<Tree>,
     pub(crate) locks: Locks,
     pub(crate) negotiated: Mutex<Option<Negotiated>>,
@@ -66,10 +67,20 @@ fn within(offset: u64) -> Result<usize, Errno> {
     usize::try_from(offset).ok().filter(|&offset| offset <= 1 << 30).ok_or(Errno::EFBIG)
 }
 
+/// Calls when dropped.
+struct Kept(Arc<dyn Fn() + Send + Sync>);
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        (self.0)();
+    }
+}
+
 impl Memory {
     pub(crate) fn new() -> Self {
         let root = Node { mode: 0o040_755, nlink: 2, parent: 1, lookups: 1, ..Node::default() };
         Self {
+            on_answered: Mutex::default(),
             tree: Mutex::new(Tree { nodes: BTreeMap::from([(1, root)]), next: 2 }),
             locks: Locks::default(),
             negotiated: Mutex::default(),
@@ -187,7 +198,10 @@ impl Filesystem for Memory {
         self.ended.fetch_add(1, Ordering::SeqCst);
     }
 
-    fn lookup(&self, _: &Context, parent: NodeId, name: &[u8]) -> Result<Entry, Errno> {
+    fn lookup(&self, context: &Context, parent: NodeId, name: &[u8]) -> Result<Entry, Errno> {
+        if let Some(call) = self.on_answered.lock().unwrap().clone() {
+            context.keep_until_answered(Kept(call));
+        }
         self.lookups.fetch_add(1, Ordering::SeqCst);
         assert_ne!(name, b"panic", "asked for");
         let mut tree = self.tree();

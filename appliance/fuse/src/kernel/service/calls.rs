@@ -5,7 +5,6 @@ use sheen_types::Errno;
 use crate::kernel::{
     abi::{Operation, reply},
     answer::DirectorySink,
-    message::Message,
     operation::{Context, Ioctl, NodeId},
     service::Service,
 };
@@ -16,13 +15,11 @@ impl Service {
     /// Calls the file system for `operation` and puts the answer into `out`.
     pub(crate) fn call_plain(
         &self,
-        message: &Message,
+        context: &Context,
+        node: NodeId,
         operation: &Operation<'_>,
         out: &mut Vec<u8>,
     ) -> Outcome {
-        let context = message.context();
-        let context = &context;
-        let node = NodeId(message.header.node);
         reply::begin(out);
         match operation {
             Operation::Lookup { .. }

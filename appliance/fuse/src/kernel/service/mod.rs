@@ -23,6 +23,7 @@ use crate::kernel::{
         reply,
     },
     message::{Body, Message},
+    operation::NodeId,
     worker::Hands,
 };
 
@@ -83,6 +84,7 @@ impl Service {
             tracing::error!(unique, "the file system panicked");
             answer::error_to(&channel, unique, Errno::EIO);
         }
+        self.filesystem.answered(unique);
     }
 
     fn call(&self, mut message: Message, hands: &mut Hands) {
@@ -96,15 +98,21 @@ impl Service {
                 None
             }
         };
+        // Dropped, with what it keeps, when the answer is with the kernel.
+        let context = message.context();
         match message.decode(self.dialect()) {
-            Ok(Operation::Write(request)) => self.write(&message, &request, payload, hands),
-            Ok(Operation::Read(request)) => self.read(&message, &request, hands),
+            Ok(Operation::Write(request)) => {
+                self.write(&message, &context, &request, payload, hands);
+            }
+            Ok(Operation::Read(request)) => self.read(&message, &context, &request, hands),
             Ok(operation) => {
-                let outcome = self.call_plain(&message, &operation, &mut hands.reply);
+                let node = NodeId(message.header.node);
+                let outcome = self.call_plain(&context, node, &operation, &mut hands.reply);
                 answer::finish(&message, outcome, &mut hands.reply);
             }
             Err(_) => answer::error(&message, Errno::EIO),
         }
+        drop(context);
         if let Body::Whole(bytes) = message.body {
             hands.scratch = bytes;
         }

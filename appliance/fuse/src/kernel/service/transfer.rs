@@ -10,7 +10,7 @@ use crate::kernel::{
     answer::ReadAnswer,
     device::HEAD_BYTES,
     message::Message,
-    operation::{ReadRequest, WriteRequest},
+    operation::{Context, ReadRequest, WriteRequest},
     service::{Service, answer},
     worker::Hands,
 };
@@ -22,6 +22,7 @@ impl Service {
     pub(crate) fn write(
         &self,
         message: &Message,
+        context: &Context,
         request: &WriteRequest,
         payload: Option<Buffer>,
         hands: &mut Hands,
@@ -34,7 +35,7 @@ impl Service {
                 return answer::error(message, Errno::EIO);
             }
         };
-        match self.filesystem.write(&message.context(), request, payload) {
+        match self.filesystem.write(context, request, payload) {
             Ok(written) => {
                 reply::begin(&mut hands.reply);
                 reply::number32(&mut hands.reply, written.bytes.min(request.size));
@@ -47,7 +48,13 @@ impl Service {
         }
     }
 
-    pub(crate) fn read(&self, message: &Message, request: &ReadRequest, hands: &mut Hands) {
+    pub(crate) fn read(
+        &self,
+        message: &Message,
+        context: &Context,
+        request: &ReadRequest,
+        hands: &mut Hands,
+    ) {
         let wanted = usize::try_from(request.size).unwrap_or(usize::MAX);
         let room = match hands.buffer.take() {
             Some(room) if room.len() >= wanted => room,
@@ -56,7 +63,7 @@ impl Service {
                 return answer::error(message, Errno::EINVAL);
             }
         };
-        match self.filesystem.read(&message.context(), request, room) {
+        match self.filesystem.read(context, request, room) {
             Ok(content) => {
                 send_content(message, &content, wanted, &mut hands.reply);
                 if let ReadAnswer::Buffer { buffer, .. } = content {
