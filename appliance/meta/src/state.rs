@@ -38,7 +38,8 @@ pub struct State {
     /// Follows from `sessions`.
     pub(crate) uuids: BTreeMap<[u8; 16], ClientId>,
     pub(crate) objects: Objects,
-    pub(crate) inodes: BTreeMap<Fid, Inode>,
+    /// Boxed: a tree that grows at its end keeps its nodes half empty, 115 bytes per inode more.
+    pub(crate) inodes: BTreeMap<Fid, Box<Inode>>,
     /// Inodes without links, and whether Link may name them (`O_TMPFILE`).
     pub(crate) orphans: BTreeMap<Fid, bool>,
 }
@@ -72,11 +73,11 @@ impl State {
     }
 
     pub(crate) fn inode(&self, fid: Fid) -> Result<&Inode, Errno> {
-        self.inodes.get(&fid).ok_or(Errno::ESTALE)
+        self.inodes.get(&fid).map(AsRef::as_ref).ok_or(Errno::ESTALE)
     }
 
     pub(crate) fn inode_mut(&mut self, fid: Fid) -> Result<&mut Inode, Errno> {
-        self.inodes.get_mut(&fid).ok_or(Errno::ESTALE)
+        self.inodes.get_mut(&fid).map(AsMut::as_mut).ok_or(Errno::ESTALE)
     }
 
     /// An inode that must be a directory, and its names.
@@ -91,7 +92,7 @@ impl State {
     /// # Panics
     /// If it is none: the check before was wrong.
     pub(crate) fn names_mut(&mut self, fid: Fid) -> &mut Directory {
-        match self.inodes.get_mut(&fid).and_then(Inode::directory_mut) {
+        match self.inodes.get_mut(&fid).and_then(|inode| inode.directory_mut()) {
             Some(directory) => directory,
             None => panic!("{fid} was checked to be a directory"),
         }
@@ -107,7 +108,7 @@ impl State {
         if let Some(filesystem) = self.filesystems.get_mut(&inode.filesystem) {
             filesystem.inodes += 1;
         }
-        let before = self.inodes.insert(fid, inode);
+        let before = self.inodes.insert(fid, Box::new(inode));
         assert!(before.is_none(), "{fid} given to a second inode");
     }
 

@@ -115,7 +115,7 @@ impl State {
     /// Removes one name, or one directory that has become empty. False if nothing is left.
     fn reap_step(&mut self, stack: &mut Vec<Fid>, change: &mut Change) -> bool {
         let Some(&top) = stack.last() else { return false };
-        let child = self.inodes.get_mut(&top).and_then(Inode::directory_mut);
+        let child = self.inodes.get_mut(&top).and_then(|inode| inode.directory_mut());
         match child.and_then(Directory::pop_first) {
             None => {
                 stack.pop();

@@ -210,3 +210,91 @@ fn the_first_to_assert_again_wins() {
     assert_eq!(locks.reassert(B, &flock(LockType::Unlock)), Err(Errno::EINVAL));
     assert_eq!(locks.len(), 1);
 }
+
+/// Who holds each of a few bytes how: the simplest table.
+type Bytes = BTreeMap<(Owner, u64), LockType>;
+
+fn blocked(bytes: &Bytes, owner: Owner, lock: &FileLock) -> bool {
+    (lock.start..=lock.end).any(|at| {
+        bytes.iter().any(|(&(other, byte), &kind)| {
+            let excludes = kind == LockType::Write || lock.kind == LockType::Write;
+            byte == at && other != owner && excludes && lock.kind != LockType::Unlock
+        })
+    })
+}
+
+fn put(bytes: &mut Bytes, owner: Owner, lock: &FileLock) {
+    for at in lock.start..=lock.end {
+        if lock.kind == LockType::Unlock {
+            bytes.remove(&(owner, at));
+        } else {
+            bytes.insert((owner, at), lock.kind);
+        }
+    }
+}
+
+#[test]
+fn a_random_history_agrees_with_a_table_of_bytes() {
+    const KINDS: [LockType; 4] =
+        [LockType::Read, LockType::Write, LockType::Unlock, LockType::Unlock];
+    for seed in 0..30_u64 {
+        println!("seed {seed}");
+        let mut at = seed;
+        let mut random = |bound: u64| {
+            at = at.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (at >> 33) % bound
+        };
+        let mut locks = FileLocks::new(LockLimits::default());
+        let mut bytes = Bytes::new();
+        let mut waits: BTreeMap<(ClientId, Xid), FileLock> = BTreeMap::new();
+        for xid in 0..2000 {
+            let client = ClientId(1 + random(3));
+            let kind = KINDS[usize::try_from(random(4)).unwrap()];
+            let start = random(12);
+            let range = record(FILE, kind, start, start + random(6));
+            let lock = FileLock { owner: random(2), ..range };
+            let owner = Owner { client, owner: lock.owner };
+            let mut ended = Vec::new();
+            let gone = random(200) == 0;
+            if gone {
+                locks.drop_client(client, &mut ended);
+                bytes.retain(|(owner, _), _| owner.client != client);
+                waits.retain(|(waiter, _), _| *waiter != client);
+            }
+            let wait = (random(2) == 0 && waits.len() < 4).then_some(Xid(xid));
+            let answer = if gone {
+                LockAnswer::Refused(Errno::ENOTCONN)
+            } else {
+                assert_eq!(locks.test(client, &lock).is_some(), blocked(&bytes, owner, &lock));
+                locks.set(client, &lock, wait, &mut ended)
+            };
+            match answer {
+                LockAnswer::Refused(Errno::ENOTCONN) => {}
+                LockAnswer::Granted => {
+                    assert!(!blocked(&bytes, owner, &lock));
+                    put(&mut bytes, owner, &lock);
+                }
+                LockAnswer::Refused(_) => assert!(blocked(&bytes, owner, &lock)),
+                LockAnswer::Waiting => {
+                    assert!(blocked(&bytes, owner, &lock));
+                    waits.insert((client, Xid(xid)), lock);
+                }
+            }
+            for LockGrant { client, xid, result } in ended {
+                let lock = waits.remove(&(client, xid)).unwrap();
+                let owner = Owner { client, owner: lock.owner };
+                assert!(result == Ok(()) && !blocked(&bytes, owner, &lock));
+                put(&mut bytes, owner, &lock);
+            }
+            // Nobody waits for what is free, and neighbours were merged.
+            for ((client, _), lock) in &waits {
+                assert!(blocked(&bytes, Owner { client: *client, owner: lock.owner }, lock));
+            }
+            let joined = bytes.iter().filter(|&(&(owner, at), kind)| {
+                at > 0 && bytes.get(&(owner, at - 1)) == Some(kind)
+            });
+            assert_eq!(locks.len(), bytes.len() - joined.count());
+            assert_eq!(locks.waiting(), waits.len());
+        }
+    }
+}

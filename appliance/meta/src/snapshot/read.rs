@@ -169,7 +169,7 @@ impl Builder {
     /// The inode being read is complete.
     fn close_inode(&mut self) -> Result<(), SnapshotError> {
         let Some((fid, inode)) = self.inode.take() else { return Ok(()) };
-        check(self.state.inodes.insert(fid, inode).is_none(), "inode twice")
+        check(self.state.inodes.insert(fid, Box::new(inode)).is_none(), "inode twice")
     }
 
     fn read_child(&mut self, input: &mut Decoder<'_>) -> Result<(), SnapshotError> {

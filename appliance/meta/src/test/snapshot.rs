@@ -7,12 +7,16 @@ use crate::{
     snapshot::CHUNK_BYTES_MAX,
 };
 
-/// A bit of everything.
+/// A bit of everything, in several chunks.
 fn populated() -> Harness {
+    populated_with(3000)
+}
+
+fn populated_with(files: u32) -> Harness {
     let mut h = Harness::new();
     let dir = h.dir(h.root, "dir");
     h.checks = false;
-    for number in 0..3000 {
+    for number in 0..files {
         h.file(dir, &format!("file-{number}"));
     }
     h.checks = true;
@@ -115,4 +119,42 @@ fn entries_read_back_as_they_were() {
     other[0] = record[0];
     other[1..3].copy_from_slice(&u16::MAX.to_le_bytes());
     assert!(decode_entries(&other).is_err());
+}
+
+/// Entries come from clients: whatever can be decoded may be applied.
+#[test]
+fn damaged_entries_are_refused_or_applied_but_never_break_the_state() {
+    let mut h = populated_with(20);
+    h.checks = false;
+    let seeds: Vec<Entry> = h.history.iter().rev().take(40).cloned().collect();
+    let (mut applied, mut changed) = (0_u32, 0_u32);
+    for entry in &seeds {
+        let record = encode_entries(std::slice::from_ref(entry));
+        if record.len() > 1000 {
+            continue;
+        }
+        for at in (3..record.len()).chain(3..record.len()) {
+            // The second pass damages another bit.
+            let mut damaged = record.clone();
+            damaged[at] ^= 1 << (applied % 8);
+            let Ok(mut entries) = decode_entries(&damaged) else { continue };
+            let mut entry = entries.remove(0);
+            // Let it through the reply slot and through the check of names.
+            (entry.client, entry.tag, entry.xid) = (h.client, Tag(1), Xid(u64::from(applied) + 1));
+            if let Operation::Create(body) = &mut entry.operation {
+                body.request.fid = h.next_fid();
+            }
+            let outcome = h.state.apply(&entry);
+            applied += 1;
+            changed += u32::from(outcome.result.is_ok());
+            if applied.is_multiple_of(64) {
+                assert_eq!(h.state.check(), Ok(()), "after {:?}", entry.operation);
+            }
+            if !h.state.has_session(h.client) {
+                h.mount("one");
+            }
+        }
+    }
+    assert_eq!(h.state.check(), Ok(()));
+    assert!(applied > 1000 && changed > 300, "{applied} applied, {changed} did something");
 }
