@@ -19,7 +19,7 @@ pub mod superblock;
 pub mod signature;
 pub mod format;
 
-pub use format::{FormatPlan, format_device};
+pub use format::{Force, FormatPlan, format_device};
 pub use signature::Content;
 pub use superblock::{Superblock, SuperblockError, ZoneEntry, ZoneKind};
 

@@ -5,95 +5,46 @@
 //! thread has ended. Deliberately absent: HTTP, signals (their owners call [`Node::status`] and [`Node::stop`]).
 
 use std::{
-    io,
     net::{SocketAddr, TcpListener},
     os::unix::net::UnixListener,
     path::PathBuf,
-    sync::{Arc, mpsc},
+    sync::{Arc, OnceLock, mpsc},
     thread::JoinHandle,
     time::{Duration, Instant},
 };
 
-use nix::errno::Errno;
-use sheen_dma::ArenaError;
 use sheen_firmware_config::{PinningPlan, Topology, pinning::reactors_for};
 use sheen_ports::Entropy;
 use sheen_rdma::{Acceptor, AcceptorConfig, NewConnection};
-use sheen_reactor::{Load, Postman, SystemEntropy, mailbox, thread::ThreadPlan};
+use sheen_reactor::{Load, SystemEntropy, mailbox, thread::ThreadPlan};
 use sheen_types::OstIndex;
-use thiserror::Error;
 
 use crate::{
     config::Config,
     device::{Device, DeviceError, FormatPlan, ZoneKind, format::Force, format_device},
     mdt::MdtStats,
-    memory_plan::{MemoryPlan, OverLimit},
+    memory_plan::MemoryPlan,
     ost::{OstServiceStats, local_gateway},
     service_thread::{ORDERS_MAX, Order},
 };
 
+pub mod error;
+mod handle;
 mod listen;
 mod spawn;
 pub mod status;
 
-use spawn::{MdtThread, OstThread};
+pub use error::NodeError;
+use handle::ServiceHandle;
+use spawn::{MdtThread, Orders, OstThread};
 pub use status::{NodeState, NodeStatus, OstStatus, ThreadStatus};
 
 /// How long recovery may take before the start fails. A million objects take well below a second.
 const RECOVERY_MAX: Duration = Duration::from_secs(120);
+/// How often recovery is looked after.
+const RECOVERY_LOOK: Duration = Duration::from_millis(1);
 /// How long a stop waits for the threads: flushing takes a second at most on a device that works.
 const STOP_MAX: Duration = Duration::from_secs(30);
-
-/// Why a node did not start or stop.
-#[derive(Debug, Error)]
-pub enum NodeError {
-    /// The device.
-    #[error(transparent)]
-    Device(#[from] DeviceError),
-    /// The memory plan is over its limit.
-    #[error(transparent)]
-    Memory(#[from] OverLimit),
-    /// The socket or address cannot be listened on.
-    #[error("{key} {place}: {source}")]
-    Listen {
-        /// The key of the configuration.
-        key: &'static str,
-        /// Path or address.
-        place: String,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// The system refuses a thread, descriptor or chance.
-    #[error("{doing}: {source}")]
-    System {
-        /// What was being done.
-        doing: &'static str,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// The system refuses memory for buffers.
-    #[error(transparent)]
-    Arena(#[from] ArenaError),
-    /// A thread ended by itself.
-    #[error("service thread {0} ended unexpectedly")]
-    ThreadEnded(String),
-    /// A thread's recovery, or its end, takes too long.
-    #[error("service thread {name} has not {awaited} within {limit:?}")]
-    Late {
-        /// The thread.
-        name: String,
-        /// What did not come.
-        awaited: &'static str,
-        /// How long was waited.
-        limit: Duration,
-    },
-}
-
-impl From<Errno> for NodeError {
-    fn from(errno: Errno) -> Self {
-        Self::System { doing: "starting a thread", source: errno.into() }
-    }
-}
 
 /// Formats the device of `config`.
 ///
@@ -113,15 +64,6 @@ pub fn format(config: &Config, force: Force) -> Result<(), NodeError> {
 fn entropy() -> Result<SystemEntropy, NodeError> {
     SystemEntropy::open()
         .map_err(|source| NodeError::System { doing: "opening the source of chance", source })
-}
-
-/// One service thread, seen from outside.
-#[derive(Debug)]
-struct ServiceHandle {
-    name: String,
-    orders: Postman<Order>,
-    load: Arc<Load>,
-    thread: Option<JoinHandle<Result<(), NodeError>>>,
 }
 
 /// A running node. Dropping it stops it.
@@ -231,11 +173,8 @@ impl Node {
     }
 
     /// Makes the handle of service `number`, and what its thread needs.
-    fn thread(
-        &mut self,
-        number: usize,
-    ) -> Result<(ThreadPlan, sheen_reactor::Mailbox<Order>), NodeError> {
-        let (postman, orders) = mailbox(ORDERS_MAX)?;
+    fn thread(&mut self, number: usize) -> Result<(ThreadPlan, Orders), NodeError> {
+        let (postman, mailbox) = mailbox(ORDERS_MAX)?;
         let (name, cores) = match number.checked_sub(1) {
             None => ("mdt".to_owned(), self.pinning.mdt.clone()),
             Some(reactor) => {
@@ -250,7 +189,9 @@ impl Node {
             spin: self.config.threads.spin,
             load: load.clone(),
         };
-        self.services.push(ServiceHandle { name, orders: postman, load, thread: None });
+        let failure = Arc::new(OnceLock::new());
+        let orders = Orders { mailbox, failure: failure.clone() };
+        self.services.push(ServiceHandle { name, orders: postman, load, failure, thread: None });
         Ok((plan, orders))
     }
 
@@ -265,25 +206,37 @@ impl Node {
         })
     }
 
-    fn await_recovery(&mut self) -> Result<(), NodeError> {
+    /// Waits until every service serves or can tell that it never will. An MDT that cannot serve is fatal; an OST is
+    /// not: the others have data to give.
+    fn await_recovery(&self) -> Result<(), NodeError> {
         let deadline = Instant::now() + RECOVERY_MAX;
-        loop {
-            let recovered = |stats: &Arc<OstServiceStats>| {
-                stats.targets.iter().all(|ost| ost.ready.get() + ost.failed.get() > 0)
-            };
-            // The MDT takes requests while it recovers and answers them when it has, so it is not waited for.
-            let Some(late) = self.osts.iter().position(|stats| !recovered(stats)) else {
-                return Ok(());
-            };
-            let name = self.services[late + 1].name.clone();
-            if self.services.iter().any(ServiceHandle::has_ended) {
-                return Err(NodeError::ThreadEnded(name));
+        while let Some(late) = self.services_recovering().next() {
+            if let Some(ended) = self.services.iter().find(|service| service.has_ended()) {
+                return Err(NodeError::ThreadEnded(ended.name.clone()));
+            }
+            let name = late.name.clone();
+            if let Some(reason) = late.failure.get() {
+                return Err(NodeError::Failed { name, reason: reason.clone() });
             }
             if Instant::now() > deadline {
                 return Err(NodeError::Late { name, awaited: "recovered", limit: RECOVERY_MAX });
             }
-            std::thread::sleep(Duration::from_millis(1));
+            std::thread::sleep(RECOVERY_LOOK);
         }
+        Ok(())
+    }
+
+    fn services_recovering(&self) -> impl Iterator<Item = &ServiceHandle> {
+        let osts = |stats: &Arc<OstServiceStats>| {
+            stats.targets.iter().all(|ost| ost.ready.get() + ost.failed.get() > 0)
+        };
+        // The MDT counts its term when it leads; clients that were there before may still have to come back.
+        let recovered = std::iter::once(self.mdt.term.get() > 0).chain(self.osts.iter().map(osts));
+        self.services
+            .iter()
+            .zip(recovered)
+            .filter(|(_, recovered)| !recovered)
+            .map(|(service, _)| service)
     }
 
     fn accept(&mut self, unix: UnixListener, tcp: TcpListener) -> Result<(), NodeError> {
@@ -328,10 +281,10 @@ impl Node {
         Ok(())
     }
 
-    /// Whether every thread runs. If not, stop the process: a restart recovers.
+    /// Whether every thread runs and the MDT can serve. If not, stop the process: a restart recovers, or says why not.
     #[must_use]
     pub fn is_healthy(&self) -> bool {
-        !self.services.iter().any(ServiceHandle::has_ended)
+        !self.services.iter().any(|service| service.has_ended() || service.failure.get().is_some())
     }
 
     /// The configuration it runs with.
@@ -386,37 +339,6 @@ impl Drop for Node {
     fn drop(&mut self) {
         if let Err(error) = self.shut_down() {
             tracing::error!(%error, "node did not stop well");
-        }
-    }
-}
-
-impl ServiceHandle {
-    fn has_ended(&self) -> bool {
-        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
-    }
-
-    fn order_stop(&self, deadline: Instant) {
-        // Full of connections to be taken in, or the thread is gone.
-        while !self.has_ended()
-            && self.orders.post(Order::Stop).is_err()
-            && Instant::now() < deadline
-        {
-            std::thread::sleep(Duration::from_millis(1));
-        }
-    }
-
-    fn join(&mut self, deadline: Instant) -> Result<(), NodeError> {
-        while !self.has_ended() {
-            if Instant::now() > deadline {
-                let name = self.name.clone();
-                return Err(NodeError::Late { name, awaited: "ended", limit: STOP_MAX });
-            }
-            std::thread::sleep(Duration::from_millis(1));
-        }
-        match self.thread.take().map(JoinHandle::join) {
-            Some(Ok(result)) => result,
-            Some(Err(_)) => Err(NodeError::ThreadEnded(self.name.clone())),
-            None => Ok(()),
         }
     }
 }

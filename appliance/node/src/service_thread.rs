@@ -3,7 +3,10 @@
 //! Orders are new connections from the acceptor and the order to stop. Deliberately absent: requests (they come by the
 //! fabric) and work between services (the gateway has mailboxes of its own).
 
-use std::os::fd::RawFd;
+use std::{
+    os::fd::RawFd,
+    sync::{Arc, OnceLock},
+};
 
 use sheen_ports::{Block, Clock, Entropy};
 use sheen_rdma::{NewConnection, ServerFabric};
@@ -34,6 +37,9 @@ pub(crate) trait Served: Service {
 
     /// Begins to stop; [`Service::is_finished`] tells when it has.
     fn stop(&mut self);
+
+    /// Why it cannot serve any more, if so.
+    fn failure(&self) -> Option<String>;
 }
 
 impl<B: Block, C: Clock> Served for OstService<B, ServerFabric, C> {
@@ -43,6 +49,11 @@ impl<B: Block, C: Clock> Served for OstService<B, ServerFabric, C> {
 
     fn stop(&mut self) {
         Self::stop(self);
+    }
+
+    fn failure(&self) -> Option<String> {
+        // An OST that failed says so in its counters; the others go on.
+        None
     }
 }
 
@@ -60,6 +71,10 @@ where
     fn stop(&mut self) {
         Self::stop(self);
     }
+
+    fn failure(&self) -> Option<String> {
+        Self::failure(self).map(|failure| failure.to_string())
+    }
 }
 
 /// See the module.
@@ -67,11 +82,17 @@ where
 pub(crate) struct ServiceThread<S> {
     service: S,
     orders: Mailbox<Order>,
+    /// Filled once, for the node to see.
+    failure: Arc<OnceLock<String>>,
 }
 
 impl<S: Served> ServiceThread<S> {
-    pub(crate) const fn new(service: S, orders: Mailbox<Order>) -> Self {
-        Self { service, orders }
+    pub(crate) const fn new(
+        service: S,
+        orders: Mailbox<Order>,
+        failure: Arc<OnceLock<String>>,
+    ) -> Self {
+        Self { service, orders, failure }
     }
 
     fn carry_out(&mut self, order: Order) {
@@ -97,7 +118,14 @@ impl<S: Served> Service for ServiceThread<S> {
             self.carry_out(order);
             orders += 1;
         }
-        orders + self.service.turn(now)
+        let work = self.service.turn(now);
+        if self.failure.get().is_none()
+            && let Some(failure) = self.service.failure()
+        {
+            // Only this thread fills it.
+            let _ = self.failure.set(failure);
+        }
+        orders + work
     }
 
     fn prepare_sleep(&mut self) -> bool {

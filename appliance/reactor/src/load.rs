@@ -5,6 +5,11 @@ use std::{
     time::Duration,
 };
 
+use sheen_ports::Clock;
+use sheen_types::Tick;
+
+use crate::system::SystemClock;
+
 /// Counters of one reactor. All rise; shares are differences over time.
 #[derive(Debug, Default)]
 pub struct Load {
@@ -15,6 +20,8 @@ pub struct Load {
     idle_turns: AtomicU64,
     sleeps: AtomicU64,
     work: AtomicU64,
+    /// When the sleep under way began; 0: awake.
+    asleep_since: AtomicU64,
 }
 
 /// What a [`Load`] was at one time, more or less.
@@ -24,7 +31,7 @@ pub struct LoadSnapshot {
     pub busy_nanoseconds: u64,
     /// Time in turns that found none (the price of polling).
     pub idle_nanoseconds: u64,
-    /// Time asleep; a sleep under way is not in it yet.
+    /// Time asleep, the sleep under way included.
     pub sleep_nanoseconds: u64,
     /// Turns that found work.
     pub busy_turns: u64,
@@ -48,19 +55,28 @@ impl Load {
         add(&self.idle_turns, 1);
     }
 
-    pub(crate) fn count_sleep(&self, time: Duration) {
+    pub(crate) fn begin_sleep(&self, now: Tick) {
+        self.asleep_since.store(now.0, Ordering::Relaxed);
+    }
+
+    pub(crate) fn end_sleep(&self, time: Duration) {
+        self.asleep_since.store(0, Ordering::Relaxed);
         add(&self.sleep_nanoseconds, nanoseconds(time));
         add(&self.sleeps, 1);
     }
 
-    /// Reads all counters, one after the other.
+    /// Reads all counters, one after the other; a reactor on another clock than the system's shows its sleep late.
     #[must_use]
     pub fn snapshot(&self) -> LoadSnapshot {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let asleep = match read(&self.asleep_since) {
+            0 => Duration::ZERO,
+            since => SystemClock.now().since(Tick(since)),
+        };
         LoadSnapshot {
             busy_nanoseconds: read(&self.busy_nanoseconds),
             idle_nanoseconds: read(&self.idle_nanoseconds),
-            sleep_nanoseconds: read(&self.sleep_nanoseconds),
+            sleep_nanoseconds: read(&self.sleep_nanoseconds) + nanoseconds(asleep),
             busy_turns: read(&self.busy_turns),
             idle_turns: read(&self.idle_turns),
             sleeps: read(&self.sleeps),

@@ -99,8 +99,9 @@ impl<C: Clock> Reactor<C> {
         }
         if ready {
             self.refresh_descriptors();
+            self.load.begin_sleep(now);
             self.sleeper.wait(deadline.map(|deadline| deadline.since(now)));
-            self.load.count_sleep(self.clock.now().since(now));
+            self.load.end_sleep(self.clock.now().since(now));
         } else {
             let _ = sched_yield();
         }

@@ -2,7 +2,7 @@
 
 use std::{
     path::PathBuf,
-    sync::{Arc, mpsc::Sender},
+    sync::{Arc, OnceLock, mpsc::Sender},
     thread::JoinHandle,
 };
 
@@ -23,7 +23,7 @@ use crate::{
     device::{DeviceError, ZoneEntry, open_zone},
     mdt::{MdtConfig, MdtLimits, MdtPorts, MdtService, MdtStats, MdtTimes},
     ost::{LocalGateway, OstConfig, OstService, OstServiceStats, ServiceDesk},
-    service_thread::{Order, ServiceThread},
+    service_thread::{Order, Served, ServiceThread},
 };
 
 /// Requests an OST service carries out at a time. With buffers for 1 MiB each the arena is the tighter bound; small
@@ -35,6 +35,18 @@ const MDT_QUEUE_DEPTH: u32 = 64;
 /// A thread under way.
 pub(super) type ServiceJoin = JoinHandle<Result<(), NodeError>>;
 
+/// A thread's side of its handle.
+pub(super) struct Orders {
+    pub(super) mailbox: Mailbox<Order>,
+    pub(super) failure: Arc<OnceLock<String>>,
+}
+
+impl Orders {
+    fn serve<S: Served + 'static>(self, service: S) -> Vec<Box<dyn Service>> {
+        vec![Box::new(ServiceThread::new(service, self.mailbox, self.failure))]
+    }
+}
+
 /// What the MDT's thread needs.
 pub(super) struct MdtThread {
     pub(super) device: PathBuf,
@@ -42,7 +54,7 @@ pub(super) struct MdtThread {
     pub(super) config: Config,
     pub(super) osts: Vec<OstAddress>,
     pub(super) gateway: LocalGateway,
-    pub(super) orders: Mailbox<Order>,
+    pub(super) orders: Orders,
     pub(super) seed: u64,
 }
 
@@ -52,7 +64,7 @@ pub(super) struct OstThread {
     pub(super) zones: Vec<(OstIndex, ZoneEntry)>,
     pub(super) config: Config,
     pub(super) desk: ServiceDesk,
-    pub(super) orders: Mailbox<Order>,
+    pub(super) orders: Orders,
 }
 
 /// Where clients find each OST, given those of each reactor.
@@ -92,7 +104,7 @@ pub(super) fn mdt(
         let service = MdtService::new(config, ports, stats.clone());
         // Nobody listens when the start failed meanwhile.
         let _ = report.send(stats);
-        Ok(vec![Box::new(ServiceThread::new(service, thread.orders)) as Box<dyn Service>])
+        Ok(thread.orders.serve(service))
     };
     spawn(plan, make)
         .map_err(|source| NodeError::System { doing: "starting the MDT's thread", source })
@@ -153,7 +165,7 @@ pub(super) fn ost(
         };
         let service = OstService::new(config, targets, fabric()?, SystemClock, Some(thread.desk))?;
         let _ = report.send(service.stats());
-        Ok(vec![Box::new(ServiceThread::new(service, thread.orders)) as Box<dyn Service>])
+        Ok(thread.orders.serve(service))
     };
     spawn(plan, make)
         .map_err(|source| NodeError::System { doing: "starting a reactor's thread", source })

@@ -128,6 +128,21 @@ fn a_node_does_not_start_on_what_is_not_its_own() {
 }
 
 #[test]
+fn a_node_whose_metadata_is_damaged_says_so_and_does_not_start() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = config(directory.path());
+    format(&config, Force::No).unwrap();
+    let zone = Device::open(&config.device.path).unwrap().zone(ZoneKind::Mdt).unwrap();
+    let file = std::fs::OpenOptions::new().write(true).open(&config.device.path).unwrap();
+    for anchor in sheen_consensus::Zone::anchors() {
+        let at = zone.first.plus(anchor.0).byte_offset();
+        std::os::unix::fs::FileExt::write_all_at(&file, &[0x55; 4096], at).unwrap();
+    }
+    let error = Node::start(config).unwrap_err();
+    assert!(matches!(&error, NodeError::Failed { name, .. } if name == "mdt"), "{error}");
+}
+
+#[test]
 fn osts_are_dealt_out_evenly() {
     let counts = |osts, reactors| assign(osts, reactors).iter().map(Vec::len).collect::<Vec<_>>();
     assert_eq!(counts(5, 2), [3, 2]);
