@@ -67,6 +67,20 @@ impl Client {
         self.complete(inode, attributes, caching, cancel)
     }
 
+    /// Attributes if all of them are cached.
+    #[must_use]
+    pub fn cached(&self, inode: &Inode) -> Option<Observed> {
+        let state = inode.lock();
+        let mut attributes = state.attributes?;
+        if attributes.kind == FileKind::Regular {
+            attributes = merged(attributes, &state.known_under_lease()?);
+        }
+        if let Some(accessed) = state.accessed {
+            attributes.atime = attributes.atime.max(accessed);
+        }
+        Some(Observed { attributes, caching: Caching::WhileLosses(state.losses) })
+    }
+
     /// The MDT's attributes, from the cache if they are there.
     pub(crate) fn metadata_attributes(
         self: &Arc<Self>,

@@ -159,6 +159,10 @@ mod test {
         Use { mode: DataMode::Read, access, range, writes: false }
     }
 
+    fn one(range: Range<u64>) -> Option<Range<u64>> {
+        Some(range)
+    }
+
     fn revoking(mode: DataMode) -> DataLease {
         let mut lease = DataLease { mode, ..DataLease::default() };
         lease.start_revoking();
@@ -182,7 +186,7 @@ mod test {
         let mut lease = revoking(DataMode::Read);
         assert_eq!(lease.admit(&read(Access::Cached, 4096..8192), false), Admission::Admitted);
         lease.leave();
-        assert_eq!(lease.next_sweep(), [4096..8192]);
+        assert!(lease.next_sweep().iter().eq(&one(4096..8192)));
         assert_eq!(lease.sweep, Some(4096..8192));
         assert!(lease.next_sweep().is_empty(), "nothing came since");
     }
@@ -221,7 +225,7 @@ mod test {
     fn subtraction_leaves_what_lies_outside() {
         assert_eq!(subtract(&(0..10), &(3..5)), [0..3, 5..10]);
         assert_eq!(subtract(&(0..10), &(0..10)), []);
-        assert_eq!(subtract(&(0..10), &(20..30)), [0..10]);
-        assert_eq!(subtract(&(20..30), &(0..10)), [20..30]);
+        assert!(subtract(&(0..10), &(20..30)).iter().eq(&one(0..10)));
+        assert!(subtract(&(20..30), &(0..10)).iter().eq(&one(20..30)));
     }
 }

@@ -176,6 +176,13 @@ impl Inode {
         self.lock().bits & bits::UPDATE != 0
     }
 
+    /// Changes whenever something of it is asked back or this client changes it.
+    #[must_use]
+    pub fn version(&self) -> (u64, u64) {
+        let state = self.lock();
+        (state.losses, state.changed_at)
+    }
+
     /// Whether everything about its use was lost in an eviction.
     #[must_use]
     pub fn is_failed(&self) -> bool {

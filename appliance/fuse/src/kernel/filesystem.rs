@@ -39,11 +39,6 @@ pub trait Filesystem: Send + Sync {
     /// The mount ended; comes once, after everything else, also when the kernel never said DESTROY.
     fn end(&self) {}
 
-    /// The answer to request `unique` was handed to the kernel (or dropped, if it failed or the mount is gone): called
-    /// after the write to the device, for every request that was passed to a method of this trait but
-    /// [`Filesystem::forget`]. Lets the file system know when an invalidation it sends comes after that answer.
-    fn answered(&self, unique: u64) {}
-
     /// Finds a name. Also `.` and `..` of any inode the kernel knew once (file handles of NFS exports).
     /// ENOENT is not remembered by the kernel; an [`Entry`] with node 0 is.
     fn lookup(&self, context: &Context, parent: NodeId, name: &[u8]) -> Result<Entry, Errno>;

@@ -1,1 +1,83 @@
-//! The file system a mount shows: the client library behind [`crate::kernel::Filesystem`].
+//! The mount: answers the kernel with a client.
+//!
+//! What the kernel may cache follows the client's leases: attributes, names and absences for ever while the lease on them
+//! is held, else not at all; pages while the lease on content is held. When a lease must be given back, [`sink`] takes
+//! the caches back. An answer that may be cached holds a window of the inode open until it was handed over, so that no
+//! invalidation overtakes it.
+
+mod nodes;
+mod handles;
+mod sink;
+mod entries;
+mod filesystem;
+mod names;
+mod opening;
+mod content;
+mod listing;
+mod locking;
+mod attributes;
+mod flags;
+mod start;
+
+use std::sync::{Arc, OnceLock};
+
+use sheen_client::{Client, Inode};
+use sheen_types::{Errno, Fid};
+
+use crate::kernel::{Context, NodeId, Notifier};
+
+pub use start::{MountConfig, MountError, MountHandle};
+
+/// A mount of one file system.
+#[derive(Debug)]
+pub struct Mount {
+    client: Arc<Client>,
+    root: Fid,
+    nodes: Arc<nodes::Nodes>,
+    handles: handles::Handles,
+    /// Whether names can be taken back all at once: else none is given for longer than its use.
+    epochs: OnceLock<bool>,
+}
+
+impl Mount {
+    /// Over a connected client; `notifier` is that of the device to be served.
+    #[must_use]
+    pub fn new(client: Arc<Client>, notifier: Notifier) -> Arc<Self> {
+        let root = client.root();
+        let nodes = Arc::new(nodes::Nodes::default());
+        client.set_sink(Arc::new(sink::KernelCaches::new(notifier, root, nodes.clone())));
+        Arc::new(Self {
+            client,
+            root,
+            nodes,
+            handles: handles::Handles::default(),
+            epochs: OnceLock::new(),
+        })
+    }
+
+    fn fid(&self, node: NodeId) -> Result<Fid, Errno> {
+        if node == NodeId::ROOT {
+            return Ok(self.root);
+        }
+        Fid::from_inode_number(node.0).ok_or(Errno::ESTALE)
+    }
+
+    fn inode(&self, node: NodeId) -> Result<Arc<Inode>, Errno> {
+        Ok(self.client.inode(self.fid(node)?))
+    }
+
+    /// How the kernel names an inode.
+    fn node(&self, fid: Fid) -> NodeId {
+        node_of(fid, self.root)
+    }
+}
+
+/// How the kernel names an inode of the file system with this root.
+fn node_of(fid: Fid, root: Fid) -> NodeId {
+    if fid == root { NodeId::ROOT } else { NodeId(fid.inode_number()) }
+}
+
+/// Who asks.
+fn caller(context: &Context) -> (u32, u32) {
+    (context.uid, context.gid)
+}

@@ -84,7 +84,6 @@ impl Service {
             tracing::error!(unique, "the file system panicked");
             answer::error_to(&channel, unique, Errno::EIO);
         }
-        self.filesystem.answered(unique);
     }
 
     fn call(&self, mut message: Message, hands: &mut Hands) {

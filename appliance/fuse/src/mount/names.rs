@@ -1,0 +1,98 @@
+//! Requests about names.
+
+use sheen_client::{Found, LookedUp, NewInode};
+use sheen_types::{Errno, FileKind};
+
+use crate::{
+    kernel::{Context, CreateNode, Entry, NodeId, Rename},
+    mount::{Mount, caller},
+};
+
+impl Mount {
+    pub(crate) fn look_up(
+        &self,
+        context: &Context,
+        parent: NodeId,
+        name: &[u8],
+    ) -> Result<Entry, Errno> {
+        let directory = self.inode(parent)?;
+        let wanted = match name {
+            // A file handle of an NFS export: the inode must still be there.
+            b"." => {
+                let observed = self.client.attributes(&directory, &context.cancel)?;
+                let name = sheen_client::Caching::Never;
+                let found = Found { inode: directory, observed, name };
+                return Ok(self.entry(context, &found));
+            }
+            b".." => None,
+            name => Some(name),
+        };
+        match self.client.lookup(&directory, wanted, &context.cancel)? {
+            LookedUp::Found(found) => Ok(self.entry(context, &found)),
+            LookedUp::Absent(caching) => {
+                self.absent(context, &directory, caching).ok_or(Errno::ENOENT)
+            }
+        }
+    }
+
+    /// Makes something that is not opened.
+    pub(crate) fn make(
+        &self,
+        context: &Context,
+        parent: NodeId,
+        name: &[u8],
+        kind: FileKind,
+        new: &CreateNode,
+        target: &[u8],
+    ) -> Result<Entry, Errno> {
+        let directory = self.inode(parent)?;
+        let new = NewInode {
+            name: Some(name),
+            kind,
+            permissions: new.mode & 0o7777,
+            umask: new.umask,
+            rdev: u64::from(new.rdev),
+            target,
+            owner: caller(context),
+            exclusive: true,
+        };
+        let (found, _) = self.client.create(&directory, &new, None, &context.cancel)?;
+        Ok(self.entry(context, &found))
+    }
+
+    pub(crate) fn remove(
+        &self,
+        context: &Context,
+        parent: NodeId,
+        name: &[u8],
+        directory: bool,
+    ) -> Result<(), Errno> {
+        let parent = self.inode(parent)?;
+        self.client.unlink(&parent, name, directory, caller(context), &context.cancel)
+    }
+
+    pub(crate) fn move_name(&self, context: &Context, rename: &Rename<'_>) -> Result<(), Errno> {
+        let from = self.inode(rename.parent)?;
+        let to = self.inode(rename.new_parent)?;
+        self.client.rename(
+            (&from, rename.name),
+            (&to, rename.new_name),
+            rename.flags,
+            caller(context),
+            &context.cancel,
+        )
+    }
+
+    pub(crate) fn add_name(
+        &self,
+        context: &Context,
+        node: NodeId,
+        new_parent: NodeId,
+        new_name: &[u8],
+    ) -> Result<Entry, Errno> {
+        let inode = self.inode(node)?;
+        let parent = self.inode(new_parent)?;
+        let found = self.client.link(&inode, &parent, new_name, &context.cancel)?;
+        Ok(self.entry(context, &found))
+    }
+}

@@ -1,0 +1,54 @@
+//! How often each inode was given to the kernel, less how often it was forgotten.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex},
+};
+
+use sheen_client::Inode;
+
+use crate::kernel::NodeId;
+
+/// Parts of the table, each under its own lock.
+const SHARDS: u64 = 16;
+
+/// The inodes the kernel knows. Holding the `Arc` keeps what the client knows of them.
+#[derive(Debug, Default)]
+pub(crate) struct Nodes([Mutex<HashMap<NodeId, Known>>; 16]);
+
+#[derive(Debug)]
+struct Known {
+    inode: Arc<Inode>,
+    lookups: u64,
+}
+
+impl Nodes {
+    fn shard(&self, node: NodeId) -> &Mutex<HashMap<NodeId, Known>> {
+        // The low bits count up within a sequence.
+        &self.0[usize::try_from(node.0 % SHARDS).unwrap_or(0)]
+    }
+
+    /// The kernel was given the inode once more.
+    pub(crate) fn remember(&self, node: NodeId, inode: &Arc<Inode>) {
+        let mut shard = self.shard(node).lock().expect("no panic while locked");
+        shard.entry(node).or_insert_with(|| Known { inode: inode.clone(), lookups: 0 }).lookups +=
+            1;
+    }
+
+    /// Whether the kernel knows the inode, or is about to: an answer that tells it may be on its way.
+    pub(crate) fn knows(&self, node: NodeId) -> bool {
+        node == NodeId::ROOT
+            || self.shard(node).lock().expect("no panic while locked").contains_key(&node)
+    }
+
+    /// The kernel drops `lookups`; the inode if it does not know it any more.
+    pub(crate) fn forget(&self, node: NodeId, lookups: u64) -> Option<Arc<Inode>> {
+        let mut shard = self.shard(node).lock().expect("no panic while locked");
+        let known = shard.get_mut(&node)?;
+        known.lookups = known.lookups.saturating_sub(lookups);
+        if known.lookups > 0 {
+            return None;
+        }
+        shard.remove(&node).map(|known| known.inode)
+    }
+}

@@ -1,0 +1,135 @@
+//! Opening, making and opening, closing.
+
+use std::sync::Arc;
+
+use sheen_client::{Changes, Inode, NewInode, NewOpen, OpenState};
+use sheen_ports::Cancel;
+use sheen_types::{Errno, FileKind};
+use sheen_wire::flock::LockFamily;
+
+use crate::{
+    kernel::{
+        Context, CreateNode, Entry, FileHandle, LockOwner, NodeId, OpenNode, Opened, OpenedAs,
+        ReleaseNode,
+    },
+    mount::{Mount, caller},
+};
+
+fn writes(flags: i32) -> bool {
+    flags & libc::O_ACCMODE != libc::O_RDONLY
+}
+
+/// How the kernel is to treat a file opened with `flags`.
+fn opened_as(flags: i32, open: OpenState, inode: &Inode) -> OpenedAs {
+    // The kernel takes the place of an append from the size it knows, and puts the bytes there into its page cache. Only the
+    // client knows the place for certain, so no pages.
+    let appends = writes(flags) && flags & libc::O_APPEND != 0;
+    let direct_io = open.shared || appends;
+    OpenedAs {
+        direct_io,
+        keep_cache: inode.holds_data(),
+        parallel_direct_writes: direct_io && !appends,
+        ..OpenedAs::default()
+    }
+}
+
+impl Mount {
+    pub(crate) fn open_file(
+        &self,
+        context: &Context,
+        node: NodeId,
+        open: &OpenNode,
+    ) -> Result<Opened, Errno> {
+        let inode = self.inode(node)?;
+        let state = self.client.open(&inode, writes(open.flags), &context.cancel)?;
+        self.opened(context, inode, open, state, &context.cancel)
+    }
+
+    /// Truncates if that was asked for, and enters the handle.
+    fn opened(
+        &self,
+        context: &Context,
+        inode: Arc<Inode>,
+        open: &OpenNode,
+        state: OpenState,
+        cancel: &Cancel,
+    ) -> Result<Opened, Errno> {
+        let write = writes(open.flags);
+        if open.flags & libc::O_TRUNC != 0 {
+            let changes = Changes {
+                size: Some(0),
+                kill_suidgid: open.kill_privileges,
+                caller: caller(context),
+                ..Changes::default()
+            };
+            if let Err(errno) = self.client.set_attributes(&inode, &changes, cancel) {
+                self.client.close(&inode, write);
+                return Err(errno);
+            }
+        }
+        let opened_as = opened_as(open.flags, state, &inode);
+        Ok(Opened { handle: self.handles.add(inode, Some(write)), opened_as })
+    }
+
+    /// Makes (or finds) and opens a file; without a name for `O_TMPFILE`.
+    pub(crate) fn make_and_open(
+        &self,
+        context: &Context,
+        parent: NodeId,
+        name: Option<&[u8]>,
+        new: &CreateNode,
+        open: &OpenNode,
+    ) -> Result<(Entry, Opened), Errno> {
+        let directory = self.inode(parent)?;
+        let write = writes(open.flags);
+        let wanted = NewInode {
+            name,
+            kind: FileKind::Regular,
+            permissions: new.mode & 0o7777,
+            umask: new.umask,
+            rdev: 0,
+            target: &[],
+            owner: caller(context),
+            exclusive: open.flags & libc::O_EXCL != 0,
+        };
+        let asked = Some(NewOpen { write });
+        let (mut found, state) = self.client.create(&directory, &wanted, asked, &context.cancel)?;
+        let state = state.unwrap_or(OpenState { shared: true });
+        let opened = self.opened(context, found.inode.clone(), open, state, &context.cancel)?;
+        if open.flags & libc::O_TRUNC != 0 {
+            found.observed = self.client.attributes(&found.inode, &context.cancel)?;
+        }
+        Ok((self.entry(context, &found), opened))
+    }
+
+    pub(crate) fn open_directory(&self, node: NodeId) -> Result<Opened, Errno> {
+        let inode = self.inode(node)?;
+        let cached = inode.holds_listing();
+        let opened_as =
+            OpenedAs { cache_directory: cached, keep_cache: cached, ..OpenedAs::default() };
+        Ok(Opened { handle: self.handles.add(inode, None), opened_as })
+    }
+
+    /// A descriptor was closed: `fcntl` drops all locks its process has on the file, through whichever descriptor.
+    pub(crate) fn closed_once(&self, handle: FileHandle, owner: LockOwner) -> Result<(), Errno> {
+        let handle = self.handles.get(handle)?;
+        handle.lock_owners.lock().expect("no panic while locked").remove(&owner.0);
+        self.client.release_locks(&handle.inode, LockFamily::Posix, owner.0);
+        Ok(())
+    }
+
+    pub(crate) fn close_file(&self, release: &ReleaseNode) {
+        let Some(handle) = self.handles.remove(release.handle) else { return };
+        if let Some(owner) = release.flock_unlock {
+            self.client.release_locks(&handle.inode, LockFamily::Flock, owner.0);
+        }
+        let owners =
+            std::mem::take(&mut *handle.lock_owners.lock().expect("no panic while locked"));
+        for owner in owners {
+            self.client.release_locks(&handle.inode, LockFamily::Posix, owner);
+        }
+        if let Some(write) = handle.write {
+            self.client.close(&handle.inode, write);
+        }
+    }
+}
