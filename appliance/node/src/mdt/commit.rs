@@ -7,7 +7,7 @@ use sheen_meta::{
     Effect, Entry, Operation, Outcome, Reply,
     operation::{decode_entries, encode_entries},
 };
-use sheen_types::{ClientId, Tag, TransactionNumber, Xid};
+use sheen_types::{ClientId, Epoch, Tag, TransactionNumber, Xid};
 use sheen_wire::{Field, Opcode};
 
 use super::{
@@ -148,9 +148,10 @@ impl Mdt {
                 self.woken.push_back(fid);
             }
             Effect::Orphaned { .. } => {}
-            Effect::SessionEnded { client, epoch } => {
+            Effect::SessionEnded { client, .. } => {
                 let evicted = self.sessions.get(&client).is_some_and(|session| session.evicting);
                 if !evicted {
+                    let epoch = Epoch(u32::MAX);
                     self.submit_ost(OstJob::Fence { client, epoch }, Job::Fence);
                 }
                 self.session_ended(client);

@@ -95,8 +95,8 @@ pub(crate) struct Mdt {
     pub(crate) background: super::background::Background,
     /// What each OST is destroying.
     pub(crate) destroying: BTreeMap<OstIndex, Vec<Fid>>,
-    /// Random bits for ids of file systems.
-    pub(crate) random: [u64; 2],
+    /// Random bits for the id of the next file system; None: used up.
+    pub(crate) random: Option<[u64; 2]>,
 }
 
 impl Mdt {
@@ -140,7 +140,7 @@ impl Mdt {
             outputs: VecDeque::new(),
             background: super::background::Background::default(),
             destroying: BTreeMap::new(),
-            random: [0; 2],
+            random: None,
         }
     }
 

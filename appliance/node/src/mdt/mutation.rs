@@ -273,8 +273,9 @@ impl Mdt {
         })
     }
 
-    fn random_bytes(&self) -> [u8; 9] {
-        let [first, second] = self.random;
+    fn random_bytes(&mut self) -> [u8; 9] {
+        // A second one in the same turn is told apart by the number of its change.
+        let [first, second] = self.random.take().unwrap_or([self.next_change, self.now.0]);
         let mut bytes = [0; 9];
         bytes[..8].copy_from_slice(&first.to_le_bytes());
         bytes[8] = second.to_le_bytes()[0];

@@ -200,6 +200,9 @@ impl<B: Block, F: Fabric, C: Clock, E: Entropy, G: OstGateway> MdtService<B, F, 
     pub fn turn(&mut self) -> usize {
         self.core.now = self.clock.now();
         self.core.wall = self.clock.wall();
+        if self.core.random.is_none() {
+            self.core.random = Some([self.entropy.next_u64(), self.entropy.next_u64()]);
+        }
         let mut work = self.poll_device();
         work += self.recover();
         work += self.poll_fabric();
@@ -400,7 +403,6 @@ impl<B: Block, F: Fabric, C: Clock, E: Entropy, G: OstGateway> MdtService<B, F, 
 
     /// Proposes what is ready. Path: M4.
     fn propose(&mut self) {
-        self.core.random = [self.entropy.next_u64(), self.entropy.next_u64()];
         let Stage::Running(group) = &mut self.stage else { return };
         while group.is_leading() && self.proposed.len() < self.core.limits.proposals_max {
             let Some(Batch { ids, bytes }) = self.core.take_batch() else { return };

@@ -190,13 +190,17 @@ impl Mdt {
         for lock in held.locks.0 {
             conflict |= self.locks.reassert(client, &lock).is_err();
         }
+        if conflict {
+            // What it believes to hold is not its own any more: as good as evicted.
+            self.evict(client);
+            return self.answer(incoming, Answer::error(Errno::ESTALE));
+        }
         if held.complete
             && let Some(session) = self.sessions.get_mut(&client)
         {
             session.recovering = false;
         }
-        let answer = if conflict { Answer::error(Errno::ESTALE) } else { Answer::empty() };
-        self.answer(incoming, answer);
+        self.answer(incoming, Answer::empty());
         self.end_grace_if_all_back();
     }
 
@@ -233,7 +237,9 @@ impl Mdt {
             return;
         }
         self.stats.evictions.add(1);
-        let epoch = Epoch(session.epoch.0.saturating_add(1));
+        tracing::warn!(%client, "evicting a client");
+        // Every epoch: one it gets by a Connect that is under way now is fenced too.
+        let epoch = Epoch(u32::MAX);
         self.submit_ost(OstJob::Fence { client, epoch }, Job::FenceBeforeEviction { client });
     }
 
