@@ -355,7 +355,13 @@ fn what_changed_elsewhere_is_seen_after_a_notification_and_not_before() {
     assert_eq!(fs::read(&path).unwrap(), b"newer");
     mount.notifier.store(node, 0, b"store").unwrap();
     assert_eq!(fs::read(&path).unwrap(), b"store");
-    assert_eq!(mount.notifier.invalidate_data(NodeId(999), 0, 0), Err(NotifyError::NotCached));
+    let unknown = NodeId(999);
+    assert_eq!(mount.notifier.invalidate_data(unknown, 0, 0), Err(NotifyError::NotCached));
+    assert_eq!(mount.notifier.invalidate_given(node, || true), Ok(()));
+    let asked = std::cell::Cell::new(0);
+    let is_given = || asked.replace(asked.get() + 1) < 30;
+    assert_eq!(mount.notifier.invalidate_given(unknown, is_given), Err(NotifyError::NotCached));
+    assert_eq!(asked.get(), 31, "it asked until the inode was forgotten");
 }
 
 #[test]
@@ -424,8 +430,7 @@ fn an_idle_mount_unmounts_and_its_session_ends() {
     mount.session.wait();
     assert_eq!(memory.ended.load(Ordering::SeqCst), 1);
     assert!(matches!(detach(&mount.path, Detach::Normal), Err(DetachError::NotMounted(_))));
-    let after = mount.notifier.invalidate_attributes(NodeId::ROOT).unwrap_err();
-    assert!(matches!(after, NotifyError::NotCached | NotifyError::Gone));
+    assert_eq!(mount.notifier.invalidate_attributes(NodeId::ROOT), Err(NotifyError::Gone));
 }
 
 #[test]

@@ -7,7 +7,10 @@ use std::{
     fs::OpenOptions,
     io::{IoSlice, IoSliceMut},
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use nix::{
@@ -29,24 +32,32 @@ mod system {
 
 /// A mounted connection to the kernel. When the last descriptor of it closes, the mount answers ENOTCONN for good.
 #[derive(Clone, Debug)]
-pub struct Device(Arc<OwnedFd>);
+pub struct Device {
+    descriptor: Arc<OwnedFd>,
+    ended: Arc<AtomicBool>,
+}
 
 impl Device {
     /// Over the descriptor a mount was made with.
     #[must_use]
     pub fn new(descriptor: OwnedFd) -> Self {
-        Self(Arc::new(descriptor))
+        Self { descriptor: Arc::new(descriptor), ended: Arc::default() }
+    }
+
+    /// The mount is gone: notifications say so from now on.
+    pub(crate) fn end(&self) {
+        self.ended.store(true, Ordering::Release);
     }
 
     /// What sends notifications on this mount; may be taken before the session starts.
     #[must_use]
     pub fn notifier(&self) -> Notifier {
-        Notifier::new(self.0.clone())
+        Notifier::new(self.descriptor.clone(), self.ended.clone())
     }
 
     /// The descriptor the mount was made with, as a channel.
     pub(crate) fn channel(&self) -> Channel {
-        Channel(self.0.clone())
+        Channel(self.descriptor.clone())
     }
 
     /// Another channel, so that threads do not share one queue of answers; the first one if the kernel refuses.
@@ -62,7 +73,7 @@ impl Device {
 
     fn try_clone_channel(&self) -> std::io::Result<Channel> {
         let fresh = OpenOptions::new().read(true).write(true).open("/dev/fuse")?;
-        let mut source = self.0.as_raw_fd().cast_unsigned();
+        let mut source = self.descriptor.as_raw_fd().cast_unsigned();
         // SAFETY: the ioctl reads one u32, the number of an open FUSE descriptor, from a live variable of ours and
         // keeps no reference to it; `fresh` is an open FUSE descriptor.
         unsafe { system::clone_connection(fresh.as_raw_fd(), &raw mut source) }?;
@@ -72,7 +83,7 @@ impl Device {
 
 impl AsFd for Device {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.descriptor.as_fd()
     }
 }
 

@@ -8,7 +8,17 @@
 //! in that directory. So: never call these from within a call of [`crate::kernel::Filesystem`], nor hold a lock over
 //! them that such a call needs. [`Notifier::invalidate_attributes`] and [`Notifier::raise_epoch`] take no such lock.
 
-use std::{fmt, io::IoSlice, os::fd::OwnedFd, sync::Arc};
+use std::{
+    fmt,
+    io::IoSlice,
+    os::fd::OwnedFd,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::Duration,
+};
 
 use nix::{errno::Errno as SystemErrno, sys::uio::writev};
 use sheen_types::Errno;
@@ -44,11 +54,15 @@ impl std::error::Error for NotifyError {}
 
 /// Sends notifications on one mount.
 #[derive(Clone, Debug)]
-pub struct Notifier(Arc<OwnedFd>);
+pub struct Notifier {
+    descriptor: Arc<OwnedFd>,
+    /// The session saw the end of the mount; the kernel itself would say of everything that it is not cached.
+    ended: Arc<AtomicBool>,
+}
 
 impl Notifier {
-    pub(crate) fn new(descriptor: Arc<OwnedFd>) -> Self {
-        Self(descriptor)
+    pub(crate) fn new(descriptor: Arc<OwnedFd>, ended: Arc<AtomicBool>) -> Self {
+        Self { descriptor, ended }
     }
 
     /// Attributes of the inode are not true any more; cached content stays.
@@ -57,6 +71,34 @@ impl Notifier {
     /// [`NotifyError`].
     pub fn invalidate_attributes(&self, node: NodeId) -> Result<(), NotifyError> {
         self.send(&Notification::InvalidateInode { node: node.0, offset: -1, length: 0 }, &[])
+    }
+
+    /// As [`Notifier::invalidate_attributes`], for an inode given to the kernel in an [`crate::kernel::Entry`] that may still be
+    /// on its way in: tries again for up to a second while the kernel does not know the inode and `is_given` says
+    /// that it was given and not forgotten. Must not be called by a thread that `forget` waits for.
+    ///
+    /// # Errors
+    /// [`NotifyError`]; NotCached when it was forgotten, or did not arrive in time.
+    pub fn invalidate_given(
+        &self,
+        node: NodeId,
+        is_given: impl Fn() -> bool,
+    ) -> Result<(), NotifyError> {
+        const YIELDS: u32 = 20;
+        const TRIES: u32 = 1000;
+        for attempt in 0..TRIES {
+            match self.invalidate_attributes(node) {
+                Err(NotifyError::NotCached) if is_given() => {}
+                other => return other,
+            }
+            if attempt < YIELDS {
+                thread::yield_now();
+            } else {
+                thread::sleep(Duration::from_millis(1));
+            }
+        }
+        tracing::warn!(?node, "an inode given to the kernel is not known to it");
+        Err(NotifyError::NotCached)
     }
 
     /// Attributes and cached content of the inode from `offset` on, `length` bytes (0: to the end), are not true any
@@ -127,8 +169,11 @@ impl Notifier {
     }
 
     fn send(&self, notification: &Notification<'_>, payload: &[u8]) -> Result<(), NotifyError> {
+        if self.ended.load(Ordering::Acquire) {
+            return Err(NotifyError::Gone);
+        }
         let bytes = notification.encode(payload.len());
-        match writev(&*self.0, &[IoSlice::new(&bytes), IoSlice::new(payload)]) {
+        match writev(&*self.descriptor, &[IoSlice::new(&bytes), IoSlice::new(payload)]) {
             Ok(_) => Ok(()),
             Err(SystemErrno::ENOENT) => Err(NotifyError::NotCached),
             Err(SystemErrno::ENOSYS) => Err(NotifyError::Unsupported),

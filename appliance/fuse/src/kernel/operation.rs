@@ -36,9 +36,9 @@ pub struct Context {
     /// One supplementary group of the caller that matters to a creation: the group of a set-group-ID parent. Only
     /// with create, mkdir, mknod, symlink and tmpfile.
     pub supplementary_group: Option<u32>,
-    /// Cancelled when nobody will wait for the answer: the caller is being killed, or the mount ended; for a lock request that
-    /// waits, also when the caller got any signal. Stop waiting and answer EINTR. Not for waits that must end by
-    /// themselves soon.
+    /// Cancelled when the caller got a signal, or the mount ended: stop waiting and answer EINTR. The kernel tells of any signal, also
+    /// of one the program handles, and of the first one only; few programs expect EINTR of calls other than those that
+    /// wait for a lock.
     pub cancel: Cancel,
     guards: Guards,
 }

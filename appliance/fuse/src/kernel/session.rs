@@ -109,6 +109,7 @@ pub(crate) struct Shared {
 impl Shared {
     /// The mount is gone: whoever waits, stops.
     pub(crate) fn end(&self) {
+        self.device.end();
         self.crew.end();
         self.in_flight.interrupt_all();
     }
