@@ -7,7 +7,7 @@
 pub mod server;
 pub mod pages;
 pub mod metrics;
+pub mod node_pages;
 
-
-
+pub use node_pages::NodePages;
 pub use server::{listen, serve};

@@ -1,1 +1,244 @@
 //! The pages of a running node.
+
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use sheen_node::{
+    Node,
+    server::NodeState,
+    stats::{LATENCY_BUCKETS, LATENCY_FLOOR_NANOSECONDS, OperationStats, Operations},
+};
+
+use crate::{
+    metrics::{Distribution, Families, snake_case},
+    pages::{Page, Pages},
+};
+
+/// Media type of Prometheus' text format.
+const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// A node's pages.
+#[derive(Debug)]
+pub struct NodePages {
+    node: Arc<Node>,
+    started: Duration,
+}
+
+impl NodePages {
+    /// The pages of `node`, which has just started.
+    #[must_use]
+    pub fn new(node: Arc<Node>) -> Self {
+        let started = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self { node, started }
+    }
+
+    fn families(&self) -> Families {
+        let mut families = Families::default();
+        let version = [("version", env!("CARGO_PKG_VERSION"))];
+        families.gauge("sheen_build_info", "The program's version.", &version, 1);
+        families.level(
+            "sheen_start_time_seconds",
+            "When the node started, in seconds since 1970.",
+            &[],
+            self.started.as_secs_f64(),
+        );
+        self.threads(&mut families);
+        self.metadata(&mut families);
+        self.objects(&mut families);
+        families
+    }
+
+    fn threads(&self, families: &mut Families) {
+        for (name, load) in self.node.loads() {
+            let load = load.snapshot();
+            let labels = [("reactor", name)];
+            for (metric, help, nanoseconds) in [
+                ("sheen_reactor_busy_seconds_total", "Time spent working.", load.busy_nanoseconds),
+                (
+                    "sheen_reactor_polling_seconds_total",
+                    "Time spent polling in vain.",
+                    load.idle_nanoseconds,
+                ),
+                ("sheen_reactor_sleeping_seconds_total", "Time asleep.", load.sleep_nanoseconds),
+            ] {
+                families.seconds(
+                    metric,
+                    help,
+                    &labels,
+                    Duration::from_nanos(nanoseconds).as_secs_f64(),
+                );
+            }
+        }
+    }
+
+    fn metadata(&self, families: &mut Families) {
+        let stats = self.node.mdt_stats();
+        let target = [("target", "MDT0000")];
+        operations(families, "MDT0000", &stats.operations);
+        for (name, help, value) in [
+            ("sheen_clients", "Sessions of the metadata group.", &stats.sessions),
+            ("sheen_inodes", "Inodes of all file systems.", &stats.inodes),
+            ("sheen_leases", "Inodes clients hold leases on.", &stats.leases),
+            ("sheen_opens", "Inodes clients hold open.", &stats.opens),
+            ("sheen_file_locks", "File locks programs hold.", &stats.locks),
+            ("sheen_queue_depth", "Requests in work.", &stats.requests_held),
+            ("sheen_raft_log_bytes", "Bytes of the Raft log in use.", &stats.log_bytes),
+            ("sheen_raft_term", "The Raft term.", &stats.term),
+            ("sheen_serving", "Whether the target serves: 1, else 0.", &stats.serving),
+        ] {
+            families.gauge(name, help, &target, value.get());
+        }
+        for (name, help, value) in [
+            ("sheen_lease_revokes_total", "Leases asked back from clients.", &stats.revokes),
+            ("sheen_evictions_total", "Clients evicted.", &stats.evictions),
+            ("sheen_raft_entries_total", "Metadata changes applied.", &stats.entries),
+            ("sheen_raft_proposals_total", "Proposals to the Raft log.", &stats.proposals),
+            ("sheen_raft_snapshots_total", "Snapshots completed.", &stats.snapshots),
+        ] {
+            families.counter(name, help, &target, value.get());
+        }
+    }
+
+    fn objects(&self, families: &mut Families) {
+        for service in self.node.ost_stats() {
+            for ost in &service.targets {
+                let name = format!("OST{:04}", ost.index.0);
+                let target = [("target", name.as_str())];
+                for (metric, help, value) in [
+                    ("sheen_serving", "Whether the target serves: 1, else 0.", &ost.ready),
+                    ("sheen_capacity_bytes", "Bytes users can fill.", &ost.total_bytes),
+                    ("sheen_free_bytes", "Bytes free.", &ost.free_bytes),
+                    ("sheen_objects", "Objects.", &ost.objects),
+                    (
+                        "sheen_device_queue_depth",
+                        "Device commands waiting or in flight.",
+                        &ost.device_queue,
+                    ),
+                ] {
+                    families.gauge(metric, help, &target, value.get());
+                }
+                for (metric, help, value) in [
+                    (
+                        "sheen_checksum_errors_total",
+                        "Blocks read that were damaged.",
+                        &ost.checksum_errors,
+                    ),
+                    (
+                        "sheen_device_errors_total",
+                        "Device commands that failed for good.",
+                        &ost.device_errors,
+                    ),
+                    (
+                        "sheen_device_retries_total",
+                        "Device commands tried again.",
+                        &ost.device_retries,
+                    ),
+                    (
+                        "sheen_device_data_written_bytes_total",
+                        "Data written to the device.",
+                        &ost.data_bytes_written,
+                    ),
+                    (
+                        "sheen_device_journal_written_bytes_total",
+                        "Journal written to the device.",
+                        &ost.journal_bytes_written,
+                    ),
+                    (
+                        "sheen_device_checkpoint_written_bytes_total",
+                        "Checkpoints written to the device.",
+                        &ost.checkpoint_bytes_written,
+                    ),
+                    ("sheen_device_flushes_total", "Flushes of the device.", &ost.flushes),
+                ] {
+                    families.counter(metric, help, &target, value.get());
+                }
+            }
+        }
+        for (number, service) in (0..).zip(self.node.ost_stats()) {
+            let name = format!("reactor{number}");
+            let reactor = [("reactor", name.as_str())];
+            operations(families, &name, &service.operations);
+            families.gauge(
+                "sheen_requests_in_flight",
+                "Object requests being carried out by a reactor.",
+                &reactor,
+                service.in_flight.get(),
+            );
+            for (metric, help, value) in [
+                ("sheen_busy_answers_total", "Requests refused for want of room.", &service.busy),
+                ("sheen_fenced_answers_total", "Requests of fenced sessions.", &service.fenced),
+                (
+                    "sheen_malformed_requests_total",
+                    "Requests that make no sense.",
+                    &service.malformed,
+                ),
+                (
+                    "sheen_damaged_payloads_total",
+                    "Payloads that arrived damaged.",
+                    &service.payload_mismatches,
+                ),
+            ] {
+                families.counter(metric, help, &reactor, value.get());
+            }
+        }
+    }
+}
+
+/// Families of one target's operations; operations that never came are left out.
+fn operations(families: &mut Families, target: &str, operations: &Operations) {
+    for (opcode, stats) in operations.iter().filter(|(_, stats)| stats.count.get() > 0) {
+        let operation = snake_case(opcode.name());
+        let labels = [("target", target), ("operation", operation.as_str())];
+        for (name, help, value) in [
+            ("sheen_operations_total", "Requests answered.", &stats.count),
+            ("sheen_operation_errors_total", "Requests answered with an error.", &stats.errors),
+            ("sheen_received_bytes_total", "Payload received.", &stats.bytes_in),
+            ("sheen_sent_bytes_total", "Payload sent.", &stats.bytes_out),
+        ] {
+            families.counter(name, help, &labels, value.get());
+        }
+        families.histogram(
+            "sheen_operation_duration_seconds",
+            "Time from arrival to reply.",
+            &labels,
+            &distribution(stats),
+        );
+    }
+}
+
+fn distribution(stats: &OperationStats) -> Distribution {
+    let buckets = (0..LATENCY_BUCKETS - 1)
+        .map(|index| {
+            let edge = Duration::from_nanos(LATENCY_FLOOR_NANOSECONDS << index);
+            (edge.as_secs_f64(), stats.latency_buckets[index].get())
+        })
+        .collect();
+    Distribution {
+        buckets,
+        above: stats.latency_buckets[LATENCY_BUCKETS - 1].get(),
+        sum: Duration::from_nanos(stats.latency_nanoseconds.get()).as_secs_f64(),
+    }
+}
+
+impl Pages for NodePages {
+    fn metrics(&self) -> Page {
+        Page { content_type: METRICS_TYPE, body: self.families().to_text() }
+    }
+
+    fn status(&self) -> Page {
+        let body = serde_json::to_string_pretty(&self.node.status())
+            .unwrap_or_else(|error| format!("{{\"error\": \"{error}\"}}"));
+        Page { content_type: "application/json", body: body + "\n" }
+    }
+
+    fn health(&self) -> Page {
+        let body = match self.node.status().state {
+            NodeState::Serving => "ok\n",
+            NodeState::Starting => "starting\n",
+            NodeState::Degraded => "degraded\n",
+        };
+        Page { content_type: "text/plain; charset=utf-8", body: body.to_owned() }
+    }
+}

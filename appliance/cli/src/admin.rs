@@ -1,0 +1,133 @@
+//! An administrative session with a node: file systems made, listed, deleted.
+
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail};
+use sheen_dma::Arena;
+use sheen_ports::{Call, Cancel, Link};
+use sheen_types::{ClientId, Epoch, Errno, Tag, Xid};
+use sheen_wire::{
+    Field, Frame, Opcode,
+    fields::List,
+    metadata::{Connect, ConnectReply, FilesystemCreate, FilesystemDelete, FilesystemInfo},
+};
+
+/// Service number of the MDT.
+const MDT_SERVICE: u32 = 0;
+/// Room for the list of file systems.
+const LIST_BYTES: usize = 1 << 20;
+
+/// An open session.
+pub(crate) struct Admin {
+    link: Arc<dyn Link>,
+    client: ClientId,
+    epoch: Epoch,
+    next_xid: u64,
+}
+
+impl Admin {
+    /// Opens a session with the node at `address`.
+    ///
+    /// # Errors
+    /// When nobody answers there.
+    pub(crate) fn connect(address: &str) -> Result<Self> {
+        let arena = Arena::shared(LIST_BYTES * 4).context("memory for the connection")?;
+        let link = sheen_rdma::connect(address, MDT_SERVICE, &arena)
+            .with_context(|| format!("no node answers at {address}; is `sheen node` running?"))?;
+        let mut admin = Self { link, client: ClientId(0), epoch: Epoch(0), next_xid: 1 };
+        let mut uuid = [0; 16];
+        std::io::Read::read_exact(&mut std::fs::File::open("/dev/urandom")?, &mut uuid)?;
+        let connect = Connect {
+            uuid,
+            client: ClientId(0),
+            filesystem: Vec::new(),
+            label: format!("sheen-admin {}", std::process::id()).into_bytes(),
+            slots: 1,
+        };
+        let (body, _) = admin.call(Opcode::Connect, &connect.to_vec())?;
+        let reply = ConnectReply::from_bytes(&body).context("the node's answer to Connect")?;
+        admin.client = reply.client;
+        admin.epoch = reply.epoch;
+        Ok(admin)
+    }
+
+    /// Makes a file system.
+    ///
+    /// # Errors
+    /// When the name is taken or not a name.
+    pub(crate) fn create(&mut self, name: &str, permissions: u32) -> Result<FilesystemInfo> {
+        let request = FilesystemCreate { name: name.as_bytes().to_vec(), permissions };
+        let (body, _) = self.call(Opcode::FilesystemCreate, &request.to_vec())?;
+        FilesystemInfo::from_bytes(&body).context("the node's answer")
+    }
+
+    /// Every file system.
+    ///
+    /// # Errors
+    /// When the node does not answer.
+    pub(crate) fn list(&mut self) -> Result<Vec<FilesystemInfo>> {
+        let (_, payload) = self.call(Opcode::FilesystemList, &[])?;
+        Ok(List::from_bytes(&payload).context("the node's answer")?.0)
+    }
+
+    /// Deletes a file system.
+    ///
+    /// # Errors
+    /// When there is none of that name, or it is in use and not `force`.
+    pub(crate) fn delete(&mut self, name: &str, force: bool) -> Result<()> {
+        let request = FilesystemDelete { name: name.as_bytes().to_vec(), force };
+        self.call(Opcode::FilesystemDelete, &request.to_vec()).map(drop)
+    }
+
+    fn call(&mut self, opcode: Opcode, body: &[u8]) -> Result<(Vec<u8>, Vec<u8>)> {
+        let xid = Xid(self.next_xid);
+        self.next_xid += 1;
+        let frame = Frame {
+            client: self.client,
+            epoch: self.epoch,
+            tag: Tag(0),
+            ..Frame::request(opcode, xid)
+        };
+        let room = self.link.buffer(LIST_BYTES);
+        let call = Call { frame, body: body.to_vec(), payload: None, room };
+        let result = self.link.call(call, &Cancel::new());
+        let (frame, body) = result.reply.context("the node went away")?;
+        if frame.status != 0 {
+            bail!(reason(opcode, Errno(-frame.status)));
+        }
+        let bytes = usize::try_from(frame.payload_bytes)?;
+        let payload = result
+            .room
+            .and_then(|room| room.as_slice().get(..bytes).map(<[u8]>::to_vec))
+            .unwrap_or_default();
+        Ok((body, payload))
+    }
+}
+
+impl Drop for Admin {
+    fn drop(&mut self) {
+        // The node ends a session that falls silent; saying goodbye only makes it sooner.
+        let _ = self.call(Opcode::Disconnect, &[]);
+        self.link.close();
+    }
+}
+
+fn reason(opcode: Opcode, errno: Errno) -> String {
+    match (opcode, errno) {
+        (Opcode::FilesystemCreate, Errno::EEXIST) => "a file system of that name exists".to_owned(),
+        (Opcode::FilesystemCreate, Errno::EINVAL) => {
+            "not a name for a file system: use letters, digits, `.`, `_`, `-`, at most 63"
+                .to_owned()
+        }
+        (Opcode::FilesystemDelete, Errno::ENOENT) => {
+            "there is no file system of that name".to_owned()
+        }
+        (Opcode::FilesystemDelete, Errno::EBUSY) => {
+            "it is mounted; unmount it everywhere first, or say --force".to_owned()
+        }
+        (Opcode::FilesystemDelete, Errno::ENOTEMPTY) => {
+            "it holds files; say --force to delete them all".to_owned()
+        }
+        _ => format!("the node refuses {}: {errno}", opcode.name()),
+    }
+}

@@ -1,0 +1,243 @@
+//! The command line.
+
+use std::{ffi::OsString, path::PathBuf};
+
+use clap::{Args, Parser, Subcommand};
+
+/// Sheen: a parallel POSIX file system at the speed of your SSDs, on your own machines.
+#[derive(Debug, Parser)]
+#[command(name = "sheen", version, propagate_version = true, max_term_width = 100)]
+pub(crate) struct Arguments {
+    /// Print answers as JSON
+    #[arg(long, global = true)]
+    pub json: bool,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What can be asked.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Start a node on a file, make a file system and mount it, all in one
+    ///
+    /// For trying Sheen and for one machine. Keeps everything in --dir; running it again finds what is there.
+    /// `sheen down` stops it and keeps the data.
+    Up(Up),
+    /// Unmount and stop what `sheen up` started; the data stays
+    Down(Down),
+    /// Run a node in the foreground
+    ///
+    /// Serves until SIGTERM or SIGINT, then stops cleanly. The configuration is TOML; unknown keys are refused.
+    /// `sheen node --example` prints one with every key explained.
+    Node(Node),
+    /// Write an empty Sheen device
+    ///
+    /// Refuses a device or file that holds something, unless --force.
+    Format(Format),
+    /// Make, list and delete file systems
+    #[command(subcommand)]
+    Fs(Fs),
+    /// Mount a file system
+    ///
+    /// SOURCE is NODE:/NAME, for example unix:/run/sheen/node.sock:/scratch or 10.0.0.5:9810:/scratch. Returns when the
+    /// mount answers. Also works as `mount -t sheen SOURCE DIR` once `sheen setup` installed /sbin/mount.sheen.
+    Mount(Mount),
+    /// Unmount; never hangs
+    ///
+    /// Fails with EBUSY while programs use the mount. --force takes it away all the same; --lazy hides it at once and
+    /// removes it when the last program is done.
+    Umount(Umount),
+    /// Show a node: its targets, space, clients
+    Status(Status),
+    /// Check whether this machine is fit for Sheen, and say what to do where not
+    Doctor(Doctor),
+    /// Install /sbin/mount.sheen, so that mount(8) and fstab know the type sheen (as root)
+    Setup,
+}
+
+/// Where a node listens.
+#[derive(Debug, Args)]
+pub(crate) struct NodeAddress {
+    /// Where the node listens: unix:PATH or HOST:PORT
+    #[arg(
+        long,
+        value_name = "ADDRESS",
+        env = "SHEEN_NODE",
+        default_value = "unix:/run/sheen/node.sock"
+    )]
+    pub node: String,
+}
+
+/// `sheen up`.
+#[derive(Debug, Args)]
+pub(crate) struct Up {
+    /// Where to mount
+    #[arg(long, value_name = "DIR", default_value = "./mnt")]
+    pub mount: PathBuf,
+    /// Where the node keeps its file, its configuration and its log
+    #[arg(long, value_name = "DIR", default_value = "./.sheen")]
+    pub dir: PathBuf,
+    /// Size of the sparse file, when it is made
+    #[arg(long, value_name = "SIZE", default_value = "64GiB")]
+    pub size: String,
+    /// Name of the file system, when it is made
+    #[arg(long, value_name = "NAME", default_value = "sheen")]
+    pub name: String,
+}
+
+/// `sheen down`.
+#[derive(Debug, Args)]
+pub(crate) struct Down {
+    /// Where it is mounted
+    #[arg(long, value_name = "DIR", default_value = "./mnt")]
+    pub mount: PathBuf,
+    /// Where the node keeps its files
+    #[arg(long, value_name = "DIR", default_value = "./.sheen")]
+    pub dir: PathBuf,
+}
+
+/// `sheen node`.
+#[derive(Debug, Args)]
+pub(crate) struct Node {
+    /// The configuration
+    #[arg(long, value_name = "FILE", required_unless_present = "example")]
+    pub config: Option<PathBuf>,
+    /// Check the configuration and stop
+    #[arg(long)]
+    pub check: bool,
+    /// Print a configuration with every key explained
+    #[arg(long)]
+    pub example: bool,
+    /// Started by ourselves: report readiness on standard output.
+    #[arg(long, hide = true)]
+    pub report_ready: bool,
+}
+
+/// `sheen format`.
+#[derive(Debug, Args)]
+pub(crate) struct Format {
+    /// The configuration that names the device
+    #[arg(long, value_name = "FILE")]
+    pub config: PathBuf,
+    /// Format even what holds something; it is lost
+    #[arg(long)]
+    pub force: bool,
+}
+
+/// `sheen fs`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Fs {
+    /// Make a file system
+    Create {
+        /// Its name: letters, digits, `.`, `_`, `-`; at most 63
+        name: String,
+        /// Permissions of its root directory, octal
+        #[arg(long, value_name = "MODE", default_value = "755")]
+        mode: String,
+        #[command(flatten)]
+        address: NodeAddress,
+    },
+    /// List file systems
+    List {
+        #[command(flatten)]
+        address: NodeAddress,
+    },
+    /// Delete a file system with everything in it
+    Delete {
+        /// Its name
+        name: String,
+        /// Delete it though it is mounted or holds files
+        #[arg(long)]
+        force: bool,
+        #[command(flatten)]
+        address: NodeAddress,
+    },
+}
+
+/// `sheen mount`.
+#[derive(Debug, Args)]
+pub(crate) struct Mount {
+    /// What to mount: NODE:/NAME
+    pub source: String,
+    /// Where
+    pub dir: PathBuf,
+    /// Options as in fstab, separated by commas: ro, noatime, allow_other, fsname=NAME, remount …
+    #[arg(short = 'o', long = "options", value_name = "OPTIONS", value_delimiter = ',')]
+    pub options: Vec<String>,
+    /// Stay in the foreground
+    #[arg(short, long)]
+    pub foreground: bool,
+    /// Where the mount's process writes what it has to say [default: the system's log directory]
+    #[arg(long, value_name = "FILE")]
+    pub log: Option<PathBuf>,
+    /// Started by ourselves: report readiness on standard output.
+    #[arg(long, hide = true)]
+    pub report_ready: bool,
+}
+
+/// `sheen umount`.
+#[derive(Debug, Args)]
+pub(crate) struct Umount {
+    /// Where it is mounted
+    pub dir: PathBuf,
+    /// Take it away from programs that use it
+    #[arg(short, long)]
+    pub force: bool,
+    /// Hide it now, remove it when it is not used any more
+    #[arg(short, long)]
+    pub lazy: bool,
+}
+
+/// `sheen status`.
+#[derive(Debug, Args)]
+pub(crate) struct Status {
+    /// The node's metrics address
+    #[arg(long, value_name = "HOST:PORT", env = "SHEEN_METRICS", default_value = "127.0.0.1:9811")]
+    pub metrics: String,
+}
+
+/// `sheen doctor`.
+#[derive(Debug, Args)]
+pub(crate) struct Doctor {
+    /// Where the device file would lie
+    #[arg(long, value_name = "PATH", default_value = ".")]
+    pub path: PathBuf,
+}
+
+/// Turns `mount.sheen SOURCE DIR [-sfnv] [-o OPTIONS] [-t TYPE]` (mount(8), "external helpers") into `sheen mount …`.
+pub(crate) fn from_mount_helper(given: &[OsString]) -> Vec<OsString> {
+    let mut arguments: Vec<OsString> = vec!["sheen".into(), "mount".into()];
+    let mut rest = given.iter().skip(1);
+    while let Some(argument) = rest.next() {
+        match argument.to_str() {
+            // Sloppy, fake, no mtab, verbose: nothing to do with us. A fake mount is never handed to a helper that mounts.
+            Some("-s" | "-n" | "-v" | "-f") => {}
+            Some("-t" | "-N") => {
+                rest.next();
+            }
+            _ => arguments.push(argument.clone()),
+        }
+    }
+    arguments
+}
+
+#[cfg(test)]
+mod test {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory;
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn what_mount_8_passes_is_understood() {
+        let given =
+            ["mount.sheen", "unix:/s:/fs", "/mnt", "-n", "-o", "rw,noatime"].map(OsString::from);
+        let arguments = Arguments::parse_from(from_mount_helper(&given));
+        let Command::Mount(mount) = arguments.command else { panic!("not a mount") };
+        assert_eq!(mount.source, "unix:/s:/fs");
+        assert_eq!(mount.options, ["rw", "noatime"]);
+    }
+}

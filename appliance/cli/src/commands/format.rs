@@ -1,0 +1,47 @@
+//! `sheen format`.
+
+use anyhow::Result;
+use sheen_node::{
+    Config,
+    device::{Force, FormatPlan, format_device},
+};
+use sheen_reactor::SystemEntropy;
+use sheen_types::Bytes;
+
+use crate::{answer, arguments::Format};
+
+/// Writes an empty device.
+///
+/// # Errors
+/// When it holds something and `--force` was not said, or cannot be written.
+pub(crate) fn run(json: bool, format: &Format) -> Result<()> {
+    let config = Config::load(&format.config)?;
+    let force = if format.force { Force::Yes } else { Force::No };
+    write_empty(&config, force)?;
+    let bytes = std::fs::metadata(&config.device.path)?.len();
+    let done = serde_json::json!({ "device": config.device.path, "bytes": bytes });
+    answer::either(json, &done, || {
+        format!(
+            "{} is formatted ({}); start it with: sheen node --config {}",
+            config.device.path.display(),
+            Bytes(bytes),
+            format.config.display()
+        )
+    });
+    Ok(())
+}
+
+/// Writes the empty device a configuration names.
+///
+/// # Errors
+/// As [`run`].
+pub(crate) fn write_empty(config: &Config, force: Force) -> Result<()> {
+    let plan = FormatPlan {
+        name: &config.name,
+        size: config.device.size,
+        osts: config.device.osts,
+        force,
+    };
+    format_device(&config.device.path, &plan, &mut SystemEntropy::open()?)?;
+    Ok(())
+}

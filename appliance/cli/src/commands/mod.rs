@@ -1,0 +1,39 @@
+//! One file per command.
+
+mod node;
+mod format;
+mod fs;
+mod mount;
+mod umount;
+mod status;
+mod doctor;
+mod setup;
+mod up;
+mod down;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+
+use crate::arguments::{Arguments, Command};
+
+/// Carries out what was asked.
+///
+/// # Errors
+/// Whatever the command meets; the text says what to do.
+pub(crate) fn run(arguments: Arguments) -> Result<ExitCode> {
+    let json = arguments.json;
+    match arguments.command {
+        Command::Up(up) => up::run(json, &up),
+        Command::Down(down) => down::run(json, &down),
+        Command::Node(node) => node::run(json, &node),
+        Command::Format(format) => format::run(json, &format),
+        Command::Fs(fs) => fs::run(json, fs),
+        Command::Mount(mount) => mount::run(json, &mount),
+        Command::Umount(umount) => umount::run(json, &umount),
+        Command::Status(status) => status::run(json, &status),
+        Command::Doctor(doctor) => return doctor::run(json, &doctor),
+        Command::Setup => setup::run(json),
+    }
+    .map(|()| ExitCode::SUCCESS)
+}

@@ -1,0 +1,88 @@
+//! `sheen mount`, and `mount -t sheen`.
+
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result, bail};
+use sheen_client::ClientConfig;
+use sheen_fuse::{
+    kernel::mountpoint::{MountOptions, MountPoint, remount},
+    mount::{MountConfig, MountHandle},
+};
+
+use super::up::absolute;
+use crate::{answer, arguments::Mount, process, source::Source};
+
+/// Where a mount's process writes when it is not told.
+const LOG: &str = "/var/log/sheen-mount.log";
+
+/// Mounts, or changes a mount.
+///
+/// # Errors
+/// When the source is none, the node does not answer, or the kernel refuses.
+pub(crate) fn run(json: bool, mount: &Mount) -> Result<()> {
+    let dir = absolute(&mount.dir)?;
+    let text = mount.options.join(",");
+    let mut options = MountOptions::parse(&text, &[])?;
+    if options.remount {
+        remount(&dir, &options)?;
+        return Ok(());
+    }
+    let source = Source::parse(&mount.source)?;
+    if !text.split(',').any(|option| option.starts_with("fsname=")) {
+        options.source.clone_from(&mount.source);
+    }
+    if mount.foreground || mount.report_ready {
+        return serve(&source, &dir, options, mount.report_ready);
+    }
+    let log = mount.log.clone().unwrap_or_else(|| PathBuf::from(LOG));
+    in_background(&mount.source, &dir, &mount.options, &log)?;
+    if json {
+        let done = serde_json::json!({ "source": mount.source, "mounted": dir });
+        answer::either(true, &done, String::new);
+    }
+    Ok(())
+}
+
+/// Mounts in a process of its own; returns when the mount answers.
+///
+/// # Errors
+/// As [`run`].
+pub(crate) fn in_background(
+    source: &str,
+    dir: &Path,
+    options: &[String],
+    log: &Path,
+) -> Result<()> {
+    if let Some(there) = MountPoint::at(dir)?.filter(MountPoint::is_fuse)
+        && there.source == source
+    {
+        bail!("{} is mounted at {} already", source, dir.display());
+    }
+    let mut arguments: Vec<OsString> = ["mount", "--report-ready"].map(OsString::from).to_vec();
+    if !options.is_empty() {
+        arguments.extend([OsString::from("-o"), OsString::from(options.join(","))]);
+    }
+    arguments.extend([OsString::from("--"), OsString::from(source), dir.as_os_str().to_owned()]);
+    let arguments: Vec<&std::ffi::OsStr> = arguments.iter().map(OsString::as_os_str).collect();
+    process::start(&arguments, log).with_context(|| format!("{source} was not mounted"))?;
+    Ok(())
+}
+
+fn serve(source: &Source, dir: &Path, options: MountOptions, report_ready: bool) -> Result<()> {
+    process::log_to_standard_error();
+    if report_ready {
+        process::detach();
+    }
+    let host = nix::unistd::gethostname()?;
+    let label = format!("{} {} at {}", host.to_string_lossy(), std::process::id(), dir.display());
+    let client = ClientConfig::new(&source.node, &source.name, &label)?;
+    let handle = MountHandle::start(MountConfig::new(client, dir.to_owned(), options))?;
+    if report_ready {
+        answer::text(process::READY);
+    }
+    handle.wait();
+    Ok(())
+}

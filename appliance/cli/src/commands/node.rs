@@ -1,0 +1,86 @@
+//! `sheen node`.
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::{Context, Result, bail};
+use sheen_control::NodePages;
+use sheen_node::Config;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::{answer, arguments::Node, process};
+
+/// How often the node's threads are looked after.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Runs a node until it is told to stop.
+///
+/// # Errors
+/// When the configuration is wrong or the node cannot start; the text names key and line, or the device.
+pub(crate) fn run(json: bool, node: &Node) -> Result<()> {
+    if node.example {
+        answer::text(Config::EXAMPLE.trim_end());
+        return Ok(());
+    }
+    let path = node.config.as_ref().context("--config FILE is needed")?;
+    let config = Config::load(path)?;
+    if node.check {
+        let done = serde_json::json!({ "config": path, "valid": true });
+        answer::either(json, &done, || format!("{} is a valid configuration", path.display()));
+        return Ok(());
+    }
+    process::log_to_standard_error();
+    if node.report_ready {
+        process::detach();
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .thread_name("control")
+        .enable_all()
+        .build()
+        .context("starting the control runtime")?;
+    runtime.block_on(serve(config, node.report_ready))
+}
+
+async fn serve(config: Config, report_ready: bool) -> Result<()> {
+    // Taken before the node starts, so that a signal during the start is not lost.
+    let mut stop = [signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?];
+    let metrics = config.metrics;
+    let listener = sheen_control::listen(metrics)
+        .await
+        .with_context(|| format!("metrics {metrics} (key `metrics` of the configuration)"))?;
+    let node = tokio::task::spawn_blocking(|| sheen_node::Node::start(config)).await??;
+    let node = Arc::new(node);
+    let server =
+        tokio::spawn(sheen_control::serve(listener, Arc::new(NodePages::new(node.clone()))));
+    if report_ready {
+        answer::text(process::READY);
+    }
+    let healthy = until_stopped(&node, &mut stop).await;
+    // Stopped by drop if a page is still being made from it; that is for milliseconds.
+    server.abort();
+    let _aborted = server.await;
+    tokio::task::spawn_blocking(move || {
+        Arc::try_unwrap(node).map_or(Ok(()), sheen_node::Node::stop)
+    })
+    .await??;
+    if !healthy {
+        bail!("a service thread ended; start the node again: nothing acknowledged is lost");
+    }
+    Ok(())
+}
+
+/// Waits for a signal (true), or for a thread to end that should not (false).
+async fn until_stopped(node: &sheen_node::Node, stop: &mut [Signal; 2]) -> bool {
+    let [terminate, interrupt] = stop;
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => return true,
+            _ = interrupt.recv() => return true,
+            () = tokio::time::sleep(LOOK) => {
+                if !node.is_healthy() {
+                    return false;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,49 @@
+//! `sheen status`.
+
+use anyhow::{Context, Result};
+use serde_json::Value;
+use sheen_types::Bytes;
+
+use crate::{answer, arguments::Status, http};
+
+/// Shows a node.
+///
+/// # Errors
+/// When it does not answer.
+pub(crate) fn run(json: bool, status: &Status) -> Result<()> {
+    let body = http::get(&status.metrics, "/status")?;
+    let value: Value = serde_json::from_str(&body).context("the node's status")?;
+    answer::either(json, &value, || text(&value));
+    Ok(())
+}
+
+fn text(value: &Value) -> String {
+    let word = |key: &str| value[key].as_str().unwrap_or("?").to_owned();
+    let number = |value: &Value| value.as_u64().unwrap_or(0);
+    let mut lines = vec![
+        format!("node     {} (process {}, {})", word("name"), number(&value["pid"]), word("state")),
+        format!("serves   unix:{}  tcp:{}", word("socket"), word("listen")),
+        format!("device   {}", word("device")),
+        format!("clients  {}", number(&value["clients"])),
+        String::new(),
+    ];
+    let rows: Vec<Vec<String>> = value["osts"]
+        .as_array()
+        .map(Vec::as_slice)
+        .unwrap_or_default()
+        .iter()
+        .map(|ost| {
+            let total = number(&ost["total_bytes"]);
+            let free = number(&ost["free_bytes"]);
+            vec![
+                format!("OST{:04}", number(&ost["index"])),
+                Bytes(total).to_string(),
+                Bytes(total.saturating_sub(free)).to_string(),
+                Bytes(free).to_string(),
+                number(&ost["objects"]).to_string(),
+            ]
+        })
+        .collect();
+    lines.push(answer::table(&["TARGET", "SIZE", "USED", "FREE", "OBJECTS"], &rows));
+    lines.join("\n")
+}
