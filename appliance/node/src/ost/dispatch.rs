@@ -5,7 +5,7 @@ use sheen_ports::{Block, Clock, Fabric, RequestId};
 use sheen_store::RequestToken;
 use sheen_types::{ClientId, Epoch, Errno, Fid, OstIndex, Tick, units::BLOCK_BYTES_U64};
 use sheen_wire::{
-    Field, Frame,
+    Field, Frame, Opcode,
     fields::List,
     object::{GlimpseReply, ObjectAttributes, ObjectStatisticsReply, SeekReply, WriteReply},
 };
@@ -31,12 +31,16 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
     pub(crate) fn on_request(&mut self, request: RequestId, frame: &Frame, body: &[u8]) {
         let since = self.clock.now();
         let origin = Origin::Fabric { request, frame: *frame, since };
+        let is_attach = frame.opcode == Opcode::Attach;
         let result = if self.fences.refuses(frame.client, frame.epoch) {
             self.stats.fenced.add(1);
+            Err(Errno::ENOTCONN)
+        } else if !is_attach && self.attachments.refuses(frame.client, request.connection) {
             Err(Errno::ENOTCONN)
         } else {
             match decode(frame, body) {
                 Ok(Decoded::Nothing) => Ok(Some(Vec::new())),
+                Ok(Decoded::Attach) => self.attach(request, frame.client),
                 Ok(Decoded::Fence { client, epoch }) => {
                     self.begin_fence(origin, client, epoch);
                     Ok(None)
@@ -96,6 +100,21 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
             Ask::Read(read) => self.begin_read(origin, number, &read).map(|()| None),
             Ask::Change(change) => self.begin_change(origin, number, change).map(|()| None),
         }
+    }
+
+    fn attach(&mut self, request: RequestId, client: ClientId) -> Result<Option<Vec<u8>>, Errno> {
+        if client != ClientId(0) {
+            let replaced = self.attachments.attach(client, request.connection);
+            if let Some(old) = replaced.map_err(|_full| Errno::EAGAIN)? {
+                tracing::info!(
+                    client = client.0,
+                    old = old.0,
+                    "client reconnected; its old connection is closed"
+                );
+                self.fabric.close(old);
+            }
+        }
+        Ok(Some(Vec::new()))
     }
 
     /// Whether a peer's request must wait.

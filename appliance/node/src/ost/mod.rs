@@ -9,6 +9,7 @@
 mod slab;
 mod checksum;
 mod fence;
+mod attachments;
 mod image;
 mod request;
 mod operation;

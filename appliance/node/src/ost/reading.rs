@@ -24,31 +24,35 @@ fn zero_block_checksum() -> u32 {
     *CHECKSUM.get_or_init(|| crc32c(&[0; BLOCK_BYTES]))
 }
 
-impl Reading {
-    /// Where an image block lies on the device.
-    fn lba(&self, block: usize) -> Option<Lba> {
-        let segment = self.segments.iter().find(|segment| {
-            let first = segment.image_block as usize;
-            (first..first + segment.blocks as usize).contains(&block)
-        })?;
-        match segment.source {
-            Source::Hole => None,
-            Source::Device(lba) => Some(lba.plus(block as u64 - u64::from(segment.image_block))),
-        }
-    }
+/// A block whose bytes are not what was stored.
+#[derive(Clone, Copy, Debug)]
+struct Damage {
+    block: usize,
+    lba: Lba,
+    expected: u32,
+    found: u32,
+}
 
-    /// The first block whose bytes are not what was stored: block, expected, found.
-    fn damaged_block(&self, image: &[u8]) -> Option<(usize, u32, u32)> {
-        let blocks = image.chunks(BLOCK_BYTES).zip(&self.checksums).enumerate();
-        for (number, (bytes, &expected)) in blocks {
-            if self.lba(number).is_some() {
-                let found = crc32c(bytes);
-                if found != expected {
-                    return Some((number, expected, found));
+impl Reading {
+    /// Verifies what came from the device and sums what did not.
+    fn verify(&mut self, image: &[u8]) -> Result<(), Damage> {
+        let (blocks, _whole) = image.as_chunks::<BLOCK_BYTES>();
+        for segment in &self.segments {
+            let first = segment.image_block as usize;
+            for block in first..first + segment.blocks as usize {
+                match segment.source {
+                    Source::Hole => self.checksums[block] = zero_block_checksum(),
+                    Source::Device(lba) => {
+                        let (expected, found) = (self.checksums[block], crc32c(&blocks[block]));
+                        if expected != found {
+                            let lba = lba.plus((block - first) as u64);
+                            return Err(Damage { block, lba, expected, found });
+                        }
+                    }
                 }
             }
         }
-        None
+        Ok(())
     }
 }
 
@@ -144,20 +148,15 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
         for piece in pieces {
             image.join(piece).expect("pieces of one buffer, in order");
         }
-        if let Some((block, expected, found)) = reading.damaged_block(image.as_slice()) {
+        if let Err(Damage { block, lba, expected, found }) = reading.verify(image.as_slice()) {
             let target = &self.targets[number];
             target.stats.checksum_errors.add(1);
             tracing::error!(
                 ost = target.index.0, object = ?reading.object, offset = reading.offset, block,
-                lba = reading.lba(block).map_or(0, |lba| lba.0), expected, found,
+                lba = lba.0, expected, found,
                 "a block's checksum is not the stored one; the read fails"
             );
             return Err(Errno::EIO);
-        }
-        for number in 0..reading.checksums.len() {
-            if reading.lba(number).is_none() {
-                reading.checksums[number] = zero_block_checksum();
-            }
         }
         let bytes = image.as_slice();
         let block = |index: usize| &bytes[index * BLOCK_BYTES..(index + 1) * BLOCK_BYTES];

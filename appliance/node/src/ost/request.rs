@@ -44,6 +44,8 @@ pub(crate) enum Decoded {
     Target(OstIndex, Ask),
     /// To the whole service.
     Fence { client: ClientId, epoch: Epoch },
+    /// This connection is its client's only one.
+    Attach,
     /// Answered without doing anything.
     Nothing,
 }
@@ -104,7 +106,8 @@ pub(crate) fn decode(frame: &Frame, bytes: &[u8]) -> Result<Decoded, Errno> {
             let ObjectFence { client, epoch } = body(bytes)?;
             Ok(Decoded::Fence { client, epoch })
         }
-        Opcode::Ping | Opcode::Attach => Ok(Decoded::Nothing),
+        Opcode::Attach => Ok(Decoded::Attach),
+        Opcode::Ping => Ok(Decoded::Nothing),
         _ => decode_change(frame, bytes)
             .map(|(ost, change)| Decoded::Target(ost, Ask::Change(change))),
     }

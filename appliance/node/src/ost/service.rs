@@ -10,6 +10,7 @@ use sheen_types::{ClientId, Epoch, Errno, OstIndex, Tick};
 use sheen_wire::Frame;
 
 use super::{
+    attachments::Attachments,
     device::{Device, Finished, Purpose},
     fence::FenceTable,
     gateway::{ServiceDesk, ServiceEnd, ServiceJob},
@@ -62,6 +63,7 @@ pub struct OstService<B, F, C> {
     pub(crate) commands: Vec<Command>,
     pub(crate) plan: ReadPlan,
     pub(crate) fences: FenceTable,
+    pub(crate) attachments: Attachments,
     pub(crate) pending_fences: Vec<PendingFence>,
     pub(crate) stats: Arc<OstServiceStats>,
     desk: Option<ServiceDesk>,
@@ -112,6 +114,7 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
             commands: Vec::new(),
             plan: ReadPlan::default(),
             fences: FenceTable::default(),
+            attachments: Attachments::default(),
             pending_fences: Vec::new(),
             stats: Arc::new(stats),
             desk,
@@ -197,6 +200,7 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
                     tracing::debug!(connection = connection.0, peer, "client connected");
                 }
                 FabricEvent::Closed { connection, reason } => {
+                    self.attachments.forget(connection);
                     tracing::debug!(connection = connection.0, ?reason, "connection ended");
                 }
             }

@@ -271,3 +271,22 @@ fn a_zone_that_holds_no_store_fails_by_itself_and_answers() {
     assert_eq!(rig.service.stats().targets[0].failed.get(), 1);
     assert_eq!(rig.write(object(1), 0, &[1; 100]).status(), -Errno::EIO.0);
 }
+
+#[test]
+fn a_client_that_attaches_anew_loses_its_old_connection() {
+    let mut rig = Rig::new(4096);
+    let attach = rig.frame(Opcode::Attach, &[], 0);
+    let old = rig.send_frame(&attach, &[], &[]);
+    assert_eq!(rig.wait(old).status(), 0);
+    assert_eq!(rig.write(object(1), 0, &[1; 100]).status(), 0);
+    rig.service.fabric_mut().connection = 2;
+    let attach = rig.frame(Opcode::Attach, &[], 0);
+    let new = rig.send_frame(&attach, &[], &[]);
+    assert_eq!(rig.wait(new).status(), 0);
+    assert_eq!(rig.service.fabric_mut().closed, [1]);
+    assert_eq!(rig.write(object(1), 0, &[2; 100]).status(), 0);
+    rig.service.fabric_mut().connection = 1;
+    assert_eq!(rig.write(object(1), 0, &[3; 100]).status(), -Errno::ENOTCONN.0, "came too late");
+    rig.service.fabric_mut().connection = 2;
+    assert_eq!(rig.read(object(1), 0, 100).payload, vec![2; 100]);
+}

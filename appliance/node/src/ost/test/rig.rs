@@ -47,12 +47,16 @@ pub(crate) struct QueueFabric {
     /// Pulls fail as if the connection was lost.
     pub(crate) lose_pulls: bool,
     slot: u32,
+    /// The connection the next request comes from.
+    pub(crate) connection: u64,
+    /// Connections the service closed.
+    pub(crate) closed: Vec<u64>,
 }
 
 impl QueueFabric {
     fn send(&mut self, frame: &Frame, body: &[u8], payload: Vec<u8>) -> RequestId {
         self.slot += 1;
-        let request = RequestId { connection: ConnectionId(1), slot: self.slot };
+        let request = RequestId { connection: ConnectionId(self.connection), slot: self.slot };
         let mut message = Vec::new();
         frame.encode_with(body, &mut message);
         self.payloads.insert(request, payload);
@@ -101,7 +105,9 @@ impl Fabric for QueueFabric {
         Err(NotifyError::Closed)
     }
 
-    fn close(&mut self, _connection: ConnectionId) {}
+    fn close(&mut self, connection: ConnectionId) {
+        self.closed.push(connection.0);
+    }
 
     fn prepare_sleep(&mut self) -> bool {
         self.events.is_empty()
@@ -184,7 +190,7 @@ impl Rig {
         let arena = Arena::anonymous(ARENA_BYTES).unwrap();
         let config = OstConfig { arena: arena.clone(), operations_max, store: Limits::default() };
         let targets = vec![(OST, medium.open(8))];
-        let fabric = QueueFabric::default();
+        let fabric = QueueFabric { connection: 1, ..QueueFabric::default() };
         let mut service = OstService::new(config, targets, fabric, StillClock, desk).unwrap();
         for _ in 0..100_000 {
             if service.is_ready() {
