@@ -30,6 +30,8 @@ use crate::{
 const POLLS_PER_EPOLL: u32 = 64;
 /// How often stalled peers are looked for.
 const STALL_CHECK: Duration = Duration::from_secs(1);
+/// Connections of a service. More are closed at once; clients try again.
+const CONNECTIONS_MAX: usize = 4096;
 /// Readiness reports taken at a time.
 const READY_MAX: usize = 64;
 
@@ -114,8 +116,11 @@ impl ServerFabric {
     /// Takes over a connection the acceptor made.
     ///
     /// # Errors
-    /// When its descriptors cannot be watched; the connection is closed.
+    /// When its descriptors cannot be watched, or there are too many connections; it is closed.
     pub fn add(&mut self, connection: NewConnection) -> io::Result<ConnectionId> {
+        if self.connections.len() >= CONNECTIONS_MAX {
+            return Err(io::Error::new(io::ErrorKind::QuotaExceeded, "too many connections"));
+        }
         let id = next_connection_id();
         let edges = EpollFlags::EPOLLET | EpollFlags::EPOLLIN | EpollFlags::EPOLLRDHUP;
         let NewConnection { peer, transport, .. } = connection;
