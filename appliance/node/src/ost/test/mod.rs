@@ -2,4 +2,5 @@
 
 mod rig;
 mod faults;
+mod links;
 mod model;
