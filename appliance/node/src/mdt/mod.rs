@@ -33,3 +33,5 @@ pub use stats::MdtStats;
 mod test_support;
 #[cfg(test)]
 mod test;
+#[cfg(test)]
+mod coherence_test;

@@ -101,7 +101,7 @@ struct Pull {
 /// The service.
 #[derive(Debug)]
 pub struct MdtService<B, F, C, E, G> {
-    core: Mdt,
+    pub(crate) core: Mdt,
     stage: Stage,
     device: ZoneDevice<B>,
     fabric: F,

@@ -120,6 +120,8 @@ pub(crate) struct Wire {
     /// Replies, by (connection, xid).
     pub replies: BTreeMap<(ConnectionId, Xid), Received>,
     pub callbacks: BTreeMap<ConnectionId, VecDeque<Received>>,
+    /// Replies and callbacks in the order they were sent.
+    pub streams: BTreeMap<ConnectionId, VecDeque<Received>>,
     /// Everything sent over a connection, in order: opcode and whether it was a callback.
     pub order: Vec<(ConnectionId, Opcode, bool)>,
     pub closed: Vec<ConnectionId>,
@@ -156,6 +158,7 @@ impl Fabric for FakeFabric {
         let mut wire = self.0.borrow_mut();
         wire.order.push((request.connection, frame.opcode, false));
         let received = Received { frame, body: body.to_vec(), payload };
+        wire.streams.entry(request.connection).or_default().push_back(received.clone());
         wire.replies.insert((request.connection, frame.xid), received);
     }
 
@@ -167,6 +170,7 @@ impl Fabric for FakeFabric {
         let (frame, body) = Frame::decode_with(message).unwrap();
         wire.order.push((connection, frame.opcode, true));
         let received = Received { frame, body: body.to_vec(), payload: Vec::new() };
+        wire.streams.entry(connection).or_default().push_back(received.clone());
         wire.callbacks.entry(connection).or_default().push_back(received);
         Ok(())
     }
