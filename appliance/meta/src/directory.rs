@@ -68,18 +68,18 @@ impl Directory {
 
     /// Whether a name could be added (or is there).
     pub(crate) fn has_room(&self, name: &Name) -> bool {
-        self.free_cookie(name).is_some()
+        self.free_cookie(Self::base(name)).is_some()
     }
 
-    fn free_cookie(&self, name: &Name) -> Option<u64> {
-        let base = Self::base(name);
+    /// The first free cookie of the hash that begins at `base`.
+    fn free_cookie(&self, base: u64) -> Option<u64> {
         (base.max(COOKIE_FIRST)..=base | SLOT_MASK).find(|at| !self.entries.contains_key(at))
     }
 
     /// Adds a name that is not there.
     pub(crate) fn insert(&mut self, name: Name, fid: Fid, kind: FileKind) -> Result<(), Full> {
         debug_assert!(self.cookie(&name).is_none(), "{name} is there already");
-        let cookie = self.free_cookie(&name).ok_or(Full)?;
+        let cookie = self.free_cookie(Self::base(&name)).ok_or(Full)?;
         self.entries.insert(cookie, Child { name, fid, kind });
         Ok(())
     }
@@ -188,6 +188,13 @@ mod test {
         assert!(directory.insert(wanted.clone(), Fid::new(1, 2), FileKind::Fifo).is_ok());
         assert_eq!(directory.cookie(&wanted), Some(base | 7));
         assert_eq!(directory.get(&wanted).unwrap().fid, Fid::new(1, 2));
+    }
+
+    #[test]
+    fn cookies_of_dot_and_dot_dot_are_never_given() {
+        let directory = Directory::new(Fid::ROOT);
+        assert_eq!(directory.free_cookie(0), Some(COOKIE_FIRST));
+        assert_eq!(directory.free_cookie(512), Some(512));
     }
 
     #[test]

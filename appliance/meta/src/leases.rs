@@ -49,6 +49,18 @@ struct Held {
     stamp: u64,
 }
 
+impl Held {
+    /// What is held and was not asked back; DATA on its way from PW to PR counts as PR.
+    const fn usable(self) -> LeaseGrant {
+        let down = if self.revoking_to_read { self.write & bits::DATA } else { 0 };
+        LeaseGrant {
+            read_bits: (self.read | down) & !self.revoking,
+            write_bits: self.write & !down & !self.revoking,
+            sequence: self.sequence,
+        }
+    }
+}
+
 /// Table of leases.
 #[derive(Debug)]
 pub struct Leases {
@@ -138,7 +150,8 @@ impl Leases {
     /// Grants what can be granted now of `read` in PR and `write` in PW (of which only DATA
     /// counts), on top of what the client holds. Left out: what others hold in the way or were
     /// asked for but have not given back, what requests of others are parked for, and what this
-    /// client itself is being asked to give back. Returns all it holds now.
+    /// client itself is being asked to give back. Returns all it holds now but what it was asked
+    /// for: it may have given that back before the grant reaches it.
     pub fn grant(&mut self, client: ClientId, fid: Fid, read: u32, write: u32) -> LeaseGrant {
         let before = self.by_inode.get(&(fid, client)).copied().unwrap_or_default();
         let mut others_read = 0;
@@ -159,7 +172,7 @@ impl Leases {
         let read = read & bits::ALL & !others_write & !withheld;
         let write = write & bits::DATA & !others_write & !others_read & !withheld & !to_read;
         if read == 0 && write == 0 {
-            return self.held(client, fid);
+            return before.usable();
         }
         let sequence = self.next_sequence();
         let held = Held {
@@ -173,7 +186,7 @@ impl Leases {
         self.by_age.insert(sequence, (client, fid));
         self.by_inode.insert((fid, client), held);
         self.by_client.insert((client, fid));
-        LeaseGrant { read_bits: held.read, write_bits: held.write, sequence }
+        held.usable()
     }
 
     /// Notes that a holder is asked to give bits back, and makes the message. None if it holds

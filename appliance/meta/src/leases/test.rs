@@ -50,6 +50,11 @@ fn a_writer_asked_to_read_goes_down_and_both_read() {
     assert_eq!(leases.revoke(conflict(A, bits::DATA, true)), None);
     assert!(leases.is_revoking(A, FILE));
     assert_eq!(leases.grant(B, FILE, bits::DATA, 0), LeaseGrant::NONE);
+    // Asking for it again meanwhile changes nothing, and a grant does not speak of it any more.
+    assert_eq!(leases.grant(A, FILE, 0, bits::DATA).sequence, revoke.sequence);
+    let other = leases.grant(A, FILE, bits::PERM, 0);
+    assert_eq!((other.read_bits, other.write_bits), (bits::PERM | bits::DATA, 0));
+    assert!(leases.cancel(A, FILE, bits::PERM, false, other.sequence));
     assert!(leases.cancel(A, FILE, bits::DATA, true, revoke.sequence));
     assert!(!leases.is_revoking(A, FILE));
     assert_eq!(leases.held(A, FILE).read_bits, bits::DATA);
@@ -76,6 +81,7 @@ fn bits_being_revoked_are_asked_once_and_granted_to_nobody() {
     // Its own renewed request does not bring them back, other bits come.
     let grant = leases.grant(A, FILE, READABLE, bits::DATA);
     assert_eq!(grant.write_bits, bits::DATA);
+    assert_eq!(grant.read_bits, READABLE & !bits::UPDATE & !bits::PERM);
     assert!(leases.cancel(A, FILE, bits::UPDATE, false, first.sequence));
     assert!(leases.is_revoking(A, FILE));
     assert!(leases.cancel(A, FILE, bits::PERM, false, second.sequence));

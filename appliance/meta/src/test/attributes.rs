@@ -131,6 +131,13 @@ fn what_a_writer_learned_counts_if_it_is_later() {
     h.ok(Operation::UpdateSize(early.clone()));
     let stat = h.stat(file);
     assert_eq!((stat.size, stat.mtime, stat.atime), (20, late, at(99_999)));
+    // A time set by hand after the write stays, though the write's is later.
+    let request = SetAttributes { mtime: at(5), ..h.setting(file, set::MTIME) };
+    h.ok(Operation::SetAttributes(request));
+    let ctime = h.stat(file).ctime;
+    let written = Timespec { seconds: ctime.seconds - 1, nanoseconds: 0 };
+    h.ok(Operation::UpdateSize(SizeUpdate { mtime: written, ..early.clone() }));
+    assert_eq!((h.stat(file).mtime, h.stat(file).ctime), (at(5), ctime));
     let dir = SizeUpdate { fid: h.root, ..early };
     assert_eq!(h.err(Operation::UpdateSize(dir)), Errno::EINVAL);
 }

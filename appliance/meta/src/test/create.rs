@@ -121,11 +121,13 @@ fn a_directory_with_set_group_id_gives_its_group() {
         h.ok(create(Create { permissions: asked, ..request }));
         assert_eq!(h.stat(fid).permissions, got);
     }
-    h.user = USER;
-    let request = h.creation(top, "own", FileKind::Regular);
-    let fid = request.fid;
-    h.ok(create(Create { permissions: 0o2775, ..request }));
-    assert_eq!(h.stat(fid).permissions, 0o2755);
+    for (user, text) in [(USER, "own"), (ROOT_USER, "root's")] {
+        h.user = user;
+        let request = h.creation(top, text, FileKind::Regular);
+        let fid = request.fid;
+        h.ok(create(Create { permissions: 0o2775, ..request }));
+        assert_eq!((h.stat(fid).permissions, h.stat(fid).gid), (0o2755, 1000));
+    }
 }
 
 #[test]

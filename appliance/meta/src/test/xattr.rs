@@ -97,6 +97,10 @@ fn default_lists_are_of_directories_and_inherited_instead_of_the_umask() {
     let narrowed = value(&[(1, 6, !0), (2, 6, 1000), (4, 5, !0), (16, 6, !0), (32, 0, !0)]);
     assert_eq!(get(&h, new, ACCESS), Ok(narrowed));
     assert_eq!(get(&h, new, DEFAULT), Err(Errno::ENODATA));
+    let request = h.creation(dir, "program", FileKind::Regular);
+    let program = request.fid;
+    h.ok(create(Create { permissions: 0o4777, ..request }));
+    assert_eq!(h.stat(program).permissions, 0o4774);
     let sub = h.dir(dir, "sub");
     assert_eq!(get(&h, sub, DEFAULT), Ok(value(NAMED)));
     assert_eq!(h.stat(sub).permissions, 0o774);
