@@ -33,7 +33,9 @@ pub struct ClusterOptions {
     pub directory: PathBuf,
     /// Size of the sparse device file, in bytes.
     pub device_bytes: u64,
-    /// Data reactors the node runs.
+    /// Object storage targets the device is cut into.
+    pub osts: u32,
+    /// Data reactors the node runs; zero for as many as it finds fit.
     pub reactors: u32,
 }
 
@@ -45,7 +47,8 @@ impl ClusterOptions {
             program: sheen_program(),
             directory: directory.to_path_buf(),
             device_bytes: 32 << 30,
-            reactors: 1,
+            osts: 2,
+            reactors: 0,
         }
     }
 }
@@ -96,8 +99,10 @@ impl Cluster {
         fs::set_permissions(directory.path(), Permissions::from_mode(0o755))?;
         let (tcp, admin) = free_addresses()?;
         let mut cluster = Self { node: None, options, tcp, admin, mounts: 0, directory };
-        File::create(cluster.device())?.set_len(cluster.options.device_bytes)?;
         fs::write(cluster.configuration_file(), cluster.configuration())?;
+        let mut format = Command::new(&cluster.options.program);
+        format.args(["format", "--config"]).arg(cluster.configuration_file());
+        process::run(&mut format, START_DEADLINE).context("formatting the device")?;
         cluster.restart()?;
         let mut create = Command::new(&cluster.options.program);
         create.args(["fs", "create", FILE_SYSTEM.trim_start_matches('/'), "--node"]);
@@ -118,7 +123,7 @@ impl Cluster {
         self.tcp
     }
 
-    /// The address of the metrics and the admin endpoint.
+    /// The address of the metrics endpoint.
     #[must_use]
     pub fn admin_address(&self) -> SocketAddr {
         self.admin
@@ -242,12 +247,14 @@ impl Cluster {
 
     fn configuration(&self) -> String {
         format!(
-            "[listen]\nunix = \"{}\"\ntcp = \"{}\"\nadmin = \"{}\"\n\n[device]\npath = \"{}\"\n\n\
-             [reactors]\ncount = {}\n",
+            "name = \"conformance\"\nsocket = \"{}\"\nlisten = \"{}\"\nmetrics = \"{}\"\n\n\
+             [device]\npath = \"{}\"\nsize = {}\nosts = {}\n\n[threads]\nreactors = {}\n",
             self.socket().display(),
             self.tcp,
             self.admin,
             self.device().display(),
+            self.options.device_bytes,
+            self.options.osts,
             self.options.reactors,
         )
     }
@@ -278,9 +285,10 @@ impl Mount {
         log: &Path,
         arguments: &[&str],
     ) -> anyhow::Result<Self> {
-        let output = File::create(log)?;
+        let output = File::options().create(true).append(true).open(log)?;
         let mut command = Command::new(program);
-        command.arg("mount").arg(source).arg(&directory).args(arguments);
+        command.arg("mount").arg("--foreground").arg("--log").arg(log);
+        command.args(["-o", "allow_other"]).args(arguments).arg(source).arg(&directory);
         command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
         let daemon = command.spawn().context("starting the mount")?;
         let mut mount = Self { directory, log: log.to_path_buf(), daemon, is_mounted: false };

@@ -69,6 +69,8 @@ enum Check {
     Postgres,
     /// Written and verified blocks
     Fio,
+    /// Two mounts against each other
+    Litmus,
     /// The POSIX suite
     Pjdfstest,
     /// Kills of the node under load
@@ -79,8 +81,9 @@ enum Check {
     Garbage,
 }
 
-const ORDER: [Check; 10] = [
+const ORDER: [Check; 11] = [
     Check::Git,
+    Check::Litmus,
     Check::Fio,
     Check::Sqlite,
     Check::Pjdfstest,
@@ -201,6 +204,7 @@ fn run_check(check: Check, context: &mut Context<'_>) {
         Check::Sqlite => checks::sqlite::run(context),
         Check::Postgres => checks::postgres::run(context),
         Check::Fio => checks::fio::run(context),
+        Check::Litmus => checks::litmus::run(context),
         Check::Pjdfstest => checks::pjdfstest::run(context),
         Check::Kill => checks::kill::run(context),
         Check::Full => checks::full::run(context),

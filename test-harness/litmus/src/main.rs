@@ -4,6 +4,9 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use clap::Parser;
@@ -12,6 +15,9 @@ use sheen_conformance::report::line;
 use sheen_litmus::holder;
 use sheen_litmus::litmuses::ALL;
 use sheen_litmus::run::{Litmus, Outcome, Pair};
+
+/// No round takes this long.
+const HANG: Duration = Duration::from_secs(90);
 
 /// Tests two clients' views of one file system for coherence.
 #[derive(Debug, Parser)]
@@ -65,17 +71,11 @@ fn started() -> Result<ExitCode> {
     }
     let program = std::env::current_exe()?;
     match arguments.directories.as_slice() {
-        [one, other] => {
-            run_all(&arguments, &chosen, &Pair { one: one.clone(), other: other.clone(), program })
-        }
+        [one, other] => run_all(&arguments, &chosen, &Pair::new(one, other, &program)),
         [] => {
             let mut cluster = Cluster::start(ClusterOptions::new(&arguments.scratch))?;
             let (one, other) = (cluster.mount()?, cluster.mount()?);
-            let pair = Pair {
-                one: one.directory().to_path_buf(),
-                other: other.directory().to_path_buf(),
-                program,
-            };
+            let pair = Pair::new(one.directory(), other.directory(), &program);
             let code = run_all(&arguments, &chosen, &pair)?;
             cluster.assert_running()?;
             one.unmount()?;
@@ -92,6 +92,7 @@ fn is_chosen(arguments: &Arguments, litmus: &Litmus) -> bool {
 }
 
 fn run_all(arguments: &Arguments, chosen: &[&Litmus], pair: &Pair) -> Result<ExitCode> {
+    watch(Arc::clone(&pair.progress));
     let mut outcomes: Vec<Outcome> = Vec::new();
     for litmus in chosen {
         let outcome = pair.run(litmus, arguments.rounds).context(litmus.name)?;
@@ -111,4 +112,21 @@ fn run_all(arguments: &Arguments, chosen: &[&Litmus], pair: &Pair) -> Result<Exi
     let failed = outcomes.iter().filter(|outcome| outcome.failures > 0).count();
     line(format_args!("{} passed, {failed} failed", outcomes.len() - failed));
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Ends the program when no round begins for a long time: a call that hangs in the kernel cannot be taken back.
+fn watch(progress: Arc<AtomicU64>) {
+    std::thread::spawn(move || {
+        let mut last = (progress.load(Ordering::Relaxed), Instant::now());
+        loop {
+            std::thread::sleep(Duration::from_secs(1));
+            let now = progress.load(Ordering::Relaxed);
+            if now != last.0 {
+                last = (now, Instant::now());
+            } else if last.1.elapsed() > HANG {
+                line(format_args!("FAILED a round hangs since {} s", HANG.as_secs()));
+                std::process::exit(1);
+            }
+        }
+    });
 }

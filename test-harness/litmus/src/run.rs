@@ -2,6 +2,8 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use anyhow::{Context, Result};
@@ -63,16 +65,29 @@ pub struct Pair {
     pub other: PathBuf,
     /// This program, called again as lock holder.
     pub program: PathBuf,
+    /// Counts rounds begun, for whoever watches that it does not hang.
+    pub progress: Arc<AtomicU64>,
 }
 
 impl Pair {
+    /// A pair of directories, and the program that serves as lock holder.
+    #[must_use]
+    pub fn new(one: &Path, other: &Path, program: &Path) -> Self {
+        Self {
+            one: one.to_path_buf(),
+            other: other.to_path_buf(),
+            program: program.to_path_buf(),
+            progress: Arc::default(),
+        }
+    }
+
     /// Runs `rounds` rounds of a litmus.
     ///
     /// # Errors
     /// When it cannot be run at all; failures of the claim are in the outcome.
     pub fn run(&self, litmus: &Litmus, rounds: u64) -> Result<Outcome> {
         let begin = Instant::now();
-        let peer = Peer::start();
+        let mut peer = Peer::start();
         let mut holder = Holder::start(&self.program)?;
         let one = fresh(&self.one, litmus.name)?;
         // In a coherent pair this exists already; in another one the litmus shall fail for its own reason.
@@ -95,11 +110,15 @@ impl Pair {
                 holder: &mut holder,
             };
             outcome.rounds += 1;
+            self.progress.fetch_add(1, Ordering::Relaxed);
             if let Err(error) = (litmus.round)(&mut round) {
                 outcome.failures += 1;
                 if outcome.reasons.len() < 3 {
                     outcome.reasons.push(format!("round {number}: {error:#}"));
                 }
+                // The other side may be in the middle of something, holding locks.
+                peer = Peer::start();
+                holder = Holder::start(&self.program)?;
             }
             if outcome.failures >= FAILURES_MAX {
                 break;

@@ -6,11 +6,7 @@ use sheen_litmus::litmuses::ALL;
 use sheen_litmus::run::{Outcome, Pair};
 
 fn outcomes(one: &Path, other: &Path, rounds: u64) -> Vec<Outcome> {
-    let pair = Pair {
-        one: one.to_path_buf(),
-        other: other.to_path_buf(),
-        program: env!("CARGO_BIN_EXE_sheen-litmus").into(),
-    };
+    let pair = Pair::new(one, other, env!("CARGO_BIN_EXE_sheen-litmus").as_ref());
     ALL.iter().map(|litmus| pair.run(litmus, rounds).expect("the litmus runs")).collect()
 }
 
@@ -47,11 +43,7 @@ fn litmuses_of_data_fail_on_a_pair_that_starts_equal() {
         "direct-io",
     ];
     for litmus in ALL.iter().filter(|litmus| stale.contains(&litmus.name)) {
-        let pair = Pair {
-            one: one.path().to_path_buf(),
-            other: other.path().to_path_buf(),
-            program: env!("CARGO_BIN_EXE_sheen-litmus").into(),
-        };
+        let pair = Pair::new(one, other, env!("CARGO_BIN_EXE_sheen-litmus").as_ref());
         let below = other.path().join(litmus.name);
         std::fs::create_dir(&below).unwrap();
         std::fs::write(below.join("file"), vec![0; 4 * 4096]).unwrap();

@@ -12,6 +12,7 @@ pub mod garbage;
 pub mod git;
 pub mod kill;
 pub mod linux_source;
+pub mod litmus;
 pub mod pjdfstest;
 pub mod postgres;
 pub mod sqlite;

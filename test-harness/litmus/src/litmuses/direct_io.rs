@@ -22,9 +22,10 @@ fn round(round: &mut Round<'_>) -> Result<()> {
     let offset = (round.number % 4) * 4096;
     let path = there.clone();
     let (buffered, direct) = round.peer.run(move || {
-        let buffered = files::open(&path)?;
+        let (buffered, direct) = (files::open(&path)?, files::open_direct(&path)?);
+        // Last, since opening directly may drop what is cached: the old bytes are now cached on that side, if it caches.
         files::number_at(&buffered, offset)?;
-        Ok((buffered, files::open_direct(&path)?))
+        Ok((buffered, direct))
     })?;
     let mine = files::open_direct(&here)?;
     mine.write_all_at(AlignedBlock::new(&stamped(stamp)).as_ref(), offset)?;

@@ -17,9 +17,9 @@ fn round(round: &mut Round<'_>) -> Result<()> {
     if round.number == 1 {
         files::put(&here, &[0; 16])?;
     }
+    round.holder.ask(&format!("open {}", there.display()))?;
     let mine = files::open(&here)?;
     record_lock(&mine, Owner::Process, Ask::Wait, 0, 8)?;
-    round.holder.ask(&format!("open {}", there.display()))?;
     require_equal("a lock that is held", &round.holder.ask("try")?.as_str(), &"false")?;
     round.holder.tell("wait")?;
     files::set_number_at(&mine, 8, round.number)?;
