@@ -43,7 +43,7 @@ fn litmuses_of_data_fail_on_a_pair_that_starts_equal() {
         "direct-io",
     ];
     for litmus in ALL.iter().filter(|litmus| stale.contains(&litmus.name)) {
-        let pair = Pair::new(one, other, env!("CARGO_BIN_EXE_sheen-litmus").as_ref());
+        let pair = Pair::new(one.path(), other.path(), env!("CARGO_BIN_EXE_sheen-litmus").as_ref());
         let below = other.path().join(litmus.name);
         std::fs::create_dir(&below).unwrap();
         std::fs::write(below.join("file"), vec![0; 4 * 4096]).unwrap();
