@@ -138,7 +138,7 @@ impl Leases {
     }
 
     /// [`Leases::conflicts`] in exclusive mode for every pair `touched`, as
-    /// [`crate::touches`] gives them.
+    /// [`crate::touches()`] gives them.
     #[must_use]
     pub fn conflicts_of(&self, client: ClientId, touched: &[(Fid, u32)]) -> Vec<Conflict> {
         touched

@@ -87,6 +87,13 @@ impl State {
         Ok((inode, directory))
     }
 
+    /// A file system that is being deleted takes in nothing new: `ESTALE`.
+    pub(crate) fn check_living(&self, inode: &Inode) -> Result<(), Errno> {
+        let filesystem = self.filesystems.get(&inode.filesystem);
+        let living = filesystem.is_some_and(|filesystem| filesystem.reaping.is_none());
+        if living { Ok(()) } else { Err(Errno::ESTALE) }
+    }
+
     /// The names of a directory that was looked at in the same apply.
     ///
     /// # Panics

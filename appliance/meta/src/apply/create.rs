@@ -42,6 +42,7 @@ impl State {
                 Err(Errno::EEXIST)
             };
         }
+        self.check_living(parent)?;
         self.check_may_name(request.fid, change)?;
         check_may_add(parent)?;
         check_request(body)?;

@@ -19,6 +19,7 @@ impl State {
         if names.get(&request.name).is_some() {
             return Err(Errno::EEXIST);
         }
+        self.check_living(parent)?;
         check_may_add(parent)?;
         if inode.filesystem != parent.filesystem {
             return Err(Errno::EXDEV);

@@ -59,6 +59,7 @@ impl State {
         if from.filesystem != to.filesystem {
             return Err(Errno::EXDEV);
         }
+        self.check_living(from)?;
         let source = from_names.get(&request.from_name).ok_or(Errno::ENOENT)?;
         let target = to_names.get(&request.to_name);
         if target.is_some() && request.flags & flag::NOREPLACE != 0 {

@@ -69,6 +69,13 @@ fn a_deletion_goes_in_bounded_steps_and_leaves_nothing() {
     let outcome = h.apply(delete("one", true));
     let epoch = sheen_types::Epoch(2);
     assert_eq!(outcome.effects, [Effect::SessionEnded { client, epoch }]);
+    // Another session that knows ids of it cannot keep it alive.
+    h.mount("two");
+    let request = h.creation(root, "late", FileKind::Regular);
+    assert_eq!(h.err(create(request)), Errno::ESTALE);
+    assert_eq!(h.err(h.renaming((root, "l1"), (root, "x"), 0)), Errno::ESTALE);
+    let known = h.find(root, "l1").unwrap();
+    assert_eq!(h.err(link(known, root, "x")), Errno::ESTALE);
     h.client = ClientId(0);
     let (mut removed, mut steps) = (0, 0);
     loop {
