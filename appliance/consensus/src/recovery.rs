@@ -7,16 +7,17 @@
 use std::collections::VecDeque;
 
 use raftbare::{Log as RaftLog, LogEntries, Node, NodeId, Term};
-use sheen_journal::{Anchor, Batch, Fault, ScanStart, Scanner, Step, Tail, Writer};
+use sheen_journal::{Anchor, Fault, ScanStart, Scanner, Step, Tail, Writer};
 use sheen_types::{BLOCK_BYTES, Lba, Tick};
-use sheen_wire::codec::Field;
 
 use crate::{
     anchor::{ANCHOR_KIND, AnchorBody},
-    entry::{Content, Record},
+    command::{GroupConfig, IoId},
+    entry::Content,
     error::{DamageKind, RecoveryError, ZoneDamage},
-    group::{Group, GroupConfig, IoId, Recovered},
+    group::{Group, Recovered},
     log::{Log, geometry},
+    replay::Replay,
     snapshot::{CHUNK_BLOCKS, CHUNK_PAYLOAD_BYTES, decode_chunk},
     zone::Zone,
 };
@@ -370,46 +371,5 @@ impl Recovery {
         anchor.durable_sequence = tail.next.sequence - 1;
         anchor.term = self.term;
         anchor.vote = self.vote;
-    }
-}
-
-/// Where records of the log go.
-struct Replay<'a> {
-    snapshot_index: u64,
-    contents: &'a mut VecDeque<Content>,
-    records: &'a mut VecDeque<(sheen_journal::Position, u64)>,
-    term: &'a mut u64,
-    vote: &'a mut Option<u64>,
-}
-
-impl Replay<'_> {
-    fn take_batch(&mut self, batch: &Batch<'_>) -> Result<(), (DamageKind, u64, u64)> {
-        let mut last = self.snapshot_index;
-        for bytes in batch.records() {
-            let record = Record::from_bytes(bytes)
-                .map_err(|_| (DamageKind::RecordContent, 0, bytes.len() as u64))?;
-            *self.term = record.term;
-            *self.vote = record.vote;
-            last = record.run.previous.index + record.run.contents.len() as u64;
-            let mut index = record.run.previous.index;
-            for content in record.run.contents {
-                index += 1;
-                self.take_entry(index, content)?;
-            }
-        }
-        self.records.push_back((batch.position, last));
-        Ok(())
-    }
-
-    fn take_entry(&mut self, index: u64, content: Content) -> Result<(), (DamageKind, u64, u64)> {
-        let Some(at) = index.checked_sub(self.snapshot_index + 1) else { return Ok(()) };
-        let at = usize::try_from(at).unwrap_or(usize::MAX);
-        if at > self.contents.len() {
-            let next = self.snapshot_index + 1 + self.contents.len() as u64;
-            return Err((DamageKind::LogGap, next, index));
-        }
-        self.contents.truncate(at);
-        self.contents.push_back(content);
-        Ok(())
     }
 }

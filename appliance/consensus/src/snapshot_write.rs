@@ -10,8 +10,9 @@ use raftbare::{ClusterConfig, LogIndex};
 
 use crate::{
     anchor::{AnchorBody, SnapshotPlace},
+    command::{Command, IoId},
     entry::Position,
-    group::{Command, Group, IoId},
+    group::Group,
     snapshot::{CHUNK_BLOCKS, CHUNK_PAYLOAD_BYTES, encode_chunk},
     zone::{SnapshotArea, Zone},
 };

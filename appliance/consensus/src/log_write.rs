@@ -1,0 +1,91 @@
+//! Log writes: everything that waits becomes one record, one batch of the journal, one durable write.
+
+use raftbare::NodeId;
+use sheen_journal::Sealed;
+use sheen_wire::codec::Field;
+
+use crate::{
+    command::{Command, IoId},
+    entry::{Content, Record, Run},
+    group::Group,
+};
+
+/// Entries' bytes put into one log write.
+const WRITE_BYTES_MAX: usize = 768 << 10;
+/// A log write on its way.
+#[derive(Debug)]
+pub(crate) struct LogWrite {
+    /// Device writes not completed: the batch, and a pad if one came first.
+    pub ios: Vec<IoId>,
+    /// Of the batch.
+    pub sequence: u64,
+    /// Last index it makes durable.
+    pub last_index: u64,
+}
+
+impl Group {
+    /// Submits records as long as there is something to write and a write may be in flight.
+    pub(crate) fn write_log(&mut self) {
+        while self.writes.len() < self.config.writes_in_flight_max
+            && (self.state_unwritten || self.unwritten_from.is_some())
+        {
+            let last = self.last_index();
+            let from = self.unwritten_from.unwrap_or(last + 1);
+            let run = self.run_from(from);
+            let until = from + run.contents.len() as u64;
+            let record = Record {
+                term: self.node.current_term().get(),
+                vote: self.node.voted_for().map(NodeId::get),
+                run,
+            };
+            let Some(batches) = self.log.append(&record.to_vec()) else {
+                // Room is kept for everything that was let in, so only a replica that takes a leader's entries
+                // gets here; it goes on when a snapshot made room.
+                return;
+            };
+            self.unwritten_from = (until <= last).then_some(until);
+            if self.unwritten_from.is_none() {
+                self.pending_bytes = 0;
+            }
+            if std::mem::take(&mut self.state_unwritten) {
+                self.term_write = self.writes_submitted + 1;
+            }
+            self.durable_index = self.durable_index.min(from - 1);
+            for write in &mut self.writes {
+                write.last_index = write.last_index.min(from - 1);
+            }
+            let mut write = LogWrite { ios: Vec::new(), sequence: 0, last_index: until - 1 };
+            for batch in batches {
+                if write.ios.is_empty() {
+                    self.records.push_back((batch.position, until - 1));
+                }
+                let io = self.next_io();
+                write.ios.push(io);
+                write.sequence = batch.position.sequence;
+                let Sealed { lba, bytes, .. } = batch;
+                self.commands.push_back(Command::Write { io, lba, bytes, durable: true });
+            }
+            self.writes.push_back(write);
+            self.writes_submitted += 1;
+        }
+    }
+
+    /// Entries from `from` on, as many as fit a write (at least one).
+    pub(crate) fn run_from(&self, from: u64) -> Run {
+        let skip = usize::try_from(from - self.contents_first).unwrap_or(usize::MAX);
+        let mut bytes = 0;
+        let mut contents = Vec::new();
+        for content in self.contents.iter().skip(skip) {
+            let length = match content {
+                Content::Command(payload) => payload.len() + 16,
+                Content::Term(_) | Content::Config(_) => 512,
+            };
+            if bytes + length > WRITE_BYTES_MAX && !contents.is_empty() {
+                break;
+            }
+            bytes += length;
+            contents.push(content.clone());
+        }
+        Run { previous: self.position_at(from - 1), contents }
+    }
+}
