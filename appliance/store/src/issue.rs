@@ -225,9 +225,21 @@ pub(crate) fn change(operation: &Operation) -> Change<'_> {
         size: if last { operation.size } else { SizeRule::Keep },
         mtime: operation.mtime,
         owner: operation.owner,
+        partial: partial(operation),
+        fills: operation.kind == Kind::Allocate,
         unmap: operation.unmap,
         extents: &operation.extents,
         checksums,
+    }
+}
+
+/// Which ends of the image are what they are because of what was there before: see [`Change::partial`].
+fn partial(operation: &Operation) -> [bool; 2] {
+    match operation.kind {
+        // Also if the old bytes are known to be zero: a change that made them so may turn out lost.
+        Kind::Write => [operation.offset % 4096 != 0, operation.end % 4096 != 0],
+        Kind::Truncate | Kind::PunchHole | Kind::PunchZero => [true; 2],
+        Kind::Allocate | Kind::Destroy | Kind::DestroyList | Kind::Sync => [false; 2],
     }
 }
 

@@ -39,12 +39,19 @@ pub(crate) struct Extent {
     pub(crate) written: bool,
 }
 
+impl Extent {
+    /// First block behind it.
+    pub(crate) const fn end(&self) -> u64 {
+        self.block + self.blocks as u64
+    }
+}
+
 /// A change of one object.
 ///
 /// | bytes  | field        | meaning                                                              |
 /// |--------|--------------|----------------------------------------------------------------------|
 /// | 0      | kind         | 1                                                                    |
-/// | 1      | flags        | bits 0..2 size rule: 0 keep, 1 at least, 2 exactly; bit 2: sets owner |
+/// | 1      | flags        | bits 0..2 size rule: 0 keep, 1 at least, 2 exactly; bit 2: sets owner; bit 3, 4: the first, the last written block is in part as it was before; bit 5: fills holes only |
 /// | 2..4   | extents      | how many                                                             |
 /// | 4..8   | reserved     | zero                                                                 |
 /// | 8..24  | object       | seq u64, oid u32, ver u32                                            |
@@ -62,6 +69,10 @@ pub(crate) struct Change<'a> {
     pub(crate) size: SizeRule,
     pub(crate) mtime: Timespec,
     pub(crate) owner: Option<Owner>,
+    /// Whether the first and the last written block are in part as the change found them.
+    pub(crate) partial: [bool; 2],
+    /// Whether its extents fill what the change found to be holes.
+    pub(crate) fills: bool,
     /// First and end block; equal for none.
     pub(crate) unmap: (u64, u64),
     pub(crate) extents: &'a [Extent],
@@ -84,18 +95,35 @@ pub(crate) struct OwnedChange {
     pub(crate) size: SizeRule,
     pub(crate) mtime: Timespec,
     pub(crate) owner: Option<Owner>,
+    pub(crate) partial: [bool; 2],
+    pub(crate) fills: bool,
     pub(crate) unmap: (u64, u64),
     pub(crate) extents: Vec<Extent>,
     pub(crate) checksums: Vec<u32>,
 }
 
 impl OwnedChange {
+    /// The blocks, first and end of each range, whose new state stands on what the change found there.
+    pub(crate) fn ranges_standing(&self) -> impl Iterator<Item = (u64, u64)> {
+        let mut written = self.extents.iter().filter(|extent| extent.written);
+        let first = written.next();
+        let last = written.next_back().or(first);
+        let [has_first, has_last] = self.partial;
+        let first = first.filter(|_| has_first).map(|extent| (extent.block, extent.block + 1));
+        let last = last.filter(|_| has_last).map(|extent| (extent.end() - 1, extent.end()));
+        let filled = self.extents.iter().filter(|_| self.fills);
+        let filled = filled.map(|extent| (extent.block, extent.end()));
+        first.into_iter().chain(last).chain(filled)
+    }
+
     pub(crate) fn as_change(&self) -> Change<'_> {
         Change {
             object: self.object,
             size: self.size,
             mtime: self.mtime,
             owner: self.owner,
+            partial: self.partial,
+            fills: self.fills,
             unmap: self.unmap,
             extents: &self.extents,
             checksums: &self.checksums,
@@ -116,7 +144,13 @@ impl Change<'_> {
             SizeRule::Exactly(size) => (2, size),
         };
         out.push(KIND_CHANGE);
-        out.push(rule | u8::from(self.owner.is_some()) << 2);
+        let [first, last] = self.partial.map(u8::from);
+        out.push(
+            rule | u8::from(self.owner.is_some()) << 2
+                | first << 3
+                | last << 4
+                | u8::from(self.fills) << 5,
+        );
         put_u16(out, u16::try_from(self.extents.len()).expect("extents of a record are bounded"));
         put_u32(out, 0);
         put_fid(out, self.object);
@@ -186,7 +220,7 @@ impl Record {
 fn decode_change(reader: &mut Reader<'_>) -> Option<OwnedChange> {
     let flags = reader.u8()?;
     let extent_count = reader.u16()?;
-    if flags > 6 || reader.u32()? != 0 {
+    if flags >> 6 != 0 || reader.u32()? != 0 {
         return None;
     }
     let object = fid(reader)?;
@@ -215,5 +249,8 @@ fn decode_change(reader: &mut Reader<'_>) -> Option<OwnedChange> {
     let raw = reader.take(usize::try_from(written.checked_mul(4)?).ok()?)?;
     let checksums =
         raw.chunks_exact(4).map(|sum| u32::from_le_bytes([sum[0], sum[1], sum[2], sum[3]]));
-    Some(OwnedChange { object, size, mtime, owner, unmap, extents, checksums: checksums.collect() })
+    let partial = [flags & 8 != 0, flags & 16 != 0];
+    let fills = flags & 32 != 0;
+    let checksums = checksums.collect();
+    Some(OwnedChange { object, size, mtime, owner, partial, fills, unmap, extents, checksums })
 }

@@ -2,7 +2,8 @@
 //! data is not.
 //!
 //! A record is believed if each of its blocks that no later believed record replaced matches its checksum. Later first: what a
-//! later record replaced may be used again for something else already, so it proves nothing.
+//! later record replaced may be used again for something else already, so it proves nothing. And a change that left a
+//! block in part as it found it falls with the change it found there, which would be there by half else.
 
 use std::collections::BTreeMap;
 
@@ -102,13 +103,11 @@ impl Verification {
 
     /// Applies the records believed and rejects the others.
     pub(crate) fn decide(self, replay: &mut Replay) {
-        let mut replaced = BTreeMap::<Fid, Ranges>::new();
-        let mut believed = vec![true; self.doubts.len()];
-        for (doubt, believed) in self.doubts.iter().zip(&mut believed).rev() {
-            *believed = doubt.is_believed(&replaced);
-            if *believed {
-                doubt.replace(&mut replaced);
-            }
+        let mut fallen = vec![false; self.doubts.len()];
+        let mut believed = self.believe(&fallen);
+        // Each round lets at least one more record fall, so there are no more rounds than records.
+        while self.let_fall(&believed, &mut fallen) {
+            believed = self.believe(&fallen);
         }
         for (doubt, believed) in self.doubts.iter().zip(believed) {
             if believed {
@@ -117,6 +116,42 @@ impl Verification {
                 replay.reject(doubt.id);
             }
         }
+    }
+
+    /// Which records their data speaks for, if the fallen ones never happened.
+    fn believe(&self, fallen: &[bool]) -> Vec<bool> {
+        let mut replaced = BTreeMap::<Fid, Ranges>::new();
+        let mut believed = vec![false; self.doubts.len()];
+        for ((doubt, believed), &fallen) in self.doubts.iter().zip(&mut believed).zip(fallen).rev()
+        {
+            *believed = !fallen && doubt.is_believed(&replaced);
+            if *believed {
+                doubt.for_ranges(|object, first, end| {
+                    replaced.entry(object).or_default().insert(first, end);
+                });
+            }
+        }
+        believed
+    }
+
+    /// Lets records fall that stand on one that is not believed; whether any fell.
+    fn let_fall(&self, believed: &[bool], fallen: &mut [bool]) -> bool {
+        let mut lost = BTreeMap::<Fid, Ranges>::new();
+        let mut fell = false;
+        for ((doubt, &believed), fallen) in self.doubts.iter().zip(believed).zip(fallen) {
+            let falls = believed && doubt.stands_on_any(&lost);
+            *fallen |= falls;
+            fell |= falls;
+            doubt.for_ranges(|object, first, end| {
+                let lost = lost.entry(object).or_default();
+                if believed && !falls {
+                    lost.remove(first, end);
+                } else {
+                    lost.insert(first, end);
+                }
+            });
+        }
+        fell
     }
 }
 
@@ -136,16 +171,24 @@ impl Doubt {
         true
     }
 
-    fn replace(&self, replaced: &mut BTreeMap<Fid, Ranges>) {
+    /// Whether what it found there, and left in part, was of `lost`.
+    fn stands_on_any(&self, lost: &BTreeMap<Fid, Ranges>) -> bool {
+        let Record::Change(change) = &self.record else { return false };
+        lost.get(&change.object).is_some_and(|lost| {
+            change.ranges_standing().any(|(first, end)| lost.overlaps(first, end))
+        })
+    }
+
+    /// The blocks it replaces.
+    fn for_ranges(&self, mut f: impl FnMut(Fid, u64, u64)) {
         match &self.record {
             Record::Change(change) => {
-                let ranges = replaced.entry(change.object).or_default();
-                ranges.insert(change.unmap.0, change.unmap.1);
+                f(change.object, change.unmap.0, change.unmap.1);
                 for extent in &change.extents {
-                    ranges.insert(extent.block, extent.block + u64::from(extent.blocks));
+                    f(change.object, extent.block, extent.end());
                 }
             }
-            Record::Destroy(object) => replaced.entry(*object).or_default().insert(0, u64::MAX),
+            Record::Destroy(object) => f(*object, 0, u64::MAX),
             Record::Void(_) => {}
         }
     }
@@ -162,6 +205,10 @@ impl Ranges {
         self.ends.range(..=block).next_back().is_some_and(|(_, &end)| block < end)
     }
 
+    fn overlaps(&self, first: u64, end: u64) -> bool {
+        self.ends.range(..end).next_back().is_some_and(|(_, &other_end)| first < other_end)
+    }
+
     fn insert(&mut self, mut first: u64, mut end: u64) {
         if first >= end {
             return;
@@ -176,6 +223,25 @@ impl Ranges {
         }
         self.ends.insert(first, end);
     }
+
+    fn remove(&mut self, first: u64, end: u64) {
+        if first >= end {
+            return;
+        }
+        while let Some((&other, &other_end)) = self.ends.range(..end).next_back() {
+            if other_end <= first {
+                break;
+            }
+            self.ends.remove(&other);
+            if other_end > end {
+                self.ends.insert(end, other_end);
+            }
+            if other < first {
+                self.ends.insert(other, first);
+                break;
+            }
+        }
+    }
 }
 
 #[cfg(test)]
@@ -188,14 +254,20 @@ mod test {
         let mut ranges = Ranges::default();
         let mut model = [false; 64];
         let mut state = 1_u64;
-        for _ in 0..40 {
+        for _ in 0..400 {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
             let (first, length) = ((state >> 33) % 60, (state >> 50) % 5);
             let end = (first + length).min(64);
-            ranges.insert(first, end);
-            model[index(first)..index(end)].fill(true);
+            let insert = (state >> 60) % 3 > 0;
+            if insert {
+                ranges.insert(first, end);
+            } else {
+                ranges.remove(first, end);
+            }
+            model[index(first)..index(end)].fill(insert);
             for (block, &held) in (0..).zip(&model) {
                 assert_eq!(ranges.contains(block), held);
+                assert_eq!(ranges.overlaps(block, block + 1), held);
             }
         }
     }

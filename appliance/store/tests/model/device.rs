@@ -63,15 +63,20 @@ impl Device {
     }
 
     pub(crate) fn read(&self, lba: Lba) -> Vec<u8> {
-        let cached = self.cache.iter().rev().find(|(at, _)| *at == lba.0);
-        match cached.map(|(_, block)| block).or_else(|| self.stable.get(&lba.0)) {
-            Some(block) => block.clone(),
-            None => vec![0; BLOCK],
-        }
+        self.read_run(lba, 1)
     }
 
     pub(crate) fn read_run(&self, lba: Lba, blocks: u32) -> Vec<u8> {
-        (0..u64::from(blocks)).flat_map(|at| self.read(lba.plus(at))).collect()
+        let mut bytes = vec![0; blocks as usize * BLOCK];
+        let end = lba.0 + u64::from(blocks);
+        let cached = self.cache.iter().map(|(at, block)| (at, block));
+        for (&at, block) in self.stable.range(lba.0..end).chain(cached) {
+            if (lba.0..end).contains(&at) {
+                let from = usize::try_from(at - lba.0).unwrap() * BLOCK;
+                bytes[from..from + BLOCK].copy_from_slice(block);
+            }
+        }
+        bytes
     }
 
     /// Overwrites a block behind everyone's back.

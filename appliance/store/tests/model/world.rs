@@ -195,19 +195,18 @@ impl World {
 
     /// The bytes of a plan; every block's checksum is checked.
     pub(crate) fn read_plan(&self, plan: &ReadPlan) -> Vec<u8> {
-        let mut image = Vec::new();
+        let mut image = vec![0; plan.checksums.len() * BLOCK];
+        let mut next = 0;
         for segment in &plan.segments {
-            assert_eq!(segment.image_block as usize * BLOCK, image.len(), "no gaps");
-            match segment.source {
-                Source::Hole => image.resize(image.len() + segment.blocks as usize * BLOCK, 0),
-                Source::Device(lba) => {
-                    for at in 0..u64::from(segment.blocks) {
-                        let block = self.device.read(lba.plus(at));
-                        let sum = plan.checksums[image.len() / BLOCK];
-                        assert_eq!(crc32c(&block), sum, "block at {}", lba.plus(at));
-                        image.extend_from_slice(&block);
-                    }
-                }
+            assert_eq!(segment.image_block, next, "no gaps");
+            next += segment.blocks;
+            let Source::Device(lba) = segment.source else { continue };
+            let from = segment.image_block as usize * BLOCK;
+            let bytes = self.device.read_run(lba, segment.blocks);
+            image[from..from + bytes.len()].copy_from_slice(&bytes);
+            let sums = &plan.checksums[segment.image_block as usize..];
+            for ((block, &sum), at) in bytes.chunks(BLOCK).zip(sums).zip(0..) {
+                assert_eq!(crc32c(block), sum, "block at {}", lba.plus(at));
             }
         }
         let skip = plan.skip as usize;
