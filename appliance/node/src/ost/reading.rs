@@ -38,14 +38,17 @@ impl Reading {
     fn verify(&mut self, image: &[u8]) -> Result<(), Damage> {
         let (blocks, _whole) = image.as_chunks::<BLOCK_BYTES>();
         for segment in &self.segments {
-            let first = segment.image_block as usize;
-            for block in first..first + segment.blocks as usize {
-                match segment.source {
-                    Source::Hole => self.checksums[block] = zero_block_checksum(),
-                    Source::Device(lba) => {
-                        let (expected, found) = (self.checksums[block], crc32c(&blocks[block]));
+            let range =
+                segment.image_block as usize..(segment.image_block + segment.blocks) as usize;
+            let checksums = &mut self.checksums[range.clone()];
+            match segment.source {
+                Source::Hole => checksums.fill(zero_block_checksum()),
+                Source::Device(first) => {
+                    for (number, expected) in checksums.iter().copied().enumerate() {
+                        let block = range.start + number;
+                        let found = crc32c(&blocks[block]);
                         if expected != found {
-                            let lba = lba.plus((block - first) as u64);
+                            let lba = first.plus(number as u64);
                             return Err(Damage { block, lba, expected, found });
                         }
                     }

@@ -28,9 +28,8 @@ fn serve(medium: &RamMedium, connections: &mpsc::Receiver<NewConnection>, stop: 
     let arena = Arena::anonymous(8 << 20).unwrap();
     let config = OstConfig { arena, operations_max: 64, store: Limits::default() };
     let targets = vec![(OST, medium.open(32))];
-    let mut service =
-        OstService::new(config, targets, fabric, SystemClock::default(), None).unwrap();
-    let clock = SystemClock::default();
+    let mut service = OstService::new(config, targets, fabric, SystemClock, None).unwrap();
+    let clock = SystemClock;
     while !service.is_finished() {
         if stop.load(Ordering::SeqCst) {
             service.stop();
