@@ -1,0 +1,7 @@
+//! Replicas on devices and networks in memory.
+
+#![allow(clippy::unwrap_used)]
+
+mod device;
+mod one;
+mod three;
