@@ -263,92 +263,29 @@ impl Model {
     }
 
     fn act(&mut self, world: &World, chance: &mut Chance, contents: &mut Contents) {
-        let shared = name(["a", "b", "c", "d"][chance.below(4)]);
-        let other = name(["a", "b", "c", "d"][chance.below(4)]);
         let known: Vec<Fid> = self.inodes.keys().copied().filter(|fid| *fid != Fid::ROOT).collect();
         let some = if known.is_empty() { Fid::ROOT } else { known[chance.below(known.len())] };
         match chance.below(14) {
-            0..=2 => {
-                let body = Lookup { parent: Fid::ROOT, name: Some(shared.clone()) }.to_vec();
-                self.send(
-                    world,
-                    Asked {
-                        opcode: Opcode::Lookup,
-                        tag: 0,
-                        body,
-                        must_succeed: false,
-                        about: Some(shared),
-                        fid: Fid::NONE,
-                        changes: false,
-                    },
-                );
-            }
+            0..=2 => self.look_up(world, ["a", "b", "c", "d"][chance.below(4)]),
             3 => self.plain(world, Opcode::GetAttributes, some, &GetAttributes { fid: some }),
-            4 => self.plain(
-                world,
-                Opcode::GetAttributes,
-                Fid::ROOT,
-                &GetAttributes { fid: Fid::ROOT },
-            ),
-            5 => {
-                let mut request = self.client.create_request(Fid::ROOT, "x");
-                request.name = shared;
-                request.exclusive = chance.below(2) == 0;
-                self.change(world, Opcode::Create, false, &request);
+            4 => {
+                let fid = Fid::ROOT;
+                self.plain(world, Opcode::GetAttributes, fid, &GetAttributes { fid });
             }
-            6 => {
-                let request = Unlink {
-                    parent: Fid::ROOT,
-                    name: shared,
-                    directory: false,
-                    credentials: CREDENTIALS,
-                };
-                self.change(world, Opcode::Unlink, false, &request);
-            }
-            7 => {
-                let request = Rename {
-                    from_parent: Fid::ROOT,
-                    from_name: shared,
-                    to_parent: Fid::ROOT,
-                    to_name: other,
-                    flags: 0,
-                    credentials: CREDENTIALS,
-                    whiteout: Fid::NONE,
-                };
-                self.change(world, Opcode::Rename, false, &request);
-            }
-            8 => {
-                let permissions = 0o600 + u32::try_from(chance.below(8)).unwrap();
-                self.change(world, Opcode::SetAttributes, false, &set_mode(some, permissions));
-            }
-            9 => self.change(
-                world,
-                Opcode::Link,
-                false,
-                &Link { fid: some, parent: Fid::ROOT, name: shared },
-            ),
+            5..=9 => self.change_something(world, chance, some),
             10 => self.private_step(world),
             11 => {
                 let mode = [LockMode::ProtectedRead, LockMode::ProtectedWrite][chance.below(2)];
-                self.plain(
-                    world,
-                    Opcode::LeaseRequest,
-                    some,
-                    &LeaseRequest { fid: some, bits: bits::DATA, mode },
-                );
+                let request = LeaseRequest { fid: some, bits: bits::DATA, mode };
+                self.plain(world, Opcode::LeaseRequest, some, &request);
+            }
+            12 if self.open.remove(&some) => {
+                let request = Close { fid: some, write_only: false };
+                self.plain(world, Opcode::Close, some, &request);
             }
             12 => {
-                if self.open.remove(&some) {
-                    self.plain(world, Opcode::Close, some, &Close { fid: some, write_only: false });
-                } else {
-                    let write = chance.below(2) == 0;
-                    self.plain(
-                        world,
-                        Opcode::Open,
-                        some,
-                        &Open { fid: some, write, truncate: false },
-                    );
-                }
+                let request = Open { fid: some, write: chance.below(2) == 0, truncate: false };
+                self.plain(world, Opcode::Open, some, &request);
             }
             _ => {
                 // Under DATA in PW, content changes without a word, even while it is being asked back.
@@ -358,6 +295,58 @@ impl Model {
                     inode.content = Some(*version);
                     inode.untold = true;
                 }
+            }
+        }
+    }
+
+    fn look_up(&mut self, world: &World, file: &str) {
+        let asked = Asked {
+            opcode: Opcode::Lookup,
+            tag: 0,
+            body: Lookup { parent: Fid::ROOT, name: Some(name(file)) }.to_vec(),
+            must_succeed: false,
+            about: Some(name(file)),
+            fid: Fid::NONE,
+            changes: false,
+        };
+        self.send(world, asked);
+    }
+
+    /// Changes names all clients use, or an inode it knows.
+    fn change_something(&mut self, world: &World, chance: &mut Chance, some: Fid) {
+        let file = name(["a", "b", "c", "d"][chance.below(4)]);
+        let other = name(["a", "b", "c", "d"][chance.below(4)]);
+        let (parent, credentials) = (Fid::ROOT, CREDENTIALS);
+        match chance.below(5) {
+            0 => {
+                let mut request = self.client.create_request(parent, "x");
+                request.name = file;
+                request.exclusive = chance.below(2) == 0;
+                self.change(world, Opcode::Create, false, &request);
+            }
+            1 => {
+                let request = Unlink { parent, name: file, directory: false, credentials };
+                self.change(world, Opcode::Unlink, false, &request);
+            }
+            2 => {
+                let request = Rename {
+                    from_parent: parent,
+                    from_name: file,
+                    to_parent: parent,
+                    to_name: other,
+                    flags: 0,
+                    credentials,
+                    whiteout: Fid::NONE,
+                };
+                self.change(world, Opcode::Rename, false, &request);
+            }
+            3 => {
+                let permissions = 0o600 + u32::try_from(chance.below(8)).unwrap();
+                self.change(world, Opcode::SetAttributes, false, &set_mode(some, permissions));
+            }
+            _ => {
+                let request = Link { fid: some, parent, name: file };
+                self.change(world, Opcode::Link, false, &request);
             }
         }
     }

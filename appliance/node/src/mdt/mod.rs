@@ -8,7 +8,11 @@
 //! Deliberately absent: what a change does to the namespace (`sheen-meta`), how the log works (`sheen-consensus`).
 
 mod config;
+mod ports;
 mod service;
+mod startup;
+mod exchange;
+mod reactor_service;
 mod core;
 mod request;
 mod mutation;
@@ -26,7 +30,8 @@ mod stats;
 
 pub use config::{MdtConfig, MdtLimits, MdtTimes};
 pub use gateway::{OstGateway, OstJob, OstJobEnd};
-pub use service::{MdtFailure, MdtPorts, MdtService};
+pub use ports::{MdtFailure, MdtPorts};
+pub use service::MdtService;
 pub use stats::MdtStats;
 
 #[cfg(test)]

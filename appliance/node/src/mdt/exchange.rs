@@ -1,0 +1,155 @@
+//! Messages in and out: requests with their payloads from the fabric to the core, outputs from the core to the fabric and
+//! the OSTs. Path: M1 and M9.
+//!
+//! What is meant for a connection leaves in order: behind a callback the peer does not take yet, everything waits.
+
+use std::collections::VecDeque;
+
+use sheen_dma::Buffer;
+use sheen_ports::{Block, Clock, Entropy, Fabric, FabricEvent, NotifyError, RequestId};
+use sheen_types::{Errno, checksum::crc32c};
+use sheen_wire::{Frame, Kind, Opcode};
+
+use super::{
+    gateway::OstGateway,
+    request::{Answer, Incoming, Output},
+    service::{MdtService, Pull},
+};
+
+/// Longest payload of a request: a whole slab of things to assert again.
+const PAYLOAD_BYTES_MAX: u32 = 1 << 20;
+
+impl<B: Block, F: Fabric, C: Clock, E: Entropy, G: OstGateway> MdtService<B, F, C, E, G> {
+    pub(crate) fn poll_fabric(&mut self) -> usize {
+        let mut events = std::mem::take(&mut self.events);
+        self.fabric.poll(self.core.limits.events_per_turn, &mut events);
+        let count = events.len();
+        for event in events.drain(..) {
+            match event {
+                FabricEvent::Opened { connection, .. } => {
+                    if !self.core.on_opened(connection) {
+                        self.core.outputs.push_back(Output::Close { connection });
+                    }
+                }
+                FabricEvent::Request { request, message } => self.take_request(request, &message),
+                FabricEvent::Pulled { token, buffer, result } => {
+                    self.take_payload(token, &buffer, result.is_ok());
+                }
+                FabricEvent::Sent { buffer } => drop(buffer),
+                FabricEvent::Closed { connection, .. } => {
+                    self.backlog.remove(&connection);
+                    self.core.on_closed(connection);
+                }
+            }
+        }
+        self.events = events;
+        count
+    }
+
+    fn take_request(&mut self, request: RequestId, message: &[u8]) {
+        let Ok((frame, body)) = Frame::decode_with(message) else { return };
+        if frame.kind != Kind::Request {
+            return self.refuse(request, frame, Errno::EPROTO);
+        }
+        let carries = matches!(frame.opcode, Opcode::Create | Opcode::SetXattr | Opcode::Reassert);
+        if !carries || frame.payload_bytes == 0 {
+            let body = body.to_vec();
+            return self.core.on_request(request, frame, body, Vec::new());
+        }
+        if frame.payload_bytes > PAYLOAD_BYTES_MAX {
+            return self.refuse(request, frame, Errno::E2BIG);
+        }
+        let Some(buffer) = self.arena.allocate(frame.payload_bytes as usize) else {
+            return self.refuse(request, frame, Errno::EAGAIN);
+        };
+        self.next_pull += 1;
+        let token = self.next_pull;
+        self.pulls.insert(token, Pull { request, frame, body: body.to_vec() });
+        self.fabric.pull(request, token, buffer);
+    }
+
+    fn take_payload(&mut self, token: u64, buffer: &Buffer, whole: bool) {
+        let Some(Pull { request, frame, body }) = self.pulls.remove(&token) else { return };
+        if !whole {
+            return self.refuse(request, frame, Errno::ENOTCONN);
+        }
+        let payload = &buffer.as_slice()[..frame.payload_bytes as usize];
+        if crc32c(payload) != frame.payload_checksum {
+            return self.refuse(request, frame, Errno::EIO);
+        }
+        self.core.on_request(request, frame, body, payload.to_vec());
+    }
+
+    fn refuse(&mut self, request: RequestId, frame: Frame, errno: Errno) {
+        let arrived = self.core.now;
+        let (body, payload) = (Vec::new(), Vec::new());
+        self.core.held += 1;
+        self.core
+            .answer(&Incoming { request, frame, body, payload, arrived }, Answer::error(errno));
+    }
+
+    pub(crate) fn send_outputs(&mut self) -> usize {
+        let mut sent = 0;
+        for (_, waiting) in std::mem::take(&mut self.backlog) {
+            for output in waiting {
+                self.send(output);
+            }
+        }
+        while let Some(output) = self.core.outputs.pop_front() {
+            self.send(output);
+            sent += 1;
+        }
+        sent
+    }
+
+    /// Sends an output, or puts it behind what its connection does not take yet.
+    fn send(&mut self, output: Output) {
+        let connection = match &output {
+            Output::Reply { request, .. } => request.connection,
+            Output::Notify { connection, .. } | Output::Close { connection } => *connection,
+            Output::Ost { token, job } => {
+                if self.osts.submit(*token, job.clone()).is_err() {
+                    self.core.ost_refused(*token);
+                }
+                return;
+            }
+        };
+        if let Some(waiting) = self.backlog.get_mut(&connection) {
+            waiting.push_back(output);
+            if waiting.len() > self.core.limits.backlog_per_connection_max {
+                self.backlog.remove(&connection);
+                self.fabric.close(connection);
+            }
+            return;
+        }
+        match output {
+            Output::Reply { request, frame, body, payload } => {
+                self.reply(request, frame, &body, &payload)
+            }
+            Output::Close { connection } => self.fabric.close(connection),
+            Output::Notify { connection, message } => {
+                if self.fabric.notify(connection, &message) == Err(NotifyError::Busy) {
+                    let waiting = VecDeque::from([Output::Notify { connection, message }]);
+                    self.backlog.insert(connection, waiting);
+                }
+            }
+            Output::Ost { .. } => unreachable!("sent above"),
+        }
+    }
+
+    fn reply(&mut self, request: RequestId, mut frame: Frame, body: &[u8], payload: &[u8]) {
+        let mut message = Vec::with_capacity(sheen_wire::FRAME_BYTES + body.len());
+        let buffer = (!payload.is_empty()).then(|| {
+            let mut buffer = self
+                .arena
+                .allocate(payload.len())
+                .unwrap_or_else(|| Buffer::standalone(payload.len()));
+            buffer.as_mut_slice()[..payload.len()].copy_from_slice(payload);
+            frame.payload_bytes = u32::try_from(payload.len()).unwrap_or(0);
+            frame.payload_checksum = crc32c(payload);
+            buffer
+        });
+        frame.encode_with(body, &mut message);
+        self.fabric.reply(request, &message, buffer);
+    }
+}

@@ -1,0 +1,47 @@
+//! What an MDT stands on, and why it may not stand.
+
+use sheen_consensus::RecoveryError;
+use sheen_dma::Arena;
+
+/// What an MDT runs on.
+#[derive(Debug)]
+pub struct MdtPorts<B, F, C, E, G> {
+    /// The device its zone lies on.
+    pub block: B,
+    /// Where clients come from.
+    pub fabric: F,
+    /// Time.
+    pub clock: C,
+    /// Chance.
+    pub entropy: E,
+    /// The OSTs.
+    pub osts: G,
+    /// Memory for device commands and payloads; at least 8 MiB.
+    pub arena: Arena,
+}
+
+/// Why an MDT cannot serve.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MdtFailure {
+    /// Its zone could not be recovered.
+    Recovery(RecoveryError),
+    /// The snapshot is whole but does not make a state.
+    Snapshot(sheen_meta::SnapshotError),
+    /// A committed record is whole but holds no changes.
+    Record,
+    /// The log could not be written.
+    Log,
+}
+
+impl std::fmt::Display for MdtFailure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Recovery(error) => write!(f, "the metadata zone cannot be used: {error}"),
+            Self::Snapshot(error) => write!(f, "the metadata snapshot cannot be used: {error}"),
+            Self::Record => f.write_str("a committed metadata record cannot be read"),
+            Self::Log => f.write_str("the metadata log cannot be written"),
+        }
+    }
+}
+
+impl std::error::Error for MdtFailure {}

@@ -1,0 +1,59 @@
+//! From the zone to a running replica and its state.
+
+use sheen_consensus::RecoveryStep;
+use sheen_ports::{Block, Clock, Entropy, Fabric};
+
+use super::{
+    gateway::OstGateway,
+    ports::MdtFailure,
+    service::{MdtService, Stage},
+};
+
+impl<B: Block, F: Fabric, C: Clock, E: Entropy, G: OstGateway> MdtService<B, F, C, E, G> {
+    /// Takes recovery as far as it goes without waiting. Returns how many steps that were.
+    pub(crate) fn recover(&mut self) -> usize {
+        let mut steps = 0;
+        while let Stage::Recovering { recovery, assembler, reader, any } = &mut self.stage {
+            match recovery.poll() {
+                Err(error) => self.fail(MdtFailure::Recovery(error)),
+                Ok(None) => return steps,
+                Ok(Some(RecoveryStep::Read { io, lba, blocks })) => {
+                    self.device.read(io, lba, blocks)
+                }
+                Ok(Some(RecoveryStep::Write { io, lba, bytes, durable })) => {
+                    self.device.write(io, lba, bytes, durable);
+                }
+                Ok(Some(RecoveryStep::Flush { io })) => self.device.flush(io),
+                Ok(Some(RecoveryStep::SnapshotBytes(bytes))) => {
+                    *any = true;
+                    assembler.push(&bytes);
+                    while let Some(chunk) = assembler.next_chunk() {
+                        if let Err(error) = reader.push(&chunk) {
+                            self.fail(MdtFailure::Snapshot(error));
+                            break;
+                        }
+                    }
+                }
+                Ok(Some(RecoveryStep::Ready)) => self.start_group(),
+            }
+            steps += 1;
+        }
+        steps
+    }
+
+    fn start_group(&mut self) {
+        let failed = Stage::Failed(MdtFailure::Log);
+        let Stage::Recovering { recovery, reader, any, .. } =
+            std::mem::replace(&mut self.stage, failed)
+        else {
+            unreachable!("called while recovering")
+        };
+        if any {
+            match reader.finish() {
+                Ok(state) => self.core.state = state,
+                Err(error) => return self.fail(MdtFailure::Snapshot(error)),
+            }
+        }
+        self.stage = Stage::Running(Box::new(recovery.finish(self.core.now)));
+    }
+}
