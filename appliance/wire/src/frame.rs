@@ -1,6 +1,6 @@
 //! The 64 bytes every message starts with.
 
-use sheen_types::{ClientId, Epoch, Tag, TransactionNumber, Xid, checksum::{crc32c, crc32c_combine}, units::TRANSFER_BYTES_MAX};
+use sheen_types::{ClientId, Epoch, Tag, TransactionNumber, Xid, checksum::crc32c_of_parts, units::TRANSFER_BYTES_MAX};
 
 use crate::{
     codec::{DecodeError, Decoder, Encoder, Field},
@@ -339,10 +339,7 @@ impl Frame {
 
 /// CRC32C of a message with its checksum field taken as zero.
 fn message_checksum(message: &[u8]) -> u32 {
-    let mut head = [0; 8];
-    head[..4].copy_from_slice(&message[..4]);
-    let rest = &message[8..];
-    crc32c_combine(crc32c(&head), crc32c(rest), rest.len() as u64)
+    crc32c_of_parts(&[&message[..4], &[0; 4], &message[8..]])
 }
 
 #[cfg(test)]
