@@ -75,7 +75,7 @@ impl Mdt {
         let reply = EntryReply {
             attributes,
             lease,
-            parent_lease: self.leases.held(client, parent),
+            parent_lease: self.leases.grant(client, parent, 0, 0),
             shared: self.opens.is_shared(client, fid),
             created,
         };

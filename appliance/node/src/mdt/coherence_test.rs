@@ -126,8 +126,12 @@ impl Model {
         }
         inode.sequence = grant.sequence;
         let returning = inode.returning.iter().fold(0, |all, bits| all | bits);
-        inode.bits = grant.read_bits & !bits::DATA & !returning;
-        if returning & bits::DATA == 0 {
+        // What is asked back and not returned yet is held until the answer, though grants do not name it.
+        let asked_back = self.revokes.iter().filter(|revoke| revoke.fid == fid);
+        let asked_back = asked_back.fold(0, |all, revoke| all | revoke.bits);
+        let kept = inode.bits & asked_back;
+        inode.bits = (grant.read_bits & !bits::DATA & !returning) | kept;
+        if (returning | asked_back) & bits::DATA == 0 {
             inode.data = if grant.write_bits & bits::DATA != 0 {
                 2
             } else {

@@ -109,11 +109,10 @@ impl Mdt {
         conflicts.extend(self.leases.conflicts(client, fid, write, LockMode::ProtectedWrite));
         if conflicts.is_empty() {
             let lease = self.leases.grant(client, fid, read, write);
-            // Bits of the client's own that are being revoked are not granted to it again before they came back.
-            let asked_back = self.revokes.contains_key(&(client, fid));
+            // Left out of a grant: bits of the client's own that are being revoked. They come back first.
             let has = lease.write_bits & write == write
                 && (lease.read_bits | lease.write_bits) & read == read;
-            if has && (!asked_back || !self.is_asked_back(client, fid, read | write)) {
+            if has {
                 let shared = self.opens.is_shared(client, fid);
                 return Some(Ok(Answer::body(&LeaseReply { lease, attributes, shared })));
             }
@@ -122,12 +121,6 @@ impl Mdt {
             self.ask_back(conflict);
         }
         None
-    }
-
-    fn is_asked_back(&self, client: ClientId, fid: Fid, wanted: u32) -> bool {
-        self.revokes
-            .get(&(client, fid))
-            .is_some_and(|revoking| revoking.messages.iter().any(|m| m.bits & wanted != 0))
     }
 
     /// A client gives lease bits back, asked or not.

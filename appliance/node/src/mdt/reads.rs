@@ -38,7 +38,7 @@ impl Mdt {
                 let reply = EntryReply {
                     attributes,
                     lease: self.grant_readable(incoming, fid),
-                    parent_lease: self.leases.held(incoming.frame.client, parent),
+                    parent_lease: self.leases.grant(incoming.frame.client, parent, 0, 0),
                     shared: self.opens.is_shared(incoming.frame.client, fid),
                     created: false,
                 };
