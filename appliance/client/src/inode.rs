@@ -150,8 +150,11 @@ impl Inode {
     pub fn name_window(self: &Arc<Self>, losses: u64) -> Option<ReplyWindow> {
         let window = self.window(losses)?;
         let mut state = self.lock();
-        state.names_given = true;
-        (state.bits & bits::LOOKUP != 0).then_some(window)
+        let held = state.bits & bits::LOOKUP != 0;
+        state.names_given |= held;
+        // Dropping the window takes the lock.
+        drop(state);
+        held.then_some(window)
     }
 
     /// As [`Inode::window`], for an answer that says for ever that this directory lacks a name.
@@ -159,8 +162,10 @@ impl Inode {
     pub fn absence_window(self: &Arc<Self>, losses: u64) -> Option<ReplyWindow> {
         let window = self.window(losses)?;
         let mut state = self.lock();
-        state.absences_given = true;
-        (state.bits & bits::UPDATE != 0).then_some(window)
+        let held = state.bits & bits::UPDATE != 0;
+        state.absences_given |= held;
+        drop(state);
+        held.then_some(window)
     }
 
     /// Whether the kernel may keep the pages it has: they were read under a lease that is still held.
