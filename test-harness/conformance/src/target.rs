@@ -3,7 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::cluster::{Cluster, Mount};
+use anyhow::ensure;
+
+use crate::cluster::{Cluster, Mount, is_mount_point};
 
 /// Where checks run.
 #[derive(Debug)]
@@ -66,12 +68,31 @@ impl Target {
     /// # Errors
     /// When it cannot be made.
     pub fn fresh_directory(&self, name: &str) -> anyhow::Result<PathBuf> {
+        self.assert_mounted()?;
         let path = self.directory().join(name);
         if path.exists() {
             std::fs::remove_dir_all(&path)?;
         }
         std::fs::create_dir(&path)?;
         Ok(path)
+    }
+
+    /// Requires that the mount is there: what lies below it must not be tested in its place.
+    ///
+    /// # Errors
+    /// When nothing is mounted.
+    pub fn assert_mounted(&self) -> anyhow::Result<()> {
+        match self {
+            Self::Directory(_) => Ok(()),
+            Self::Cluster { mount, .. } => {
+                ensure!(
+                    is_mount_point(mount.directory())?,
+                    "the mount is gone: {}",
+                    mount.last_words()
+                );
+                Ok(())
+            }
+        }
     }
 
     /// Kills the node with SIGKILL; does nothing on a directory.

@@ -5,7 +5,8 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -17,7 +18,7 @@ use sheen_litmus::litmuses::ALL;
 use sheen_litmus::run::{Litmus, Outcome, Pair};
 
 /// No round takes this long.
-const HANG: Duration = Duration::from_secs(90);
+const HANG: Duration = Duration::from_secs(60);
 
 /// Tests two clients' views of one file system for coherence.
 #[derive(Debug, Parser)]
@@ -71,12 +72,12 @@ fn started() -> Result<ExitCode> {
     }
     let program = std::env::current_exe()?;
     match arguments.directories.as_slice() {
-        [one, other] => run_all(&arguments, &chosen, &Pair::new(one, other, &program)),
+        [one, other] => run_all(&arguments, &chosen, Pair::new(one, other, &program)),
         [] => {
             let mut cluster = Cluster::start(ClusterOptions::new(&arguments.scratch))?;
             let (one, other) = (cluster.mount()?, cluster.mount()?);
             let pair = Pair::new(one.directory(), other.directory(), &program);
-            let code = run_all(&arguments, &chosen, &pair)?;
+            let code = run_all(&arguments, &chosen, pair)?;
             cluster.assert_running()?;
             one.unmount()?;
             other.unmount()?;
@@ -91,11 +92,12 @@ fn is_chosen(arguments: &Arguments, litmus: &Litmus) -> bool {
     arguments.only.is_empty() || arguments.only.iter().any(|part| litmus.name.contains(part))
 }
 
-fn run_all(arguments: &Arguments, chosen: &[&Litmus], pair: &Pair) -> Result<ExitCode> {
-    watch(Arc::clone(&pair.progress));
+fn run_all(arguments: &Arguments, chosen: &[&Litmus], pair: Pair) -> Result<ExitCode> {
+    let pair = Arc::new(pair);
     let mut outcomes: Vec<Outcome> = Vec::new();
     for litmus in chosen {
-        let outcome = pair.run(litmus, arguments.rounds).context(litmus.name)?;
+        let watched = run_watched(&pair, **litmus, arguments.rounds);
+        let outcome = watched.with_context(|| format!("FAILED {}", litmus.name))?;
         let word = if outcome.failures == 0 { "ok    " } else { "FAILED" };
         line(format_args!(
             "{word} {:<20} {} rounds, {} failures ({:.1} s)",
@@ -114,19 +116,23 @@ fn run_all(arguments: &Arguments, chosen: &[&Litmus], pair: &Pair) -> Result<Exi
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Ends the program when no round begins for a long time: a call that hangs in the kernel cannot be taken back.
-fn watch(progress: Arc<AtomicU64>) {
-    std::thread::spawn(move || {
-        let mut last = (progress.load(Ordering::Relaxed), Instant::now());
-        loop {
-            std::thread::sleep(Duration::from_secs(1));
-            let now = progress.load(Ordering::Relaxed);
-            if now != last.0 {
-                last = (now, Instant::now());
-            } else if last.1.elapsed() > HANG {
-                line(format_args!("FAILED a round hangs since {} s", HANG.as_secs()));
-                std::process::exit(1);
-            }
+/// Runs a litmus on a thread of its own, since a call that hangs in the kernel cannot be taken back.
+fn run_watched(pair: &Arc<Pair>, litmus: Litmus, rounds: u64) -> Result<Outcome> {
+    let (sender, result) = std::sync::mpsc::sync_channel(1);
+    let shared = Arc::clone(pair);
+    std::thread::spawn(move || sender.send(shared.run(&litmus, rounds)));
+    let mut last = (pair.progress.load(Ordering::Relaxed), Instant::now());
+    loop {
+        match result.recv_timeout(Duration::from_millis(200)) {
+            Ok(outcome) => return outcome,
+            Err(RecvTimeoutError::Disconnected) => bail!("the litmus panicked"),
+            Err(RecvTimeoutError::Timeout) => {}
         }
-    });
+        let now = pair.progress.load(Ordering::Relaxed);
+        if now != last.0 {
+            last = (now, Instant::now());
+        } else if last.1.elapsed() > HANG {
+            bail!("a round hangs since {} s", HANG.as_secs());
+        }
+    }
 }

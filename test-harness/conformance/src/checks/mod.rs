@@ -85,7 +85,9 @@ impl Context<'_> {
 
     /// Removes the work of a check, which is a claim too: everything can be deleted.
     pub fn remove(&mut self, check: &str, work: &std::path::Path) {
+        let target = &*self.target;
         self.report.case(check, "everything can be removed", || {
+            target.assert_mounted()?;
             std::fs::remove_dir_all(work)?;
             anyhow::ensure!(!work.exists(), "{} is still there", work.display());
             Ok(String::new())
