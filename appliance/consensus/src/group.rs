@@ -233,10 +233,10 @@ impl Group {
         self.log.used_bytes()
     }
 
-    /// Bytes of the ring.
+    /// Bytes in use at which proposals are refused: a snapshot must come well before.
     #[must_use]
     pub fn log_capacity_bytes(&self) -> u64 {
-        self.zone.ring().blocks * sheen_types::BLOCK_BYTES as u64
+        self.log.capacity_bytes()
     }
 
     /// Whether log writes are in flight or waiting.

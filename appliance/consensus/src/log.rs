@@ -7,6 +7,8 @@ use crate::zone::Zone;
 
 /// Blocks of the longest batch: 1 MiB.
 const BATCH_BLOCKS_MAX: u32 = 256;
+/// Blocks kept for what must always fit: the longest batch, and the pad it may need before it.
+const RESERVE_BLOCKS: u64 = 2 * BATCH_BLOCKS_MAX as u64;
 
 /// The ring's geometry in a zone; addresses are relative to the zone.
 pub(crate) fn geometry(zone: &Zone, identity: u64) -> Geometry {
@@ -46,9 +48,13 @@ impl Log {
     /// Whether proposals of `bytes` in total still fit, with room left for what must always fit: terms, votes, the
     /// record that is being formed and the pads at the ring's end.
     pub(crate) fn has_room(&self, bytes: usize) -> bool {
-        let reserve = 2 * u64::from(BATCH_BLOCKS_MAX);
         let blocks = (bytes / BLOCK_BYTES) as u64 * 2;
-        self.writer.free_blocks() > reserve + blocks
+        self.writer.free_blocks() > RESERVE_BLOCKS + blocks
+    }
+
+    /// Bytes in use beyond which proposals are refused.
+    pub(crate) fn capacity_bytes(&self) -> u64 {
+        (self.writer.geometry().blocks - RESERVE_BLOCKS) * BLOCK_BYTES as u64
     }
 
     pub(crate) fn used_bytes(&self) -> u64 {

@@ -81,7 +81,7 @@ pub struct MdtLimits {
     pub backlog_per_connection_max: usize,
     /// Bytes of state encoded for a snapshot in one turn.
     pub snapshot_bytes_per_turn: usize,
-    /// A snapshot begins when this part of the log ring is used (1/n).
+    /// A snapshot begins when this part of the log's room is used (1/n, at least 2).
     pub snapshot_ring_part: u64,
     /// Entries of a directory page.
     pub page_entries_max: usize,

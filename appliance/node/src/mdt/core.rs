@@ -144,6 +144,27 @@ impl Mdt {
         }
     }
 
+    /// Time went on. What passed while nobody looked (the process was stopped, the machine slept) is not counted
+    /// against clients: they may have spoken all the time.
+    pub(crate) fn on_time(&mut self, now: Tick, wall: Timespec) {
+        let gap = now.since(self.now);
+        self.now = now;
+        self.wall = wall;
+        if gap <= self.times.tick * 10 {
+            return;
+        }
+        for session in self.sessions.values_mut() {
+            session.last_heard = session.last_heard.after(gap);
+            session.disconnected = session.disconnected.map(|since| since.after(gap));
+        }
+        for revoking in self.revokes.values_mut() {
+            revoking.since = revoking.since.after(gap);
+        }
+        if let Phase::Grace { until } = &mut self.phase {
+            *until = until.after(gap);
+        }
+    }
+
     /// A request came, its payload fetched. Path: M2.
     pub(crate) fn on_request(
         &mut self,

@@ -152,8 +152,7 @@ impl<B: Block, F: Fabric, C: Clock, E: Entropy, G: OstGateway> MdtService<B, F, 
 
     /// Does what there is to do. Returns how much it did; 0: nothing until an event or [`MdtService::next_deadline`].
     pub fn turn(&mut self) -> usize {
-        self.core.now = self.clock.now();
-        self.core.wall = self.clock.wall();
+        self.core.on_time(self.clock.now(), self.clock.wall());
         if self.core.random.is_none() {
             self.core.random = Some([self.entropy.next_u64(), self.entropy.next_u64()]);
         }

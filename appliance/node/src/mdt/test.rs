@@ -12,10 +12,10 @@ use sheen_wire::{
         LeaseCancel, LeaseGrant, LeaseReply, LeaseRequest, LeaseRevoke, LockMode, SizeUpdate, bits,
     },
     metadata::{
-        AttributesReply, Close, EntryReply, FilesystemStatistics, FilesystemStatisticsReply,
-        GetAttributes, HeldLease, HeldOpen, Lookup, Open, OpenReply, ReadDirectory,
-        ReadDirectoryReply, ReadLink, Reassert, Rename, RenameReply, SetXattr, Unlink, UnlinkReply,
-        XattrName,
+        AttributesReply, Close, EntryReply, FilesystemDelete, FilesystemInfo, FilesystemStatistics,
+        FilesystemStatisticsReply, GetAttributes, HeldLease, HeldOpen, Lookup, Open, OpenReply,
+        ReadDirectory, ReadDirectoryReply, ReadLink, Reassert, Rename, RenameReply, SetXattr,
+        Unlink, UnlinkReply, XattrName,
     },
 };
 
@@ -607,4 +607,96 @@ fn an_orphan_of_a_dead_client_goes_after_a_restart() {
     a.reassert(&mut world, &nothing_held());
     world.run();
     assert_eq!(status(&mut a, &mut world, Opcode::GetAttributes, &attributes), -Errno::ESTALE.0);
+}
+
+#[test]
+fn a_server_that_slept_evicts_nobody_for_it() {
+    let mut world = World::new();
+    let (mut a, mut b) = (world.mount(1), world.mount(2));
+    let fid = a.create(&mut world, "file").attributes.fid;
+    let wants =
+        b.send(&world, Opcode::LeaseRequest, 0, &data(fid, LockMode::ProtectedWrite).to_vec(), &[]);
+    world.run();
+    world.clock.0.set(world.clock.0.get() + 600_000_000_000);
+    world.run();
+    assert_eq!(world.stats.evictions.get(), 0);
+    let revoke = a.revoke(&world);
+    a.give_back(&mut world, &revoke);
+    assert_eq!(wants.status(&world), 0);
+}
+
+#[test]
+fn a_deleted_file_system_goes_step_by_step_with_its_objects() {
+    let mut world = World::new();
+    let mut a = world.mount(1);
+    for number in 0..600 {
+        a.create(&mut world, &format!("file {number}"));
+    }
+    let mut admin = world.connect(b"", 9);
+    let delete = FilesystemDelete { name: b"fs".to_vec(), force: false };
+    let refused = status(&mut admin, &mut world, Opcode::FilesystemDelete, &delete);
+    assert_eq!(refused, -Errno::EBUSY.0, "a has it mounted");
+    let statistics = FilesystemStatistics { fid: Fid::ROOT };
+    let before: FilesystemStatisticsReply =
+        a.call(&mut world, Opcode::FilesystemStatistics, &statistics).body();
+    assert_eq!(before.inodes_used, 601);
+    assert_eq!(a.call_empty(&mut world, Opcode::Disconnect).frame.status, 0);
+    let refused = status(&mut admin, &mut world, Opcode::FilesystemDelete, &delete);
+    assert_eq!(refused, -Errno::ENOTEMPTY.0);
+    let delete = FilesystemDelete { force: true, ..delete };
+    assert_eq!(status(&mut admin, &mut world, Opcode::FilesystemDelete, &delete), 0);
+    world.run();
+    let list = admin.call_empty(&mut world, Opcode::FilesystemList);
+    assert_eq!(List::<FilesystemInfo>::from_bytes(&list.payload).unwrap().0, []);
+    let destroyed: usize = world
+        .osts
+        .borrow()
+        .jobs
+        .iter()
+        .map(|job| match job {
+            OstJob::Destroy { objects, .. } => objects.len(),
+            OstJob::Fence { .. } => 0,
+        })
+        .sum();
+    assert_eq!(destroyed, 600);
+    assert!(world.service.as_ref().unwrap().core.state.pending_destroys(OstIndex(0), 1).is_empty());
+}
+
+#[test]
+fn destroys_the_osts_did_not_confirm_are_asked_again_after_a_restart() {
+    let mut world = World::new();
+    let mut a = world.mount(1);
+    a.create(&mut world, "file");
+    world.osts.borrow_mut().stalled = true;
+    a.call(&mut world, Opcode::Unlink, &unlink("file")).body::<UnlinkReply>();
+    let asked = world.osts.borrow().jobs.clone();
+    assert!(matches!(&asked[..], [.., OstJob::Destroy { .. }]));
+    world.osts.replace(super::test_support::OstLog::default());
+    world.restart();
+    assert_eq!(world.osts.borrow().jobs, [], "not before clients are back");
+    a.reconnect(&mut world);
+    a.reassert(&mut world, &nothing_held());
+    world.run();
+    assert_eq!(world.osts.borrow().jobs[..], asked[asked.len() - 1..]);
+}
+
+#[test]
+fn a_log_that_cannot_be_written_refuses_everything_and_loses_nothing() {
+    let mut world = World::new();
+    let mut a = world.mount(1);
+    a.create(&mut world, "before");
+    world.broken.set(true);
+    let request = a.create_request(Fid::ROOT, "after").to_vec();
+    let sent = a.send(&world, Opcode::Create, 0, &request, &[]);
+    let service = world.service.as_mut().unwrap();
+    for _ in 0..10 {
+        service.turn();
+    }
+    assert_eq!(service.failure(), Some(super::MdtFailure::Log));
+    assert_eq!(sent.status(&world), -Errno::EIO.0);
+    world.broken.set(false);
+    world.restart();
+    a.reconnect(&mut world);
+    a.reassert(&mut world, &nothing_held());
+    assert_eq!(status(&mut a, &mut world, Opcode::Lookup, &lookup("before")), 0);
 }

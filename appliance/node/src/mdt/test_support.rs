@@ -12,8 +12,8 @@ use std::{
 use sheen_consensus::{Format, GroupConfig, ZONE_BLOCKS_MIN, Zone};
 use sheen_dma::{Arena, Buffer};
 use sheen_ports::{
-    Block, BlockCommand, BlockCompletion, BlockGeometry, BlockOperation, Clock, CloseReason,
-    ConnectionId, Entropy, Fabric, FabricEvent, NotifyError, RequestId,
+    Block, BlockCommand, BlockCompletion, BlockError, BlockGeometry, BlockOperation, Clock,
+    CloseReason, ConnectionId, Entropy, Fabric, FabricEvent, NotifyError, RequestId,
 };
 use sheen_types::{
     BLOCK_BYTES, ClientId, Epoch, Fid, FileKind, Lba, Name, OstIndex, Tag, Tick, Timespec, Xid,
@@ -42,6 +42,8 @@ pub(crate) struct FakeBlock {
     in_flight: VecDeque<BlockCommand>,
     /// While set, nothing completes.
     pub stalled: Rc<Cell<bool>>,
+    /// While set, writes fail.
+    pub broken: Rc<Cell<bool>>,
 }
 
 impl Block for FakeBlock {
@@ -90,7 +92,8 @@ impl Block for FakeBlock {
                 }
                 BlockOperation::Flush | BlockOperation::Discard { .. } => None,
             };
-            completions.push(BlockCompletion { token, buffer, result: Ok(()) });
+            let result = if self.broken.get() { Err(BlockError::Gone) } else { Ok(()) };
+            completions.push(BlockCompletion { token, buffer, result });
         }
         count
     }
@@ -261,6 +264,7 @@ pub(crate) struct World {
     pub clock: FakeClock,
     pub osts: Rc<RefCell<OstLog>>,
     pub stalled: Rc<Cell<bool>>,
+    pub broken: Rc<Cell<bool>>,
     pub stats: Arc<MdtStats>,
     pub limits: MdtLimits,
     next_connection: u64,
@@ -282,6 +286,7 @@ impl World {
             clock: FakeClock::default(),
             osts: Rc::default(),
             stalled: Rc::default(),
+            broken: Rc::default(),
             stats: Arc::default(),
             limits: MdtLimits::default(),
             next_connection: 0,
@@ -313,6 +318,7 @@ impl World {
             blocks: self.blocks.clone(),
             in_flight: VecDeque::new(),
             stalled: self.stalled.clone(),
+            broken: self.broken.clone(),
         };
         let ports = MdtPorts {
             block,
