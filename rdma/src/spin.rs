@@ -67,7 +67,7 @@ impl Spin {
             (budget - budget / 8).max(nanos.saturating_mul(3))
         } else {
             self.misses.fetch_add(1, Ordering::Relaxed);
-            budget - budget / 4
+            budget / 2
         };
         self.budget_nanos.store(budget.clamp(SPIN_NANOS_MIN, SPIN_NANOS_MAX), Ordering::Relaxed);
     }
@@ -81,10 +81,10 @@ fn look(started: Instant, limit: Duration, done: impl Fn() -> bool) -> bool {
             }
             std::hint::spin_loop();
         }
+        // No sched_yield here: on a busy machine it gives the core away for a whole slice, some milliseconds.
         if started.elapsed() >= limit {
             return done();
         }
-        std::thread::yield_now();
     }
 }
 

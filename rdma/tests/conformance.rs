@@ -5,10 +5,7 @@
 mod server;
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Arc,
     thread,
     time::{Duration, Instant},
 };
@@ -336,19 +333,14 @@ fn unknown_services_and_addresses_are_refused_by_name() {
 fn a_sleeping_service_is_woken_by_every_request() {
     for_both(|server, address| {
         let link = connect(&address, 1, &arena()).unwrap();
-        let slow = AtomicU64::new(0);
         for xid in 0..200 {
             let sleeps = server.seen.lock().unwrap().sleeps;
             server.wait_for("sleep", |seen| seen.sleeps > sleeps);
-            let started = Instant::now();
             assert!(call(&*link, simple(Opcode::Ping, xid)).reply.is_ok());
-            slow.fetch_add(
-                u64::from(started.elapsed() > Duration::from_millis(4)),
-                Ordering::Relaxed,
-            );
         }
-        // A lost wake would show as the service's own time-out of 5 ms, every time.
-        assert!(slow.load(Ordering::Relaxed) < 100, "{slow:?} of 200 wakes were lost");
+        // A request that comes just when the sleep times out counts too; were wakes lost, nearly all would.
+        let overslept = server.seen.lock().unwrap().overslept;
+        assert!(overslept < 50, "{overslept} of 200 wakes were lost");
     });
 }
 

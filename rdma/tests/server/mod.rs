@@ -31,6 +31,8 @@ pub(crate) struct Seen {
     pub(crate) counters: FabricCounters,
     pub(crate) closed: Vec<CloseReason>,
     pub(crate) sleeps: u64,
+    /// Requests found after a sleep that nobody ended.
+    pub(crate) overslept: u64,
 }
 
 pub(crate) struct Server {
@@ -143,6 +145,7 @@ impl Service {
     ) {
         let mut events = Vec::new();
         let mut idle = 0;
+        let mut timed_out = false;
         while !stop.load(Ordering::SeqCst) {
             let mut came = 0;
             for connection in connections.try_iter() {
@@ -150,6 +153,10 @@ impl Service {
                 came += 1;
             }
             came += self.fabric.poll(64, &mut events);
+            let requests =
+                events.iter().filter(|event| matches!(event, FabricEvent::Request { .. }));
+            seen.lock().unwrap().overslept += u64::from(timed_out && requests.count() > 0);
+            timed_out = false;
             for event in events.drain(..) {
                 self.on_event(event, seen);
             }
@@ -160,13 +167,14 @@ impl Service {
             seen.lock().unwrap().counters = self.fabric.counters();
             idle = if came == 0 { idle + 1 } else { 0 };
             if idle > 50 {
-                self.sleep(seen);
+                timed_out = self.sleep(seen);
                 idle = 0;
             }
         }
     }
 
-    fn sleep(&mut self, seen: &Mutex<Seen>) {
+    /// Returns whether nothing ended the sleep.
+    fn sleep(&mut self, seen: &Mutex<Seen>) -> bool {
         if self.fabric.prepare_sleep() {
             seen.lock().unwrap().sleeps += 1;
             let mut descriptors = Vec::new();
@@ -174,9 +182,11 @@ impl Service {
             // SAFETY: the fabric, which outlives the call, owns the descriptor.
             let descriptor = unsafe { BorrowedFd::borrow_raw(descriptors[0]) };
             let mut polled = [PollFd::new(descriptor, PollFlags::POLLIN)];
-            poll(&mut polled, PollTimeout::from(5_u8)).unwrap();
+            let ready = poll(&mut polled, PollTimeout::from(5_u8)).unwrap();
             self.fabric.end_sleep();
+            return ready == 0;
         }
+        false
     }
 
     fn on_event(&mut self, event: FabricEvent, seen: &Mutex<Seen>) {
