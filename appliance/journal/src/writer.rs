@@ -114,6 +114,19 @@ impl Writer {
     /// # Errors
     /// Why not.
     pub fn check_room(&self, record_bytes: usize) -> Result<(), AppendError> {
+        self.check_room_beside(record_bytes, 0)
+    }
+
+    /// Whether a record of `record_bytes` would be taken now and leave `reserve_blocks` blocks of the ring free, for
+    /// records that must not wait for a trim.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn check_room_beside(
+        &self,
+        record_bytes: usize,
+        reserve_blocks: u64,
+    ) -> Result<(), AppendError> {
         if record_bytes > self.geometry.record_bytes_max() {
             return Err(AppendError::TooLong);
         }
@@ -122,7 +135,7 @@ impl Writer {
         if blocks > u64::from(self.geometry.batch_blocks_max) {
             return Err(AppendError::BatchFull);
         }
-        if self.blocks_with_pad(blocks) > self.free_blocks() {
+        if self.blocks_with_pad(blocks) + reserve_blocks > self.free_blocks() {
             return Err(AppendError::RingFull);
         }
         Ok(())
@@ -155,6 +168,9 @@ impl Writer {
     }
 
     /// Notes that every batch up to `sequence` is durable; later headers say so.
+    ///
+    /// # Panics
+    /// When no such batch was sealed.
     pub fn set_durable(&mut self, sequence: u64) {
         assert!(sequence < self.tail.sequence, "only a sealed batch can be durable");
         self.durable_sequence = self.durable_sequence.max(sequence);

@@ -89,12 +89,12 @@ impl Allocator {
             return false;
         }
         let mut left = blocks;
-        if blocks > SMALL_BLOCKS {
-            if let Some(span) = self.find_run(blocks).or_else(|| self.run_above_mark(blocks)) {
-                self.take(span);
-                out.push(span);
-                return true;
-            }
+        if blocks > SMALL_BLOCKS
+            && let Some(span) = self.find_run(blocks).or_else(|| self.run_above_mark(blocks))
+        {
+            self.take(span);
+            out.push(span);
+            return true;
         }
         while left > 0 {
             let span = match self.next_below_mark(left) {

@@ -14,20 +14,27 @@ use crate::{
 };
 
 impl Store {
-    /// A write or flush completed.
+    /// A write or flush completed, well or (after the service's own retries) not.
+    ///
+    /// A failed data write ends its request: ENOSPC or EIO. A failed write of the journal or the anchor, or a failed flush, leaves
+    /// nothing to stand on: see [`Store::is_stopped`].
+    ///
+    /// # Panics
+    /// When the token is not of an operation in flight.
     pub fn on_io(&mut self, io: IoToken, result: Result<(), IoFault>, commands: &mut Vec<Command>) {
         if self.stopped {
             return;
         }
-        if result.is_err() {
-            self.stop(commands);
-            return;
-        }
+        let failed = result.is_err();
         match Io::of(io) {
-            Io::Data { operation, generation } => self.on_data(operation, generation, commands),
+            _ if result == Err(IoFault::Gone) => self.stop(commands),
+            Io::Data { operation, generation } => {
+                self.on_data(operation, generation, result, commands);
+            }
+            Io::Checkpoint => self.switch.on_batch_written(result),
+            Io::Journal { .. } | Io::Flush | Io::Anchor if failed => self.stop(commands),
             Io::Journal { sequence } => self.on_journal(sequence, commands),
             Io::Flush => self.on_flush(commands),
-            Io::Checkpoint => self.switch.on_batch_written(),
             Io::Anchor => {
                 self.switch.on_copy_written();
                 self.flusher.wait_for_switch();
@@ -37,12 +44,29 @@ impl Store {
         self.run_granted(commands);
     }
 
-    fn on_data(&mut self, number: u32, generation: u32, commands: &mut Vec<Command>) {
+    fn on_data(
+        &mut self,
+        number: u32,
+        generation: u32,
+        result: Result<(), IoFault>,
+        commands: &mut Vec<Command>,
+    ) {
         let operation = self.operations.get_mut(number);
         let is_it = Io::Data { operation: number, generation: operation.generation }.token()
             == Io::Data { operation: number, generation }.token();
         assert!(is_it && operation.state == State::Issued, "data in flight keeps its operation");
         operation.io_pending -= 1;
+        // A medium that lost blocks is worse news than a lack of space.
+        operation.failed = match (operation.failed, result.err()) {
+            (Some(IoFault::NoSpace), Some(fault)) | (None, Some(fault)) => Some(fault),
+            (failed, _) => failed,
+        };
+        if operation.io_pending == 0
+            && let Some(fault) = operation.failed
+        {
+            let errno = if fault == IoFault::NoSpace { Errno::ENOSPC } else { Errno::EIO };
+            commands.push(Command::Complete { request: operation.request, result: Err(errno) });
+        }
         self.try_apply(number, commands);
     }
 
@@ -68,7 +92,11 @@ impl Store {
             self.on_switch_flushed(flushed.durable_sequence, commands);
         }
         for &number in &waiting {
-            self.end_unchanged(number, commands);
+            if self.operations.get(number).failed.is_some() {
+                self.end_void(number);
+            } else {
+                self.end_unchanged(number, commands);
+            }
         }
         self.scratch.recorded = waiting;
     }
@@ -77,6 +105,10 @@ impl Store {
     fn try_apply(&mut self, number: u32, commands: &mut Vec<Command>) {
         let operation = self.operations.get(number);
         if operation.io_pending > 0 || !operation.recorded {
+            return;
+        }
+        if operation.failed.is_some() {
+            self.go_on_void(number, commands);
             return;
         }
         let data_first = self.layout.data_first;
@@ -93,6 +125,41 @@ impl Store {
         self.objects_promised -= u64::from(operation.creates);
         self.log.on_complete(operation.record.sequence);
         self.go_on(number, commands);
+    }
+
+    /// A change whose data could not be written: its record is declared void, durably, before its blocks are used again.
+    fn go_on_void(&mut self, number: u32, commands: &mut Vec<Command>) {
+        if self.operations.get(number).voided.is_some() {
+            self.await_flush(number);
+        } else {
+            self.make_ready(number, commands);
+        }
+    }
+
+    /// The void record is durable: the change is as if it had never been asked for.
+    fn end_void(&mut self, number: u32) {
+        let operation = self.operations.get(number);
+        let object = self.index.get(operation.object);
+        for extent in &operation.extents {
+            let here = object.and_then(|object| object.piece_at(extent.block));
+            let in_place = here.is_some_and(|piece| piece.place == extent.place);
+            let blocks = u64::from(extent.blocks);
+            if operation.failed == Some(IoFault::NoSpace) && !in_place {
+                self.allocator
+                    .release(Span { first: extent.place - self.layout.data_first, blocks });
+            } else if !in_place {
+                // Blocks a medium lost are not tried again until the next start.
+                self.retired_blocks += blocks;
+            }
+        }
+        self.blocks_promised -= operation.blocks_added;
+        self.objects_promised -= u64::from(operation.creates);
+        self.log.on_complete(operation.record.sequence);
+        if let Some(voided) = operation.voided {
+            self.log.on_complete(voided.sequence);
+        }
+        self.release_claim(number);
+        self.operations.give_back(number);
     }
 
     /// Behind an applied piece: the next one, or the end.
@@ -182,7 +249,8 @@ impl Store {
         let numbers: Vec<u32> = self.operations.numbers().collect();
         for number in numbers {
             let operation = self.operations.get(number);
-            if operation.parent.is_none() {
+            let answered = operation.failed.is_some() && operation.io_pending == 0;
+            if operation.parent.is_none() && !answered {
                 let request = operation.request;
                 commands.push(Command::Complete { request, result: Err(Errno::EIO) });
             }

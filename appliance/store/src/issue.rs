@@ -7,7 +7,7 @@ use crate::{
     io::Io,
     object::Object,
     operation::{Kind, Operation, State},
-    record::{Change, Extent, SizeRule, change_bytes, encode_destroy},
+    record::{Change, Extent, SizeRule, change_bytes, encode_destroy, encode_void},
 };
 
 /// Most blocks one record reserves.
@@ -71,7 +71,11 @@ impl Store {
             self.end(number, Err(Errno::EIO), commands);
             return true;
         }
-        match self.attempt(number, commands) {
+        let attempt = match self.operations.get(number).failed {
+            Some(_) => self.attempt_void(number),
+            None => self.attempt(number, commands),
+        };
+        match attempt {
             Attempt::Issued => true,
             Attempt::Stalled => false,
             Attempt::Nothing => {
@@ -102,6 +106,22 @@ impl Store {
         };
         self.scratch.parts = parts;
         attempt
+    }
+
+    /// Records that a change never happened.
+    fn attempt_void(&mut self, number: u32) -> Attempt {
+        let operation = self.operations.get_mut(number);
+        let record = &mut self.scratch.record;
+        record.clear();
+        encode_void(operation.record, record);
+        if self.log.check_room_for_void(record.len()).is_err() {
+            return Attempt::Stalled;
+        }
+        operation.voided = Some(operation.record);
+        operation.recorded = false;
+        operation.state = State::Issued;
+        self.log.append(record, number);
+        Attempt::Issued
     }
 
     fn has_space(&self, added: u64, creates: u64) -> bool {
@@ -237,7 +257,9 @@ pub(crate) fn change(operation: &Operation) -> Change<'_> {
 fn partial(operation: &Operation) -> [bool; 2] {
     match operation.kind {
         // Also if the old bytes are known to be zero: a change that made them so may turn out lost.
-        Kind::Write => [operation.offset % 4096 != 0, operation.end % 4096 != 0],
+        Kind::Write => {
+            [!operation.offset.is_multiple_of(4096), !operation.end.is_multiple_of(4096)]
+        }
         Kind::Truncate | Kind::PunchHole | Kind::PunchZero => [true; 2],
         Kind::Allocate | Kind::Destroy | Kind::DestroyList | Kind::Sync => [false; 2],
     }

@@ -7,6 +7,9 @@ use sheen_journal::{AppendError, Position, Sealed, Writer};
 
 use crate::layout::RecordId;
 
+/// Journal blocks kept for void records: those of more failed writes than are ever in flight share them.
+const VOID_BLOCKS: u64 = 12;
+
 /// A sealed batch whose operations are not all complete.
 #[derive(Debug)]
 struct BatchState {
@@ -52,6 +55,12 @@ impl Log {
     }
 
     pub(crate) fn check_room(&self, record_bytes: usize) -> Result<(), AppendError> {
+        self.writer.check_room_beside(record_bytes, VOID_BLOCKS)
+    }
+
+    /// Whether a void record has room. It may use what others must leave: while a change waits to be declared void, the
+    /// journal cannot be trimmed behind it.
+    pub(crate) fn check_room_for_void(&self, record_bytes: usize) -> Result<(), AppendError> {
         self.writer.check_room(record_bytes)
     }
 

@@ -106,6 +106,9 @@ struct Base {
 
 impl Opening {
     /// Begins; pushes the first reads.
+    ///
+    /// # Panics
+    /// When the zone has no blocks.
     #[must_use]
     pub fn new(zone: Zone, limits: Limits, commands: &mut Vec<Command>) -> Box<Self> {
         assert!(zone.blocks > 1, "a zone has blocks");
@@ -118,7 +121,10 @@ impl Opening {
     /// A read completed with its bytes, or a write or flush with none.
     ///
     /// # Errors
-    /// [`OpenError`]: the opening ends.
+    /// [`OpenError`]: the opening ends. Its other operations in flight may be ignored.
+    ///
+    /// # Panics
+    /// When the token is not of an operation in flight.
     pub fn on_io(
         self: Box<Self>,
         io: IoToken,

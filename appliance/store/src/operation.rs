@@ -3,12 +3,13 @@
 //! ```text
 //! Waiting (for its blocks) → Merging (old bytes) → Ready (for journal and space) → Issued (data and record in flight)
 //!   → applied: either the next piece (Ready), or Flushing (if it must be durable), or ended
+//!   → its data could not be written: request answered; Ready (void record) → Issued → Flushing → its blocks are free
 //! ```
 
 use sheen_types::{Fid, Timespec};
 
 use crate::{
-    Owner, RequestToken,
+    IoFault, Owner, RequestToken,
     layout::RecordId,
     record::{Extent, SizeRule},
 };
@@ -68,6 +69,10 @@ pub(crate) struct Operation {
     pub(crate) io_pending: u32,
     pub(crate) recorded: bool,
     pub(crate) record: RecordId,
+    /// Its data could not be written: it is void, and its request is answered.
+    pub(crate) failed: Option<IoFault>,
+    /// Its first record, once a void record is on its way.
+    pub(crate) voided: Option<RecordId>,
     pub(crate) parent: Option<u32>,
     pub(crate) children: u32,
 }
@@ -103,6 +108,8 @@ impl Operation {
             io_pending: 0,
             recorded: false,
             record: RecordId { sequence: 0, index: 0 },
+            failed: None,
+            voided: None,
             parent: None,
             children: 0,
         }

@@ -141,6 +141,8 @@ pub struct Statistics {
     pub reserve_blocks: u64,
     /// Blocks that could be given out at once, the reserve included.
     pub allocatable_blocks: u64,
+    /// Blocks the medium failed to write, out of use until the next start.
+    pub retired_blocks: u64,
     /// Freed blocks that wait for a flush (or a reader) before they are used again.
     pub quarantined_blocks: u64,
     /// Journal blocks not used.

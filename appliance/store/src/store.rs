@@ -48,6 +48,8 @@ pub struct Store {
     /// Data blocks whose completion no flush covers.
     pub(crate) unflushed_blocks: u64,
     pub(crate) data_blocks_written: u64,
+    /// Blocks the medium lost, out of use until the next start.
+    pub(crate) retired_blocks: u64,
     pub(crate) stopped: bool,
     pub(crate) scratch: Scratch,
 }
@@ -98,6 +100,7 @@ impl Store {
             objects_promised: 0,
             unflushed_blocks: 0,
             data_blocks_written: 0,
+            retired_blocks: 0,
             stopped: false,
             scratch: Scratch::default(),
         }))
@@ -283,6 +286,7 @@ impl Store {
             requests: u32::try_from(self.operations.active()).unwrap_or(u32::MAX),
             reserve_blocks: self.layout.reserve_blocks,
             allocatable_blocks: self.allocator.free(),
+            retired_blocks: self.retired_blocks,
             quarantined_blocks: self.quarantine.blocks(),
             journal_free_blocks: self.log.writer().free_blocks(),
             journal_blocks_written: self.log.blocks_written,

@@ -10,7 +10,7 @@
 use sheen_journal::{Anchor, Position, Writer};
 
 use crate::{
-    Command, Store,
+    Command, IoFault, Store,
     checkpoint::{self, Cursor},
     io::Io,
     layout::{ANCHOR_KIND, AnchorState, Layout},
@@ -101,8 +101,12 @@ impl Switch {
         self.state = State::Snapshot;
     }
 
-    pub(crate) fn on_batch_written(&mut self) {
+    pub(crate) fn on_batch_written(&mut self, result: Result<(), IoFault>) {
         self.in_flight -= 1;
+        if result.is_err() {
+            // Tried again with the next checkpoint; until then the journal keeps everything.
+            self.state = State::Abandoned;
+        }
     }
 
     pub(crate) fn on_copy_written(&mut self) {

@@ -258,7 +258,7 @@ mod test {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
             let (first, length) = ((state >> 33) % 60, (state >> 50) % 5);
             let end = (first + length).min(64);
-            let insert = (state >> 60) % 3 > 0;
+            let insert = !(state >> 60).is_multiple_of(3);
             if insert {
                 ranges.insert(first, end);
             } else {

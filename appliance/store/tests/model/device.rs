@@ -79,12 +79,6 @@ impl Device {
         bytes
     }
 
-    /// Overwrites a block behind everyone's back.
-    pub(crate) fn damage(&mut self, lba: Lba, block: Vec<u8>) {
-        self.cache.retain(|(at, _)| *at != lba.0);
-        self.stable.insert(lba.0, block);
-    }
-
     /// Ends the world as it is; what is left is stable.
     pub(crate) fn crash(&mut self, crash: Crash, pending: Vec<Pending>, chance: &mut Chance) {
         let cache = std::mem::take(&mut self.cache);

@@ -37,6 +37,9 @@ pub(crate) enum Change {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Status {
     Asked,
+    /// Ended with a device error: not seen while the store lives, but its record may come back after a crash, if the
+    /// device wrote the data all the same.
+    Faulty,
     Completed,
     Durable,
     Failed,
@@ -127,7 +130,8 @@ impl Reference {
     /// The state once everything asked for is done.
     pub(crate) fn settled(&self) -> State {
         let mut state = self.base.clone();
-        for step in self.steps.iter().filter(|step| step.status != Status::Failed) {
+        let happened = |step: &&Step| !matches!(step.status, Status::Failed | Status::Faulty);
+        for step in self.steps.iter().filter(happened) {
             state.apply(step);
         }
         state

@@ -1,10 +1,10 @@
 //! The service's part: carries out the store's commands on a device, in any order chance likes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use sheen_store::{
-    Command, IoToken, Limits, Merge, MergeToken, Opening, Outcome, Progress, ReadPin, ReadPlan,
-    RequestToken, Source, Store, Zone,
+    Command, IoFault, IoToken, Limits, Merge, MergeToken, OpenError, Opening, Outcome, Progress,
+    ReadPin, ReadPlan, RequestToken, Source, Store, Zone,
 };
 use sheen_types::{Errno, Lba, checksum::crc32c};
 
@@ -23,11 +23,15 @@ pub(crate) struct Ended {
 /// Something that will happen at some time.
 #[derive(Debug)]
 enum Event {
-    Io(IoToken, Pending),
+    Io { io: IoToken, pending: Pending, data_of: Option<u64> },
     Merge { request: u64, merge: MergeToken, image_blocks: u32, merges: [Option<Merge>; 2] },
     Read { plan: ReadPlan, pin: ReadPin, expected: Option<Vec<u8>> },
 }
 
+/// A token, and a write or flush, or a read of so many blocks.
+type OpeningIo = (IoToken, Result<Pending, (Lba, u32)>);
+
+/// A store, its device, and what is under way between them.
 pub(crate) struct World {
     pub(crate) zone: Zone,
     pub(crate) limits: Limits,
@@ -38,6 +42,10 @@ pub(crate) struct World {
     commands: Vec<Command>,
     events: Vec<Event>,
     pub(crate) io_count: u64,
+    /// How often a data write fails.
+    pub(crate) faults_one_in: u64,
+    /// Requests whose data met a fault.
+    pub(crate) faulted: BTreeSet<u64>,
 }
 
 impl World {
@@ -58,6 +66,8 @@ impl World {
             commands: Vec::new(),
             events: Vec::new(),
             io_count: 0,
+            faults_one_in: u64::MAX,
+            faulted: BTreeSet::new(),
         }
     }
 
@@ -99,10 +109,13 @@ impl World {
                     let image = &self.images[&request.0];
                     let from = image_block as usize * BLOCK;
                     let bytes = image[from..from + blocks as usize * BLOCK].to_vec();
-                    self.push_write(io, lba, bytes);
+                    self.push_write(io, lba, bytes, Some(request.0));
                 }
-                Command::WriteBytes { io, lba, bytes } => self.push_write(io, lba, bytes),
-                Command::Flush { io } => self.events.push(Event::Io(io, self.device.flush())),
+                Command::WriteBytes { io, lba, bytes } => self.push_write(io, lba, bytes, None),
+                Command::Flush { io } => {
+                    let pending = self.device.flush();
+                    self.events.push(Event::Io { io, pending, data_of: None });
+                }
                 Command::Complete { request: RequestToken(request), result } => {
                     self.images.remove(&request);
                     self.ended.push(Ended { request, result });
@@ -112,14 +125,14 @@ impl World {
         }
     }
 
-    fn push_write(&mut self, io: IoToken, lba: Lba, bytes: Vec<u8>) {
+    fn push_write(&mut self, io: IoToken, lba: Lba, bytes: Vec<u8>, data_of: Option<u64>) {
         let range = lba.0..lba.0 + (bytes.len() / BLOCK) as u64;
         assert!(
             range.start >= self.zone.first.0 && range.end <= self.zone.first.0 + self.zone.blocks
         );
         for event in &self.events {
             match event {
-                Event::Io(_, Pending::Write { lba, bytes }) => {
+                Event::Io { pending: Pending::Write { lba, bytes }, .. } => {
                     let other = lba.0..lba.0 + (bytes.len() / BLOCK) as u64;
                     assert!(
                         range.end <= other.start || other.end <= range.start,
@@ -136,11 +149,11 @@ impl World {
                         );
                     }
                 }
-                Event::Io(_, Pending::Flush { .. }) | Event::Merge { .. } => {}
+                Event::Io { pending: Pending::Flush { .. }, .. } | Event::Merge { .. } => {}
             }
         }
         self.io_count += 1;
-        self.events.push(Event::Io(io, Pending::Write { lba, bytes }));
+        self.events.push(Event::Io { io, pending: Pending::Write { lba, bytes }, data_of });
     }
 
     /// Lets one pending thing happen; false if there is none.
@@ -150,9 +163,9 @@ impl World {
         }
         let event = self.events.swap_remove(chance.index(self.events.len()));
         match event {
-            Event::Io(io, pending) => {
-                self.device.complete(pending);
-                self.call(|store, commands| store.on_io(io, Ok(()), commands));
+            Event::Io { io, pending, data_of } => {
+                let result = self.carry_out_io(pending, data_of, chance);
+                self.call(|store, commands| store.on_io(io, result, commands));
             }
             Event::Merge { request, merge, image_blocks, merges } => {
                 self.merge(request, merge, image_blocks, merges);
@@ -166,6 +179,32 @@ impl World {
             }
         }
         true
+    }
+
+    fn carry_out_io(
+        &mut self,
+        pending: Pending,
+        data_of: Option<u64>,
+        chance: &mut Chance,
+    ) -> Result<(), IoFault> {
+        match data_of {
+            Some(request) if chance.one_in(self.faults_one_in) => {
+                self.faulted.insert(request);
+                // A failed write may have happened, in part.
+                if let Pending::Write { lba, bytes } = pending {
+                    for (lba, block) in (lba.0..).map(Lba).zip(bytes.chunks(BLOCK)) {
+                        if chance.one_in(2) {
+                            self.device.complete(Pending::Write { lba, bytes: block.to_vec() });
+                        }
+                    }
+                }
+                Err(if chance.one_in(2) { IoFault::NoSpace } else { IoFault::Media })
+            }
+            Some(_) | None => {
+                self.device.complete(pending);
+                Ok(())
+            }
+        }
     }
 
     fn merge(
@@ -228,7 +267,7 @@ impl World {
     /// Stops the world in the midst of whatever it does.
     pub(crate) fn crash(&mut self, crash: Crash, chance: &mut Chance) {
         let pending = self.events.drain(..).filter_map(|event| match event {
-            Event::Io(_, pending) => Some(pending),
+            Event::Io { pending, .. } => Some(pending),
             Event::Merge { .. } | Event::Read { .. } => None,
         });
         let pending = pending.collect();
@@ -240,33 +279,35 @@ impl World {
 
     /// Opens the store; may crash on the way and begin anew.
     pub(crate) fn open(&mut self, crash: Crash, chance: &mut Chance) {
-        while !self.try_open(crash, chance) {}
+        loop {
+            let steps = if chance.one_in(4) { chance.below(20) } else { u64::MAX };
+            if self.try_open(steps, crash, chance).unwrap() {
+                return;
+            }
+        }
     }
 
-    fn try_open(&mut self, crash: Crash, chance: &mut Chance) -> bool {
-        let mut steps_left = if chance.one_in(4) { chance.below(20) } else { u64::MAX };
+    /// Opens the store without a crash.
+    pub(crate) fn open_once(&mut self, chance: &mut Chance) -> Result<(), OpenError> {
+        self.try_open(u64::MAX, Crash::Kill, chance).map(|_| ())
+    }
+
+    /// Opens the store, or crashes after so many steps (false).
+    fn try_open(
+        &mut self,
+        mut steps_left: u64,
+        crash: Crash,
+        chance: &mut Chance,
+    ) -> Result<bool, OpenError> {
         let mut commands = Vec::new();
         let mut opening = Opening::new(self.zone, self.limits, &mut commands);
-        let mut pending: Vec<(IoToken, Result<Pending, (Lba, u32)>)> = Vec::new();
+        let mut pending: Vec<OpeningIo> = Vec::new();
         loop {
-            for command in commands.drain(..) {
-                pending.push(match command {
-                    Command::Read { io, lba, blocks } => (io, Err((lba, blocks))),
-                    Command::WriteBytes { io, lba, bytes } => {
-                        (io, Ok(Pending::Write { lba, bytes }))
-                    }
-                    Command::Flush { io } => (io, Ok(self.device.flush())),
-                    Command::Merge { .. }
-                    | Command::WriteData { .. }
-                    | Command::Complete { .. } => {
-                        panic!("an opening has no requests")
-                    }
-                });
-            }
+            pending.extend(commands.drain(..).map(|command| self.opening_io(command)));
             if steps_left == 0 {
                 let pending = pending.into_iter().filter_map(|(_, pending)| pending.ok()).collect();
                 self.device.crash(crash, pending, chance);
-                return false;
+                return Ok(false);
             }
             steps_left -= 1;
             let (io, operation) = pending.swap_remove(chance.index(pending.len()));
@@ -275,13 +316,24 @@ impl World {
                 Ok(pending) => self.device.complete(pending),
                 Err((lba, blocks)) => bytes = self.device.read_run(lba, blocks),
             }
-            match opening.on_io(io, Ok(&bytes), &mut commands).unwrap() {
+            match opening.on_io(io, Ok(&bytes), &mut commands)? {
                 Progress::Working(next) => opening = next,
                 Progress::Ready(store) => {
                     assert!(pending.is_empty() && commands.is_empty(), "an open store is at rest");
                     self.store = Some(store);
-                    return true;
+                    return Ok(true);
                 }
+            }
+        }
+    }
+
+    fn opening_io(&self, command: Command) -> OpeningIo {
+        match command {
+            Command::Read { io, lba, blocks } => (io, Err((lba, blocks))),
+            Command::WriteBytes { io, lba, bytes } => (io, Ok(Pending::Write { lba, bytes })),
+            Command::Flush { io } => (io, Ok(self.device.flush())),
+            Command::Merge { .. } | Command::WriteData { .. } | Command::Complete { .. } => {
+                panic!("an opening has no requests")
             }
         }
     }

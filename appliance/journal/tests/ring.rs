@@ -1,0 +1,287 @@
+//! The log written to and read back from a ring in memory.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+use sheen_journal::{
+    Anchor, AppendError, Damage, Fault, Geometry, Position, ScanStart, Scanner, Sealed, Step, Tail,
+    Writer,
+};
+use sheen_types::{BLOCK_BYTES, Lba, checksum::crc32c};
+
+/// Numbers that look random and follow from a seed (splitmix64).
+struct Chance(u64);
+
+impl Chance {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ (z >> 31)) % bound
+    }
+
+    fn index(&mut self, bound: usize) -> usize {
+        usize::try_from(self.below(bound as u64)).unwrap()
+    }
+}
+
+const RING: Geometry = Geometry { first: Lba(50), blocks: 40, identity: 77, batch_blocks_max: 8 };
+
+/// The blocks of a ring.
+struct Ring {
+    geometry: Geometry,
+    bytes: Vec<u8>,
+}
+
+impl Ring {
+    fn new(geometry: Geometry) -> Self {
+        let bytes = vec![0xa5; usize::try_from(geometry.blocks).unwrap() * BLOCK_BYTES];
+        Self { geometry, bytes }
+    }
+
+    fn at(&self, lba: Lba) -> usize {
+        usize::try_from(lba.0 - self.geometry.first.0).unwrap() * BLOCK_BYTES
+    }
+
+    fn write(&mut self, sealed: &Sealed) {
+        let at = self.at(sealed.lba);
+        self.bytes[at..at + sealed.bytes.len()].copy_from_slice(&sealed.bytes);
+    }
+
+    fn spoil(&mut self, lba: Lba, byte: usize) {
+        let at = self.at(lba);
+        self.bytes[at + byte] ^= 0x10;
+    }
+
+    fn scan(&self, start: &ScanStart) -> Result<(Vec<Vec<u8>>, Tail), Damage> {
+        let mut scanner = Scanner::new(self.geometry, start);
+        let mut records = Vec::new();
+        let mut read = None;
+        loop {
+            if let Some((lba, blocks)) = read.take() {
+                let at = self.at(lba);
+                scanner.feed(&self.bytes[at..at + blocks as usize * BLOCK_BYTES]);
+            }
+            match scanner.step()? {
+                Step::Read { lba, blocks } => read = Some((lba, blocks)),
+                Step::Batch(batch) => records.extend(batch.records().map(<[u8]>::to_vec)),
+                Step::End(tail) => return Ok((records, tail)),
+            }
+        }
+    }
+}
+
+fn start(position: Position) -> ScanStart {
+    ScanStart { position, durable_sequence: 0, incarnations: 1..=9, last_sequence: u64::MAX }
+}
+
+fn writer(ring: Geometry) -> Writer {
+    Writer::new(ring, Position::START, Position::START, 1)
+}
+
+/// Writes one batch of one record.
+fn write_one(writer: &mut Writer, ring: &mut Ring, record: &[u8]) -> Sealed {
+    writer.append(record).unwrap();
+    loop {
+        let sealed = writer.seal().unwrap();
+        ring.write(&sealed);
+        if sealed.records > 0 {
+            return sealed;
+        }
+    }
+}
+
+#[test]
+fn records_come_back_in_order_over_many_laps_and_openings() {
+    for seed in 1..200 {
+        let mut chance = Chance(seed);
+        let mut ring = Ring::new(RING);
+        let (mut head, mut tail) = (Position::START, Position::START);
+        // Records since `head`, with the batch each stands in.
+        let mut expected: Vec<(u64, Vec<u8>)> = Vec::new();
+        for incarnation in 1..6 {
+            let mut writer = Writer::new(RING, head, tail, incarnation);
+            for _ in 0..40 {
+                let most = if chance.below(5) == 0 { 20_000 } else { 300 };
+                let length = chance.index(most);
+                let record = vec![u8::try_from(chance.below(256)).unwrap(); length];
+                match writer.append(&record) {
+                    Ok(()) => expected.push((0, record)),
+                    Err(AppendError::RingFull) => {
+                        // All but the last few batches are given up.
+                        let keep = writer.tail();
+                        writer.trim(keep);
+                        head = keep;
+                        expected.retain(|&(sequence, _)| sequence == 0);
+                    }
+                    Err(AppendError::BatchFull) => {}
+                    Err(AppendError::TooLong) => panic!("seed {seed}: never so long"),
+                }
+                if chance.below(3) == 0 {
+                    while let Some(sealed) = writer.seal() {
+                        ring.write(&sealed);
+                        if sealed.records > 0 {
+                            for (sequence, _) in expected.iter_mut().filter(|(s, _)| *s == 0) {
+                                *sequence = sealed.position.sequence;
+                            }
+                        }
+                        writer.recycle(sealed.bytes);
+                    }
+                }
+            }
+            // What only gathered is lost with the process.
+            expected.retain(|&(sequence, _)| sequence > 0);
+            let (records, found) = ring.scan(&start(head)).unwrap();
+            let wanted: Vec<Vec<u8>> = expected.iter().map(|(_, record)| record.clone()).collect();
+            assert!(records == wanted, "seed {seed}: {} and {}", records.len(), wanted.len());
+            assert_eq!(found.next, writer.tail(), "seed {seed}");
+            tail = found.next;
+        }
+    }
+}
+
+#[test]
+fn a_torn_batch_ends_the_log_and_its_late_successor_stays_dead() {
+    for torn_byte in [3, 40, 64, 5000] {
+        let mut ring = Ring::new(RING);
+        let mut writer = writer(RING);
+        write_one(&mut writer, &mut ring, b"first");
+        let torn = write_one(&mut writer, &mut ring, &[1; 6000]);
+        let after = write_one(&mut writer, &mut ring, b"third");
+        ring.spoil(torn.lba, torn_byte);
+        let (records, tail) = ring.scan(&start(Position::START)).unwrap();
+        assert_eq!(records, [b"first"]);
+        assert_eq!(tail.next, torn.position);
+        assert!(matches!(tail.fault, Some(Fault::Checksum { .. })));
+
+        let mut writer = Writer::new(RING, Position::START, tail.next, 2);
+        let again = write_one(&mut writer, &mut ring, &[2; 6000]);
+        assert_eq!((again.position, writer.tail()), (torn.position, after.position));
+        let (records, tail) = ring.scan(&start(Position::START)).unwrap();
+        assert_eq!(records.len(), 2, "the third was an older incarnation's");
+        assert_eq!(tail.fault, Some(Fault::Incarnation { expected: 2, found: 1 }));
+    }
+}
+
+#[test]
+fn a_lost_batch_known_durable_is_damage_with_its_place() {
+    let mut ring = Ring::new(RING);
+    let mut writer = writer(RING);
+    write_one(&mut writer, &mut ring, b"first");
+    let lost = write_one(&mut writer, &mut ring, b"second");
+    write_one(&mut writer, &mut ring, &[0; 9000]);
+    ring.spoil(lost.lba, 70);
+    assert!(ring.scan(&start(Position::START)).is_ok(), "nothing says it was durable");
+
+    writer.set_durable(2);
+    write_one(&mut writer, &mut ring, b"fourth");
+    let damage = ring.scan(&start(Position::START)).unwrap_err();
+    assert_eq!((damage.lba, damage.sequence), (lost.lba, 2));
+    let Fault::Checksum { expected, found } = damage.fault else { panic!("{damage}") };
+    assert_ne!(expected, found);
+    assert_eq!(
+        damage.to_string(),
+        format!(
+            "log batch 2 at LBA 51 (device byte 208896) is damaged: checksum expected {expected:#010x}, found {found:#010x}"
+        )
+    );
+
+    let known = ScanStart { durable_sequence: 2, ..start(Position::START) };
+    ring.spoil(lost.lba, 70);
+    assert_eq!(ring.scan(&known).unwrap().0.len(), 4);
+    ring.spoil(Lba(50), 1);
+    assert_eq!(ring.scan(&known).unwrap_err().sequence, 1, "said by who asks");
+}
+
+#[test]
+fn each_fault_has_its_name() {
+    let scan_with = |change: &dyn Fn(&mut Vec<u8>)| {
+        let mut ring = Ring::new(RING);
+        let mut writer = writer(RING);
+        write_one(&mut writer, &mut ring, b"first");
+        let mut bytes = ring.bytes[..BLOCK_BYTES].to_vec();
+        change(&mut bytes);
+        let sum = crc32c(&bytes[4..64]);
+        bytes[..4].copy_from_slice(&sum.to_le_bytes());
+        ring.bytes[..BLOCK_BYTES].copy_from_slice(&bytes);
+        ring.scan(&start(Position::START))
+    };
+    let fault = |change: &dyn Fn(&mut Vec<u8>)| scan_with(change).unwrap().1.fault.unwrap();
+    assert_eq!(fault(&|b| b[8] = 78), Fault::Identity { expected: 77, found: 78 });
+    assert_eq!(fault(&|b| b[16] = 51), Fault::Misdirected { expected: Lba(50), found: Lba(51) });
+    assert_eq!(fault(&|b| b[24] = 3), Fault::Sequence { expected: 1, found: 3 });
+    assert_eq!(fault(&|b| b[32] = 1), Fault::Malformed { field: "durable_sequence" });
+    assert_eq!(fault(&|b| b[60] = 2), Fault::Malformed { field: "blocks" });
+    assert_eq!(fault(&|b| b[56] = 2), Fault::Malformed { field: "records" });
+    assert_eq!(fault(&|b| b[40] = 0), Fault::Incarnation { expected: 1, found: 0 });
+    // These two are never an honest end.
+    let newer = scan_with(&|b| b[4] = 2).unwrap_err();
+    assert_eq!(newer.fault, Fault::Format { expected: 1, found: 2 });
+    let later = scan_with(&|b| b[40] = 10).unwrap_err();
+    assert_eq!(later.fault, Fault::Incarnation { expected: 9, found: 10 });
+}
+
+#[test]
+fn a_tail_that_cannot_be_read_is_damage() {
+    let mut scanner = Scanner::new(RING, &start(Position::START));
+    let Step::Read { blocks, .. } = scanner.step().unwrap() else { panic!("needs blocks") };
+    scanner.feed_unreadable(blocks);
+    assert_eq!(scanner.step().unwrap_err().fault, Fault::Unreadable);
+}
+
+#[test]
+fn a_small_record_costs_one_block_and_a_raft_entry_of_4_mib_fits() {
+    let geometry = Geometry { blocks: 8192, batch_blocks_max: 1100, ..RING };
+    let mut ring = Ring::new(geometry);
+    let mut writer = writer(geometry);
+    assert_eq!(write_one(&mut writer, &mut ring, &[7; 200]).bytes.len(), BLOCK_BYTES);
+    let large = vec![9; 4 << 20];
+    write_one(&mut writer, &mut ring, &large);
+    let (records, _) = ring.scan(&start(Position::START)).unwrap();
+    assert!(records[1] == large);
+    let most = geometry.record_bytes_max();
+    assert_eq!(writer.append(&vec![0; most + 1]), Err(AppendError::TooLong));
+    write_one(&mut writer, &mut ring, &vec![0; most]);
+}
+
+#[test]
+fn a_full_ring_refuses_and_keeps_everything() {
+    let mut ring = Ring::new(RING);
+    let mut writer = writer(RING);
+    let mut written = 0;
+    while writer.check_room(5000).is_ok() {
+        write_one(&mut writer, &mut ring, &[1; 5000]);
+        written += 1;
+    }
+    assert_eq!(written, 20);
+    assert_eq!(writer.append(b"x"), Err(AppendError::RingFull));
+    assert_eq!(ring.scan(&start(Position::START)).unwrap().0.len(), written);
+    writer.trim(Position { sequence: 3, block: 4 });
+    assert_eq!(writer.free_blocks(), 4);
+    assert_eq!(writer.check_room_beside(10, 4), Err(AppendError::RingFull));
+    assert_eq!(writer.check_room_beside(10, 3), Ok(()));
+}
+
+#[test]
+fn an_anchor_is_known_by_its_place_and_the_newer_copy_counts() {
+    let homes = [Lba(3), Lba(900)];
+    let anchor = |generation| Anchor { identity: 5, generation, kind: 8, payload: vec![1, 2, 3] };
+    let read = |bytes: &[u8], at: usize| Anchor::decode(bytes, homes[at], 8);
+    let (old, new) = (anchor(1).encode(homes[1]), anchor(2).encode(homes[0]));
+    let newer = Anchor::newer(homes, read(&new, 0), read(&old, 1)).unwrap();
+    assert_eq!(newer, anchor(2));
+
+    assert_eq!(read(&new, 1), Err(Fault::Misdirected { expected: Lba(900), found: Lba(3) }));
+    assert_eq!(Anchor::decode(&new, homes[0], 9), Err(Fault::Malformed { field: "kind" }));
+    assert_eq!(read(&new[..512], 0), Err(Fault::Unreadable));
+    let mut torn = new.clone();
+    torn[4095] ^= 1;
+    assert_eq!(Anchor::newer(homes, read(&torn, 0), read(&old, 1)).unwrap(), anchor(1));
+    let both = Anchor::newer(homes, read(&torn, 0), Err(Fault::Unreadable)).unwrap_err();
+    assert_eq!(both.lbas, homes);
+    let mut format = new.clone();
+    format[4] = 2;
+    let sum = crc32c(&format[4..]);
+    format[..4].copy_from_slice(&sum.to_le_bytes());
+    let newer = Anchor::newer(homes, read(&format, 0), read(&old, 1)).unwrap_err();
+    assert_eq!(newer.faults[0], Fault::Format { expected: 1, found: 2 }, "not overruled");
+}

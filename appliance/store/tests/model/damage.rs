@@ -1,0 +1,147 @@
+//! Damage is found and named, and one damaged copy of what is kept twice does no harm.
+
+use sheen_journal::Fault;
+use sheen_store::{Limits, OpenError, RequestToken, Zone};
+use sheen_types::Lba;
+
+use crate::{
+    chance::Chance,
+    cost::{open_world, write_block},
+    device::{BLOCK, Pending},
+    world::World,
+};
+
+/// A store with a checkpoint and some durable journal behind it, closed.
+fn closed_store() -> (World, Chance) {
+    let (mut world, mut chance) = open_world(2048, Limits::default());
+    for request in 0..30 {
+        world.images.insert(request, vec![0; BLOCK]);
+        let write = write_block(request);
+        let token = RequestToken(request);
+        world.call(|store, commands| store.write(token, &write, commands)).unwrap();
+        if request == 10 {
+            world.store().checkpoint();
+        }
+        world.call(|store, commands| store.sync(RequestToken(1000 + request), commands)).unwrap();
+        world.settle(&mut chance);
+    }
+    assert_eq!(world.store().statistics().checkpoints, 1);
+    world.crash(crate::device::Crash::Kill, &mut chance);
+    (world, chance)
+}
+
+fn spoil(world: &mut World, lba: Lba) {
+    let mut bytes = world.device.read(lba);
+    bytes[100] ^= 1;
+    world.device.complete(Pending::Write { lba, bytes });
+}
+
+/// Addresses of the zone's blocks that begin with a batch.
+fn batches(world: &World, blocks: std::ops::Range<u64>) -> Vec<Lba> {
+    blocks
+        .map(|block| world.zone.first.plus(block))
+        .filter(|&lba| world.device.read(lba)[4..8] == 1_u32.to_le_bytes())
+        .collect()
+}
+
+#[test]
+fn one_rotten_anchor_is_replaced_by_its_copy_and_two_are_an_error() {
+    for copy in [0, 2047] {
+        let (mut world, mut chance) = closed_store();
+        let lba = world.zone.first.plus(copy);
+        spoil(&mut world, lba);
+        world.open(crate::device::Crash::Kill, &mut chance);
+        assert_eq!(world.store().statistics().used_blocks, 30);
+    }
+    let (mut world, mut chance) = closed_store();
+    let lbas = [world.zone.first, world.zone.first.plus(2047)];
+    for lba in lbas {
+        spoil(&mut world, lba);
+    }
+    match world.open_once(&mut chance) {
+        Err(OpenError::Anchor(damage)) => {
+            assert_eq!(damage.lbas, lbas);
+            assert!(damage.faults.iter().all(|fault| matches!(fault, Fault::Checksum { .. })));
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_rotten_journal_batch_before_durable_ones_is_an_error_with_its_place() {
+    let (mut world, mut chance) = closed_store();
+    let journal = batches(&world, 1..65);
+    let lba = journal[15];
+    spoil(&mut world, lba);
+    match world.open_once(&mut chance) {
+        Err(OpenError::Journal(damage)) => {
+            assert_eq!(damage.lba, lba);
+            assert_eq!(damage.sequence, 16);
+            assert!(matches!(damage.fault, Fault::Checksum { .. }));
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_journal_batch_of_another_place_is_named_misdirected() {
+    let (mut world, mut chance) = closed_store();
+    let journal = batches(&world, 1..65);
+    let bytes = world.device.read(journal[14]);
+    world.device.complete(Pending::Write { lba: journal[15], bytes });
+    match world.open_once(&mut chance) {
+        Err(OpenError::Journal(damage)) => {
+            let fault = Fault::Misdirected { expected: journal[15], found: journal[14] };
+            assert_eq!(damage.fault, fault);
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn the_last_journal_batch_rotten_is_a_torn_tail() {
+    let (mut world, mut chance) = closed_store();
+    let journal = batches(&world, 1..65);
+    // Nothing says of the last batch that it was durable.
+    spoil(&mut world, *journal.last().unwrap());
+    world.open(crate::device::Crash::Kill, &mut chance);
+    assert_eq!(world.store().statistics().used_blocks, 29);
+}
+
+#[test]
+fn a_rotten_checkpoint_is_an_error_with_its_place() {
+    let (mut world, mut chance) = closed_store();
+    let area = batches(&world, 65..700);
+    assert_eq!(area.len(), 1);
+    spoil(&mut world, area[0]);
+    match world.open_once(&mut chance) {
+        Err(OpenError::Checkpoint(damage)) => {
+            assert_eq!((damage.lba, damage.sequence), (area[0], 1));
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_zone_of_another_size_or_place_is_refused() {
+    let (mut world, mut chance) = closed_store();
+    let right = world.zone;
+    world.zone = Zone { blocks: 2000, ..right };
+    assert_eq!(
+        world.open_once(&mut chance).err(),
+        Some(OpenError::Zone { expected: right, found: world.zone })
+    );
+    world.zone = Zone { first: Lba(0), ..right };
+    assert!(matches!(world.open_once(&mut chance), Err(OpenError::Anchor(_))));
+}
+
+#[test]
+fn a_store_formatted_anew_knows_nothing_of_the_old_one() {
+    let (mut world, mut chance) = closed_store();
+    for (lba, bytes) in sheen_store::format(world.zone, 100).unwrap() {
+        world.device.complete(Pending::Write { lba, bytes });
+    }
+    world.open(crate::device::Crash::Kill, &mut chance);
+    let statistics = world.store().statistics();
+    assert_eq!((statistics.objects, statistics.used_blocks), (0, 0));
+}
