@@ -7,7 +7,7 @@ use crate::kernel::{
     message::Body,
 };
 
-const LIMITS: CrewLimits = CrewLimits { serving: [1, 1, 2, 1], readers: 2, queued: 2 };
+const LIMITS: CrewLimits = CrewLimits { serving: [1, 1, 1, 2, 1], readers: 2, queued: 2 };
 
 fn message(unique: u64) -> Message {
     let null = std::fs::File::open("/dev/null").unwrap();

@@ -34,25 +34,28 @@ pub(crate) struct Message {
     pub(crate) cancel: Cancel,
 }
 
-/// Requests are served in lanes with places of their own, so that those of one lane never wait for those that wait for
+/// Requests are served in lanes with places of their own, so that those of one lane never wait behind those that wait for
 /// them. In order of precedence.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Lane {
-    /// What ends the waiting of others: dirty pages on their way out, unlocking. Never waits for other clients.
-    Release = 0,
-    /// Content: may wait for a lease that another client gives back with the help of its own `Release`.
-    Content = 1,
+    /// Dirty pages on their way out, without which no lease on content is given back. Waits for no other client.
+    WriteBack = 0,
+    /// What ends the waiting of others: unlocking, closing.
+    Release = 1,
+    /// Content: may wait for a lease that another client gives back with the help of its own `WriteBack`.
+    Content = 2,
     /// Everything else.
-    Namespace = 2,
+    Namespace = 3,
     /// Lock requests that wait as long as it takes.
-    Wait = 3,
+    Wait = 4,
 }
 
 impl Lane {
     /// How many there are.
-    pub(crate) const COUNT: usize = 4;
+    pub(crate) const COUNT: usize = 5;
     /// Those with a queue.
-    pub(crate) const QUEUED: [Self; 3] = [Self::Release, Self::Content, Self::Namespace];
+    pub(crate) const QUEUED: [Self; 4] =
+        [Self::WriteBack, Self::Release, Self::Content, Self::Namespace];
 
     /// The lane of an operation; None: served at once by the thread that read it, it never blocks.
     pub(crate) fn of(operation: &Operation<'_>) -> Option<Self> {
@@ -64,17 +67,17 @@ impl Lane {
             | Operation::Destroy
             | Operation::NotifyReply
             | Operation::Unknown => None,
-            Operation::Write(write) if write.from_cache => Some(Self::Release),
+            Operation::Write(write) if write.from_cache => Some(Self::WriteBack),
             Operation::Setlk(request) if request.lock.kind == LockKind::Unlock => {
                 Some(Self::Release)
             }
+            Operation::Flush { .. } | Operation::Release(_) | Operation::Releasedir(_) => {
+                Some(Self::Release)
+            }
             Operation::Setlk(request) if request.wait == LockWait::Yes => Some(Self::Wait),
-            Operation::Read(_)
-            | Operation::Write(_)
-            | Operation::Flush { .. }
-            | Operation::Fsync { .. }
-            | Operation::Release(_)
-            | Operation::Releasedir(_) => Some(Self::Content),
+            Operation::Read(_) | Operation::Write(_) | Operation::Fsync { .. } => {
+                Some(Self::Content)
+            }
             _ => Some(Self::Namespace),
         }
     }

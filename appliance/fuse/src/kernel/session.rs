@@ -41,7 +41,8 @@ pub struct SessionOptions {
     pub background: u16,
     /// Most threads that serve names and attributes at a time.
     pub namespace_threads_max: usize,
-    /// Most threads that serve content at a time; half as many more are kept for writing back dirty pages and unlocking.
+    /// Most threads that serve content at a time; half as many more are kept for writing back
+    /// dirty pages, and as many again for unlocking and closing.
     pub content_threads_max: usize,
     /// Most lock requests that wait at a time; more are answered ENOLCK.
     pub waiters_max: usize,
@@ -66,8 +67,9 @@ impl SessionOptions {
 
     fn crew_limits(&self) -> CrewLimits {
         let content = self.content_threads_max.max(1);
-        let serving =
-            [content.div_ceil(2), content, self.namespace_threads_max.max(1), self.waiters_max];
+        let release = content.div_ceil(2);
+        let namespace = self.namespace_threads_max.max(1);
+        let serving = [release, release, content, namespace, self.waiters_max];
         CrewLimits { serving, readers: self.readers_max.max(1), queued: 1024 }
     }
 }

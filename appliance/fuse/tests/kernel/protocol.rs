@@ -1,15 +1,6 @@
 //! A session against a kernel that is played by the test, over a socket that keeps message boundaries: other versions,
 //! orders of arrival a real kernel rarely shows, and nonsense.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::cast_possible_truncation,
-    dead_code,
-    reason = "a test stops where it is wrong, and uses what it needs of the file system"
-)]
-
-mod memory;
-
 use std::{
     io::{Read, Write},
     os::fd::{AsFd, OwnedFd},
@@ -17,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use memory::Memory;
+use crate::memory::Memory;
 use nix::{
     poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::socket::{

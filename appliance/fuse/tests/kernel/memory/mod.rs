@@ -1,6 +1,7 @@
 //! A file system in memory, for tests of the edge to the kernel: simple, coherent, and changeable behind the kernel's back.
 
 mod locks;
+mod gate;
 
 use std::{
     collections::BTreeMap,
@@ -20,6 +21,7 @@ use sheen_fuse::kernel::{
 };
 use sheen_types::{Errno, FileKind, Timespec};
 
+pub(crate) use gate::Gate;
 pub(crate) use locks::Locks;
 
 #[derive(Debug, Default)]
@@ -48,6 +50,8 @@ pub(crate) struct Memory {
     pub(crate) on_answered: Mutex<Option<Arc<dyn Fn() + Send + Sync>>>,
     pub(crate) tree: Mutex<Tree>,
     pub(crate) locks: Locks,
+    /// READs pass through it.
+    pub(crate) gate: Gate,
     pub(crate) negotiated: Mutex<Option<Negotiated>>,
     pub(crate) ended: AtomicUsize,
     pub(crate) lookups: AtomicUsize,
@@ -83,6 +87,7 @@ impl Memory {
             on_answered: Mutex::default(),
             tree: Mutex::new(Tree { nodes: BTreeMap::from([(1, root)]), next: 2 }),
             locks: Locks::default(),
+            gate: Gate::default(),
             negotiated: Mutex::default(),
             ended: AtomicUsize::new(0),
             lookups: AtomicUsize::new(0),
@@ -342,6 +347,7 @@ impl Filesystem for Memory {
         let now = self.reads_now.fetch_add(1, Ordering::SeqCst) + 1;
         self.reads_most.fetch_max(now, Ordering::SeqCst);
         self.largest_read.fetch_max(read.size as usize, Ordering::SeqCst);
+        self.gate.pass();
         if !self.read_delay.is_zero() {
             std::thread::sleep(self.read_delay);
         }

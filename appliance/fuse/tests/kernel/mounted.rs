@@ -1,6 +1,13 @@
 //! A mount that ends with the test, whatever the test does.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        mpsc::{RecvTimeoutError, Sender, channel},
+    },
+    time::Duration,
+};
 
 use sheen_dma::Arena;
 use sheen_fuse::kernel::{
@@ -13,6 +20,7 @@ pub(crate) struct Mounted {
     pub(crate) path: PathBuf,
     pub(crate) session: Session,
     pub(crate) notifier: Notifier,
+    _watched: Sender<()>,
     _directory: tempfile::TempDir,
 }
 
@@ -35,7 +43,8 @@ impl Mounted {
         let device = attach(&path, &MountOptions::parse(options, &[]).unwrap()).unwrap();
         let notifier = device.notifier();
         let session = Session::start(device, filesystem, session_options).unwrap();
-        let mounted = Self { path, session, notifier, _directory: directory };
+        let _watched = watch(&path);
+        let mounted = Self { path, session, notifier, _watched, _directory: directory };
         wait_until_answers(&mounted.path, Duration::from_secs(10)).unwrap();
         mounted
     }
@@ -50,4 +59,17 @@ impl Drop for Mounted {
         // Not there any more if the test unmounted it. Lazily first, so that what is open ends in order.
         let _ = detach(&self.path, Detach::Lazy);
     }
+}
+
+/// Ends the mount by force if the test gets stuck in it: a thread that waits for its own process to answer cannot be killed.
+fn watch(path: &Path) -> Sender<()> {
+    const PATIENCE: Duration = Duration::from_secs(60);
+    let (sender, receiver) = channel();
+    let path = path.to_owned();
+    std::thread::spawn(move || {
+        if receiver.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout) {
+            let _ = detach(&path, Detach::Force);
+        }
+    });
+    sender
 }

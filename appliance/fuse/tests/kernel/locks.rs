@@ -1,0 +1,67 @@
+//! Two families of file locks, and waits that end.
+
+use std::{fs, sync::Arc};
+
+use sheen_fuse::kernel::LockFamily;
+
+use crate::{actor::Actor, memory, memory::Memory, mounted::Mounted, wait_for};
+
+fn locker(mount: &Mounted, family: &str) -> Actor {
+    Actor::start(family, &mount.path("l"))
+}
+
+#[test]
+fn flock_and_fcntl_locks_are_two_families() {
+    let (memory, mount) = memory();
+    fs::write(mount.path("l"), b"").unwrap();
+    let one = locker(&mount, "flock").done();
+    let two = locker(&mount, "fcntl").done();
+    let families: Vec<_> = memory.locks.held().iter().map(|held| held.family).collect();
+    assert_eq!(families, [LockFamily::Flock, LockFamily::Posix]);
+    for actor in [one, two] {
+        assert!(actor.end().success());
+    }
+    wait_for("locks to be dropped", || memory.locks.held().is_empty());
+}
+
+#[test]
+fn a_process_that_waits_for_a_lock_can_be_killed() {
+    for family in ["flock", "fcntl"] {
+        let (memory, mount) = memory();
+        fs::write(mount.path("l"), b"").unwrap();
+        let holder = locker(&mount, family).done();
+        let waiter = locker(&mount, family);
+        wait_for("the waiter", || mount.session.serving() == 1);
+        waiter.kill();
+        wait_for("the wait to end", || mount.session.serving() == 0);
+        assert_eq!(memory.locks.held().len(), 1, "the holder keeps its lock");
+        assert!(holder.end().success());
+    }
+}
+
+#[test]
+fn a_waiter_gets_the_lock_when_its_holder_ends() {
+    let (_memory, mount) = memory();
+    fs::write(mount.path("l"), b"").unwrap();
+    let holder = locker(&mount, "fcntl").done();
+    let waiter = locker(&mount, "fcntl");
+    wait_for("the waiter", || mount.session.serving() == 1);
+    assert!(holder.end().success());
+    assert!(waiter.done().end().success());
+}
+
+#[test]
+fn waiting_locks_beyond_the_bound_are_refused_and_others_go_on() {
+    let memory = Arc::new(Memory::new());
+    let mount = Mounted::with(memory, "", |options| options.waiters_max = 2);
+    fs::write(mount.path("l"), b"").unwrap();
+    let holder = locker(&mount, "fcntl").done();
+    let waiters = [locker(&mount, "fcntl"), locker(&mount, "fcntl")];
+    wait_for("the waiters", || mount.session.serving() == 2);
+    assert!(!locker(&mount, "fcntl").end().success());
+    fs::write(mount.path("other"), b"still served").unwrap();
+    for waiter in waiters {
+        waiter.kill();
+    }
+    assert!(holder.end().success());
+}

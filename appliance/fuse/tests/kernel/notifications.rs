@@ -1,0 +1,123 @@
+//! What the kernel has cached, taken back.
+
+use std::{
+    fs,
+    os::unix::fs::MetadataExt,
+    sync::{Arc, atomic::Ordering},
+    thread,
+};
+
+use sheen_fuse::kernel::{NodeId, NotifyError};
+
+use crate::{actor::Actor, memory, memory::Memory, mounted::Mounted, wait_for};
+
+#[test]
+fn a_working_directory_outlives_an_epoch() {
+    let (_memory, mount) = memory();
+    fs::create_dir_all(mount.path("a/b")).unwrap();
+    let actor = Actor::start("stay", &mount.path("a/b")).done();
+    mount.notifier.raise_epoch().unwrap();
+    assert!(mount.path("a/b").is_dir());
+    assert!(actor.end().success());
+    assert!(mount.path("a/b/new").exists());
+}
+
+#[test]
+fn what_changed_elsewhere_is_seen_after_a_notification_and_not_before() {
+    let (memory, mount) = memory();
+    let path = mount.path("f");
+    fs::write(&path, b"old").unwrap();
+    assert_eq!(fs::read(&path).unwrap(), b"old");
+    let node = NodeId(fs::metadata(&path).unwrap().ino());
+    memory.tree().node(node).unwrap().content = b"newer".to_vec();
+    assert_eq!(fs::read(&path).unwrap(), b"old", "attributes and content are cached for ever");
+    mount.notifier.invalidate_attributes(node).unwrap();
+    assert_eq!(fs::metadata(&path).unwrap().len(), 5);
+    mount.notifier.invalidate_data(node, 0, 0).unwrap();
+    assert_eq!(fs::read(&path).unwrap(), b"newer");
+    mount.notifier.store(node, 0, b"store").unwrap();
+    assert_eq!(fs::read(&path).unwrap(), b"store");
+    let unknown = NodeId(999);
+    assert_eq!(mount.notifier.invalidate_data(unknown, 0, 0), Err(NotifyError::NotCached));
+    assert_eq!(mount.notifier.invalidate_given(node, || true), Ok(()));
+    let asked = std::cell::Cell::new(0);
+    let is_given = || asked.replace(asked.get() + 1) < 30;
+    assert_eq!(mount.notifier.invalidate_given(unknown, is_given), Err(NotifyError::NotCached));
+    assert_eq!(asked.get(), 31, "it asked until the inode was forgotten");
+}
+
+#[test]
+fn names_changed_elsewhere_are_seen_after_a_notification_and_not_before() {
+    let (memory, mount) = memory();
+    for name in ["a", "b", "c", "d"] {
+        fs::write(mount.path(name), name).unwrap();
+    }
+    let root = NodeId::ROOT;
+    let gone = |name: &str| {
+        let mut tree = memory.tree();
+        tree.node(root).unwrap().names.remove(name.as_bytes());
+    };
+    gone("a");
+    assert!(mount.path("a").exists(), "the name is cached for ever");
+    mount.notifier.invalidate_entry(root, b"a").unwrap();
+    assert!(!mount.path("a").exists());
+    gone("b");
+    mount.notifier.expire_entry(root, b"b").unwrap();
+    assert!(!mount.path("b").exists());
+    let child = NodeId(fs::metadata(mount.path("c")).unwrap().ino());
+    gone("c");
+    mount.notifier.delete_entry(root, child, b"c").unwrap();
+    assert!(!mount.path("c").exists());
+    gone("d");
+    let epochs = memory.negotiated.lock().unwrap().unwrap().epochs;
+    match mount.notifier.raise_epoch() {
+        Ok(()) => assert!(epochs && !mount.path("d").exists()),
+        Err(error) => assert!(!epochs && error == NotifyError::Unsupported),
+    }
+}
+
+#[test]
+fn dirty_pages_of_a_mapping_are_written_back_by_an_invalidation() {
+    let (memory, mount) = memory();
+    let path = mount.path("m");
+    fs::write(&path, vec![0; 8192]).unwrap();
+    let node = NodeId(fs::metadata(&path).unwrap().ino());
+    let mapper = Actor::start("map", &path).done();
+    mount.notifier.invalidate_data(node, 0, 0).unwrap();
+    assert_eq!(memory.tree().node(node).unwrap().content[5000], 77);
+    assert!(mapper.end().success());
+}
+
+#[test]
+fn write_back_and_unlocking_get_through_when_all_that_serve_content_are_stuck() {
+    let memory = Arc::new(Memory::new());
+    let mount = Mounted::with(memory.clone(), "", |options| options.content_threads_max = 2);
+    let stuck: Vec<_> = (0..6).map(|index| mount.path(&format!("stuck{index}"))).collect();
+    for path in &stuck {
+        fs::write(path, vec![1; 4096]).unwrap();
+        let node = NodeId(fs::metadata(path).unwrap().ino());
+        mount.notifier.invalidate_data(node, 0, 0).unwrap();
+    }
+    fs::write(mount.path("m"), vec![0; 8192]).unwrap();
+    fs::write(mount.path("l"), b"").unwrap();
+    let node = NodeId(fs::metadata(mount.path("m")).unwrap().ino());
+    let mapper = Actor::start("map", &mount.path("m")).done();
+    let lock = nix::fcntl::Flock::lock(
+        fs::File::open(mount.path("l")).unwrap(),
+        nix::fcntl::FlockArg::LockExclusive,
+    )
+    .unwrap();
+    thread::scope(|scope| {
+        let _closed = memory.gate.close();
+        for path in &stuck {
+            scope.spawn(move || fs::read(path).unwrap());
+        }
+        wait_for("readers to get stuck", || memory.reads_now.load(Ordering::SeqCst) == 2);
+        mount.notifier.invalidate_data(node, 0, 0).unwrap();
+        assert_eq!(memory.tree().node(node).unwrap().content[5000], 77);
+        // Unlocks and closes.
+        drop(lock.unlock().unwrap());
+        assert!(memory.locks.held().is_empty());
+    });
+    assert!(mapper.end().success());
+}
