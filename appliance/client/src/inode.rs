@@ -64,6 +64,8 @@ pub(crate) struct InodeState {
     pub(crate) sequence: u64,
     /// Bits held, without DATA.
     pub(crate) bits: u32,
+    /// Bits no longer held under which something may still be cached: a revoke will come for them.
+    pub(crate) overtaken: u32,
     /// Bits (DATA included) the MDT has asked for back and not heard of yet.
     pub(crate) revoking: u32,
     pub(crate) data: DataLease,
@@ -220,7 +222,13 @@ impl InodeState {
         // Bits on their way back are not held, whatever a grant that crossed our answer says.
         let read_bits = grant.read_bits & !self.revoking;
         let write_bits = grant.write_bits & !self.revoking;
-        self.bits = read_bits & bits::METADATA;
+        let held = read_bits & bits::METADATA;
+        if self.bits & !held != 0 {
+            // A revoke is on its way that this grant has overtaken: the kernel's caches go when it comes.
+            self.losses += 1;
+            self.overtaken |= self.bits & !held;
+        }
+        self.bits = held;
         if self.bits & bits::LAYOUT == 0 {
             self.layout = None;
         }
@@ -274,6 +282,7 @@ impl InodeState {
         self.restart(server);
         self.losses += 1;
         self.bits = 0;
+        self.overtaken = 0;
         self.attributes = None;
         self.layout = None;
         self.known = None;
@@ -340,6 +349,23 @@ mod test {
         let mut state = InodeState { revoking: bits::UPDATE, ..InodeState::default() };
         assert!(state.apply(0, &grant(bits::LOOKUP | bits::UPDATE, 0, 7)));
         assert_eq!(state.held_bits(), (bits::LOOKUP, 0));
+    }
+
+    #[test]
+    fn a_revoke_overtaken_by_a_grant_still_empties_caches() {
+        let mut state = InodeState::default();
+        state.apply(0, &grant(bits::LOOKUP | bits::PERM, 0, 1));
+        let losses = state.losses;
+        state.apply(0, &grant(bits::PERM, 0, 3));
+        assert_ne!(state.losses, losses, "what was asked before may not be cached");
+        let revoke = sheen_wire::lease::LeaseRevoke {
+            fid: Fid::ROOT,
+            bits: bits::LOOKUP,
+            to_read: false,
+            sequence: 2,
+        };
+        assert_eq!(state.mark_revoked(&revoke), bits::LOOKUP);
+        assert_eq!(state.held_bits(), (bits::PERM, 0));
     }
 
     #[test]

@@ -226,8 +226,9 @@ impl InodeState {
         self.losses += 1;
         self.revokes.push((asked.sequence, asked.bits));
         self.revoking |= asked.bits;
-        let lost = self.bits & asked.bits;
+        let lost = (self.bits | self.overtaken) & asked.bits;
         self.bits &= !asked.bits;
+        self.overtaken &= !asked.bits;
         if lost & (bits::UPDATE | bits::PERM) != 0 {
             self.attributes = None;
         }
