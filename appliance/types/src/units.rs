@@ -93,8 +93,7 @@ impl std::str::FromStr for Bytes {
     /// Reads `4096`, `64KiB`, `64K`, `1.5 GiB` (binary) and `10GB` (decimal).
     fn from_str(text: &str) -> Result<Self, SizeError> {
         let text = text.trim();
-        let digits_end =
-            text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+        let digits_end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
         let (number, unit) = text.split_at(digits_end);
         let scale: u128 = match unit.trim().to_ascii_lowercase().as_str() {
             "" | "b" => 1,

@@ -2,7 +2,10 @@
 
 use sheen_types::{Attributes, Fid, FileKind, Name};
 
-use crate::{codec::{DecodeError, Decoder, Encoder, Field}, lease::LeaseGrant};
+use crate::{
+    codec::{DecodeError, Decoder, Encoder, Field},
+    lease::LeaseGrant,
+};
 
 /// One entry of a directory page.
 ///

@@ -59,7 +59,11 @@ impl Field for Fid {
     }
 
     fn decode(input: &mut Decoder<'_>) -> Result<Self, DecodeError> {
-        Ok(Self { seq: Field::decode(input)?, oid: Field::decode(input)?, ver: Field::decode(input)? })
+        Ok(Self {
+            seq: Field::decode(input)?,
+            oid: Field::decode(input)?,
+            ver: Field::decode(input)?,
+        })
     }
 }
 

@@ -1,6 +1,9 @@
 //! The 64 bytes every message starts with.
 
-use sheen_types::{ClientId, Epoch, Tag, TransactionNumber, Xid, checksum::crc32c_of_parts, units::TRANSFER_BYTES_MAX};
+use sheen_types::{
+    ClientId, Epoch, Tag, TransactionNumber, Xid, checksum::crc32c_of_parts,
+    units::TRANSFER_BYTES_MAX,
+};
 
 use crate::{
     codec::{DecodeError, Decoder, Encoder, Field},
@@ -322,7 +325,8 @@ impl Frame {
         let frame = Self::peek(bytes)?;
         let end = FRAME_BYTES + frame.body_bytes as usize;
         let message = bytes.get(..end).ok_or(DecodeError::Short)?;
-        let expected = u32::from_le_bytes(message[4..8].try_into().map_err(|_| DecodeError::Short)?);
+        let expected =
+            u32::from_le_bytes(message[4..8].try_into().map_err(|_| DecodeError::Short)?);
         let found = message_checksum(message);
         if expected != found {
             return Err(DecodeError::Checksum { expected, found });
@@ -348,7 +352,8 @@ mod test {
 
     #[test]
     fn a_message_reads_back_as_it_was_written() {
-        let frame = Frame { tag: Tag(7), client: ClientId(3), ..Frame::request(Opcode::Create, Xid(9)) };
+        let frame =
+            Frame { tag: Tag(7), client: ClientId(3), ..Frame::request(Opcode::Create, Xid(9)) };
         let mut bytes = Vec::new();
         frame.encode_with(b"body", &mut bytes);
         assert_eq!(bytes.len(), FRAME_BYTES + 4);

@@ -2,7 +2,12 @@
 
 use sheen_types::{Attributes, ClientId, Epoch, Fid, FileKind, Name, OstIndex, Timespec};
 
-use crate::{fields::List, flock::FileLock, lease::{LeaseGrant, SizeUpdate}, message};
+use crate::{
+    fields::List,
+    flock::FileLock,
+    lease::{LeaseGrant, SizeUpdate},
+    message,
+};
 
 message! {
     /// Opens a session, or with `client` != 0 re-opens one after a lost connection. Reply: [`ConnectReply`].
