@@ -1,3 +1,5 @@
+//! Devices opened, locked, formatted, damaged, on real files.
+
 use sheen_ports::{Block, BlockCommand, BlockError, BlockOperation, Entropy};
 
 use super::{format::Force, *};

@@ -1,3 +1,5 @@
+//! A node as clients see it: started, stopped, refused.
+
 use std::{net::Ipv4Addr, path::Path};
 
 use sheen_dma::Arena;
