@@ -76,7 +76,8 @@ pub struct TimedAttributes {
 /// A name that leads to an inode. Counts as one lookup of the node, to be forgotten later.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Entry {
-    /// The inode; [`NodeId`] 0 is "no such name", which the kernel remembers for `name_valid` (a negative dentry, not counted).
+    /// The inode; [`NodeId`] 0 is "no such name", which the kernel remembers for `name_valid` (a negative dentry, not
+    /// counted).
     pub node: NodeId,
     /// Tells apart inodes that had the same `node` at different times.
     pub generation: u64,
@@ -207,8 +208,8 @@ impl DirectorySink {
 
     /// Adds one. `next_offset` is where a listing that stops after this entry goes on; not 0.
     ///
-    /// With [`DirectorySink::wants_entries`], an `entry` that was added counts as a lookup, unless the name is `.` or `..`;
-    /// None leaves it to the kernel to look the name up. Otherwise `entry` is ignored and not counted.
+    /// With [`DirectorySink::wants_entries`], an `entry` that was added counts as a lookup, unless the name is `.` or
+    /// `..`; None leaves it to the kernel to look the name up. Otherwise `entry` is ignored and not counted.
     ///
     /// # Errors
     /// [`Full`]: not added, nothing counted.

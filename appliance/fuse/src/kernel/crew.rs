@@ -1,9 +1,9 @@
 //! How many threads read, serve and wait: bookkeeping without threads of its own.
 //!
-//! A thread reads a request and serves it itself, if the request's lane has a place free; before that it makes sure that
-//! another thread reads on, so that INTERRUPT and what others wait for get through. If the lane is full the request is
-//! queued and the thread reads on; whoever finishes takes queued requests first. A full queue stops the reading thread:
-//! the kernel keeps the rest, and its own limits hold.
+//! A thread reads a request and serves it itself, if the request's lane has a place free; before that it makes sure
+//! that another thread reads on, so that INTERRUPT and what others wait for get through. If the lane is full the
+//! request is queued and the thread reads on; whoever finishes takes queued requests first. A full queue stops the
+//! reading thread: the kernel keeps the rest, and its own limits hold.
 
 use std::{
     collections::VecDeque,

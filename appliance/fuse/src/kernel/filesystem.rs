@@ -3,7 +3,8 @@
 //! Methods are called from many threads at once and may block; other requests go on meanwhile. A method that waits for
 //! other than its own mount's I/O watches [`Context::cancel`] and answers EINTR when it is cancelled.
 //!
-//! What an answer tells the kernel to cache must stay true until the answer is there: see [`Context::keep_until_answered`].
+//! What an answer tells the kernel to cache must stay true until the answer is there: see
+//! [`Context::keep_until_answered`].
 //!
 //! Names are raw bytes without `/` and NUL, not empty, of any length the kernel lets through (mostly ≤ 255, but check);
 //! `.` and `..` come only in [`Filesystem::lookup`].

@@ -1,9 +1,9 @@
 //! Which requests are being served, so that an INTERRUPT finds the one it means.
 //!
 //! The kernel may send an INTERRUPT so early that another thread has read, but not yet entered, the request. The
-//! protocol lets us answer EAGAIN then, but looks for the request only among those of the channel the answer comes through,
-//! and we do not know which that is. So early interrupts are kept, and a request that is entered later finds its own.
-//! Those that were too late stay until they are pushed out; numbers are never used twice, so they hit nothing.
+//! protocol lets us answer EAGAIN then, but looks for the request only among those of the channel the answer comes
+//! through, and we do not know which that is. So early interrupts are kept, and a request that is entered later finds
+//! its own. Those that were too late stay until they are pushed out; numbers are never used twice, so they hit nothing.
 
 use std::{
     collections::{BTreeMap, VecDeque},

@@ -34,8 +34,8 @@ pub(crate) struct Message {
     pub(crate) cancel: Cancel,
 }
 
-/// Requests are served in lanes with places of their own, so that those of one lane never wait behind those that wait for
-/// them. In order of precedence.
+/// Requests are served in lanes with places of their own, so that those of one lane never wait behind those that wait
+/// for them. In order of precedence.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Lane {
     /// Dirty pages on their way out, without which no lease on content is given back. Waits for no other client.
@@ -114,5 +114,51 @@ impl Message {
         let mut context = Context::new(header.unique, header.uid, header.gid, header.pid, cancel);
         context.supplementary_group = supplementary_group;
         context
+    }
+}
+
+#[cfg(test)]
+mod test {
+    use super::*;
+    use crate::kernel::operation::{
+        FileHandle, FileLock, LockFamily, LockOwner, LockRequest, NodeId, WriteRequest,
+    };
+
+    fn write(from_cache: bool) -> Option<Lane> {
+        Lane::of(&Operation::Write(WriteRequest {
+            node: NodeId(2),
+            handle: FileHandle(1),
+            offset: 0,
+            size: 1,
+            flags: 0,
+            from_cache,
+            kill_privileges: false,
+            lock_owner: None,
+        }))
+    }
+
+    fn lock(kind: LockKind, wait: LockWait) -> Option<Lane> {
+        Lane::of(&Operation::Setlk(LockRequest {
+            node: NodeId(2),
+            handle: FileHandle(1),
+            owner: LockOwner(1),
+            lock: FileLock { start: 0, end: 9, kind, pid: 0 },
+            family: LockFamily::Posix,
+            wait,
+        }))
+    }
+
+    #[test]
+    fn what_ends_waits_never_shares_a_lane_with_what_waits() {
+        assert_eq!(write(true), Some(Lane::WriteBack));
+        assert_eq!(write(false), Some(Lane::Content));
+        for wait in [LockWait::No, LockWait::Yes] {
+            assert_eq!(lock(LockKind::Unlock, wait), Some(Lane::Release));
+        }
+        assert_eq!(lock(LockKind::Write, LockWait::Yes), Some(Lane::Wait));
+        assert_eq!(lock(LockKind::Write, LockWait::No), Some(Lane::Namespace));
+        let (handle, owner) = (FileHandle(1), LockOwner(1));
+        assert_eq!(Lane::of(&Operation::Flush { handle, owner }), Some(Lane::Release));
+        assert_eq!(Lane::of(&Operation::Interrupt { unique: 2 }), None);
     }
 }

@@ -2,11 +2,12 @@
 //!
 //! Clones are cheap; usable from any thread, before the session starts as well as while requests are served.
 //!
-//! Blocking: [`Notifier::invalidate_data`] writes back dirty pages (shared mappings) by WRITE requests that other workers must
-//! serve, and waits for pages locked by reads in flight; [`Notifier::invalidate_entry`], [`Notifier::expire_entry`] and
-//! [`Notifier::delete_entry`] take the parent directory's inode lock, which the kernel holds during most namespace requests
-//! in that directory. So: never call these from within a call of [`crate::kernel::Filesystem`], nor hold a lock over
-//! them that such a call needs. [`Notifier::invalidate_attributes`] and [`Notifier::raise_epoch`] take no such lock.
+//! Blocking: [`Notifier::invalidate_data`] writes back dirty pages (shared mappings) by WRITE requests that other
+//! workers must serve, and waits for pages locked by reads in flight; [`Notifier::invalidate_entry`],
+//! [`Notifier::expire_entry`] and [`Notifier::delete_entry`] take the parent directory's inode lock, which the kernel
+//! holds during most namespace requests in that directory. So: never call these from within a call of
+//! [`crate::kernel::Filesystem`], nor hold a lock over them that such a call needs.
+//! [`Notifier::invalidate_attributes`] and [`Notifier::raise_epoch`] take no such lock.
 
 use std::{
     fmt,
@@ -28,8 +29,9 @@ use crate::kernel::{NodeId, abi::notification::Notification};
 /// Why a notification was not taken.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum NotifyError {
-    /// The kernel has nothing cached of it: as good as done, *unless* the inode was given out and not forgotten yet. Then an answer
-    /// with it is just being taken in, or its FORGET is on its way: try again in a moment, until one or the other.
+    /// The kernel has nothing cached of it: as good as done, *unless* the inode was given out and not forgotten yet.
+    /// Then an answer with it is just being taken in, or its FORGET is on its way: try again in a moment, until one
+    /// or the other.
     NotCached,
     /// This kernel has no such notification.
     Unsupported,
@@ -73,9 +75,9 @@ impl Notifier {
         self.send(&Notification::InvalidateInode { node: node.0, offset: -1, length: 0 }, &[])
     }
 
-    /// As [`Notifier::invalidate_attributes`], for an inode given to the kernel in an [`crate::kernel::Entry`] that may still be
-    /// on its way in: tries again for up to a second while the kernel does not know the inode and `is_given` says
-    /// that it was given and not forgotten. Must not be called by a thread that `forget` waits for.
+    /// As [`Notifier::invalidate_attributes`], for an inode given to the kernel in an [`crate::kernel::Entry`] that
+    /// may still be on its way in: tries again for up to a second while the kernel does not know the inode and
+    /// `is_given` says that it was given and not forgotten. Must not be called by a thread that `forget` waits for.
     ///
     /// # Errors
     /// [`NotifyError`]; NotCached when it was forgotten, or did not arrive in time.

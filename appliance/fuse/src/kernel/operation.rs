@@ -19,7 +19,8 @@ impl NodeId {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct FileHandle(pub u64);
 
-/// Who owns a file lock: for `fcntl` the table of open files of a process, for `flock` the open file. Scrambled by the kernel.
+/// Who owns a file lock: for `fcntl` the table of open files of a process, for `flock` the open file. Scrambled by
+/// the kernel.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct LockOwner(pub u64);
 
@@ -36,9 +37,9 @@ pub struct Context {
     /// One supplementary group of the caller that matters to a creation: the group of a set-group-ID parent. Only
     /// with create, mkdir, mknod, symlink and tmpfile.
     pub supplementary_group: Option<u32>,
-    /// Cancelled when the caller got a signal, or the mount ended: stop waiting and answer EINTR. The kernel tells of any signal, also
-    /// of one the program handles, and of the first one only; few programs expect EINTR of calls other than those that
-    /// wait for a lock.
+    /// Cancelled when the caller got a signal, or the mount ended: stop waiting and answer EINTR. The kernel tells of
+    /// any signal, also of one the program handles, and of the first one only; few programs expect EINTR of calls
+    /// other than those that wait for a lock.
     pub cancel: Cancel,
     guards: Guards,
 }
@@ -55,13 +56,13 @@ impl Context {
         Self { unique, uid, gid, pid, supplementary_group: None, cancel, guards }
     }
 
-    /// Keeps `guard` until the answer has been written to the kernel, then drops it: for what must not be given up while an answer
-    /// that the kernel may cache is on its way.
+    /// Keeps `guard` until the answer has been written to the kernel, then drops it: for what must not be given up
+    /// while an answer that the kernel may cache is on its way.
     ///
-    /// The kernel's side of it: the caller takes the answer in a moment *after* the write. A name is safe even so, since the kernel
-    /// noted the epoch before it asked; attributes of an inode it knows are safe, since an invalidation outdates answers
-    /// asked for before. Only an inode the kernel is about to learn of is missed by an invalidation: see
-    /// [`crate::kernel::NotifyError::NotCached`].
+    /// The kernel's side of it: the caller takes the answer in a moment *after* the write. A name is safe even so,
+    /// since the kernel noted the epoch before it asked; attributes of an inode it knows are safe, since an
+    /// invalidation outdates answers asked for before. Only an inode the kernel is about to learn of is missed by an
+    /// invalidation: see [`crate::kernel::NotifyError::NotCached`].
     ///
     /// # Panics
     /// When a thread panicked while it kept a guard.

@@ -19,8 +19,8 @@ use crate::kernel::{
 
 /// Where the memory comes from that payload is read into and written from.
 pub trait BufferSource: Send + Sync {
-    /// A buffer of `bytes` bytes, 4 KiB-aligned. None when the arena is used up: a worker then takes memory of its own, which the
-    /// file system gets as any other buffer but which peers do not share.
+    /// A buffer of `bytes` bytes, 4 KiB-aligned. None when the arena is used up: a worker then takes memory of its
+    /// own, which the file system gets as any other buffer but which peers do not share.
     fn buffer(&self, bytes: usize) -> Option<Buffer>;
 }
 

@@ -1,5 +1,5 @@
-//! Other processes that use a mount: this test program again, told by its environment what to do. They can be killed, and
-//! they hold what only a process holds.
+//! Other processes that use a mount: this test program again, told by its environment what to do. They can be killed,
+//! and they hold what only a process holds.
 
 use std::{
     ffi::CString,

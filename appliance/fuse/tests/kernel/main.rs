@@ -1,5 +1,5 @@
-//! The edge to the kernel: a file system in memory, mounted for real on this machine, and a session against a kernel played
-//! by the test. Needs root and `/dev/fuse`.
+//! The edge to the kernel: a file system in memory, mounted for real on this machine, and a session against a kernel
+//! played by the test. Needs root and `/dev/fuse`.
 
 #![allow(
     clippy::unwrap_used,

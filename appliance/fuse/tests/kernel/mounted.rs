@@ -61,7 +61,8 @@ impl Drop for Mounted {
     }
 }
 
-/// Ends the mount by force if the test gets stuck in it: a thread that waits for its own process to answer cannot be killed.
+/// Ends the mount by force if the test gets stuck in it: a thread that waits for its own process to answer cannot be
+/// killed.
 fn watch(path: &Path) -> Sender<()> {
     const PATIENCE: Duration = Duration::from_secs(60);
     let (sender, receiver) = channel();

@@ -10,7 +10,9 @@ use std::{
 
 use sheen_fuse::kernel::{
     NodeId, NotifyError,
-    mountpoint::{Detach, DetachError, MountOptions, MountPoint, attach, detach, remount},
+    mountpoint::{
+        AttachError, Detach, DetachError, MountOptions, MountPoint, attach, detach, remount,
+    },
 };
 
 use crate::{actor::Actor, memory, memory::Memory, mounted::Mounted, wait_for};
@@ -100,4 +102,15 @@ fn a_mount_point_that_will_not_do_is_refused_with_its_reason() {
     assert!(refused(&file).contains("not a directory"));
     assert!(refused(directory.path()).contains("not empty"));
     assert!(refused(&directory.path().join("none")).contains("no such directory"));
+}
+
+#[test]
+fn a_dead_mount_is_told_from_a_living_one_and_unmounts() {
+    let directory = tempfile::tempdir().unwrap();
+    let options = MountOptions::default();
+    drop(attach(directory.path(), &options).unwrap());
+    let refused = attach(directory.path(), &options).unwrap_err();
+    detach(directory.path(), Detach::Normal).unwrap();
+    assert!(matches!(refused, AttachError::Dead(_)), "{refused:?}");
+    assert!(MountPoint::at(directory.path()).unwrap().is_none());
 }

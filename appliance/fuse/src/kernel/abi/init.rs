@@ -39,8 +39,8 @@ pub(crate) mod flag {
     pub(crate) const DIRECT_IO_ALLOW_MMAP: u64 = 1 << 36;
 }
 
-/// What we take if it is offered. Not WRITEBACK_CACHE: the kernel would then believe its own size and mtime, which other
-/// mounts change. Not HANDLE_KILLPRIV: its second version excludes it.
+/// What we take if it is offered. Not WRITEBACK_CACHE: the kernel would then believe its own size and mtime, which
+/// other mounts change. Not HANDLE_KILLPRIV: its second version excludes it.
 pub(crate) const WANTED: u64 = flag::ASYNC_READ
     | flag::POSIX_LOCKS
     | flag::ATOMIC_O_TRUNC

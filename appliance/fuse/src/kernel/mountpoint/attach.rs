@@ -50,6 +50,9 @@ pub enum AttachError {
         /// Its type.
         type_name: String,
     },
+    /// A FUSE mount is there whose program is gone.
+    #[error("{0}: a dead mount is there (unmount it first)")]
+    Dead(PathBuf),
     /// Nothing is mounted there that could be remounted.
     #[error("{0}: nothing of ours is mounted there")]
     NotMounted(PathBuf),
@@ -92,8 +95,8 @@ pub fn attach(target: &Path, options: &MountOptions) -> Result<Device, AttachErr
     }
 }
 
-/// Nothing is mounted at the target and it is an empty directory. Looks at the mount table first, since a dead mount cannot
-/// be looked at.
+/// Nothing is mounted at the target and it is an empty directory. Looks at the mount table first, since a dead mount
+/// cannot be looked at.
 fn check_target(target: &Path, options: &MountOptions) -> Result<PathBuf, AttachError> {
     let path = match resolve(target) {
         Ok(path) => path,
@@ -103,6 +106,9 @@ fn check_target(target: &Path, options: &MountOptions) -> Result<PathBuf, Attach
         Err(error) => return Err(error.into()),
     };
     if let Some(mount) = MountPoint::at(&path)? {
+        if mount.is_fuse() && is_dead(&path) {
+            return Err(AttachError::Dead(path));
+        }
         let (source_name, type_name) = (mount.source, mount.type_name);
         return Err(AttachError::Mounted { path, source_name, type_name });
     }
@@ -124,6 +130,12 @@ fn check_target(target: &Path, options: &MountOptions) -> Result<PathBuf, Attach
         }
     }
     Ok(path)
+}
+
+fn is_dead(path: &Path) -> bool {
+    const PATIENCE: Duration = Duration::from_secs(1);
+    let answer = wait_until_answers(path, PATIENCE);
+    answer.is_err_and(|error| error.raw_os_error() == Some(libc::ENOTCONN))
 }
 
 fn attach_directly(target: &Path, options: &MountOptions) -> Result<Device, AttachError> {

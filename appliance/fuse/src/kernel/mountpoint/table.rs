@@ -77,8 +77,8 @@ impl MountPoint {
         fs::read_to_string(path).ok()?.trim().parse().ok()
     }
 
-    /// Lets the kernel read ahead up to `bytes` in files of this mount. To be called when the mount answers: the handshake limits
-    /// it to the system's 128 KiB, which makes for small READs.
+    /// Lets the kernel read ahead up to `bytes` in files of this mount. To be called when the mount answers: the
+    /// handshake limits it to the system's 128 KiB, which makes for small READs.
     ///
     /// # Errors
     /// When `/sys/class/bdi` is not there, or not ours to write.

@@ -1,4 +1,5 @@
-//! A file system in memory, for tests of the edge to the kernel: simple, coherent, and changeable behind the kernel's back.
+//! A file system in memory, for tests of the edge to the kernel: simple, coherent, and changeable behind the kernel's
+//! back.
 
 mod locks;
 mod gate;
