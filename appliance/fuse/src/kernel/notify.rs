@@ -17,8 +17,6 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    thread,
-    time::Duration,
 };
 
 use nix::{errno::Errno as SystemErrno, sys::uio::writev};
@@ -73,34 +71,6 @@ impl Notifier {
     /// [`NotifyError`].
     pub fn invalidate_attributes(&self, node: NodeId) -> Result<(), NotifyError> {
         self.send(&Notification::InvalidateInode { node: node.0, offset: -1, length: 0 }, &[])
-    }
-
-    /// As [`Notifier::invalidate_attributes`], for an inode given to the kernel in an [`crate::kernel::Entry`] that
-    /// may still be on its way in: tries again for up to a second while the kernel does not know the inode and
-    /// `is_given` says that it was given and not forgotten. Must not be called by a thread that `forget` waits for.
-    ///
-    /// # Errors
-    /// [`NotifyError`]; NotCached when it was forgotten, or did not arrive in time.
-    pub fn invalidate_given(
-        &self,
-        node: NodeId,
-        is_given: impl Fn() -> bool,
-    ) -> Result<(), NotifyError> {
-        const YIELDS: u32 = 20;
-        const TRIES: u32 = 1000;
-        for attempt in 0..TRIES {
-            match self.invalidate_attributes(node) {
-                Err(NotifyError::NotCached) if is_given() => {}
-                other => return other,
-            }
-            if attempt < YIELDS {
-                thread::yield_now();
-            } else {
-                thread::sleep(Duration::from_millis(1));
-            }
-        }
-        tracing::warn!(?node, "an inode given to the kernel is not known to it");
-        Err(NotifyError::NotCached)
     }
 
     /// Attributes and cached content of the inode from `offset` on, `length` bytes (0: to the end), are not true any
