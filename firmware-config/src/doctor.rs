@@ -162,16 +162,10 @@ impl Host {
 
     fn huge_pages(&self) -> Check {
         const NAME: &str = "huge pages";
+        // Nothing asks for them yet; what is found is shown so that measurements can be compared.
         match self.text("sys/kernel/mm/transparent_hugepage/shmem_enabled") {
-            None => {
-                Check::warn(NAME, "not available", "buffers use 4 KiB pages; nothing need be done")
-            }
-            Some(modes) if modes.contains("[never]") || modes.contains("[deny]") => Check::warn(
-                NAME,
-                "off for shared memory",
-                "echo advise > /sys/kernel/mm/transparent_hugepage/shmem_enabled",
-            ),
-            Some(modes) => Check::ok(NAME, modes),
+            None => Check::ok(NAME, "not available for shared memory; not needed"),
+            Some(modes) => Check::ok(NAME, format!("for shared memory: {modes}; not needed")),
         }
     }
 }
@@ -251,12 +245,13 @@ fn fuse_device() -> Check {
 
 fn open_files() -> Check {
     const NAME: &str = "open files";
-    const WANTED: u64 = 65_536;
+    /// A thousand clients with a few connections of three descriptors each.
+    const WANTED: u64 = 16_384;
     match getrlimit(Resource::RLIMIT_NOFILE) {
         Ok((_, hard)) if hard >= WANTED => Check::ok(NAME, format!("limit {hard}")),
         Ok((_, hard)) => {
             let advice =
-                "LimitNOFILE=65536 in the unit, or ulimit -n 65536: each client takes a few";
+                "LimitNOFILE=65536 in the unit, or ulimit -n 65536: each client takes several";
             Check::warn(NAME, format!("limit {hard}"), advice)
         }
         Err(error) => Check::warn(NAME, error.to_string(), "ulimit -n 65536"),
@@ -265,13 +260,9 @@ fn open_files() -> Check {
 
 fn locked_memory() -> Check {
     const NAME: &str = "locked memory";
-    const WANTED: u64 = 64 << 20;
+    // io_uring stopped counting against it with Linux 5.12; RDMA and VFIO will need more.
     match getrlimit(Resource::RLIMIT_MEMLOCK) {
-        Ok((_, hard)) if hard >= WANTED => Check::ok(NAME, limit_text(hard)),
-        Ok((_, hard)) => {
-            let advice = "only RDMA and NVMe by VFIO need more: LimitMEMLOCK=infinity in the unit";
-            Check::warn(NAME, limit_text(hard), advice)
-        }
+        Ok((_, hard)) => Check::ok(NAME, format!("{}; not needed", limit_text(hard))),
         Err(error) => Check::warn(NAME, error.to_string(), "ulimit -l unlimited"),
     }
 }
@@ -313,12 +304,8 @@ mod test {
         assert_eq!((uring("Y"), uring("N")), (CheckState::Ok, CheckState::Warn));
         let shmem = "sys/kernel/mm/transparent_hugepage/shmem_enabled";
         assert_eq!(
-            state(shmem, "always within_size [advise] never", Host::huge_pages),
-            CheckState::Ok
-        );
-        assert_eq!(
             state(shmem, "always advise [never] deny force", Host::huge_pages),
-            CheckState::Warn
+            CheckState::Ok
         );
     }
 

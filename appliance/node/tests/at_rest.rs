@@ -7,6 +7,7 @@ use nix::sys::{
     resource::{UsageWho, getrusage},
     time::TimeValLike,
 };
+use sheen_dma::Arena;
 use sheen_node::{Config, Force, Node, format};
 use sheen_types::Bytes;
 
@@ -24,6 +25,12 @@ fn a_node_at_rest_takes_at_most_two_percent_of_a_core() {
     config.threads.reactors = 2;
     format(&config, Force::No).unwrap();
     let node = Node::start(config).unwrap();
+    // Idle connections of both kinds, to every service.
+    let arena = Arena::shared(4 << 20).unwrap();
+    let addresses = [format!("unix:{}", node.socket().display()), format!("tcp:{}", node.listen())];
+    let connect =
+        |service| addresses.each_ref().map(|at| sheen_rdma::connect(at, service, &arena).unwrap());
+    let links = [0, 1, 2].map(connect);
     // The only way to see rest is to let time pass.
     std::thread::sleep(Duration::from_millis(200));
     let before = processor_time();
@@ -31,5 +38,6 @@ fn a_node_at_rest_takes_at_most_two_percent_of_a_core() {
     let used = processor_time() - before;
     println!("{used:?} of processor time in 2 s; {:?}", node.status().threads);
     assert!(used < Duration::from_millis(40), "{used:?} in 2 s");
+    links.iter().flatten().for_each(|link| link.close());
     node.stop().unwrap();
 }
