@@ -280,14 +280,20 @@ impl Mdt {
         if let Some(connection) = self.connections.get_mut(&request.connection) {
             connection.held = connection.held.saturating_sub(1);
         }
-        let (bytes_in, bytes_out) = (u64::from(frame.payload_bytes), answer.payload.len() as u64);
-        let latency = self.now.since(*arrived);
-        self.stats.operations.record(frame.opcode, answer.status, bytes_in, bytes_out, latency);
         let mut reply = frame.reply(answer.status);
         reply.transaction = sheen_types::TransactionNumber(answer.transaction);
         reply.committed = self.state.last_transaction().0;
         let Answer { body, payload, .. } = answer;
-        self.outputs.push_back(Output::Reply { request: *request, frame: reply, body, payload });
+        let (request, arrived) = (*request, *arrived);
+        let bytes_in = frame.payload_bytes;
+        self.outputs.push_back(Output::Reply {
+            request,
+            frame: reply,
+            body,
+            payload,
+            bytes_in,
+            arrived,
+        });
     }
 
     /// Answers with an error, or the value.

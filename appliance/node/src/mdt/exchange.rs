@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 
 use sheen_dma::Buffer;
 use sheen_ports::{Block, Clock, Entropy, Fabric, FabricEvent, NotifyError, RequestId};
-use sheen_types::{Errno, checksum::crc32c};
+use sheen_types::{Errno, Tick, checksum::crc32c};
 use sheen_wire::{Frame, Kind, Opcode};
 
 use super::{
@@ -95,11 +95,26 @@ impl<B: Block, F: Fabric, C: Clock, E: Entropy, G: OstGateway> MdtService<B, F, 
                 self.send(output);
             }
         }
+        if self.core.outputs.is_empty() {
+            return 0;
+        }
+        // Asked once more: a turn that applies and answers much takes its time.
+        let now = self.clock.now();
         while let Some(output) = self.core.outputs.pop_front() {
+            self.count_reply(&output, now);
             self.send(output);
             sent += 1;
         }
         sent
+    }
+
+    fn count_reply(&self, output: &Output, now: Tick) {
+        if let Output::Reply { frame, payload, bytes_in, arrived, .. } = output {
+            let (bytes_in, bytes_out) = (u64::from(*bytes_in), payload.len() as u64);
+            let latency = now.since(*arrived);
+            let operations = &self.core.stats.operations;
+            operations.record(frame.opcode, frame.status, bytes_in, bytes_out, latency);
+        }
     }
 
     /// Sends an output, or puts it behind what its connection does not take yet.
@@ -123,8 +138,8 @@ impl<B: Block, F: Fabric, C: Clock, E: Entropy, G: OstGateway> MdtService<B, F, 
             return;
         }
         match output {
-            Output::Reply { request, frame, body, payload } => {
-                self.reply(request, frame, &body, &payload)
+            Output::Reply { request, frame, body, payload, .. } => {
+                self.reply(request, frame, &body, &payload);
             }
             Output::Close { connection } => self.fabric.close(connection),
             Output::Notify { connection, message } => {

@@ -67,7 +67,15 @@ impl From<Errno> for Answer {
 #[derive(Debug)]
 pub(crate) enum Output {
     /// Answer a request; `frame` has all but lengths and checksums.
-    Reply { request: RequestId, frame: Frame, body: Vec<u8>, payload: Vec<u8> },
+    Reply {
+        request: RequestId,
+        frame: Frame,
+        body: Vec<u8>,
+        payload: Vec<u8>,
+        /// Payload bytes of the request.
+        bytes_in: u32,
+        arrived: Tick,
+    },
     /// Send a callback.
     Notify { connection: ConnectionId, message: Vec<u8> },
     /// End a connection, after what was sent before.

@@ -59,7 +59,7 @@ pub struct MdtService<B, F, C, E, G> {
     pub(crate) stage: Stage,
     pub(crate) device: ZoneDevice<B>,
     pub(crate) fabric: F,
-    clock: C,
+    pub(crate) clock: C,
     entropy: E,
     pub(crate) osts: G,
     pub(crate) arena: Arena,
