@@ -10,7 +10,10 @@ use std::{
         fd::{AsFd, BorrowedFd, OwnedFd},
         unix::net::{UnixListener, UnixStream},
     },
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
@@ -66,8 +69,34 @@ pub struct AcceptorConfig {
     pub services: u32,
 }
 
+/// What an acceptor counted since its start.
+#[derive(Debug, Default)]
+pub struct AcceptorCounters {
+    accepted: AtomicU64,
+    refused: AtomicU64,
+}
+
+impl AcceptorCounters {
+    /// Connections handed over.
+    #[must_use]
+    pub fn accepted(&self) -> u64 {
+        self.accepted.load(Ordering::Relaxed)
+    }
+
+    /// Connections closed because their hello did not come, was none, or asked for what is not there.
+    #[must_use]
+    pub fn refused(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
+    }
+
+    fn refuse(&self, connections: usize) {
+        self.refused.fetch_add(connections as u64, Ordering::Relaxed);
+    }
+}
+
 /// The thread that accepts; ends when dropped.
 pub struct Acceptor {
+    counters: Arc<AcceptorCounters>,
     stop: Arc<EventFd>,
     thread: Option<JoinHandle<()>>,
 }
@@ -95,7 +124,9 @@ impl Acceptor {
         if let Some(tcp) = &config.tcp {
             tcp.set_nonblocking(true)?;
         }
+        let counters = Arc::new(AcceptorCounters::default());
         let mut accepting = Accepting {
+            counters: counters.clone(),
             config,
             hand_over,
             pending: Vec::new(),
@@ -104,7 +135,13 @@ impl Acceptor {
         };
         let thread =
             thread::Builder::new().name("acceptor".to_owned()).spawn(move || accepting.run())?;
-        Ok(Self { stop, thread: Some(thread) })
+        Ok(Self { counters, stop, thread: Some(thread) })
+    }
+
+    /// Its counters.
+    #[must_use]
+    pub const fn counters(&self) -> &Arc<AcceptorCounters> {
+        &self.counters
     }
 }
 
@@ -119,6 +156,7 @@ impl Drop for Acceptor {
 }
 
 struct Accepting<F> {
+    counters: Arc<AcceptorCounters>,
     config: AcceptorConfig,
     hand_over: F,
     pending: Vec<Pending>,
@@ -194,7 +232,10 @@ impl<F: FnMut(NewConnection)> Accepting<F> {
             for index in ready.into_iter().rev() {
                 match self.pending[index].read() {
                     Step::Wait => {}
-                    Step::Drop => drop(self.pending.swap_remove(index)),
+                    Step::Drop => {
+                        self.counters.refuse(1);
+                        drop(self.pending.swap_remove(index));
+                    }
                     Step::Ready => {
                         let pending = self.pending.swap_remove(index);
                         self.finish(pending);
@@ -202,7 +243,9 @@ impl<F: FnMut(NewConnection)> Accepting<F> {
                 }
             }
             let now = Instant::now();
+            let waiting = self.pending.len();
             self.pending.retain(|pending| pending.deadline > now);
+            self.counters.refuse(waiting - self.pending.len());
             if unix_ready {
                 self.accept_unix();
             }
@@ -290,6 +333,7 @@ impl<F: FnMut(NewConnection)> Accepting<F> {
         let (hello, descriptors) = (Vec::with_capacity(HELLO_BYTES), Vec::new());
         let mut pending = Pending { socket, peer, hello, descriptors, deadline };
         if self.pending.len() >= PENDING_MAX {
+            self.counters.refuse(1);
             pending.refuse(Refusal::Full);
         } else if set.is_ok() {
             self.pending.push(pending);
@@ -312,7 +356,10 @@ impl<F: FnMut(NewConnection)> Accepting<F> {
         });
         let hello = match checked {
             Ok(hello) => hello,
-            Err(refusal) => return pending.refuse(refusal),
+            Err(refusal) => {
+                self.counters.refuse(1);
+                return pending.refuse(refusal);
+            }
         };
         let Pending { socket, peer, descriptors, .. } = pending;
         let transport = match socket {
@@ -322,7 +369,10 @@ impl<F: FnMut(NewConnection)> Accepting<F> {
                 .map(|()| Transport::Tcp(socket)),
         };
         if let Some(transport) = transport {
+            self.counters.accepted.fetch_add(1, Ordering::Relaxed);
             (self.hand_over)(NewConnection { service: hello.service, peer, transport });
+        } else {
+            self.counters.refuse(1);
         }
     }
 }

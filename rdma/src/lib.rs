@@ -26,7 +26,7 @@ mod open;
 mod shared_connection;
 mod tcp_connection;
 
-pub use acceptor::{Acceptor, AcceptorConfig, NewConnection};
+pub use acceptor::{Acceptor, AcceptorConfig, AcceptorCounters, NewConnection};
 pub use connect::{ConnectError, connect};
 pub use fabric::{FabricCounters, PayloadCheck, ServerFabric};
 pub use hello::Refusal;

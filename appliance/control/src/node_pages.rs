@@ -45,8 +45,10 @@ impl NodePages {
             self.started.as_secs_f64(),
         );
         self.threads(&mut families);
+        self.connections(&mut families);
         self.metadata(&mut families);
         self.objects(&mut families);
+        self.reactors(&mut families);
         families
     }
 
@@ -70,6 +72,42 @@ impl NodePages {
                     Duration::from_nanos(nanoseconds).as_secs_f64(),
                 );
             }
+        }
+    }
+
+    fn connections(&self, families: &mut Families) {
+        if let Some(counters) = self.node.acceptor_counters() {
+            families.counter(
+                "sheen_connections_accepted_total",
+                "Connections taken in.",
+                &[],
+                counters.accepted(),
+            );
+            families.counter(
+                "sheen_connections_refused_total",
+                "Connections closed because they did not begin as ours do.",
+                &[],
+                counters.refused(),
+            );
+        }
+        let metadata = ("mdt".to_owned(), &self.node.mdt_stats().connections);
+        let objects = (0..).zip(self.node.ost_stats());
+        let objects = objects
+            .map(|(number, service): (u32, _)| (format!("reactor{number}"), &service.connections));
+        for (name, connections) in std::iter::once(metadata).chain(objects) {
+            let reactor = [("reactor", name.as_str())];
+            families.gauge(
+                "sheen_connections",
+                "Connections open.",
+                &reactor,
+                connections.open.get(),
+            );
+            families.counter(
+                "sheen_connection_errors_total",
+                "Connections closed for what the peer sent.",
+                &reactor,
+                connections.protocol_errors.get(),
+            );
         }
     }
 
@@ -106,6 +144,7 @@ impl NodePages {
             for ost in &service.targets {
                 let name = format!("OST{:04}", ost.index.0);
                 let target = [("target", name.as_str())];
+                operations(families, &name, &ost.operations);
                 for (metric, help, value) in [
                     ("sheen_serving", "Whether the target serves: 1, else 0.", &ost.ready),
                     ("sheen_capacity_bytes", "Bytes users can fill.", &ost.total_bytes),
@@ -156,10 +195,12 @@ impl NodePages {
                 }
             }
         }
+    }
+
+    fn reactors(&self, families: &mut Families) {
         for (number, service) in (0..).zip(self.node.ost_stats()) {
             let name = format!("reactor{number}");
             let reactor = [("reactor", name.as_str())];
-            operations(families, &name, &service.operations);
             families.gauge(
                 "sheen_requests_in_flight",
                 "Object requests being carried out by a reactor.",

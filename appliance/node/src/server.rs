@@ -15,7 +15,7 @@ use std::{
 
 use sheen_firmware_config::{PinningPlan, Topology, pinning::reactors_for};
 use sheen_ports::Entropy;
-use sheen_rdma::{Acceptor, AcceptorConfig, NewConnection};
+use sheen_rdma::{Acceptor, AcceptorConfig, AcceptorCounters, NewConnection};
 use sheen_reactor::{Load, SystemEntropy, mailbox, thread::ThreadPlan};
 use sheen_types::OstIndex;
 
@@ -327,6 +327,12 @@ impl Node {
     #[must_use]
     pub fn ost_stats(&self) -> &[Arc<OstServiceStats>] {
         &self.osts
+    }
+
+    /// Counters of the acceptor; none before it is up.
+    #[must_use]
+    pub fn acceptor_counters(&self) -> Option<&Arc<AcceptorCounters>> {
+        self.acceptor.as_ref().map(Acceptor::counters)
     }
 
     /// How busy each service thread is, by name.

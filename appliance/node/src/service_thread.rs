@@ -16,6 +16,7 @@ use sheen_types::Tick;
 use crate::{
     mdt::{MdtService, OstGateway},
     ost::OstService,
+    stats::ConnectionStats,
 };
 
 /// Orders that may wait for one thread; a connection beyond it is closed, and its client tries again.
@@ -40,6 +41,9 @@ pub(crate) trait Served: Service {
 
     /// Why it cannot serve any more, if so.
     fn failure(&self) -> Option<String>;
+
+    /// Where its connections are counted.
+    fn connections(&self) -> &ConnectionStats;
 }
 
 impl<B: Block, C: Clock> Served for OstService<B, ServerFabric, C> {
@@ -54,6 +58,10 @@ impl<B: Block, C: Clock> Served for OstService<B, ServerFabric, C> {
     fn failure(&self) -> Option<String> {
         // An OST that failed says so in its counters; the others go on.
         None
+    }
+
+    fn connections(&self) -> &ConnectionStats {
+        self.connection_stats()
     }
 }
 
@@ -74,6 +82,10 @@ where
 
     fn failure(&self) -> Option<String> {
         Self::failure(self).map(|failure| failure.to_string())
+    }
+
+    fn connections(&self) -> &ConnectionStats {
+        self.connection_stats()
     }
 }
 
@@ -124,6 +136,10 @@ impl<S: Served> Service for ServiceThread<S> {
         {
             // Only this thread fills it.
             let _ = self.failure.set(failure);
+        }
+        if orders + work > 0 {
+            let counters = self.service.fabric().counters();
+            self.service.connections().set(&counters);
         }
         orders + work
     }

@@ -39,6 +39,23 @@ impl Counter {
     }
 }
 
+/// Connections of a service.
+#[derive(Debug, Default)]
+pub struct ConnectionStats {
+    /// Connections open.
+    pub open: Counter,
+    /// Connections ended because the peer sent what no peer may send.
+    pub protocol_errors: Counter,
+}
+
+impl ConnectionStats {
+    /// Takes over what a fabric counted.
+    pub fn set(&self, counters: &sheen_rdma::FabricCounters) {
+        self.open.set(counters.opened.saturating_sub(counters.closed));
+        self.protocol_errors.set(counters.protocol_errors);
+    }
+}
+
 /// What happened to requests of one opcode.
 #[derive(Debug, Default)]
 pub struct OperationStats {

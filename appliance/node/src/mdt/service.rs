@@ -16,6 +16,8 @@ use sheen_ports::{Block, Clock, ConnectionId, Entropy, Fabric, FabricEvent, Requ
 use sheen_types::Tick;
 use sheen_wire::Frame;
 
+use crate::stats::ConnectionStats;
+
 use super::{
     commit::Batch,
     config::MdtConfig,
@@ -133,6 +135,12 @@ impl<B: Block, F: Fabric, C: Clock, E: Entropy, G: OstGateway> MdtService<B, F, 
     #[must_use]
     pub fn is_stopped(&self) -> bool {
         self.stopping
+    }
+
+    /// Where the fabric's connections are counted.
+    #[must_use]
+    pub fn connection_stats(&self) -> &ConnectionStats {
+        &self.core.stats.connections
     }
 
     /// The fabric, for whoever hands it new connections.

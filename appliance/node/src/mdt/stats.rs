@@ -1,12 +1,14 @@
 //! What an MDT counts, for the metrics part.
 
-use crate::stats::{Counter, Operations};
+use crate::stats::{ConnectionStats, Counter, Operations};
 
 /// Counters and levels of an MDT. Written by its thread alone.
 #[derive(Debug, Default)]
 pub struct MdtStats {
     /// Requests, by opcode.
     pub operations: Operations,
+    /// Connections.
+    pub connections: ConnectionStats,
     /// 1 while it leads and serves, 0 while it recovers, waits for clients after a restart, or has failed.
     pub serving: Counter,
     /// Sessions.

@@ -30,7 +30,8 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
     /// Path: D5. Decides what becomes of a request.
     pub(crate) fn on_request(&mut self, request: RequestId, frame: &Frame, body: &[u8]) {
         let since = self.clock.now();
-        let origin = Origin::Fabric { request, frame: *frame, since };
+        let ost = target_of(frame.opcode, body);
+        let origin = Origin::Fabric { request, frame: *frame, since, ost };
         let is_attach = frame.opcode == Opcode::Attach;
         let result = if self.fences.refuses(frame.client, frame.epoch) {
             self.stats.fenced.add(1);
@@ -210,6 +211,7 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
         request: RequestId,
         frame: &Frame,
         since: Tick,
+        ost: Option<OstIndex>,
         result: Result<&[u8], Errno>,
         payload: Option<Payload>,
     ) {
@@ -227,6 +229,27 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
         let bytes_in = if status == 0 { u64::from(frame.payload_bytes) } else { 0 };
         let latency = self.clock.now().since(since);
         let bytes_out = u64::from(reply.payload_bytes);
-        self.stats.operations.record(frame.opcode, status, bytes_in, bytes_out, latency);
+        let target = self.stats.targets.iter().find(|target| Some(target.index) == ost);
+        let operations = target.map_or(&self.stats.operations, |target| &target.operations);
+        operations.record(frame.opcode, status, bytes_in, bytes_out, latency);
     }
+}
+
+/// The OST a request names: bodies of those that ask something of one begin with its index.
+fn target_of(opcode: Opcode, body: &[u8]) -> Option<OstIndex> {
+    let asks_one = matches!(
+        opcode,
+        Opcode::ObjectWrite
+            | Opcode::ObjectRead
+            | Opcode::ObjectPunch
+            | Opcode::ObjectTruncate
+            | Opcode::ObjectGlimpse
+            | Opcode::ObjectSync
+            | Opcode::ObjectDestroy
+            | Opcode::ObjectSeek
+            | Opcode::ObjectAllocate
+            | Opcode::ObjectStatistics
+    );
+    let index = body.first_chunk().filter(|_| asks_one)?;
+    Some(OstIndex(u32::from_le_bytes(*index)))
 }

@@ -3,7 +3,7 @@
 use sheen_dma::Buffer;
 use sheen_ports::RequestId;
 use sheen_store::{Merge, MergeToken, ReadPin, Segment};
-use sheen_types::{ClientId, Epoch, Fid, Tick};
+use sheen_types::{ClientId, Epoch, Fid, OstIndex, Tick};
 use sheen_wire::{Frame, object::ObjectWrite};
 
 use super::image::Image;
@@ -12,7 +12,16 @@ use super::image::Image;
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Origin {
     /// A peer.
-    Fabric { request: RequestId, frame: Frame, since: Tick },
+    Fabric {
+        /// What to answer.
+        request: RequestId,
+        /// Its frame.
+        frame: Frame,
+        /// When it came.
+        since: Tick,
+        /// The OST it asks something of, whose counters it goes into.
+        ost: Option<OstIndex>,
+    },
     /// The MDT of this node.
     Gateway { id: u64 },
     /// Nobody: the flush before the service ends.

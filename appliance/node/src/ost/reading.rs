@@ -129,9 +129,10 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
             store.release(pin);
         }
         match (answer, origin) {
-            (Ok((buffer, checksum)), Origin::Fabric { request, frame, since }) => {
+            (Ok((buffer, checksum)), Origin::Fabric { request, frame, since, ost }) => {
                 let body = ReadReply { size }.to_vec();
-                self.reply(request, &frame, since, Ok(&body), Some((buffer, length, checksum)));
+                let payload = Some((buffer, length, checksum));
+                self.reply(request, &frame, since, ost, Ok(&body), payload);
             }
             (answer, origin) => self.answer(&origin, answer.map(|_| &[][..])),
         }

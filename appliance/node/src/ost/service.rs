@@ -9,6 +9,8 @@ use sheen_store::{Command, Limits, ReadPlan};
 use sheen_types::{ClientId, Epoch, Errno, OstIndex, Tick};
 use sheen_wire::Frame;
 
+use crate::stats::ConnectionStats;
+
 use super::{
     attachments::Attachments,
     device::{Device, Finished, Purpose},
@@ -139,6 +141,12 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
     /// The fabric, to add connections to.
     pub fn fabric_mut(&mut self) -> &mut F {
         &mut self.fabric
+    }
+
+    /// Where the fabric's connections are counted.
+    #[must_use]
+    pub fn connection_stats(&self) -> &ConnectionStats {
+        &self.stats.connections
     }
 
     /// The counters.
@@ -312,8 +320,8 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
     /// Answers an origin without payload.
     pub(crate) fn answer(&mut self, origin: &Origin, result: Result<&[u8], Errno>) {
         match *origin {
-            Origin::Fabric { request, frame, since } => {
-                self.reply(request, &frame, since, result, None)
+            Origin::Fabric { request, frame, since, ost } => {
+                self.reply(request, &frame, since, ost, result, None)
             }
             Origin::Gateway { id } => self.tell_desk(id, result.is_ok()),
             Origin::Stop => {}

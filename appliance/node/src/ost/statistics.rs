@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use sheen_types::OstIndex;
 
-use crate::stats::{Counter, Operations};
+use crate::stats::{ConnectionStats, Counter, Operations};
 
 /// Counters of one service thread.
 #[derive(Debug, Default)]
 pub struct OstServiceStats {
-    /// Requests by opcode.
+    /// Requests that ask nothing of an OST, or of one that is not here, by opcode.
     pub operations: Operations,
     /// Requests refused for want of a slot or a buffer.
     pub busy: Counter,
@@ -21,6 +21,8 @@ pub struct OstServiceStats {
     pub payload_mismatches: Counter,
     /// Requests being carried out.
     pub in_flight: Counter,
+    /// Connections.
+    pub connections: ConnectionStats,
     /// One per OST.
     pub targets: Vec<Arc<OstStats>>,
 }
@@ -30,6 +32,8 @@ pub struct OstServiceStats {
 pub struct OstStats {
     /// Which.
     pub index: OstIndex,
+    /// Requests by opcode.
+    pub operations: Operations,
     /// 1 when it serves, 0 while it recovers or after it failed.
     pub ready: Counter,
     /// 1 when it failed for good.

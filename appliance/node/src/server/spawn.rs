@@ -161,7 +161,7 @@ pub(super) fn ost(
         let config = OstConfig {
             arena: arena(&thread.config)?,
             operations_max: OPERATIONS_MAX,
-            store: sheen_store::Limits::default(),
+            store: store_limits(),
         };
         let service = OstService::new(config, targets, fabric()?, SystemClock, Some(thread.desk))?;
         let _ = report.send(service.stats());
@@ -169,6 +169,12 @@ pub(super) fn ost(
     };
     spawn(plan, make)
         .map_err(|source| NodeError::System { doing: "starting a reactor's thread", source })
+}
+
+/// A flush every 16 MiB: blocks come back early, so that on a sparse file the same ones are written over again, which
+/// costs the file system below no allocation. At 10,000 small writes a second that is a flush every 0.4 s.
+fn store_limits() -> sheen_store::Limits {
+    sheen_store::Limits { unflushed_blocks_max: 4 << 10, ..sheen_store::Limits::default() }
 }
 
 fn arena(config: &Config) -> Result<Arena, NodeError> {

@@ -176,7 +176,7 @@ fn sizes_seeks_and_statistics_tell_what_is_there() {
     );
     assert!(!glimpse(&mut rig, &[fid]).objects.0[0].exists);
     assert_eq!(rig.read(fid, 0, 100).payload.len(), 0);
-    let operations = &rig.service.stats().operations;
+    let operations = &rig.service.stats().targets[0].operations;
     assert_eq!(operations.of(Opcode::ObjectWrite).count.get(), 1);
     assert_eq!(operations.of(Opcode::ObjectWrite).bytes_in.get(), 8192);
     assert_eq!(operations.of(Opcode::ObjectSeek).errors.get(), 1);
