@@ -1,1 +1,23 @@
-//! To be written.
+//! The simulator: one seed drives clients, metadata, object stores, device and network through crashes.
+//!
+//! The services are the shipped ones; only device, network, clock and chance are ours. A run of one seed is the same
+//! run every time, so a failing seed is a bug report. Clients speak the real protocol with their own small state
+//! machine ([`actor`]); the client library's threads are not simulated, it has tests and the litmus suite of its own.
+#![forbid(unsafe_code)]
+
+pub mod actor;
+pub mod answer;
+mod audit;
+pub mod chance;
+pub mod clock;
+pub mod content;
+pub mod device;
+pub mod file_model;
+pub mod history;
+pub mod namespace;
+pub mod network;
+pub mod node;
+pub mod operation;
+pub mod plan;
+pub mod workload;
+pub mod world;

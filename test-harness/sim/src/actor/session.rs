@@ -1,0 +1,172 @@
+//! The connections of an actor and its session: connecting, re-asserting, giving leases back.
+
+use std::time::Duration;
+
+use sheen_ports::ConnectionId;
+use sheen_types::{ClientId, Errno, Tick, checksum::crc32c};
+use sheen_wire::{
+    Field, Frame, Opcode,
+    fields::List,
+    lease::{LeaseCancel, LeaseRevoke},
+    metadata::{Connect, ConnectReply, HeldLease, HeldOpen, Reassert},
+};
+
+use super::{Actor, Purpose, SLOTS};
+use crate::operation::Target;
+
+/// First and longest pause before the next attempt to connect.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(32));
+/// A connection to a service, or the way to one.
+#[derive(Debug)]
+pub(super) struct Lane {
+    pub(super) service: u16,
+    pub(super) connection: Option<ConnectionId>,
+    pub(super) ready: bool,
+    pub(super) attempt_at: Tick,
+    pub(super) pause: Duration,
+}
+
+impl Lane {
+    pub(super) fn new(service: u16) -> Self {
+        let pause = PAUSE.0;
+        Self { service, connection: None, ready: false, attempt_at: Tick(0), pause }
+    }
+}
+
+impl Actor {
+    /// Hangs up: what is on its way to here is lost.
+    pub fn hang_up(&mut self) {
+        self.lose(Target::Mdt);
+        self.lose(Target::Ost);
+    }
+
+    pub(super) fn lose(&mut self, target: Target) {
+        let now = self.clock.tick();
+        let lane = self.lane(target);
+        let connection = lane.connection.take();
+        lane.ready = false;
+        lane.attempt_at = now.after(lane.pause);
+        lane.pause = (lane.pause * 2).min(PAUSE.1);
+        if let Some(connection) = connection {
+            self.network.borrow_mut().hang_up(connection);
+        }
+        self.calls.retain(|_, (of, _)| *of != target);
+        for flight in [&mut self.flight, &mut self.probe].into_iter().flatten() {
+            if flight.operation.target() == target {
+                flight.call = None;
+            }
+        }
+    }
+
+    pub(super) fn connect(&mut self, target: Target) {
+        let now = self.clock.tick();
+        let unknown = target == Target::Ost && self.client == ClientId(0);
+        let number = self.number;
+        let lane = self.lane(target);
+        if lane.connection.is_some() || now < lane.attempt_at || unknown {
+            return;
+        }
+        let service = lane.service;
+        let connection = self.network.borrow_mut().connect(service, &format!("actor {number}"));
+        let lane = self.lane(target);
+        lane.connection = connection;
+        if connection.is_none() {
+            lane.attempt_at = now.after(lane.pause);
+            lane.pause = (lane.pause * 2).min(PAUSE.1);
+            return;
+        }
+        if target == Target::Ost {
+            let frame = self.frame(Opcode::Attach);
+            return self.send(target, Purpose::Attach, frame, &[], &[]);
+        }
+        let mut uuid = [0x5e; 16];
+        uuid[..8].copy_from_slice(&(self.number as u64).to_le_bytes());
+        let filesystem = self.filesystem.clone();
+        let slots = u16::try_from(SLOTS).unwrap_or(1);
+        let label = format!("actor {}", self.number).into_bytes();
+        let body = Connect { uuid, client: self.client, filesystem, label, slots };
+        let frame = self.frame(Opcode::Connect);
+        self.send(target, Purpose::Connect, frame, &body.to_vec(), &[]);
+    }
+
+    pub(super) fn frame(&mut self, opcode: Opcode) -> Frame {
+        let mut frame = Frame::request(opcode, self.next_xid());
+        frame.client = self.client;
+        frame.epoch = self.epoch;
+        frame
+    }
+
+    pub(super) fn send(
+        &mut self,
+        target: Target,
+        purpose: Purpose,
+        mut frame: Frame,
+        body: &[u8],
+        payload: &[u8],
+    ) {
+        let Some(connection) = self.lane(target).connection else { return };
+        frame.payload_bytes = u32::try_from(payload.len()).unwrap_or(u32::MAX);
+        frame.payload_checksum = crc32c(payload);
+        let mut message = Vec::new();
+        frame.encode_with(body, &mut message);
+        self.next_call += 1;
+        self.calls.insert(self.next_call, (target, purpose));
+        if target == Target::Mdt {
+            self.last_sent = self.clock.tick();
+        }
+        self.network.borrow_mut().send(connection, self.next_call, message, payload.to_vec());
+    }
+
+    pub(super) fn lane_ready(&mut self, target: Target) {
+        let lane = self.lane(target);
+        lane.ready = true;
+        lane.pause = PAUSE.0;
+    }
+
+    pub(super) fn connected(&mut self, frame: &Frame, body: &[u8]) {
+        if frame.status == -Errno::EAGAIN.0 {
+            return self.lose(Target::Mdt);
+        }
+        let Ok(reply) = ConnectReply::from_bytes(body) else {
+            return self.fail(&format!("connecting: status {}", frame.status));
+        };
+        if self.client != ClientId(0) && (!reply.resumed || self.client != reply.client) {
+            return self.fail("the session was ended");
+        }
+        self.client = reply.client;
+        self.epoch = reply.epoch;
+        self.root = reply.root;
+        if reply.server_epoch == self.server_epoch {
+            return self.lane_ready(Target::Mdt);
+        }
+        let opens = self.opens.iter().map(|(&fid, &write)| HeldOpen { fid, write });
+        let leases = self.held.iter().map(|(&fid, held)| HeldLease {
+            fid,
+            read_bits: held.read_bits,
+            write_bits: held.write_bits,
+        });
+        let (opens, leases) = (List(opens.collect()), List(leases.collect()));
+        let body = Reassert { opens, leases, locks: List(Vec::new()), complete: true };
+        // Grants of the MDT before count no more.
+        self.held.values_mut().for_each(|held| held.sequence = 0);
+        let frame = self.frame(Opcode::Reassert);
+        let purpose = Purpose::Reassert(reply.server_epoch);
+        self.send(Target::Mdt, purpose, frame, &[], &body.to_vec());
+    }
+
+    pub(super) fn give_back(&mut self, revoke: &LeaseRevoke) {
+        let held = self.held.entry(revoke.fid).or_default();
+        held.sequence = held.sequence.max(revoke.sequence);
+        if revoke.to_read && held.write_bits & revoke.bits != 0 {
+            held.read_bits |= held.write_bits & revoke.bits;
+        } else if !revoke.to_read {
+            held.read_bits &= !revoke.bits;
+        }
+        held.write_bits &= !revoke.bits;
+        self.changed.insert(revoke.fid);
+        let LeaseRevoke { fid, bits, to_read, sequence } = *revoke;
+        let body = LeaseCancel { fid, bits, to_read, sequence, learned: None };
+        let frame = self.frame(Opcode::LeaseCancel);
+        self.send(Target::Mdt, Purpose::Cancel, frame, &body.to_vec(), &[]);
+    }
+}

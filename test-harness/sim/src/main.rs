@@ -1,0 +1,113 @@
+//! `sheen-sim`: runs the simulator over many seeds.
+
+#![forbid(unsafe_code)]
+
+use std::{
+    io::Write,
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+
+use clap::Parser;
+use sheen_sim::{
+    plan::{Counts, Plan},
+    world::run,
+};
+
+/// Pause between two progress lines.
+const PROGRESS: Duration = Duration::from_secs(5);
+
+/// Runs clients and a node through random crashes, one run for each seed, and checks everything they are told.
+#[derive(Debug, Parser)]
+#[command(name = "sheen-sim", version)]
+struct Arguments {
+    /// Seeds to run
+    #[arg(long, default_value_t = 200)]
+    seeds: u64,
+    /// First seed
+    #[arg(long, default_value_t = 1)]
+    first: u64,
+    /// Run this seed alone
+    #[arg(long, conflicts_with_all = ["seeds", "first"])]
+    seed: Option<u64>,
+    /// Clients in each run
+    #[arg(long, default_value_t = Plan::default().actors)]
+    actors: usize,
+    /// Rounds of work in each run
+    #[arg(long, default_value_t = Plan::default().rounds)]
+    rounds: u32,
+    /// Requests of each client in a round
+    #[arg(long, default_value_t = Plan::default().requests)]
+    requests: u32,
+    /// How many of the last things that happened a failure tells
+    #[arg(long, default_value_t = 0)]
+    log: usize,
+}
+
+fn line(text: &str) {
+    // A reader that went away wants no more lines.
+    let _ = writeln!(std::io::stdout(), "{text}");
+}
+
+fn show(counts: &Counts) -> String {
+    format!(
+        "{} operations, {} kills, {} power cuts, {} hang-ups, {} resends, {} lost blocks, {} lost writes, {} \
+         snapshots, {} virtual s",
+        counts.operations,
+        counts.kills,
+        counts.power_cuts,
+        counts.hang_ups,
+        counts.resends,
+        counts.lost_blocks,
+        counts.lost_writes,
+        counts.snapshots,
+        counts.nanoseconds / 1_000_000_000,
+    )
+}
+
+fn replay(seed: u64, plan: Plan) -> String {
+    let Plan { actors, rounds, requests, .. } = plan;
+    format!(
+        "replay: cargo run --release --package sheen-sim -- --seed {seed} --actors {actors} --rounds {rounds} \
+         --requests {requests}"
+    )
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let Arguments { actors, rounds, requests, log, .. } = arguments;
+    let plan = Plan { actors: actors.max(1), rounds, requests, log, ..Plan::default() };
+    let (first, seeds) = match arguments.seed {
+        Some(seed) => (seed, 1),
+        None => (arguments.first, arguments.seeds),
+    };
+    let mut total = Counts::default();
+    let (mut passed, mut failed) = (0_u64, 0_u64);
+    let mut shown = Instant::now();
+    for seed in first..first.saturating_add(seeds) {
+        let before = (passed, failed);
+        std::panic::set_hook(Box::new(move |panic| {
+            line(&format!("seed {seed} failed: {panic}"));
+            line(&replay(seed, plan));
+            line(&format!("{} passed, {} failed; not run to the end", before.0, before.1 + 1));
+        }));
+        match run(seed, plan) {
+            Ok(counts) => {
+                passed += 1;
+                total += counts;
+            }
+            Err(why) => {
+                failed += 1;
+                line(&format!("seed {seed} failed: {why}"));
+                line(&replay(seed, plan));
+            }
+        }
+        if shown.elapsed() >= PROGRESS {
+            shown = Instant::now();
+            line(&format!("{passed} passed, {failed} failed; {}", show(&total)));
+        }
+    }
+    line(&show(&total));
+    line(&format!("{passed} passed, {failed} failed"));
+    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}

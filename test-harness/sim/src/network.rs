@@ -1,0 +1,308 @@
+//! A network of virtual time: messages take a random time, in order within a connection; a crash loses what is on its way.
+//!
+//! [`SimFabric`] is what a service of the node sees (`ports::Fabric`); [`Network`] what clients and the simulator see.
+//! Loss within a living connection is not modelled: both real transports are reliable while they are connected.
+
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, VecDeque},
+    os::fd::RawFd,
+    rc::Rc,
+};
+
+use sheen_dma::Buffer;
+use sheen_ports::{CloseReason, ConnectionId, Fabric, FabricEvent, NotifyError, RequestId};
+use sheen_types::Tick;
+
+use crate::{chance::Chance, clock::SimClock};
+
+/// Longest time a message takes, in virtual nanoseconds.
+const FLIGHT_NANOSECONDS_MAX: u64 = 100_000;
+
+/// One message in so many takes much longer.
+const SLOW_ONE_IN: u64 = 24;
+/// Longest time such a message takes.
+const SLOW_NANOSECONDS_MAX: u64 = 8_000_000;
+
+/// What reaches a client.
+#[derive(Debug)]
+pub enum Arrival {
+    /// The reply to the call with this number, and its payload.
+    Reply {
+        /// The number given to [`Network::send`].
+        call: u64,
+        /// Frame and body.
+        message: Vec<u8>,
+        /// Payload.
+        payload: Vec<u8>,
+    },
+    /// A callback.
+    Callback {
+        /// Frame and body.
+        message: Vec<u8>,
+    },
+    /// The connection is gone; calls on it get no reply.
+    Lost,
+}
+
+#[derive(Debug)]
+struct Connection {
+    service: u16,
+    open: bool,
+    /// Latest delivery in each direction: later messages come later.
+    last_up: Tick,
+    last_down: Tick,
+    arrivals: VecDeque<(Tick, Arrival)>,
+    next_slot: u32,
+    calls: BTreeMap<u32, (u64, Vec<u8>)>,
+}
+
+#[derive(Debug, Default)]
+struct ServiceQueue {
+    events: VecDeque<(Tick, FabricEvent)>,
+}
+
+/// Every connection and all that is on its way.
+#[derive(Debug)]
+pub struct Network {
+    clock: SimClock,
+    chance: Chance,
+    connections: BTreeMap<ConnectionId, Connection>,
+    services: BTreeMap<u16, ServiceQueue>,
+    next: u64,
+}
+
+impl Network {
+    /// Nobody is connected.
+    #[must_use]
+    pub fn new(clock: SimClock, chance: Chance) -> Rc<RefCell<Self>> {
+        let network = Self {
+            clock,
+            chance,
+            connections: BTreeMap::new(),
+            services: BTreeMap::new(),
+            next: 1,
+        };
+        Rc::new(RefCell::new(network))
+    }
+
+    fn flight(&mut self) -> Tick {
+        let slow = self.chance.below(SLOW_ONE_IN) == 0;
+        let longest = if slow { SLOW_NANOSECONDS_MAX } else { FLIGHT_NANOSECONDS_MAX };
+        Tick(self.clock.tick().0 + 1 + self.chance.below(longest))
+    }
+
+    fn enqueue(&mut self, service: u16, at: Tick, event: FabricEvent) {
+        let queue = &mut self.services.entry(service).or_default().events;
+        let place =
+            queue.iter().rposition(|(before, _)| *before <= at).map_or(0, |index| index + 1);
+        queue.insert(place, (at, event));
+    }
+
+    /// Connects to a service; None while the node is down.
+    pub fn connect(&mut self, service: u16, peer: &str) -> Option<ConnectionId> {
+        if !self.services.contains_key(&service) {
+            return None;
+        }
+        let id = ConnectionId(self.next);
+        self.next += 1;
+        let at = self.flight();
+        self.connections.insert(
+            id,
+            Connection {
+                service,
+                open: true,
+                last_up: at,
+                last_down: Tick(0),
+                arrivals: VecDeque::new(),
+                next_slot: 0,
+                calls: BTreeMap::new(),
+            },
+        );
+        self.enqueue(service, at, FabricEvent::Opened { connection: id, peer: peer.to_owned() });
+        Some(id)
+    }
+
+    /// Sends a request; `call` comes back with the reply.
+    pub fn send(
+        &mut self,
+        connection: ConnectionId,
+        call: u64,
+        message: Vec<u8>,
+        payload: Vec<u8>,
+    ) {
+        let at = self.flight();
+        let Some(entry) = self.connections.get_mut(&connection).filter(|entry| entry.open) else {
+            return;
+        };
+        let at = at.max(Tick(entry.last_up.0 + 1));
+        entry.last_up = at;
+        let slot = entry.next_slot;
+        entry.next_slot += 1;
+        entry.calls.insert(slot, (call, payload));
+        let service = entry.service;
+        let request = RequestId { connection, slot };
+        self.enqueue(service, at, FabricEvent::Request { request, message });
+    }
+
+    /// What reached the client on a connection by now.
+    pub fn arrivals(&mut self, connection: ConnectionId) -> Vec<Arrival> {
+        let now = self.clock.tick();
+        let Some(entry) = self.connections.get_mut(&connection) else { return Vec::new() };
+        let mut arrived = Vec::new();
+        while entry.arrivals.front().is_some_and(|(at, _)| *at <= now) {
+            arrived.extend(entry.arrivals.pop_front().map(|(_, arrival)| arrival));
+        }
+        arrived
+    }
+
+    /// The client hangs up.
+    pub fn hang_up(&mut self, connection: ConnectionId) {
+        let at = self.flight();
+        let Some(entry) = self.connections.remove(&connection) else { return };
+        let at = at.max(Tick(entry.last_up.0 + 1));
+        let closed = FabricEvent::Closed { connection, reason: CloseReason::Peer };
+        if entry.open && self.services.contains_key(&entry.service) {
+            self.enqueue(entry.service, at, closed);
+        }
+    }
+
+    /// The node dies: everything on its way to it and from it is lost, every client notices some time later.
+    pub fn node_dies(&mut self) {
+        self.services.clear();
+        let noticed: Vec<Tick> = (0..self.connections.len()).map(|_| self.flight()).collect();
+        for (entry, at) in self.connections.values_mut().zip(noticed) {
+            entry.open = false;
+            entry.arrivals.clear();
+            entry.arrivals.push_back((at, Arrival::Lost));
+        }
+    }
+
+    /// A service of the node listens.
+    #[must_use]
+    pub fn listen(network: &Rc<RefCell<Self>>, service: u16) -> SimFabric {
+        network.borrow_mut().services.insert(service, ServiceQueue::default());
+        SimFabric { network: network.clone(), service, returned: Vec::new() }
+    }
+
+    /// When the next message arrives anywhere.
+    #[must_use]
+    pub fn next_arrival(&self) -> Option<Tick> {
+        let up = self
+            .services
+            .values()
+            .filter_map(|queue| queue.events.front().map(|(at, _)| *at))
+            .min();
+        let down = self
+            .connections
+            .values()
+            .filter_map(|entry| entry.arrivals.front().map(|(at, _)| *at))
+            .min();
+        up.into_iter().chain(down).min()
+    }
+}
+
+/// One service's end of the network.
+#[derive(Debug)]
+pub struct SimFabric {
+    network: Rc<RefCell<Network>>,
+    service: u16,
+    returned: Vec<FabricEvent>,
+}
+
+impl Fabric for SimFabric {
+    fn poll(&mut self, budget: usize, events: &mut Vec<FabricEvent>) -> usize {
+        let before = events.len();
+        events.append(&mut self.returned);
+        let mut network = self.network.borrow_mut();
+        let now = network.clock.tick();
+        let Some(queue) = network.services.get_mut(&self.service) else {
+            return events.len() - before;
+        };
+        while events.len() - before < budget
+            && queue.events.front().is_some_and(|(at, _)| *at <= now)
+        {
+            events.extend(queue.events.pop_front().map(|(_, event)| event));
+        }
+        events.len() - before
+    }
+
+    fn pull(&mut self, request: RequestId, token: u64, mut buffer: Buffer) {
+        let network = self.network.borrow();
+        let call = network
+            .connections
+            .get(&request.connection)
+            .filter(|entry| entry.open)
+            .and_then(|entry| entry.calls.get(&request.slot));
+        let result = match call {
+            Some((_, payload)) => {
+                buffer.as_mut_slice()[..payload.len()].copy_from_slice(payload);
+                Ok(())
+            }
+            None => Err(NotifyError::Closed),
+        };
+        drop(network);
+        self.returned.push(FabricEvent::Pulled { token, buffer, result });
+    }
+
+    fn reply(&mut self, request: RequestId, message: &[u8], payload: Option<Buffer>) {
+        let mut network = self.network.borrow_mut();
+        let at = network.flight();
+        let bytes = payload_bytes(message);
+        let content =
+            payload.as_ref().map(|buffer| buffer.as_slice()[..bytes].to_vec()).unwrap_or_default();
+        if let Some(entry) = network.connections.get_mut(&request.connection)
+            && entry.open
+            && let Some((call, _)) = entry.calls.remove(&request.slot)
+        {
+            let at = at.max(Tick(entry.last_down.0 + 1));
+            entry.last_down = at;
+            let reply = Arrival::Reply { call, message: message.to_vec(), payload: content };
+            entry.arrivals.push_back((at, reply));
+        }
+        drop(network);
+        if let Some(buffer) = payload {
+            self.returned.push(FabricEvent::Sent { buffer });
+        }
+    }
+
+    fn notify(&mut self, connection: ConnectionId, message: &[u8]) -> Result<(), NotifyError> {
+        let mut network = self.network.borrow_mut();
+        let at = network.flight();
+        let entry = network
+            .connections
+            .get_mut(&connection)
+            .filter(|entry| entry.open)
+            .ok_or(NotifyError::Closed)?;
+        let at = at.max(Tick(entry.last_down.0 + 1));
+        entry.last_down = at;
+        entry.arrivals.push_back((at, Arrival::Callback { message: message.to_vec() }));
+        Ok(())
+    }
+
+    fn close(&mut self, connection: ConnectionId) {
+        let mut network = self.network.borrow_mut();
+        let at = network.flight();
+        if let Some(entry) = network.connections.get_mut(&connection) {
+            entry.open = false;
+            entry.arrivals.push_back((at.max(Tick(entry.last_down.0 + 1)), Arrival::Lost));
+        }
+    }
+
+    fn prepare_sleep(&mut self) -> bool {
+        self.returned.is_empty()
+    }
+
+    fn end_sleep(&mut self) {}
+
+    fn wake_descriptors(&self, _descriptors: &mut Vec<RawFd>) {}
+
+    fn wake_generation(&self) -> u64 {
+        0
+    }
+}
+
+/// The reply's payload length, which its frame carries.
+fn payload_bytes(message: &[u8]) -> usize {
+    sheen_wire::Frame::peek(message).map_or(0, |frame| frame.payload_bytes as usize)
+}

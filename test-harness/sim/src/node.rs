@@ -1,0 +1,283 @@
+//! The simulated node: the shipped services on a simulated device and network.
+//!
+//! Owns the media, which outlives the services: a crash drops those, a start makes new ones that recover.
+
+use std::{cell::RefCell, rc::Rc, sync::Arc, time::Duration};
+
+use sheen_consensus::{Format as MdtFormat, GroupConfig, Zone as MdtZone};
+use sheen_dma::Arena;
+use sheen_node::{
+    mdt::{MdtConfig, MdtLimits, MdtPorts, MdtService, MdtStats, MdtTimes},
+    ost::{LocalGateway, OstConfig, OstService, local_gateway},
+};
+use sheen_reactor::Service;
+use sheen_types::{BLOCK_BYTES, Lba, OstIndex, Tick};
+use sheen_wire::metadata::OstAddress;
+
+use crate::{
+    chance::Chance,
+    clock::SimClock,
+    device::{Media, SimDevice},
+    network::{Network, SimFabric},
+};
+
+/// OSTs of the node.
+pub const OSTS: u32 = 2;
+/// Service that serves them.
+pub const OST_SERVICE: u16 = 1;
+/// Blocks of each OST's zone: 64 MiB.
+const OST_BLOCKS: u64 = 16 << 10;
+/// Payload buffers of each service.
+const ARENA_BYTES: usize = 16 << 20;
+/// Turns in which nothing may be left to do, before we say a service spins.
+const TURNS_MAX: usize = 100_000;
+
+type Mdt = MdtService<SimDevice, SimFabric, SimClock, Chance, LocalGateway>;
+type Ost = OstService<SimDevice, SimFabric, SimClock>;
+
+/// How a node ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Death {
+    /// The process is killed: the device keeps what it was given.
+    Process,
+    /// Power fails: what was not flushed is kept, lost or torn.
+    Power,
+}
+
+/// A node and its device.
+pub struct SimNode {
+    clock: SimClock,
+    chance: Chance,
+    media: Rc<RefCell<Media>>,
+    network: Rc<RefCell<Network>>,
+    running: Option<Running>,
+    /// Of processes that ended.
+    snapshots: u64,
+}
+
+struct Running {
+    stats: Arc<MdtStats>,
+    mdt: Mdt,
+    ost: Ost,
+    devices: Vec<SimDevice>,
+}
+
+impl std::fmt::Debug for SimNode {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SimNode").field("running", &self.running.is_some()).finish_non_exhaustive()
+    }
+}
+
+fn mdt_blocks() -> u64 {
+    MdtZone::default_blocks(0)
+}
+
+fn mdt_zone() -> MdtZone {
+    MdtZone::new(mdt_blocks()).expect("the default size is a size")
+}
+
+impl SimNode {
+    /// A node on a freshly formatted device, not started.
+    #[must_use]
+    pub fn new(clock: SimClock, mut chance: Chance, network: Rc<RefCell<Network>>) -> Self {
+        let blocks = mdt_blocks() + u64::from(OSTS) * OST_BLOCKS;
+        let media = Media::new(blocks, chance.fork());
+        let node = Self { clock, chance, media, network, running: None, snapshots: 0 };
+        node.format();
+        node
+    }
+
+    fn format(&self) {
+        let identity = 7;
+        let format = MdtFormat { zone: mdt_zone(), identity, replica: 1, voters: vec![1] };
+        let mut media = self.media.borrow_mut();
+        for (lba, bytes) in format.anchors() {
+            media.put(lba.0, &bytes);
+        }
+        for ost in 0..OSTS {
+            let zone = sheen_store::Zone { first: Lba(0), blocks: OST_BLOCKS };
+            let blocks = sheen_store::format(zone, u64::from(ost) + 1).expect("64 MiB are enough");
+            for (lba, bytes) in blocks {
+                media.put(ost_first(ost) + lba.0, &bytes);
+            }
+        }
+    }
+
+    /// From now on the device only says that it makes things durable.
+    pub fn plant_lying_device(&mut self) {
+        self.media.borrow_mut().lies = true;
+    }
+
+    /// Starts the services; they recover in the turns to come.
+    ///
+    /// # Panics
+    /// When the machine has no memory.
+    pub fn start(&mut self) {
+        let osts: Vec<OstIndex> = (0..OSTS).map(OstIndex).collect();
+        let (gateway, desks) =
+            local_gateway(std::slice::from_ref(&osts)).expect("descriptors for mailboxes");
+        let mut devices = Vec::new();
+        let mut device = |first: u64, blocks: u64, chance: Chance| {
+            let device =
+                SimDevice::new(&self.media, Lba(first), blocks, self.clock.clone(), chance);
+            devices.push(device.clone());
+            device
+        };
+        let arena = || Arena::anonymous(ARENA_BYTES).expect("memory for buffers");
+        let mdt_device = device(0, mdt_blocks(), self.chance.fork());
+        let targets: Vec<(OstIndex, SimDevice)> = osts
+            .iter()
+            .map(|&ost| (ost, device(ost_first(ost.0), OST_BLOCKS, self.chance.fork())))
+            .collect();
+        let ports = MdtPorts {
+            block: mdt_device,
+            fabric: Network::listen(&self.network, 0),
+            clock: self.clock.clone(),
+            entropy: self.chance.fork(),
+            osts: gateway,
+            arena: arena(),
+        };
+        let stats = Arc::new(MdtStats::default());
+        let config = mdt_config(&osts, self.chance.next());
+        let mdt = MdtService::new(config, ports, stats.clone());
+        let config =
+            OstConfig { arena: arena(), operations_max: 64, store: sheen_store::Limits::default() };
+        let fabric = Network::listen(&self.network, OST_SERVICE);
+        let desk = desks.into_iter().next().map(|(desk, _)| desk);
+        let ost = OstService::new(config, targets, fabric, self.clock.clone(), desk)
+            .expect("memory for the service");
+        self.running = Some(Running { stats, mdt, ost, devices });
+    }
+
+    /// Whether it runs.
+    #[must_use]
+    pub fn is_running(&self) -> bool {
+        self.running.is_some()
+    }
+
+    /// Ends the process, and the power with it.
+    pub fn die(&mut self, death: Death) {
+        self.snapshots = self.snapshots();
+        let Some(running) = self.running.take() else { return };
+        for device in &running.devices {
+            device.abandon();
+        }
+        if death == Death::Power {
+            self.media.borrow_mut().cut_power();
+        }
+        self.network.borrow_mut().node_dies();
+    }
+
+    /// Lets the services do all there is to do now.
+    ///
+    /// # Errors
+    /// When a service spins without ever being done, or gives up.
+    pub fn turn(&mut self) -> Result<(), String> {
+        let Some(running) = &mut self.running else { return Ok(()) };
+        let mut turns = 0;
+        let now = self.clock.tick();
+        while running.mdt.turn() + running.ost.turn(now) > 0 {
+            turns += 1;
+            if turns >= TURNS_MAX {
+                return Err("a service spins".to_owned());
+            }
+        }
+        if let Some(failure) = running.mdt.failure() {
+            return Err(format!("the MDT gave up: {failure}"));
+        }
+        for target in &running.ost.stats().targets {
+            if target.failed.get() != 0 {
+                return Err(format!("OST {} failed", target.index));
+            }
+            if target.checksum_errors.get() != 0 {
+                return Err(format!("OST {} met damaged blocks", target.index));
+            }
+        }
+        Ok(())
+    }
+
+    /// When something happens in it next.
+    #[must_use]
+    pub fn next_event(&self) -> Option<Tick> {
+        let running = self.running.as_ref()?;
+        let devices = running.devices.iter().filter_map(SimDevice::next_completion).min();
+        let deadline = running.mdt.next_deadline().map(|at| at.max(Tick(self.clock.tick().0 + 1)));
+        devices.into_iter().chain(deadline).min()
+    }
+
+    /// Snapshots of the metadata completed so far.
+    #[must_use]
+    pub fn snapshots(&self) -> u64 {
+        self.snapshots + self.running.as_ref().map_or(0, |r| r.stats.snapshots.get())
+    }
+
+    /// Blocks that power cuts took so far.
+    #[must_use]
+    pub fn lost_blocks(&self) -> u64 {
+        self.media.borrow().lost_blocks
+    }
+}
+
+fn ost_first(ost: u32) -> u64 {
+    mdt_blocks() + u64::from(ost) * OST_BLOCKS
+}
+
+fn mdt_config(osts: &[OstIndex], seed: u64) -> MdtConfig {
+    let osts = osts.iter().map(|&ost| OstAddress { ost, service: OST_SERVICE }).collect();
+    MdtConfig {
+        zone_start: Lba(0),
+        zone: mdt_zone(),
+        group: GroupConfig { seed, ..GroupConfig::default() },
+        osts,
+        times: MdtTimes { grace: Duration::from_secs(5), ..MdtTimes::default() },
+        // Small, so that short runs meet snapshots too.
+        limits: MdtLimits { snapshot_ring_part: 512, ..MdtLimits::default() },
+        state_limits: sheen_meta::Limits::default(),
+    }
+}
+
+/// Writes whole blocks at once, for formatting.
+impl Media {
+    fn put(&mut self, first: u64, bytes: &[u8]) {
+        for (lba, block) in (first..).zip(bytes.chunks(BLOCK_BYTES)) {
+            self.write(lba, block, true);
+        }
+    }
+}
+
+/// Checks the simulated device against its own fault model before anybody relies on it.
+#[cfg(test)]
+mod test {
+    use sheen_ports::{Block, BlockCommand, BlockOperation};
+
+    use super::*;
+
+    #[test]
+    fn a_power_cut_takes_only_what_was_not_flushed() {
+        let clock = SimClock::default();
+        let media = Media::new(64, Chance::new(1));
+        let mut device = SimDevice::new(&media, Lba(0), 64, clock.clone(), Chance::new(2));
+        let write = |device: &mut SimDevice, lba: u64, fill: u8, durable: bool| {
+            let mut buffer = sheen_dma::Buffer::standalone(BLOCK_BYTES);
+            buffer.as_mut_slice().fill(fill);
+            let operation = BlockOperation::Write { lba: Lba(lba), buffer, durable };
+            device.submit(BlockCommand { token: lba, operation }).unwrap();
+            clock.advance_to(Tick(clock.tick().0 + 1_000_000));
+            assert_eq!(device.poll(&mut Vec::new()), 1);
+        };
+        for lba in 0..32 {
+            write(&mut device, lba, 1, true);
+            write(&mut device, lba, 2, false);
+        }
+        media.borrow_mut().cut_power();
+        let mut kept = [0; 3];
+        for lba in 0..32 {
+            let mut block = [0; BLOCK_BYTES];
+            media.borrow().read(lba, &mut block);
+            assert!(block.iter().all(|&byte| byte == 1 || byte == 2));
+            let whole = block.iter().all(|&byte| byte == block[0]);
+            kept[if whole { usize::from(block[0] - 1) } else { 2 }] += 1;
+        }
+        assert!(kept.iter().all(|&count| count > 0), "kept, lost and torn all happen: {kept:?}");
+    }
+}

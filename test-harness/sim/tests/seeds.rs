@@ -1,0 +1,54 @@
+//! The simulator itself: runs repeat, and its checks can fail.
+
+#![allow(clippy::unwrap_used)]
+
+use sheen_sim::{
+    plan::{Plan, Planted},
+    world::run,
+};
+
+fn plan(planted: Option<Planted>) -> Plan {
+    Plan { rounds: 2, requests: 20, planted, ..Plan::default() }
+}
+
+#[test]
+fn the_same_seed_is_the_same_run() {
+    for seed in 1..4 {
+        let first = run(seed, plan(None)).unwrap();
+        let second = run(seed, plan(None)).unwrap();
+        assert_eq!(first, second, "seed {seed}");
+        assert!(first.operations > 0 && first.trace != 0);
+    }
+    assert_ne!(run(1, plan(None)).unwrap().trace, run(2, plan(None)).unwrap().trace);
+}
+
+#[test]
+fn some_seeds_pass() {
+    for seed in 100..110 {
+        run(seed, plan(None)).unwrap_or_else(|why| panic!("seed {seed}: {why}"));
+    }
+}
+
+/// The first of so many seeds that finds a planted bug, and what it says.
+fn found_by(planted: Planted, seeds: u64) -> Option<(u64, String)> {
+    (1..=seeds).find_map(|seed| {
+        // A check of the services may find it first, and panic.
+        let result = std::panic::catch_unwind(|| run(seed, plan(Some(planted))));
+        match result {
+            Ok(Ok(_)) => None,
+            Ok(Err(why)) => Some((seed, why)),
+            Err(_) => Some((seed, "a service panicked".to_owned())),
+        }
+    })
+}
+
+#[test]
+fn a_device_that_lies_about_durability_is_found() {
+    assert!(found_by(Planted::LyingDevice, 50).is_some());
+}
+
+#[test]
+fn a_client_that_renumbers_what_it_sends_again_is_found() {
+    let (seed, why) = found_by(Planted::NewNumbers, 50).unwrap();
+    assert!(why.contains("expected"), "seed {seed}: {why}");
+}
