@@ -13,11 +13,6 @@ pub(crate) fn step(text: &str) {
     let _ = writeln!(stderr(), "==> {text}");
 }
 
-/// Something to know.
-pub(crate) fn note(text: &str) {
-    let _ = writeln!(stderr(), "    {text}");
-}
-
 /// What went wrong.
 pub(crate) fn error(text: &str) {
     let _ = writeln!(stderr(), "error: {text}");

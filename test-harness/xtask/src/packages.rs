@@ -1,6 +1,9 @@
 //! System packages a task needs: installed through apt when we are root, named when we are not.
 
-use std::{path::Path, process::{Command, Stdio}};
+use std::{
+    path::Path,
+    process::{Command, Stdio},
+};
 
 use anyhow::{Result, bail};
 
@@ -10,8 +13,11 @@ use crate::{command::Step, console};
 pub(crate) type Package = (&'static str, &'static str);
 
 /// What building and mounting needs.
-pub(crate) const RUN: &[Package] =
-    &[("gcc", "/usr/bin/cc"), ("libc6-dev", "/usr/include/stdio.h"), ("fuse3", "/usr/bin/fusermount3")];
+pub(crate) const RUN: &[Package] = &[
+    ("gcc", "/usr/bin/cc"),
+    ("libc6-dev", "/usr/include/stdio.h"),
+    ("fuse3", "/usr/bin/fusermount3"),
+];
 
 /// What the tests need beside that.
 pub(crate) const TEST: &[Package] = &[

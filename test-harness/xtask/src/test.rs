@@ -1,10 +1,16 @@
 //! `test`: every check there is, in the order in which failures are cheapest; and `bench`.
 
-use std::{process::ExitCode, time::{Duration, Instant}};
+use std::{
+    process::ExitCode,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Result, bail};
 
-use crate::{command::{Step, target}, console, packages, tidy};
+use crate::{
+    command::{Step, target},
+    console, packages, tidy,
+};
 
 const TEST_HELP: &str = "\
 Runs every test of the project: format, lints, style rules, unit tests, the simulator, and real programs on a real
@@ -111,7 +117,17 @@ fn sim() -> Result<()> {
 }
 
 fn conformance() -> Result<()> {
-    Step::cargo(&["build", "--release", "-p", "sheen-cli", "-p", "sheen-conformance", "-p", "sheen-litmus"]).run()?;
+    Step::cargo(&[
+        "build",
+        "--release",
+        "-p",
+        "sheen-cli",
+        "-p",
+        "sheen-conformance",
+        "-p",
+        "sheen-litmus",
+    ])
+    .run()?;
     let program = target().join("release/sheen-conformance").display().to_string();
     Step::new(&program, &["quick"]).run()
 }

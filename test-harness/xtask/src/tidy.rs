@@ -1,6 +1,10 @@
 //! The rules of the style guide that a program can check.
 
-use std::{fs, path::{Path, PathBuf}, process::ExitCode};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use anyhow::{Context, Result, bail};
 
@@ -16,8 +20,16 @@ const UNSAFE_ROOMS: &[&str] = &["appliance/dma", "appliance/fuse", "nvme", "rdma
 const CORE: &[&str] = &["types", "wire", "journal", "store", "meta", "consensus"];
 /// What a pure crate may not name.
 const IMPURE: &[&str] = &[
-    "Instant::now", "SystemTime", "std::thread", "std::fs", "std::net", "std::env", "std::os",
-    "rand::", "HashMap<", "HashSet<",
+    "Instant::now",
+    "SystemTime",
+    "std::thread",
+    "std::fs",
+    "std::net",
+    "std::env",
+    "std::os",
+    "rand::",
+    "HashMap<",
+    "HashSet<",
 ];
 
 /// Runs the checks for a person.
@@ -62,7 +74,9 @@ fn check_file(name: &Path, text: &str, broken: &mut Vec<String>) {
     if EMPTY_NAMES.iter().any(|empty| name.ends_with(empty)) {
         broken.push(format!("{shown}: the file's name says nothing"));
     }
-    let is_test = name.components().any(|part| part.as_os_str() == "tests");
+    let is_test = ["tests", "test", "examples"]
+        .iter()
+        .any(|folder| name.components().any(|part| part.as_os_str() == *folder));
     if !text.starts_with("//!") {
         broken.push(format!("{shown}: no module doc at the top"));
     }
@@ -90,8 +104,19 @@ fn check_file(name: &Path, text: &str, broken: &mut Vec<String>) {
 /// The top level is fixed.
 fn top_level(root: &Path, broken: &mut Vec<String>) -> Result<()> {
     const MAY_STAND: &[&str] = &[
-        "Cargo.toml", "Cargo.lock", "LICENSE", "README.md", "rust-toolchain.toml", "appliance", "nvme",
-        "rdma", "firmware-config", "images", "test-harness", "target", "mnt",
+        "Cargo.toml",
+        "Cargo.lock",
+        "LICENSE",
+        "README.md",
+        "rust-toolchain.toml",
+        "appliance",
+        "nvme",
+        "rdma",
+        "firmware-config",
+        "images",
+        "test-harness",
+        "target",
+        "mnt",
     ];
     for entry in fs::read_dir(root)? {
         let name = entry?.file_name().to_string_lossy().into_owned();

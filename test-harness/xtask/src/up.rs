@@ -1,10 +1,16 @@
 //! `up` and `down`: from a fresh machine to a mounted file system, and back.
 
-use std::{path::PathBuf, process::{Command, ExitCode}};
+use std::{
+    path::PathBuf,
+    process::{Command, ExitCode},
+};
 
 use anyhow::{Context, Result, bail};
 
-use crate::{command::{Step, sheen, workspace}, console, packages};
+use crate::{
+    command::{Step, sheen, workspace},
+    console, packages,
+};
 
 const UP_HELP: &str = "\
 Installs the system packages that are missing (as root, through apt; otherwise tells the command), builds the release

@@ -1,3 +1,5 @@
+//! Tests of the worker threads.
+
 use sheen_ports::Cancel;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! Tests of decoding requests.
+
 use super::*;
 use crate::kernel::abi::bytes::Append;
 

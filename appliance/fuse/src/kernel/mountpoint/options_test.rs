@@ -1,3 +1,5 @@
+//! Tests of mount options.
+
 use super::*;
 
 fn parse(text: &str) -> MountOptions {
