@@ -34,6 +34,8 @@ pub(crate) enum Job {
     },
     /// An ended session.
     Fence,
+    /// A session that ended before this start.
+    FenceAgain,
     /// A session that ends when this is done.
     FenceBeforeEviction {
         /// The session.
@@ -53,6 +55,8 @@ pub(crate) struct Background {
     pub sweep: Option<Fid>,
     /// Orphans may have been passed over: sweep again.
     pub orphans_left: bool,
+    /// Sessions that ended before this start and are not fenced again yet.
+    pub fences_left: usize,
     /// File systems being deleted step by step.
     reaping: BTreeSet<Fid>,
     /// The state has outgrown its snapshot area: nothing may make it larger.
@@ -94,7 +98,17 @@ impl Mdt {
                 self.submit_own(Operation::ObjectsDestroyed(destroyed), Task::Destroyed(ost));
             }
             (Job::FenceBeforeEviction { client }, OstJob::Fence { .. }) => self.fenced(client),
-            (Job::Fence | Job::Destroy { .. } | Job::FenceBeforeEviction { .. }, _) => {}
+            (Job::FenceAgain, OstJob::Fence { .. }) => {
+                self.background.fences_left -= 1;
+                self.end_grace_if_all_back();
+            }
+            (
+                Job::Fence
+                | Job::FenceAgain
+                | Job::Destroy { .. }
+                | Job::FenceBeforeEviction { .. },
+                _,
+            ) => {}
         }
         self.settle();
     }

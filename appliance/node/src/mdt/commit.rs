@@ -111,6 +111,11 @@ impl Mdt {
                 };
                 self.on_started(epoch);
             }
+            Task::ProbeSessions => {
+                if let Ok(Reply::Session(session)) = outcome.result {
+                    self.fence_ended_sessions(session.client);
+                }
+            }
             Task::Destroyed(ost) => self.objects_destroyed(ost),
             Task::Reap(root) => {
                 let finished = !matches!(outcome.result, Ok(Reply::Reaped { finished: false, .. }));

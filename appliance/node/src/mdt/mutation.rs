@@ -45,6 +45,8 @@ pub(crate) enum Task {
     Forget,
     /// This server epoch begins.
     ServerStart,
+    /// A session of the server's own, made to learn the greatest number of a session.
+    ProbeSessions,
     /// An OST's list of objects to destroy got shorter.
     Destroyed(OstIndex),
     /// A step of deleting a file system.
@@ -78,7 +80,11 @@ impl Change {
     pub(crate) fn into_request(self) -> Option<Incoming> {
         match self.task {
             Task::Answer(incoming) | Task::CancelLease(incoming) => Some(incoming),
-            Task::Forget | Task::ServerStart | Task::Destroyed(_) | Task::Reap(_) => None,
+            Task::Forget
+            | Task::ServerStart
+            | Task::ProbeSessions
+            | Task::Destroyed(_)
+            | Task::Reap(_) => None,
         }
     }
 }

@@ -15,7 +15,7 @@ use sheen_types::{ClientId, Epoch, Errno, Tick, Xid};
 use sheen_wire::{
     Field, Frame, Kind, Opcode,
     fields::List,
-    metadata::{ConnectReply, FilesystemInfo, Reassert},
+    metadata::{Connect, ConnectReply, FilesystemInfo, Reassert},
 };
 
 use super::{
@@ -25,6 +25,10 @@ use super::{
     mutation::Task,
     request::{Answer, Incoming, Output},
 };
+
+/// Sessions that ended before a start and are fenced again: the latest ones. An evicted client that sleeps while so
+/// many others come and go is beyond what this protects from.
+const FENCED_AGAIN_MAX: u64 = 1024;
 
 /// What is known of a session beside the replicated part.
 #[derive(Debug)]
@@ -105,8 +109,38 @@ impl Mdt {
         }
         self.phase = Phase::Grace { until: self.now.after(self.times.grace) };
         self.register_osts();
-        self.end_grace_if_all_back();
+        self.probe_sessions();
         self.release_early();
+    }
+
+    /// The OSTs forget at a restart whom they fenced. A client that was evicted before, and did not notice, must not write
+    /// when it wakes up: so every session that ended is fenced again before anything is served. Which ones there were
+    /// is told by the number of a session made now.
+    fn probe_sessions(&mut self) {
+        let probe = Connect {
+            uuid: *b"sheen-mdt-probe!",
+            client: ClientId(0),
+            filesystem: Vec::new(),
+            label: b"mdt".to_vec(),
+            slots: 1,
+        };
+        self.background.fences_left = 1;
+        self.submit_own(Operation::Connect(probe), Task::ProbeSessions);
+    }
+
+    /// Sessions have numbers below that of `probe`.
+    pub(crate) fn fence_ended_sessions(&mut self, probe: ClientId) {
+        let known: BTreeSet<ClientId> =
+            self.state.sessions().into_iter().map(|info| info.client).collect();
+        let first = probe.0.saturating_sub(FENCED_AGAIN_MAX).max(1);
+        for client in (first..probe.0).map(ClientId).filter(|client| !known.contains(client)) {
+            self.background.fences_left += 1;
+            let epoch = Epoch(u32::MAX);
+            self.submit_ost(OstJob::Fence { client, epoch }, Job::FenceAgain);
+        }
+        self.background.fences_left -= 1;
+        self.submit_own(Operation::Disconnect(Disconnect { client: probe }), Task::Forget);
+        self.end_grace_if_all_back();
     }
 
     fn register_osts(&mut self) {
@@ -121,9 +155,9 @@ impl Mdt {
     }
 
     pub(crate) fn end_grace_if_all_back(&mut self) {
-        if !matches!(self.phase, Phase::Grace { .. })
-            || self.sessions.values().any(|s| s.recovering)
-        {
+        let waits = self.background.fences_left > 0
+            || self.sessions.values().any(|session| session.recovering);
+        if waits || !matches!(self.phase, Phase::Grace { .. }) {
             return;
         }
         self.phase = Phase::Serving;

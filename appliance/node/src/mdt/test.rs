@@ -673,11 +673,42 @@ fn destroys_the_osts_did_not_confirm_are_asked_again_after_a_restart() {
     assert!(matches!(&asked[..], [.., OstJob::Destroy { .. }]));
     world.osts.replace(super::test_support::OstLog::default());
     world.restart();
-    assert_eq!(world.osts.borrow().jobs, [], "not before clients are back");
+    let destroys = |world: &World| {
+        let mut jobs = world.osts.borrow().jobs.clone();
+        jobs.retain(|job| matches!(job, OstJob::Destroy { .. }));
+        jobs
+    };
+    assert_eq!(destroys(&world), [], "not before clients are back");
     a.reconnect(&mut world);
     a.reassert(&mut world, &nothing_held());
     world.run();
-    assert_eq!(world.osts.borrow().jobs[..], asked[asked.len() - 1..]);
+    assert_eq!(destroys(&world)[..], asked[asked.len() - 1..]);
+}
+
+#[test]
+fn a_restart_fences_again_who_was_evicted_before_it_serves() {
+    let mut world = World::new();
+    let (mut a, mut b) = (world.mount(1), world.mount(2));
+    let fid = a.create(&mut world, "file").attributes.fid;
+    world.lose_connection(a.connection);
+    let wants = data(fid, LockMode::ProtectedWrite).to_vec();
+    let wants = b.send(&world, Opcode::LeaseRequest, 0, &wants, &[]);
+    world.pass(Duration::from_secs(4));
+    assert_eq!(wants.status(&world), 0);
+    world.osts.replace(super::test_support::OstLog { stalled: true, ..Default::default() });
+    world.restart();
+    b.reconnect(&mut world);
+    b.reassert(&mut world, &nothing_held());
+    world.run();
+    assert!(!world.service.as_ref().unwrap().is_serving(), "the OSTs have not confirmed");
+    world.osts.borrow_mut().stalled = false;
+    world.run();
+    assert!(world.service.as_ref().unwrap().is_serving());
+    let fenced = |client| {
+        let fences = |job: &OstJob| matches!(job, OstJob::Fence { client: c, .. } if *c == client);
+        world.osts.borrow().jobs.iter().any(fences)
+    };
+    assert!(fenced(a.client) && !fenced(b.client));
 }
 
 #[test]

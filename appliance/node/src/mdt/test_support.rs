@@ -225,7 +225,7 @@ impl Entropy for FakeEntropy {
 #[derive(Debug, Default)]
 pub(crate) struct OstLog {
     pub jobs: Vec<OstJob>,
-    waiting: VecDeque<u64>,
+    pub waiting: VecDeque<u64>,
     pub stalled: bool,
     /// Jobs to fail before one is done.
     pub failures: u32,
