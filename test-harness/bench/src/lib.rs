@@ -8,8 +8,12 @@
 pub mod block_io;
 pub mod fio;
 pub mod passthrough;
+pub mod objects;
 pub mod rest;
+pub mod restart;
 pub mod samples;
 pub mod small_files;
+pub mod store_cost;
+pub mod store_loop;
 pub mod table;
 pub mod yardstick;

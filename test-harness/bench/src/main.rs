@@ -10,7 +10,7 @@ use clap::{Parser, ValueEnum};
 use sheen_bench::block_io::{self, Extent, Places};
 use sheen_bench::table::Table;
 use sheen_bench::yardstick::{self, Yardstick};
-use sheen_bench::{passthrough, rest, small_files};
+use sheen_bench::{passthrough, rest, restart, small_files, store_cost};
 use sheen_conformance::cluster::{Cluster, ClusterOptions, Mount};
 use sheen_conformance::programs;
 use sheen_conformance::report::line;
@@ -34,6 +34,9 @@ struct Arguments {
     /// Small files a round
     #[arg(long, default_value_t = 50_000)]
     files: u32,
+    /// Objects a restarted node has
+    #[arg(long, default_value_t = 1_000_000)]
+    objects: u64,
     /// Seconds a node at rest is watched each round
     #[arg(long, default_value_t = 60)]
     rest_seconds: u32,
@@ -65,6 +68,10 @@ enum Part {
     Small,
     /// Processor time of a node at rest
     Rest,
+    /// Time from kill -9 to serving
+    Restart,
+    /// The object store alone on a device in memory
+    Store,
 }
 
 /// Shares of the pass-through file system's and of ext4's speed that are aimed at.
@@ -91,6 +98,7 @@ fn started() -> Result<()> {
         [small_files::WORD, phase, directory, files] => {
             return small_files::work(phase, directory.as_ref(), files.parse()?);
         }
+        [store_cost::WORD, subject, operation] => return store_cost::work(subject, operation),
         _ => {}
     }
     let arguments = Arguments::parse();
@@ -98,9 +106,18 @@ fn started() -> Result<()> {
     std::fs::create_dir_all(&arguments.scratch)?;
     let scratch = tempfile::Builder::new().prefix("sheen-bench-").tempdir_in(&arguments.scratch)?;
     let mut table = Table::new();
-    let subject = Subject::start(&arguments)?;
-    measure(&arguments, &subject, scratch.path(), &mut table)?;
-    subject.close()?;
+    if is_wanted(&arguments, Part::Store) {
+        store_cost::run(&mut table, arguments.rounds)?;
+    }
+    let mounted = [Part::Fuse, Part::Sequential, Part::Small, Part::Rest];
+    if mounted.iter().any(|part| is_wanted(&arguments, *part)) {
+        let subject = Subject::start(&arguments)?;
+        measure(&arguments, &subject, scratch.path(), &mut table)?;
+        subject.close()?;
+    }
+    if is_wanted(&arguments, Part::Restart) {
+        restart::run(&mut table, scratch.path(), arguments.objects, arguments.rounds)?;
+    }
     table.close();
     arguments.json.as_ref().map_or(Ok(()), |path| table.write_json(path))
 }
@@ -139,13 +156,17 @@ impl Subject {
     }
 }
 
+fn is_wanted(arguments: &Arguments, part: Part) -> bool {
+    arguments.only.is_empty() || arguments.only.contains(&part)
+}
+
 fn measure(
     arguments: &Arguments,
     subject: &Subject,
     scratch: &Path,
     table: &mut Table,
 ) -> Result<()> {
-    let is_wanted = |part| arguments.only.is_empty() || arguments.only.contains(&part);
+    let is_wanted = |part| is_wanted(arguments, part);
     let below = scratch.join("below");
     let mount = scratch.join("passthrough");
     std::fs::create_dir(&below)?;

@@ -17,6 +17,8 @@ const VERSION: &str = "0.2.2";
 const BUILD_DEADLINE: Duration = Duration::from_secs(900);
 const DEADLINE: Duration = Duration::from_secs(600);
 const FAILURES_SHOWN: usize = 60;
+/// The suite asks glibc for the greatest link count, which glibc knows for a few file systems only and no FUSE one.
+const UNKNOWABLE: &str = "link::link_count_max";
 /// Two users every Debian has, each in the group of its own number.
 const CONFIGURATION: &str = r#"[features]
 posix_fallocate = {}
@@ -158,7 +160,8 @@ impl Outcome {
     }
 
     fn require_skips_of(&self, reference: &Self) -> anyhow::Result<()> {
-        let more: Vec<&String> = self.skipped.difference(&reference.skipped).collect();
+        let more = self.skipped.difference(&reference.skipped);
+        let more: Vec<&String> = more.filter(|name| *name != UNKNOWABLE).collect();
         ensure!(more.is_empty(), "skipped here and not on the reference: {more:?}");
         Ok(())
     }
