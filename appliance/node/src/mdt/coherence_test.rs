@@ -19,7 +19,10 @@ use sheen_wire::{
     },
 };
 
-use super::test_support::{CREDENTIALS, Client, Received, World, name};
+use super::{
+    test_ports::Received,
+    test_support::{CREDENTIALS, Client, World, name},
+};
 
 struct Chance(u64);
 

@@ -39,4 +39,8 @@ mod test_support;
 #[cfg(test)]
 mod test;
 #[cfg(test)]
+mod restart_test;
+#[cfg(test)]
+mod test_ports;
+#[cfg(test)]
 mod coherence_test;

@@ -1,34 +1,30 @@
 //! What an MDT promises, message by message.
 
-use std::time::Duration;
-
 use sheen_types::{Errno, Fid, OstIndex, Timespec};
 use sheen_wire::{
     Decoder, Field, Opcode,
     directory::DirectoryEntry,
-    fields::List,
     flock::{FileLock, LockCancel, LockFamily, LockSet, LockType},
     lease::{
         LeaseCancel, LeaseGrant, LeaseReply, LeaseRequest, LeaseRevoke, LockMode, SizeUpdate, bits,
     },
     metadata::{
-        AttributesReply, Close, EntryReply, FilesystemDelete, FilesystemInfo, FilesystemStatistics,
-        FilesystemStatisticsReply, GetAttributes, HeldLease, HeldOpen, Lookup, Open, OpenReply,
-        ReadDirectory, ReadDirectoryReply, ReadLink, Reassert, Rename, RenameReply, SetXattr,
-        Unlink, UnlinkReply, XattrName,
+        AttributesReply, Close, EntryReply, FilesystemStatistics, FilesystemStatisticsReply,
+        GetAttributes, Lookup, Open, OpenReply, ReadDirectory, ReadDirectoryReply, ReadLink,
+        Rename, RenameReply, SetXattr, Unlink, UnlinkReply, XattrName,
     },
 };
 
 use super::{
     OstJob,
-    test_support::{CREDENTIALS, Client, World, name, nothing_held},
+    test_support::{CREDENTIALS, Client, World, name},
 };
 
-fn lookup(file: &str) -> Lookup {
+pub(crate) fn lookup(file: &str) -> Lookup {
     Lookup { parent: Fid::ROOT, name: Some(name(file)) }
 }
 
-fn unlink(file: &str) -> Unlink {
+pub(crate) fn unlink(file: &str) -> Unlink {
     Unlink { parent: Fid::ROOT, name: name(file), directory: false, credentials: CREDENTIALS }
 }
 
@@ -44,11 +40,16 @@ fn rename(from: &str, to: &str) -> Rename {
     }
 }
 
-fn data(fid: Fid, mode: LockMode) -> LeaseRequest {
+pub(crate) fn data(fid: Fid, mode: LockMode) -> LeaseRequest {
     LeaseRequest { fid, bits: bits::DATA, mode }
 }
 
-fn status(client: &mut Client, world: &mut World, opcode: Opcode, body: &impl Field) -> i32 {
+pub(crate) fn status(
+    client: &mut Client,
+    world: &mut World,
+    opcode: Opcode,
+    body: &impl Field,
+) -> i32 {
     client.call(world, opcode, body).frame.status
 }
 
@@ -307,146 +308,6 @@ fn a_request_in_flight_is_joined_by_its_resending() {
 }
 
 #[test]
-fn a_restart_keeps_everything_acknowledged_and_waits_for_known_clients() {
-    let mut world = World::new();
-    let (mut a, mut b) = (world.mount(1), world.mount(2));
-    let mut fids = Vec::new();
-    for number in 0..300 {
-        fids.push(a.create(&mut world, &format!("file {number}")).attributes.fid);
-    }
-    world.restart();
-    assert!(!world.service.as_ref().unwrap().is_serving());
-    let epoch = a.server_epoch;
-    a.reconnect(&mut world);
-    assert!(a.resumed && a.server_epoch > epoch);
-    let early =
-        a.send(&world, Opcode::GetAttributes, 0, &GetAttributes { fid: fids[7] }.to_vec(), &[]);
-    let held = Reassert {
-        opens: List(vec![HeldOpen { fid: fids[3], write: true }]),
-        leases: List(vec![HeldLease {
-            fid: fids[5],
-            read_bits: bits::LOOKUP,
-            write_bits: bits::DATA,
-        }]),
-        ..nothing_held()
-    };
-    assert_eq!(a.reassert(&mut world, &held), 0);
-    assert!(early.reply(&world).is_none(), "b is not back");
-    let mut c = world.connect(b"fs", 3);
-    b.reconnect(&mut world);
-    assert_eq!(b.reassert(&mut world, &nothing_held()), 0);
-    assert!(world.service.as_ref().unwrap().is_serving());
-    assert_eq!(early.status(&world), 0);
-    for (number, fid) in fids.iter().enumerate() {
-        let found: EntryReply =
-            c.call(&mut world, Opcode::Lookup, &lookup(&format!("file {number}"))).body();
-        assert_eq!(found.attributes.fid, *fid);
-    }
-    // What was asserted counts.
-    let open: OpenReply = b
-        .call(&mut world, Opcode::Open, &Open { fid: fids[3], write: false, truncate: false })
-        .body();
-    assert!(open.shared);
-    let wants = b.send(
-        &world,
-        Opcode::LeaseRequest,
-        0,
-        &data(fids[5], LockMode::ProtectedRead).to_vec(),
-        &[],
-    );
-    world.run();
-    assert!(wants.reply(&world).is_none());
-    assert_eq!(a.revoke(&world).fid, fids[5]);
-}
-
-#[test]
-fn clients_that_do_not_come_back_after_a_restart_are_fenced_and_forgotten() {
-    let mut world = World::new();
-    let (mut a, b) = (world.mount(1), world.mount(2));
-    a.create(&mut world, "file");
-    world.restart();
-    a.reconnect(&mut world);
-    a.reassert(&mut world, &nothing_held());
-    let waits = a.send(&world, Opcode::Lookup, 0, &lookup("file").to_vec(), &[]);
-    for _ in 0..5 {
-        world.pass(Duration::from_secs(3));
-        a.call_empty(&mut world, Opcode::Ping);
-    }
-    assert!(waits.reply(&world).is_none());
-    world.pass(Duration::from_secs(6));
-    assert_eq!(waits.status(&world), 0);
-    let fence = world.osts.borrow().jobs.iter().any(|job| {
-        matches!(job, OstJob::Fence { client, epoch } if *client == b.client && *epoch > b.epoch)
-    });
-    assert!(fence);
-}
-
-#[test]
-fn a_silent_client_in_the_way_is_fenced_then_evicted_then_the_waiter_goes_on() {
-    let mut world = World::new();
-    let (mut a, mut b) = (world.mount(1), world.mount(2));
-    let fid = a.create(&mut world, "file").attributes.fid;
-    world.osts.borrow_mut().stalled = true;
-    let wants =
-        b.send(&world, Opcode::LeaseRequest, 0, &data(fid, LockMode::ProtectedWrite).to_vec(), &[]);
-    for _ in 0..5 {
-        world.pass(Duration::from_secs(5));
-        b.call_empty(&mut world, Opcode::Ping);
-    }
-    let fenced = |world: &World| {
-        world
-            .osts
-            .borrow()
-            .jobs
-            .iter()
-            .any(|job| matches!(job, OstJob::Fence { client, .. } if *client == a.client))
-    };
-    assert!(fenced(&world));
-    assert!(wants.reply(&world).is_none(), "the lease stays until the OSTs refuse its holder");
-    world.osts.borrow_mut().failures = 2;
-    world.osts.borrow_mut().stalled = false;
-    world.pass(Duration::from_millis(500));
-    assert_eq!(wants.status(&world), 0);
-    assert_eq!(world.stats.evictions.get(), 1);
-    let evicted = a.revoke(&world);
-    assert_eq!(evicted.fid, fid);
-    assert_eq!(a.callback(&world).unwrap().frame.opcode, Opcode::Evicted);
-    assert!(world.wire.borrow().closed.contains(&a.connection));
-    let client = a.client;
-    a.reconnect(&mut world);
-    assert!(!a.resumed && a.client != client);
-}
-
-#[test]
-fn a_client_whose_process_died_stands_in_the_way_for_seconds_only() {
-    let mut world = World::new();
-    let (mut a, mut b) = (world.mount(1), world.mount(2));
-    let fid = a.create(&mut world, "file").attributes.fid;
-    world.lose_connection(a.connection);
-    let wants =
-        b.send(&world, Opcode::LeaseRequest, 0, &data(fid, LockMode::ProtectedWrite).to_vec(), &[]);
-    world.pass(Duration::from_secs(4));
-    assert_eq!(wants.status(&world), 0);
-}
-
-#[test]
-fn revokes_are_sent_again_over_a_new_connection() {
-    let mut world = World::new();
-    let (mut a, mut b) = (world.mount(1), world.mount(2));
-    let fid = a.create(&mut world, "file").attributes.fid;
-    let wants =
-        b.send(&world, Opcode::LeaseRequest, 0, &data(fid, LockMode::ProtectedWrite).to_vec(), &[]);
-    world.run();
-    let lost = a.revoke(&world);
-    world.lose_connection(a.connection);
-    a.reconnect(&mut world);
-    let again = a.revoke(&world);
-    assert_eq!(lost, again);
-    a.give_back(&mut world, &again);
-    assert_eq!(wants.status(&world), 0);
-}
-
-#[test]
 fn what_follows_a_callback_never_overtakes_it() {
     let mut world = World::new();
     let (mut a, mut b) = (world.mount(1), world.mount(2));
@@ -562,172 +423,4 @@ fn a_stranger_and_a_full_table_are_refused() {
     let refused = sent.iter().filter(|sent| sent.reply(&world).is_some()).count();
     assert_eq!(refused, 1, "two wait for the end of the grace period");
     assert_eq!(sent[2].status(&world), -Errno::EAGAIN.0);
-}
-
-#[test]
-fn snapshots_bound_the_log_and_restart_from_them() {
-    let mut world = World::new();
-    world.limits.snapshot_ring_part = 8;
-    world.restart();
-    let mut a = world.mount(1);
-    for number in 0..700 {
-        a.create(&mut world, &format!("file {number}"));
-    }
-    let snapshots = world.stats.snapshots.get();
-    assert!(snapshots >= 2, "{snapshots}");
-    world.restart();
-    a.reconnect(&mut world);
-    assert!(a.resumed);
-    a.reassert(&mut world, &nothing_held());
-    for number in 0..700 {
-        assert_eq!(
-            status(&mut a, &mut world, Opcode::Lookup, &lookup(&format!("file {number}"))),
-            0
-        );
-    }
-}
-
-#[test]
-fn an_orphan_of_a_dead_client_goes_after_a_restart() {
-    let mut world = World::new();
-    let mut a = world.mount(1);
-    let mut request = a.create_request(Fid::ROOT, "unnamed");
-    request.unnamed = true;
-    request.open = 2;
-    let fid = a.call(&mut world, Opcode::Create, &request).body::<EntryReply>().attributes.fid;
-    let attributes = GetAttributes { fid };
-    assert_eq!(status(&mut a, &mut world, Opcode::GetAttributes, &attributes), 0);
-    world.restart();
-    a.reconnect(&mut world);
-    let held = Reassert { opens: List(vec![HeldOpen { fid, write: true }]), ..nothing_held() };
-    a.reassert(&mut world, &held);
-    assert_eq!(status(&mut a, &mut world, Opcode::GetAttributes, &attributes), 0, "still open");
-    world.restart();
-    a.reconnect(&mut world);
-    a.reassert(&mut world, &nothing_held());
-    world.run();
-    assert_eq!(status(&mut a, &mut world, Opcode::GetAttributes, &attributes), -Errno::ESTALE.0);
-}
-
-#[test]
-fn a_server_that_slept_evicts_nobody_for_it() {
-    let mut world = World::new();
-    let (mut a, mut b) = (world.mount(1), world.mount(2));
-    let fid = a.create(&mut world, "file").attributes.fid;
-    let wants =
-        b.send(&world, Opcode::LeaseRequest, 0, &data(fid, LockMode::ProtectedWrite).to_vec(), &[]);
-    world.run();
-    world.clock.0.set(world.clock.0.get() + 600_000_000_000);
-    world.run();
-    assert_eq!(world.stats.evictions.get(), 0);
-    let revoke = a.revoke(&world);
-    a.give_back(&mut world, &revoke);
-    assert_eq!(wants.status(&world), 0);
-}
-
-#[test]
-fn a_deleted_file_system_goes_step_by_step_with_its_objects() {
-    let mut world = World::new();
-    let mut a = world.mount(1);
-    for number in 0..600 {
-        a.create(&mut world, &format!("file {number}"));
-    }
-    let mut admin = world.connect(b"", 9);
-    let delete = FilesystemDelete { name: b"fs".to_vec(), force: false };
-    let refused = status(&mut admin, &mut world, Opcode::FilesystemDelete, &delete);
-    assert_eq!(refused, -Errno::EBUSY.0, "a has it mounted");
-    let statistics = FilesystemStatistics { fid: Fid::ROOT };
-    let before: FilesystemStatisticsReply =
-        a.call(&mut world, Opcode::FilesystemStatistics, &statistics).body();
-    assert_eq!(before.inodes_used, 601);
-    assert_eq!(a.call_empty(&mut world, Opcode::Disconnect).frame.status, 0);
-    let refused = status(&mut admin, &mut world, Opcode::FilesystemDelete, &delete);
-    assert_eq!(refused, -Errno::ENOTEMPTY.0);
-    let delete = FilesystemDelete { force: true, ..delete };
-    assert_eq!(status(&mut admin, &mut world, Opcode::FilesystemDelete, &delete), 0);
-    world.run();
-    let list = admin.call_empty(&mut world, Opcode::FilesystemList);
-    assert_eq!(List::<FilesystemInfo>::from_bytes(&list.payload).unwrap().0, []);
-    let destroyed: usize = world
-        .osts
-        .borrow()
-        .jobs
-        .iter()
-        .map(|job| match job {
-            OstJob::Destroy { objects, .. } => objects.len(),
-            OstJob::Fence { .. } => 0,
-        })
-        .sum();
-    assert_eq!(destroyed, 600);
-    assert!(world.service.as_ref().unwrap().core.state.pending_destroys(OstIndex(0), 1).is_empty());
-}
-
-#[test]
-fn destroys_the_osts_did_not_confirm_are_asked_again_after_a_restart() {
-    let mut world = World::new();
-    let mut a = world.mount(1);
-    a.create(&mut world, "file");
-    world.osts.borrow_mut().stalled = true;
-    a.call(&mut world, Opcode::Unlink, &unlink("file")).body::<UnlinkReply>();
-    let asked = world.osts.borrow().jobs.clone();
-    assert!(matches!(&asked[..], [.., OstJob::Destroy { .. }]));
-    world.osts.replace(super::test_support::OstLog::default());
-    world.restart();
-    let destroys = |world: &World| {
-        let mut jobs = world.osts.borrow().jobs.clone();
-        jobs.retain(|job| matches!(job, OstJob::Destroy { .. }));
-        jobs
-    };
-    assert_eq!(destroys(&world), [], "not before clients are back");
-    a.reconnect(&mut world);
-    a.reassert(&mut world, &nothing_held());
-    world.run();
-    assert_eq!(destroys(&world)[..], asked[asked.len() - 1..]);
-}
-
-#[test]
-fn a_restart_fences_again_who_was_evicted_before_it_serves() {
-    let mut world = World::new();
-    let (mut a, mut b) = (world.mount(1), world.mount(2));
-    let fid = a.create(&mut world, "file").attributes.fid;
-    world.lose_connection(a.connection);
-    let wants = data(fid, LockMode::ProtectedWrite).to_vec();
-    let wants = b.send(&world, Opcode::LeaseRequest, 0, &wants, &[]);
-    world.pass(Duration::from_secs(4));
-    assert_eq!(wants.status(&world), 0);
-    world.osts.replace(super::test_support::OstLog { stalled: true, ..Default::default() });
-    world.restart();
-    b.reconnect(&mut world);
-    b.reassert(&mut world, &nothing_held());
-    world.run();
-    assert!(!world.service.as_ref().unwrap().is_serving(), "the OSTs have not confirmed");
-    world.osts.borrow_mut().stalled = false;
-    world.run();
-    assert!(world.service.as_ref().unwrap().is_serving());
-    let fenced = |client| {
-        let fences = |job: &OstJob| matches!(job, OstJob::Fence { client: c, .. } if *c == client);
-        world.osts.borrow().jobs.iter().any(fences)
-    };
-    assert!(fenced(a.client) && !fenced(b.client));
-}
-
-#[test]
-fn a_log_that_cannot_be_written_refuses_everything_and_loses_nothing() {
-    let mut world = World::new();
-    let mut a = world.mount(1);
-    a.create(&mut world, "before");
-    world.broken.set(true);
-    let request = a.create_request(Fid::ROOT, "after").to_vec();
-    let sent = a.send(&world, Opcode::Create, 0, &request, &[]);
-    let service = world.service.as_mut().unwrap();
-    for _ in 0..10 {
-        service.turn();
-    }
-    assert_eq!(service.failure(), Some(super::MdtFailure::Log));
-    assert_eq!(sent.status(&world), -Errno::EIO.0);
-    world.broken.set(false);
-    world.restart();
-    a.reconnect(&mut world);
-    a.reassert(&mut world, &nothing_held());
-    assert_eq!(status(&mut a, &mut world, Opcode::Lookup, &lookup("before")), 0);
 }
