@@ -49,6 +49,10 @@ mod xattr;
 mod held_locks;
 mod locks;
 mod volume;
+#[cfg(test)]
+mod fake;
+#[cfg(test)]
+mod scenarios;
 
 pub use attributes::{Caching, Observed};
 pub use client::{CacheSink, Client, ConnectError};

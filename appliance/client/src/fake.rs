@@ -1,0 +1,397 @@
+//! A tiny MDT and OST in memory, for tests: one regular file, striped over two objects, and whatever is created.
+//!
+//! Grants whatever is asked for; revokes when a test says so. Keeps a log of what it was sent.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    io,
+    sync::{Arc, Condvar, Mutex, MutexGuard},
+    time::Duration,
+};
+
+use sheen_dma::{Arena, Buffer};
+use sheen_ports::{Call, CallResult, Cancel, Link, LinkError};
+use sheen_types::{
+    Attributes, ClientId, Component, Epoch, Fid, Layout, OstIndex, StripeObject, Tag, Timespec,
+    Xid, checksum::crc32c,
+};
+use sheen_wire::{
+    Field, Frame, Opcode,
+    fields::List,
+    lease::{LeaseCancel, LeaseGrant, LeaseReply, LeaseRequest, LeaseRevoke, bits},
+    metadata::*,
+    object::*,
+};
+
+use crate::{connector::Connector, glimpse};
+
+/// The file every test starts with.
+pub(crate) const FILE: Fid = Fid::new(Fid::NORMAL_SEQUENCE_FIRST, 1);
+const STRIPE_BYTES: u32 = 64 << 10;
+
+/// A request as it was sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Sent {
+    pub(crate) opcode: Opcode,
+    pub(crate) xid: Xid,
+    pub(crate) tag: Tag,
+    pub(crate) resent: bool,
+    pub(crate) body: Vec<u8>,
+    pub(crate) payload: Vec<u8>,
+}
+
+#[derive(Default)]
+pub(crate) struct State {
+    pub(crate) log: Vec<Sent>,
+    pub(crate) objects: BTreeMap<Fid, (Vec<u8>, Timespec)>,
+    pub(crate) created: Vec<Fid>,
+    /// Carry the next request of this kind out, then lose the connection instead of answering.
+    pub(crate) lose_after: Option<Opcode>,
+    /// Requests of this kind wait.
+    pub(crate) hold: Option<Opcode>,
+    /// How many wait now.
+    pub(crate) held: usize,
+    pub(crate) server_epoch: u32,
+    pub(crate) unknown_session: bool,
+    sequence: u64,
+    slots: BTreeMap<u16, (Xid, (i32, Vec<u8>, Vec<u8>))>,
+    links: Vec<Arc<FakeLink>>,
+    instantiated: bool,
+    nanoseconds: u32,
+}
+
+/// The server; also the connector to it.
+#[derive(Clone)]
+pub(crate) struct Fake(Arc<(Mutex<State>, Condvar)>, Arena);
+
+impl std::fmt::Debug for Fake {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Fake")
+    }
+}
+
+pub(crate) struct FakeLink {
+    server: Fake,
+    service: u16,
+    closed: Mutex<bool>,
+    callbacks: Mutex<VecDeque<(Frame, Vec<u8>)>>,
+    came: Condvar,
+}
+
+type Answer = (i32, Vec<u8>, Vec<u8>);
+
+impl Fake {
+    pub(crate) fn new() -> Self {
+        let state = State { server_epoch: 1, sequence: 10, ..State::default() };
+        Self(Arc::new((Mutex::new(state), Condvar::new())), Arena::anonymous(64 << 20).unwrap())
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.0.lock().unwrap()
+    }
+
+    /// Waits until `is` holds, at most ten seconds.
+    pub(crate) fn wait_until(&self, what: &str, is: impl Fn(&State) -> bool) {
+        let (state, outcome) = self
+            .0
+            .1
+            .wait_timeout_while(self.lock(), Duration::from_secs(10), |state| !is(state))
+            .unwrap();
+        assert!(!outcome.timed_out(), "{what}: {:?}", state.log.last());
+    }
+
+    pub(crate) fn change(&self, change: impl FnOnce(&mut State)) {
+        change(&mut self.lock());
+        self.0.1.notify_all();
+    }
+
+    pub(crate) fn sent(&self, opcode: Opcode) -> Vec<Sent> {
+        self.lock().log.iter().filter(|sent| sent.opcode == opcode).cloned().collect()
+    }
+
+    pub(crate) fn buffer(&self, bytes: usize) -> Buffer {
+        self.1.allocate(bytes).unwrap()
+    }
+
+    /// Sends a revoke; returns its number.
+    pub(crate) fn revoke(&self, fid: Fid, bits: u32, to_read: bool) -> u64 {
+        let mut state = self.lock();
+        state.sequence += 1;
+        let body = LeaseRevoke { fid, bits, to_read, sequence: state.sequence };
+        let sequence = state.sequence;
+        let link = state.links.iter().rev().find(|link| link.service == 0).unwrap().clone();
+        drop(state);
+        let frame = Frame::request(Opcode::LeaseRevoke, Xid(sequence));
+        link.callbacks.lock().unwrap().push_back((frame, body.to_vec()));
+        link.came.notify_all();
+        sequence
+    }
+
+    pub(crate) fn cancels(&self) -> Vec<LeaseCancel> {
+        let sent = self.sent(Opcode::LeaseCancel);
+        sent.iter().map(|sent| LeaseCancel::from_bytes(&sent.body).unwrap()).collect()
+    }
+
+    /// Ends every connection.
+    pub(crate) fn lose_all(&self) {
+        let links = std::mem::take(&mut self.lock().links);
+        for link in links {
+            link.close();
+        }
+    }
+}
+
+impl Connector for Fake {
+    fn connect(&self, _: &str, service: u16) -> io::Result<Arc<dyn Link>> {
+        let link = Arc::new(FakeLink {
+            server: self.clone(),
+            service,
+            closed: Mutex::new(false),
+            callbacks: Mutex::default(),
+            came: Condvar::new(),
+        });
+        self.lock().links.push(link.clone());
+        Ok(link)
+    }
+}
+
+impl Link for FakeLink {
+    fn call(&self, mut call: Call, cancel: &Cancel) -> CallResult {
+        let lost = |call: Call| CallResult {
+            reply: Err(LinkError::Lost),
+            payload: call.payload.map(|(buffer, _)| buffer),
+            room: call.room,
+        };
+        if *self.closed.lock().unwrap() {
+            return lost(call);
+        }
+        let opcode = call.frame.opcode;
+        let payload =
+            call.payload.as_ref().map_or(Vec::new(), |(b, n)| b.as_slice()[..*n].to_vec());
+        if !payload.is_empty() {
+            assert_eq!(crc32c(&payload), call.frame.payload_checksum, "{opcode:?}");
+        }
+        let mut state = self.server.lock();
+        state.log.push(Sent {
+            opcode,
+            xid: call.frame.xid,
+            tag: call.frame.tag,
+            resent: call.frame.flags & Frame::FLAG_RESENT != 0,
+            body: call.body.clone(),
+            payload: payload.clone(),
+        });
+        self.server.0.1.notify_all();
+        state.held += 1;
+        while state.hold == Some(opcode) && !cancel.is_cancelled() {
+            state = self.server.0.1.wait_timeout(state, Duration::from_millis(5)).unwrap().0;
+        }
+        state.held -= 1;
+        let (status, body, answer) = state.serve_once(&call, &payload);
+        if state.lose_after == Some(opcode) {
+            state.lose_after = None;
+            drop(state);
+            self.close();
+            return lost(call);
+        }
+        drop(state);
+        let mut frame = call.frame.reply(status);
+        if let Some(room) = &mut call.room {
+            room.as_mut_slice()[..answer.len()].copy_from_slice(&answer);
+        }
+        frame.payload_bytes = u32::try_from(answer.len()).unwrap();
+        let payload = call.payload.map(|(buffer, _)| buffer);
+        CallResult { reply: Ok((frame, body)), payload, room: call.room }
+    }
+
+    fn next_callback(&self) -> Result<(Frame, Vec<u8>), LinkError> {
+        let mut callbacks = self.callbacks.lock().unwrap();
+        loop {
+            if *self.closed.lock().unwrap() {
+                return Err(LinkError::Lost);
+            }
+            if let Some(callback) = callbacks.pop_front() {
+                return Ok(callback);
+            }
+            callbacks = self.came.wait_timeout(callbacks, Duration::from_millis(5)).unwrap().0;
+        }
+    }
+
+    fn buffer(&self, bytes: usize) -> Option<Buffer> {
+        self.server.1.allocate(bytes)
+    }
+
+    fn close(&self) {
+        *self.closed.lock().unwrap() = true;
+        self.came.notify_all();
+    }
+}
+
+impl State {
+    /// Answers a request that uses a slot from the slot if it was carried out before.
+    fn serve_once(&mut self, call: &Call, payload: &[u8]) -> Answer {
+        if !call.frame.opcode.uses_slot() {
+            return self.serve(call, payload);
+        }
+        if let Some((xid, answer)) = self.slots.get(&call.frame.tag.0)
+            && *xid == call.frame.xid
+        {
+            return answer.clone();
+        }
+        let answer = self.serve(call, payload);
+        self.slots.insert(call.frame.tag.0, (call.frame.xid, answer.clone()));
+        answer
+    }
+
+    fn serve(&mut self, call: &Call, payload: &[u8]) -> Answer {
+        let ok = |body: Vec<u8>| (0, body, Vec::new());
+        match call.frame.opcode {
+            Opcode::Connect => ok(self.connect().to_vec()),
+            Opcode::SequenceGrant => {
+                ok(SequenceGrantReply { sequence: Fid::NORMAL_SEQUENCE_FIRST + 1 }.to_vec())
+            }
+            Opcode::GetAttributes => {
+                let lease = self.grant(bits::METADATA, 0);
+                let reply = AttributesReply { attributes: attributes(FILE), lease };
+                (0, reply.to_vec(), self.layout().to_vec())
+            }
+            Opcode::SetAttributes => {
+                let lease = self.grant(bits::METADATA, bits::DATA);
+                (0, AttributesReply { attributes: attributes(FILE), lease }.to_vec(), Vec::new())
+            }
+            Opcode::InstantiateLayout => {
+                self.instantiated = true;
+                (0, Vec::new(), self.layout().to_vec())
+            }
+            Opcode::Open => {
+                let lease = self.grant(bits::METADATA, 0);
+                let reply = OpenReply { attributes: attributes(FILE), lease, shared: false };
+                (0, reply.to_vec(), self.layout().to_vec())
+            }
+            Opcode::LeaseRequest => {
+                let request = LeaseRequest::from_bytes(&call.body).unwrap();
+                let write = request.mode == sheen_wire::lease::LockMode::ProtectedWrite;
+                let lease = if write {
+                    self.grant(bits::METADATA, bits::DATA)
+                } else {
+                    self.grant(bits::METADATA | bits::DATA, 0)
+                };
+                ok(LeaseReply { lease, attributes: attributes(FILE), shared: false }.to_vec())
+            }
+            Opcode::Create => {
+                let request = Create::from_bytes(&call.body).unwrap();
+                self.created.push(request.fid);
+                let reply = EntryReply {
+                    attributes: attributes(request.fid),
+                    lease: self.grant(bits::METADATA, bits::DATA),
+                    parent_lease: LeaseGrant::NONE,
+                    shared: false,
+                    created: true,
+                };
+                ok(reply.to_vec())
+            }
+            _ => self.serve_object(call, payload),
+        }
+    }
+
+    fn connect(&mut self) -> ConnectReply {
+        let resumed = !std::mem::take(&mut self.unknown_session);
+        ConnectReply {
+            client: ClientId(if resumed { 1 } else { 2 }),
+            epoch: Epoch(1),
+            server_epoch: Epoch(self.server_epoch),
+            resumed,
+            root: Fid::ROOT,
+            slots: 8,
+            lease_milliseconds: 60_000,
+            osts: List(vec![
+                OstAddress { ost: OstIndex(0), service: 1 },
+                OstAddress { ost: OstIndex(1), service: 1 },
+            ]),
+        }
+    }
+
+    fn grant(&mut self, read_bits: u32, write_bits: u32) -> LeaseGrant {
+        self.sequence += 1;
+        LeaseGrant { read_bits, write_bits, sequence: self.sequence }
+    }
+
+    fn layout(&self) -> Layout {
+        let object = |number: u32| StripeObject {
+            object: object(number),
+            generation: 0,
+            ost: OstIndex(number),
+        };
+        let objects = if self.instantiated { vec![object(0), object(1)] } else { Vec::new() };
+        let component = Component {
+            start: 0,
+            end: u64::MAX,
+            stripe_bytes: STRIPE_BYTES,
+            stripe_count: 2,
+            objects,
+        };
+        Layout { generation: u32::from(self.instantiated), components: vec![component] }
+    }
+
+    fn serve_object(&mut self, call: &Call, payload: &[u8]) -> Answer {
+        match call.frame.opcode {
+            Opcode::ObjectWrite => {
+                let request = ObjectWrite::from_bytes(&call.body).unwrap();
+                let start = usize::try_from(request.offset).unwrap();
+                let content = &mut self.objects.entry(request.object).or_default();
+                let size = content.0.len().max(start + payload.len());
+                content.0.resize(size, 0);
+                content.0[start..start + payload.len()].copy_from_slice(payload);
+                content.1 = request.mtime;
+                let reply = WriteReply { size: size as u64, blocks: size.div_ceil(512) as u64 };
+                (0, reply.to_vec(), Vec::new())
+            }
+            Opcode::ObjectRead => {
+                let request = ObjectRead::from_bytes(&call.body).unwrap();
+                let empty = Vec::new();
+                let content = self.objects.get(&request.object).map_or(&empty, |c| &c.0);
+                let start = usize::try_from(request.offset).unwrap().min(content.len());
+                let end = (start + request.length as usize).min(content.len());
+                let reply = ReadReply { size: content.len() as u64 };
+                (0, reply.to_vec(), content[start..end].to_vec())
+            }
+            Opcode::ObjectTruncate => {
+                let request = ObjectTruncate::from_bytes(&call.body).unwrap();
+                let content = &mut self.objects.entry(request.object).or_default();
+                content.0.resize(usize::try_from(request.size).unwrap(), 0);
+                (0, WriteReply { size: request.size, blocks: 0 }.to_vec(), Vec::new())
+            }
+            Opcode::ObjectGlimpse => {
+                let request = ObjectGlimpse::from_bytes(&call.body).unwrap();
+                let objects = request.objects.0.iter().map(|object| self.glimpse(*object));
+                (0, GlimpseReply { objects: List(objects.collect()) }.to_vec(), Vec::new())
+            }
+            _ => (0, Vec::new(), Vec::new()),
+        }
+    }
+
+    fn glimpse(&self, object: Fid) -> ObjectAttributes {
+        let found = self.objects.get(&object);
+        ObjectAttributes {
+            exists: found.is_some(),
+            size: found.map_or(0, |(content, _)| content.len() as u64),
+            blocks: 0,
+            mtime: found.map_or(Timespec::ZERO, |(_, mtime)| *mtime),
+        }
+    }
+
+    /// Writes to object `number` as another client would.
+    pub(crate) fn write_as_another(&mut self, number: u32, content: &[u8]) {
+        self.nanoseconds += 1;
+        let mtime = Timespec { seconds: 4_000_000_000, nanoseconds: self.nanoseconds };
+        self.objects.insert(object(number), (content.to_vec(), mtime));
+        self.instantiated = true;
+    }
+}
+
+fn object(number: u32) -> Fid {
+    Fid::new(Fid::NORMAL_SEQUENCE_FIRST + 9, number + 1)
+}
+
+fn attributes(fid: Fid) -> Attributes {
+    Attributes { fid, size: 0, blocks: 0, ..glimpse::test::attributes() }
+}

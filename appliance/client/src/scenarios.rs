@@ -1,0 +1,288 @@
+//! The client against a fake server: lost connections, restarts, revokes, stripes.
+
+use std::{
+    ops::Range,
+    sync::{Arc, Mutex, mpsc},
+    time::Duration,
+};
+
+use sheen_ports::Cancel;
+use sheen_types::{Errno, Fid, FileKind};
+use sheen_wire::{
+    Field, Opcode,
+    flock::{LockFamily, LockType},
+    lease::bits,
+    metadata::Reassert,
+};
+
+use crate::{
+    Access, CacheSink, Changes, Client, ClientConfig, Inode, LockWanted, NewInode, NewOpen,
+    SystemClock, WriteOptions,
+    fake::{FILE, Fake},
+};
+
+fn start() -> (Fake, Arc<Client>) {
+    let fake = Fake::new();
+    let config = ClientConfig::new("fake", "fs", "test").unwrap();
+    let clock = Arc::new(SystemClock::default());
+    let client = Client::connect(config, Arc::new(fake.clone()), clock).unwrap();
+    (fake, client)
+}
+
+fn buffer_with(fake: &Fake, bytes: &[u8]) -> sheen_dma::Buffer {
+    let mut buffer = fake.buffer(bytes.len().max(1));
+    buffer.truncate(bytes.len());
+    buffer.as_mut_slice().copy_from_slice(bytes);
+    buffer
+}
+
+fn write(fake: &Fake, client: &Arc<Client>, file: &Arc<Inode>, at: u64, bytes: &[u8]) {
+    let options = WriteOptions { append: false, durable: false, access: Access::Direct };
+    let payload = buffer_with(fake, bytes);
+    let (written, _) = client.write(file, at, payload, &options, &Cancel::new()).unwrap();
+    assert_eq!(written, bytes.len());
+}
+
+fn read(fake: &Fake, client: &Arc<Client>, file: &Arc<Inode>, at: u64, length: usize) -> Vec<u8> {
+    let room = fake.buffer(length);
+    let outcome = client.read(file, at, room, Access::Direct, &Cancel::new()).unwrap();
+    outcome.buffer.map_or(Vec::new(), |buffer| buffer.as_slice()[..outcome.bytes].to_vec())
+}
+
+fn new_file(name: &[u8]) -> NewInode<'_> {
+    NewInode {
+        name: Some(name),
+        kind: FileKind::Regular,
+        permissions: 0o644,
+        umask: 0,
+        rdev: 0,
+        target: &[],
+        owner: (0, 0),
+        exclusive: true,
+    }
+}
+
+#[test]
+fn a_request_whose_answer_was_lost_is_sent_again_with_its_tag_and_number() {
+    let (fake, client) = start();
+    let root = client.inode(client.root());
+    fake.change(|state| state.lose_after = Some(Opcode::Create));
+    let open = Some(NewOpen { write: true });
+    let (found, _) = client.create(&root, &new_file(b"x"), open, &Cancel::new()).unwrap();
+    let sent = fake.sent(Opcode::Create);
+    assert_eq!(sent.len(), 2);
+    assert_eq!((sent[0].xid, sent[0].tag), (sent[1].xid, sent[1].tag));
+    assert_eq!((sent[0].resent, sent[1].resent), (false, true));
+    assert_eq!(fake.lock().created, [found.inode.fid], "carried out once");
+    client.disconnect();
+}
+
+#[test]
+fn a_restarted_server_is_told_what_is_held_before_anything_else() {
+    let (fake, client) = start();
+    let never = Cancel::new();
+    let file = client.inode(FILE);
+    client.open(&file, true, &never).unwrap();
+    write(&fake, &client, &file, 0, b"content");
+    let lock = LockWanted {
+        family: LockFamily::Posix,
+        kind: LockType::Write,
+        owner: 7,
+        pid: 1,
+        start: 0,
+        end: 9,
+        wait: false,
+    };
+    client.set_lock(&file, &lock, &never).unwrap();
+    fake.change(|state| {
+        state.server_epoch += 1;
+        state.log.clear();
+    });
+    fake.lose_all();
+    client.set_xattr(&file, b"user.x", b"y", 0, false, &never).unwrap_err();
+    let log: Vec<Opcode> = fake.lock().log.iter().map(|sent| sent.opcode).collect();
+    let told = log.iter().position(|opcode| *opcode == Opcode::Reassert).unwrap();
+    let asked = log.iter().position(|opcode| *opcode == Opcode::SetXattr).unwrap();
+    assert!(told < asked, "{log:?}");
+    let held = Reassert::from_bytes(&fake.sent(Opcode::Reassert)[0].payload).unwrap();
+    assert!(held.complete);
+    assert!(held.opens.0.iter().any(|open| open.fid == FILE && open.write));
+    assert!(held.leases.0.iter().any(|lease| lease.write_bits & bits::DATA != 0));
+    assert_eq!(held.locks.0[0].owner, 7);
+    client.disconnect();
+}
+
+#[test]
+fn after_an_eviction_files_are_opened_again_and_lost_locks_fail() {
+    let (fake, client) = start();
+    let never = Cancel::new();
+    let (locked, plain) = (client.inode(FILE), client.inode(Fid::new(FILE.seq, 2)));
+    client.open(&locked, true, &never).unwrap();
+    client.open(&plain, false, &never).unwrap();
+    let lock = LockWanted {
+        family: LockFamily::Flock,
+        kind: LockType::Write,
+        owner: 7,
+        pid: 1,
+        start: 0,
+        end: u64::MAX >> 1,
+        wait: false,
+    };
+    client.set_lock(&locked, &lock, &never).unwrap();
+    let opens = fake.sent(Opcode::Open).len();
+    fake.change(|state| state.unknown_session = true);
+    fake.lose_all();
+    fake.wait_until("both are opened again", |state| {
+        state.log.iter().filter(|sent| sent.opcode == Opcode::Open).count() == opens + 2
+    });
+    assert!(locked.is_failed());
+    let room = fake.buffer(10);
+    let refused = client.read(&locked, 0, room, Access::Direct, &never).unwrap_err();
+    assert_eq!(refused, Errno::EIO);
+    assert!(read(&fake, &client, &plain, 0, 10).is_empty());
+    client.disconnect();
+}
+
+/// Does what the kernel does: an invalidation waits for a page that a read in flight holds locked.
+struct PageLock {
+    swept: Mutex<Vec<Range<u64>>>,
+    during: Mutex<Option<Box<dyn FnOnce() + Send>>>,
+}
+
+impl CacheSink for PageLock {
+    fn invalidate_data(&self, _: Fid, range: Range<u64>) {
+        self.swept.lock().unwrap().push(range);
+        let during = self.during.lock().unwrap().take();
+        if let Some(during) = during {
+            during();
+        }
+    }
+
+    fn invalidate_attributes(&self, _: Fid) {}
+
+    fn invalidate_entries(&self) {}
+}
+
+#[test]
+fn a_read_whose_page_a_sweep_waits_for_is_served_and_swept_again() {
+    let (fake, client) = start();
+    fake.change(|state| state.write_as_another(0, b"old content"));
+    let file = client.inode(FILE);
+    assert_eq!(read(&fake, &client, &file, 0, 3), b"old");
+    let (reader, other, server) = (client.clone(), file.clone(), fake.clone());
+    let during: Box<dyn FnOnce() + Send> = Box::new(move || {
+        let room = server.buffer(4096);
+        let outcome = reader.read(&other, 0, room, Access::Cached, &Cancel::new()).unwrap();
+        assert_eq!(outcome.bytes, 11);
+    });
+    let sink = Arc::new(PageLock { swept: Mutex::default(), during: Mutex::new(Some(during)) });
+    client.set_sink(sink.clone());
+    let sequence = fake.revoke(FILE, bits::DATA, false);
+    fake.wait_until("the revoke is answered", |state| {
+        state.log.iter().any(|sent| sent.opcode == Opcode::LeaseCancel)
+    });
+    assert_eq!(fake.cancels()[0].sequence, sequence);
+    let swept = sink.swept.lock().unwrap().clone();
+    assert_eq!(swept, [0..u64::MAX, 0..4096]);
+    client.disconnect();
+}
+
+#[test]
+fn a_revoke_is_answered_after_writes_in_flight_and_tells_what_was_learned() {
+    let (fake, client) = start();
+    let file = client.inode(FILE);
+    client.open(&file, true, &Cancel::new()).unwrap();
+    client
+        .set_attributes(&file, &Changes { size: Some(3), ..Changes::default() }, &Cancel::new())
+        .unwrap();
+    fake.change(|state| state.hold = Some(Opcode::ObjectWrite));
+    let (done, writes) = mpsc::channel();
+    let (writer, other, server) = (client.clone(), file.clone(), fake.clone());
+    let thread = std::thread::spawn(move || {
+        write(&server, &writer, &other, 0, b"12345");
+        done.send(()).unwrap();
+    });
+    fake.wait_until("the write is in flight", |state| {
+        state.log.iter().any(|sent| sent.opcode == Opcode::ObjectWrite)
+    });
+    fake.revoke(FILE, bits::DATA, false);
+    assert!(writes.recv_timeout(Duration::from_millis(100)).is_err());
+    assert!(fake.cancels().is_empty(), "answered while a write was in flight");
+    fake.change(|state| state.hold = None);
+    fake.wait_until("the revoke is answered", |state| {
+        state.log.iter().any(|sent| sent.opcode == Opcode::LeaseCancel)
+    });
+    let learned = fake.cancels()[0].learned.clone().unwrap();
+    assert_eq!(learned.size, 5);
+    thread.join().unwrap();
+    client.disconnect();
+}
+
+#[test]
+fn an_append_goes_behind_what_another_wrote() {
+    let (fake, client) = start();
+    let file = client.inode(FILE);
+    client.open(&file, true, &Cancel::new()).unwrap();
+    let append = |bytes: &[u8]| {
+        let options = WriteOptions { append: true, durable: false, access: Access::Direct };
+        let payload = buffer_with(&fake, bytes);
+        client.write(&file, 0, payload, &options, &Cancel::new()).unwrap();
+    };
+    append(b"one");
+    append(b"two");
+    fake.revoke(FILE, bits::DATA, false);
+    fake.wait_until("the revoke is answered", |state| {
+        state.log.iter().any(|sent| sent.opcode == Opcode::LeaseCancel)
+    });
+    fake.change(|state| state.write_as_another(0, b"onetwoTHREE"));
+    append(b"four");
+    assert_eq!(read(&fake, &client, &file, 0, 100), b"onetwoTHREEfour");
+    client.disconnect();
+}
+
+#[test]
+fn reads_writes_and_truncates_over_stripes_give_what_a_plain_file_would() {
+    let seed = std::process::id();
+    let mut random = u64::from(seed) | 1;
+    let mut next = |below: u64| {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        random % below
+    };
+    let (fake, client) = start();
+    let file = client.inode(FILE);
+    client.open(&file, true, &Cancel::new()).unwrap();
+    let mut model: Vec<u8> = Vec::new();
+    for step in 0..300_u64 {
+        let at = next(500_000);
+        let length = usize::try_from(next(200_000) + 1).unwrap();
+        match next(8) {
+            0 => {
+                let size = Some(at);
+                let changes = Changes { size, ..Changes::default() };
+                client.set_attributes(&file, &changes, &Cancel::new()).unwrap();
+                model.resize(usize::try_from(at).unwrap(), 0);
+            }
+            1 => {
+                fake.revoke(FILE, bits::DATA, false);
+            }
+            2..=4 => {
+                let byte = u8::try_from(step % 251).unwrap();
+                write(&fake, &client, &file, at, &vec![byte; length]);
+                let start = usize::try_from(at).unwrap();
+                model.resize(model.len().max(start + length), 0);
+                model[start..start + length].fill(byte);
+            }
+            _ => {
+                let start = usize::try_from(at).unwrap().min(model.len());
+                let end = (start + length).min(model.len());
+                let found = read(&fake, &client, &file, at, length);
+                assert!(found == model[start..end], "seed {seed}, step {step}");
+            }
+        }
+        let shown = client.attributes(&file, &Cancel::new()).unwrap().attributes;
+        assert_eq!(shown.size, model.len() as u64, "seed {seed}, step {step}");
+    }
+    client.disconnect();
+}
