@@ -207,7 +207,7 @@ impl Node {
     }
 
     /// Waits until every service serves or can tell that it never will. An MDT that cannot serve is fatal; an OST is
-    /// not: the others have data to give.
+    /// not while others have data to give.
     fn await_recovery(&self) -> Result<(), NodeError> {
         let deadline = Instant::now() + RECOVERY_MAX;
         while let Some(late) = self.services_recovering().next() {
@@ -222,6 +222,10 @@ impl Node {
                 return Err(NodeError::Late { name, awaited: "recovered", limit: RECOVERY_MAX });
             }
             std::thread::sleep(RECOVERY_LOOK);
+        }
+        if self.osts.iter().flat_map(|stats| &stats.targets).all(|ost| ost.failed.get() > 0) {
+            let reason = "no OST can be opened; the log says why of each".to_owned();
+            return Err(NodeError::Failed { name: "OSTs".to_owned(), reason });
         }
         Ok(())
     }

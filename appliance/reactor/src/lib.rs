@@ -9,6 +9,7 @@
 pub mod service;
 pub mod reactor;
 mod sleep;
+mod spin;
 pub mod mailbox;
 pub mod load;
 pub mod thread;
@@ -16,6 +17,7 @@ pub mod system;
 
 pub use load::{Load, LoadSnapshot};
 pub use mailbox::{Mailbox, Postman, mailbox};
-pub use reactor::{Reactor, SPIN_DEFAULT};
+pub use reactor::Reactor;
 pub use service::Service;
+pub use spin::SPIN_DEFAULT;
 pub use system::{SystemClock, SystemEntropy};

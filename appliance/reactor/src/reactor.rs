@@ -6,17 +6,13 @@ use nix::{errno::Errno, sched::sched_yield};
 use sheen_ports::Clock;
 use sheen_types::Tick;
 
-use crate::{load::Load, service::Service, sleep::Sleeper};
-
-/// Default time of polling without work before the thread sleeps. A client on the same host sends its next small
-/// request within 5 to 30 µs of a reply, and a wake-up costs about as much. Chosen by eye.
-pub const SPIN_DEFAULT: Duration = Duration::from_micros(40);
+use crate::{load::Load, service::Service, sleep::Sleeper, spin::Spin};
 
 /// Drives services on the calling thread. See the crate.
 pub struct Reactor<C> {
     clock: C,
     services: Vec<Box<dyn Service>>,
-    spin: Duration,
+    spin: Spin,
     load: Arc<Load>,
     sleeper: Sleeper,
     /// Sum of the services' wake generations when the sleeper's set was made.
@@ -42,6 +38,7 @@ impl<C: Clock> Reactor<C> {
     pub fn new(clock: C, spin: Duration, load: Arc<Load>) -> Result<Self, Errno> {
         let sleeper = Sleeper::new()?;
         let (services, descriptors) = (Vec::new(), Vec::new());
+        let spin = Spin::new(spin);
         Ok(Self { clock, services, spin, load, sleeper, generation: None, descriptors })
     }
 
@@ -57,7 +54,6 @@ impl<C: Clock> Reactor<C> {
     /// When the system refuses to wait (it does not, short of our own bugs).
     pub fn run(&mut self) {
         let mut now = self.clock.now();
-        let mut idle_since: Option<Tick> = None;
         loop {
             let mut work = 0;
             for service in &mut self.services {
@@ -69,46 +65,51 @@ impl<C: Clock> Reactor<C> {
             let before = std::mem::replace(&mut now, self.clock.now());
             if work > 0 {
                 self.load.count_busy_turn(now.since(before), work);
-                idle_since = None;
+                self.spin.on_work();
                 continue;
             }
             self.load.count_idle_turn(now.since(before));
-            let since = *idle_since.get_or_insert(before);
-            if now.since(since) < self.spin {
-                let _ = sched_yield();
-                continue;
-            }
-            if self.sleep(now) {
-                // Woken for nothing, the thread goes back to sleep without spinning again.
-                now = self.clock.now();
+            if self.spin.polls_again(now) {
+                now = self.give_way(now);
             } else {
-                idle_since = None;
+                now = self.sleep(now);
             }
         }
     }
 
-    /// Sleeps until an event or the nearest deadline. False if it did not come to that.
-    fn sleep(&mut self, now: Tick) -> bool {
+    /// Lets others run on this core; the time when it is ours again.
+    fn give_way(&mut self, now: Tick) -> Tick {
+        let _ = sched_yield();
+        let back = self.clock.now();
+        self.spin.on_gave_way(back.since(now));
+        back
+    }
+
+    /// Sleeps until an event or the nearest deadline, unless one is there already; the time after it.
+    fn sleep(&mut self, now: Tick) -> Tick {
         let deadline = self.services.iter().filter_map(|service| service.next_deadline()).min();
         if deadline.is_some_and(|deadline| deadline <= now) {
-            return false;
+            return now;
         }
         let mut ready = true;
         for service in &mut self.services {
             ready &= service.prepare_sleep();
         }
-        if ready {
+        let back = if ready {
             self.refresh_descriptors();
             self.load.begin_sleep(now);
             self.sleeper.wait(deadline.map(|deadline| deadline.since(now)));
-            self.load.end_sleep(self.clock.now().since(now));
+            let back = self.clock.now();
+            self.load.end_sleep(back.since(now));
+            self.spin.on_slept();
+            back
         } else {
-            let _ = sched_yield();
-        }
+            self.give_way(now)
+        };
         for service in &mut self.services {
             service.end_sleep();
         }
-        ready
+        back
     }
 
     fn refresh_descriptors(&mut self) {
@@ -138,6 +139,7 @@ mod test {
     use super::*;
     use crate::{
         mailbox::{Mailbox, mailbox},
+        spin::SPIN_DEFAULT,
         system::SystemClock,
     };
 

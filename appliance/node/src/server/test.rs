@@ -129,19 +129,40 @@ fn a_node_does_not_start_on_what_is_not_its_own() {
     assert!(error.to_string().starts_with("listen 127.0.0.1:"), "{error}");
 }
 
+/// Overwrites a zone's blocks where its anchors may be: the first 16 and the last.
+fn damage(device: &Path, kind: ZoneKind) {
+    let zone = Device::open(device).unwrap().zone(kind).unwrap();
+    let file = std::fs::OpenOptions::new().write(true).open(device).unwrap();
+    for block in (0..16).chain([zone.blocks - 1]) {
+        let at = zone.first.plus(block).byte_offset();
+        std::os::unix::fs::FileExt::write_all_at(&file, &[0x55; 4096], at).unwrap();
+    }
+}
+
 #[test]
 fn a_node_whose_metadata_is_damaged_says_so_and_does_not_start() {
     let directory = tempfile::tempdir().unwrap();
     let config = config(directory.path());
     format(&config, Force::No).unwrap();
-    let zone = Device::open(&config.device.path).unwrap().zone(ZoneKind::Mdt).unwrap();
-    let file = std::fs::OpenOptions::new().write(true).open(&config.device.path).unwrap();
-    for anchor in sheen_consensus::Zone::anchors() {
-        let at = zone.first.plus(anchor.0).byte_offset();
-        std::os::unix::fs::FileExt::write_all_at(&file, &[0x55; 4096], at).unwrap();
-    }
+    damage(&config.device.path, ZoneKind::Mdt);
     let error = Node::start(config).unwrap_err();
     assert!(matches!(&error, NodeError::Failed { name, .. } if name == "mdt"), "{error}");
+}
+
+#[test]
+fn a_node_starts_with_one_ost_of_two_and_not_with_none() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = config(directory.path());
+    format(&config, Force::No).unwrap();
+    damage(&config.device.path, ZoneKind::Ost(0));
+    let node = Node::start(config.clone()).unwrap();
+    let status = node.status();
+    let ready: Vec<bool> = status.osts.iter().map(|ost| ost.ready).collect();
+    assert_eq!((status.state, ready), (NodeState::Degraded, vec![false, true]));
+    node.stop().unwrap();
+    damage(&config.device.path, ZoneKind::Ost(1));
+    let error = Node::start(config).unwrap_err();
+    assert!(matches!(&error, NodeError::Failed { name, .. } if name == "OSTs"), "{error}");
 }
 
 #[test]
