@@ -266,6 +266,13 @@ impl Client {
         }
     }
 
+    /// Drops inodes nobody uses beyond the bound.
+    pub(crate) fn trim(&self) {
+        for inode in self.inodes.trim(self.config.idle_inodes_max.saturating_mul(2)) {
+            self.give_back_unasked(&inode);
+        }
+    }
+
     fn give_back_unasked(&self, inode: &Inode) {
         let mut state = inode.lock();
         let (read_bits, write_bits) = state.held_bits();

@@ -54,7 +54,7 @@ pub(crate) struct State {
     pub(crate) server_epoch: u32,
     pub(crate) unknown_session: bool,
     sequence: u64,
-    slots: BTreeMap<u16, (Xid, (i32, Vec<u8>, Vec<u8>))>,
+    slots: BTreeMap<u16, (Xid, Answer)>,
     links: Vec<Arc<FakeLink>>,
     instantiated: bool,
     nanoseconds: u32,

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use sheen_types::{Attributes, Fid, FileKind, Layout, OstIndex, Timespec};
+use sheen_types::{Attributes, Fid, FileKind, Layout, OstIndex, Tick, Timespec};
 use sheen_wire::lease::{LeaseGrant, bits};
 
 use crate::{
@@ -98,6 +98,8 @@ pub(crate) struct InodeState {
     pub(crate) writing: u32,
     /// Stamp of the last own change of attributes that ended.
     pub(crate) changed_at: u64,
+    /// When a name that leads here was last looked up, if it was not opened since.
+    pub(crate) looked_up: Option<Tick>,
     /// Answers to the kernel on their way that it may cache.
     windows: u32,
     /// Rises whenever something is asked back or lost.

@@ -108,6 +108,7 @@ impl Client {
                 }
                 Err(_) => self.session.report_lost(lane.generation),
             }
+            self.trim();
             let lease = self.session.lock().lease;
             self.session.rest(lane.generation, lease / 3);
         }

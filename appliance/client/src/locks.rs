@@ -104,13 +104,11 @@ impl Client {
         self: &Arc<Self>,
         inode: &Inode,
         lock: &FileLock,
-        _cancel: &Cancel,
+        cancel: &Cancel,
     ) -> Result<(), Errno> {
         let body = LockSet { lock: lock.clone(), wait: false };
-        // Answered at once; not abandoned, or nobody would know what is held.
-        self.ask(Request::new(Opcode::LockSet, &body).urgent(), &Cancel::new())?;
-        inode.lock().locks.apply(lock);
-        Ok(())
+        let result = self.ask(Request::new(Opcode::LockSet, &body).urgent(), cancel);
+        note_outcome(inode, lock, result.map(drop))
     }
 
     fn wait_for_lock(
@@ -121,12 +119,17 @@ impl Client {
     ) -> Result<(), Errno> {
         let waiting = self.session.next_xid();
         let ended = Arc::new(AtomicBool::new(false));
-        let (client, done) = (self.clone(), ended.clone());
+        let give_up = Cancel::new();
+        let (client, done, hopeless) = (self.clone(), ended.clone(), give_up.clone());
         cancel.on_cancel(Arc::new(move || {
             if done.load(Ordering::Acquire) {
                 return;
             }
+            let hopeless = hopeless.clone();
             client.janitor.ask(move |client| {
+                if client.session.lock().lane.is_none() {
+                    return hopeless.cancel();
+                }
                 let request = Request::new(Opcode::LockCancel, &LockCancel { waiting }).urgent();
                 drop(client.ask(request, &Cancel::new()));
             });
@@ -143,11 +146,14 @@ impl Client {
             urgent: true,
             only_server: None,
         };
-        let result = self.ask_numbered(request, waiting, &Cancel::new());
+        let result = self.ask_numbered(request, waiting, &give_up);
         ended.store(true, Ordering::Release);
+        if give_up.is_cancelled() {
+            // Nobody knows whether it is held.
+            return note_outcome(inode, lock, Err(Errno::EINTR));
+        }
         result?.checked()?;
-        inode.lock().locks.apply(lock);
-        Ok(())
+        note_outcome(inode, lock, Ok(()))
     }
 
     /// The lock that is in the way of `wanted`, if any.
@@ -167,15 +173,30 @@ impl Client {
     }
 
     /// Drops every lock an owner has on the inode.
-    pub fn release_locks(self: &Arc<Self>, inode: &Inode, family: LockFamily, owner: u64) {
+    pub fn release_locks(
+        self: &Arc<Self>,
+        inode: &Inode,
+        family: LockFamily,
+        owner: u64,
+        cancel: &Cancel,
+    ) {
         if !inode.lock().locks.has(family, owner) {
             return;
         }
         let body = LockRelease { fid: inode.fid, family, owner };
         let request = Request::new(Opcode::LockRelease, &body).urgent();
-        if let Err(errno) = self.ask(request, &Cancel::new()) {
+        if let Err(errno) = self.ask(request, cancel) {
             tracing::debug!(%errno, fid = %inode.fid, "releasing locks");
         }
         inode.lock().locks.release(family, owner);
     }
+}
+
+/// Keeps what is held. A lock whose request was abandoned may be held: it counts, so that its owner's end drops it.
+fn note_outcome(inode: &Inode, lock: &FileLock, outcome: Result<(), Errno>) -> Result<(), Errno> {
+    let unknown = outcome == Err(Errno::EINTR) && lock.kind != LockType::Unlock;
+    if outcome.is_ok() || unknown {
+        inode.lock().locks.apply(lock);
+    }
+    outcome
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use sheen_ports::Cancel;
-use sheen_types::{Errno, Fid, Name, NameError};
+use sheen_types::{Errno, Fid, FileKind, Name, NameError};
 use sheen_wire::{
     Field, Opcode,
     lease::LeaseGrant,
@@ -82,7 +82,11 @@ impl Client {
         }
         let reply = reply.checked()?;
         let entry: EntryReply = reply.decode()?;
-        self.take_entry(parent, &reply, &entry, stamp, cancel).map(LookedUp::Found)
+        let found = self.take_entry(parent, &reply, &entry, stamp, cancel)?;
+        if entry.attributes.kind == FileKind::Regular {
+            found.inode.lock().looked_up = Some(self.clock.now());
+        }
+        Ok(LookedUp::Found(found))
     }
 
     /// Takes in an entry that was found (not changed).
@@ -97,7 +101,7 @@ impl Client {
         apply_to(parent, reply, &entry.parent_lease);
         let inode = self.inode(entry.attributes.fid);
         let settled = self.settle(&inode, reply, stamp, &entry.attributes, &entry.lease);
-        if settled.names.is_none() && entry.attributes.kind == sheen_types::FileKind::Regular {
+        if settled.names.is_none() && entry.attributes.kind == FileKind::Regular {
             self.keep_layout(&inode, reply);
         }
         let caching = Caching::from_settled(settled.attributes);
@@ -208,6 +212,7 @@ impl Client {
 /// Takes in a grant on a directory that came beside an entry of it.
 pub(crate) fn apply_to(parent: &Inode, reply: &Reply, grant: &LeaseGrant) -> Caching {
     let mut state = parent.lock();
+    state.kind = Some(FileKind::Directory);
     let fresh = state.apply(reply.identity.server, grant);
     if fresh { Caching::WhileLosses(state.losses) } else { Caching::Never }
 }

@@ -50,7 +50,7 @@ impl Client {
         };
         inode.notify();
         if unused {
-            self.unregister(inode);
+            self.unregister(inode, &Cancel::new());
         }
         result
     }
@@ -104,13 +104,16 @@ impl Client {
         let mut state = inode.lock();
         state.registered = state.registered.max(wanted);
         state.shared = opened.shared;
+        state.looked_up = None;
+        drop(state);
+        inode.notify();
         Ok(())
     }
 
-    /// Closes what [`Client::open`] or [`Client::create`] opened. Waits for the server.
-    pub fn close(self: &Arc<Self>, inode: &Arc<Inode>, write: bool) {
-        let never = Cancel::new();
-        let Ok(mut state) = start(inode, &never) else { return };
+    /// Closes what [`Client::open`] or [`Client::create`] opened. Waits for the server unless cancelled; it is closed then
+    /// all the same, only the server hears of it later or not at all.
+    pub fn close(self: &Arc<Self>, inode: &Arc<Inode>, write: bool, cancel: &Cancel) {
+        let Ok(mut state) = start(inode, &Cancel::new()) else { return };
         *(if write { &mut state.writers } else { &mut state.readers }) -= 1;
         let last = state.readers + state.writers == 0;
         if last {
@@ -118,15 +121,15 @@ impl Client {
         }
         drop(state);
         if last {
-            self.tell_access(inode, &never);
+            self.tell_access(inode, cancel);
         }
-        self.unregister(inode);
+        self.unregister(inode, cancel);
         inode.lock().opening = false;
         inode.notify();
     }
 
     /// Takes back at the MDT what no descriptor needs any more.
-    fn unregister(self: &Arc<Self>, inode: &Arc<Inode>) {
+    fn unregister(self: &Arc<Self>, inode: &Arc<Inode>, cancel: &Cancel) {
         let needed;
         {
             let mut state = inode.lock();
@@ -141,7 +144,7 @@ impl Client {
             state.registered = needed;
         }
         let body = Close { fid: inode.fid, write_only: needed == Registered::Read };
-        if let Err(errno) = self.ask(Request::new(Opcode::Close, &body).urgent(), &Cancel::new()) {
+        if let Err(errno) = self.ask(Request::new(Opcode::Close, &body).urgent(), cancel) {
             tracing::debug!(%errno, fid = %inode.fid, "closing");
         }
     }

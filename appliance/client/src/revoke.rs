@@ -26,6 +26,9 @@ use crate::{
     statistics::count,
 };
 
+/// How soon after it was looked up a file is usually opened.
+const OPEN_AFTER_LOOKUP: Duration = Duration::from_millis(10);
+
 /// A revoke on its way to its answer.
 #[derive(Debug)]
 pub(crate) struct Revoke {
@@ -106,6 +109,9 @@ impl Client {
                 (learned, to_read) = self.give_back_data(inode, asked.to_read);
             }
             self.drop_cached(inode, revoke.lost);
+            if asked.bits & bits::LOOKUP != 0 {
+                self.wait_open(inode);
+            }
         }
         let cancel = LeaseCancel {
             fid: asked.fid,
@@ -139,6 +145,17 @@ impl Client {
         let mut state = inode.lock();
         while state.has_windows() && !self.session.is_ended() {
             state = inode.wait(state, CANCEL_POLL);
+        }
+    }
+
+    /// A program that found the inode by name a moment ago is about to open it. It is waited for, shortly: once the open
+    /// is registered, the inode outlives its name; else the open would fail though the name never did.
+    fn wait_open(&self, inode: &Inode) {
+        let mut state = inode.lock();
+        while let Some(at) = state.looked_up
+            && self.clock.now().since(at) < OPEN_AFTER_LOOKUP
+        {
+            state = inode.wait(state, Duration::from_millis(1));
         }
     }
 

@@ -58,6 +58,20 @@ impl InodeTable {
     }
 }
 
+impl InodeTable {
+    /// Takes inodes out that nobody uses, until at most `max` are left. Those that were listed but never given to the
+    /// kernel are not noticed otherwise.
+    pub(crate) fn trim(&self, max: usize) -> Vec<Arc<Inode>> {
+        let mut inner = self.lock();
+        let surplus = inner.by_fid.len().saturating_sub(max);
+        if surplus == 0 {
+            return Vec::new();
+        }
+        let fids: Vec<Fid> = inner.by_fid.keys().copied().collect();
+        fids.into_iter().filter_map(|fid| inner.take_unused(fid)).take(surplus).collect()
+    }
+}
+
 impl Inner {
     fn take_unused(&mut self, fid: Fid) -> Option<Arc<Inode>> {
         let inode = self.by_fid.get(&fid)?;
@@ -93,6 +107,8 @@ mod test {
         let gone = table.idle(fid(1), 3);
         assert_eq!(gone.iter().map(|inode| inode.fid).collect::<Vec<_>>(), [fid(2)]);
         assert!(table.find(fid(2)).is_none());
+        let gone: Vec<Fid> = table.trim(2).iter().map(|inode| inode.fid).collect();
+        assert_eq!(gone, [fid(3)], "one too many, and the first is in use");
         assert!(Arc::ptr_eq(&table.get(fid(1), || 0), &used));
     }
 }

@@ -155,16 +155,16 @@ impl Filesystem for Mount {
 
     fn flush(
         &self,
-        _: &Context,
+        context: &Context,
         _: NodeId,
         handle: FileHandle,
         owner: LockOwner,
     ) -> Result<(), Errno> {
-        self.closed_once(handle, owner)
+        self.closed_once(context, handle, owner)
     }
 
-    fn release(&self, _: &Context, _: NodeId, release: &ReleaseNode) -> Result<(), Errno> {
-        self.close_file(release);
+    fn release(&self, context: &Context, _: NodeId, release: &ReleaseNode) -> Result<(), Errno> {
+        self.close_file(context, release);
         Ok(())
     }
 
@@ -193,8 +193,8 @@ impl Filesystem for Mount {
         self.list(context, handle, offset, sink)
     }
 
-    fn releasedir(&self, _: &Context, _: NodeId, release: &ReleaseNode) -> Result<(), Errno> {
-        self.close_file(release);
+    fn releasedir(&self, context: &Context, _: NodeId, release: &ReleaseNode) -> Result<(), Errno> {
+        self.close_file(context, release);
         Ok(())
     }
 

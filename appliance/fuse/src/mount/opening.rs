@@ -63,7 +63,7 @@ impl Mount {
                 ..Changes::default()
             };
             if let Err(errno) = self.client.set_attributes(&inode, &changes, cancel) {
-                self.client.close(&inode, write);
+                self.client.close(&inode, write, cancel);
                 return Err(errno);
             }
         }
@@ -111,25 +111,30 @@ impl Mount {
     }
 
     /// A descriptor was closed: `fcntl` drops all locks its process has on the file, through whichever descriptor.
-    pub(crate) fn closed_once(&self, handle: FileHandle, owner: LockOwner) -> Result<(), Errno> {
+    pub(crate) fn closed_once(
+        &self,
+        context: &Context,
+        handle: FileHandle,
+        owner: LockOwner,
+    ) -> Result<(), Errno> {
         let handle = self.handles.get(handle)?;
         handle.lock_owners.lock().expect("no panic while locked").remove(&owner.0);
-        self.client.release_locks(&handle.inode, LockFamily::Posix, owner.0);
+        self.client.release_locks(&handle.inode, LockFamily::Posix, owner.0, &context.cancel);
         Ok(())
     }
 
-    pub(crate) fn close_file(&self, release: &ReleaseNode) {
+    pub(crate) fn close_file(&self, context: &Context, release: &ReleaseNode) {
         let Some(handle) = self.handles.remove(release.handle) else { return };
         if let Some(owner) = release.flock_unlock {
-            self.client.release_locks(&handle.inode, LockFamily::Flock, owner.0);
+            self.client.release_locks(&handle.inode, LockFamily::Flock, owner.0, &context.cancel);
         }
         let owners =
             std::mem::take(&mut *handle.lock_owners.lock().expect("no panic while locked"));
         for owner in owners {
-            self.client.release_locks(&handle.inode, LockFamily::Posix, owner);
+            self.client.release_locks(&handle.inode, LockFamily::Posix, owner, &context.cancel);
         }
         if let Some(write) = handle.write {
-            self.client.close(&handle.inode, write);
+            self.client.close(&handle.inode, write, &context.cancel);
         }
     }
 }
