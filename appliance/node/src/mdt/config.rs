@@ -79,9 +79,9 @@ pub struct MdtLimits {
     pub events_per_turn: usize,
     /// Callbacks and replies kept for a connection whose peer does not take callbacks; beyond it is closed.
     pub backlog_per_connection_max: usize,
-    /// Bytes of state encoded for a snapshot in one turn.
+    /// Bytes of a snapshot handed to the log in one turn.
     pub snapshot_bytes_per_turn: usize,
-    /// A snapshot begins when this part of the log's room is used (1/n, at least 2).
+    /// A snapshot begins at the latest when this part of the log's room is used (1/n, at least 2).
     pub snapshot_ring_part: u64,
     /// Entries of a directory page.
     pub page_entries_max: usize,

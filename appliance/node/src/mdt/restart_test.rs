@@ -10,14 +10,14 @@ use sheen_wire::{
     metadata::{
         EntryReply, FilesystemDelete, FilesystemInfo, FilesystemStatistics,
         FilesystemStatisticsReply, GetAttributes, HeldLease, HeldOpen, Open, OpenReply, Reassert,
-        UnlinkReply,
+        SetXattr, UnlinkReply,
     },
 };
 
 use super::{
     OstJob,
     test::{data, lookup, status, unlink},
-    test_support::{World, nothing_held},
+    test_support::{World, name, nothing_held},
 };
 
 #[test]
@@ -326,4 +326,38 @@ fn a_log_that_cannot_be_written_refuses_everything_and_loses_nothing() {
     a.reconnect(&mut world);
     a.reassert(&mut world, &nothing_held());
     assert_eq!(status(&mut a, &mut world, Opcode::Lookup, &lookup("before")), 0);
+}
+
+#[test]
+fn a_state_as_large_as_its_snapshot_may_be_only_shrinks_until_there_is_room_again() {
+    let mut world = World::new();
+    let mut a = world.mount(1);
+    let value = vec![7; 60_000];
+    let mut files = Vec::new();
+    let refused = loop {
+        let request = a.create_request(Fid::ROOT, &format!("file {}", files.len()));
+        let made = a.call(&mut world, Opcode::Create, &request);
+        if made.frame.status != 0 {
+            break made.frame.status;
+        }
+        files.push(format!("file {}", files.len()));
+        let fid = made.body::<EntryReply>().attributes.fid;
+        let set = SetXattr { fid, name: name("user.large"), flags: 0, kill_sgid: false };
+        let sent = a.send(&world, Opcode::SetXattr, 0, &set.to_vec(), &value);
+        world.run();
+        if sent.status(&world) != 0 {
+            break sent.status(&world);
+        }
+    };
+    assert_eq!(refused, -Errno::ENOSPC.0);
+    assert!((20..40).contains(&files.len()), "{}", files.len());
+    for file in &files[..files.len() / 2] {
+        assert_eq!(status(&mut a, &mut world, Opcode::Unlink, &unlink(file)), 0);
+    }
+    let request = a.create_request(Fid::ROOT, "again");
+    assert_eq!(status(&mut a, &mut world, Opcode::Create, &request), 0);
+    world.restart();
+    a.reconnect(&mut world);
+    a.reassert(&mut world, &nothing_held());
+    assert_eq!(status(&mut a, &mut world, Opcode::Lookup, &lookup("again")), 0);
 }

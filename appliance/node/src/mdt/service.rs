@@ -70,7 +70,7 @@ pub struct MdtService<B, F, C, E, G> {
     proposed: BTreeMap<u64, Vec<ChangeId>>,
     /// Commands of the replica not carried out yet.
     replay: VecDeque<(u64, Vec<u8>)>,
-    snapshot: Encoded,
+    pub(crate) snapshot: Encoded,
     /// Outputs that wait for peers who do not take callbacks.
     pub(crate) backlog: BTreeMap<ConnectionId, VecDeque<Output>>,
     pub(crate) events: Vec<FabricEvent>,
@@ -289,7 +289,6 @@ impl<B: Block, F: Fabric, C: Clock, E: Entropy, G: OstGateway> MdtService<B, F, 
                 }
                 Command::SnapshotDone { .. } => {
                     self.core.stats.snapshots.add(1);
-                    self.core.background.no_space = false;
                 }
                 // With one replica there is nobody to send to, and nobody who could depose it.
                 Command::Send { .. } | Command::Deposed => {}
@@ -328,8 +327,6 @@ impl<B: Block, F: Fabric, C: Clock, E: Entropy, G: OstGateway> MdtService<B, F, 
         if !self.replay.is_empty() {
             return 0;
         }
-        let due =
-            group.log_bytes() > group.log_capacity_bytes() / self.core.limits.snapshot_ring_part;
-        self.snapshot.turn(group, &mut self.core, due)
+        self.snapshot.turn(group, &mut self.core)
     }
 }

@@ -43,11 +43,12 @@ impl<B: Block, F: Fabric, C: Clock, E: Entropy, G: OstGateway> MdtService<B, F, 
 
     fn start_group(&mut self) {
         let failed = Stage::Failed(MdtFailure::Log);
-        let Stage::Recovering { recovery, reader, any, .. } =
+        let Stage::Recovering { recovery, reader, any, assembler } =
             std::mem::replace(&mut self.stage, failed)
         else {
             unreachable!("called while recovering")
         };
+        self.snapshot.set_bytes(assembler.total());
         if any {
             match reader.finish() {
                 Ok(state) => self.core.state = state,
