@@ -92,6 +92,7 @@ impl Client {
             return Ok((found, opened));
         }
         self.note_change(parent);
+        self.forget_name(parent, &body.name);
         apply_to(parent, &reply, &entry.parent_lease);
         let inode = self.inode(entry.attributes.fid);
         let settled = self.settle_change(&inode, &reply, stamp, &entry.attributes, &entry.lease);

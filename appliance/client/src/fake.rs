@@ -277,6 +277,20 @@ impl State {
                 };
                 ok(LeaseReply { lease, attributes: attributes(FILE), shared: false }.to_vec())
             }
+            Opcode::Lookup => {
+                let reply = EntryReply {
+                    attributes: Attributes {
+                        kind: sheen_types::FileKind::Directory,
+                        ..attributes(FILE)
+                    },
+                    lease: self.grant(bits::METADATA, 0),
+                    parent_lease: LeaseGrant::NONE,
+                    shared: false,
+                    created: false,
+                };
+                ok(reply.to_vec())
+            }
+            Opcode::Unlink => ok(UnlinkReply { fid: FILE, nlink: 0 }.to_vec()),
             Opcode::Create => {
                 let request = Create::from_bytes(&call.body).unwrap();
                 self.created.push(request.fid);

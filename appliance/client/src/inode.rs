@@ -15,6 +15,7 @@ use sheen_wire::lease::{LeaseGrant, bits};
 use crate::{
     data_lease::{DataLease, DataMode},
     held_locks::HeldLocks,
+    known_names::KnownNames,
 };
 
 /// An inode in use.
@@ -104,6 +105,10 @@ pub(crate) struct InodeState {
     windows: u32,
     /// Rises whenever something is asked back or lost.
     pub(crate) losses: u64,
+    /// Of a directory.
+    pub(crate) names: KnownNames,
+    /// Rises whenever LOOKUP is lost.
+    pub(crate) name_gaps: u64,
     /// Revokes not answered yet: (sequence, bits).
     pub(crate) revokes: Vec<(u64, u32)>,
     /// The kernel was given names that lead here, or (a directory) names that it lacks, for ever.
@@ -228,6 +233,7 @@ impl InodeState {
         if self.bits & !held != 0 {
             // A revoke is on its way that this grant has overtaken: the kernel's caches go when it comes.
             self.losses += 1;
+            self.name_gaps += 1;
             self.overtaken |= self.bits & !held;
         }
         self.bits = held;
@@ -283,6 +289,8 @@ impl InodeState {
     pub(crate) fn void(&mut self, server: u64) {
         self.restart(server);
         self.losses += 1;
+        self.name_gaps += 1;
+        self.names = KnownNames::default();
         self.bits = 0;
         self.overtaken = 0;
         self.attributes = None;

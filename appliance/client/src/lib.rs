@@ -33,6 +33,7 @@ mod client;
 mod attributes;
 mod set_attributes;
 mod glimpse;
+mod known_names;
 mod namespace;
 mod create;
 mod open;

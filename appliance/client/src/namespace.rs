@@ -69,8 +69,12 @@ impl Client {
         cancel: &Cancel,
     ) -> Result<LookedUp, Errno> {
         let wanted = wanted.map(name).transpose()?;
+        let known = wanted.as_ref().and_then(|wanted| self.known_name(parent, wanted));
+        if let Some(found) = known {
+            return Ok(LookedUp::Found(found));
+        }
         let stamp = self.stamp();
-        let body = Lookup { parent: parent.fid, name: wanted };
+        let body = Lookup { parent: parent.fid, name: wanted.clone() };
         let request = Request::new(Opcode::Lookup, &body).with_room(LAYOUT_ROOM);
         let reply = self.ask_raw(request, cancel)?;
         if reply.status == -Errno::ENOENT.0 {
@@ -85,6 +89,9 @@ impl Client {
         let found = self.take_entry(parent, &reply, &entry, stamp, cancel)?;
         if entry.attributes.kind == FileKind::Regular {
             found.inode.lock().looked_up = Some(self.clock.now());
+        }
+        if let Some(wanted) = wanted {
+            self.learn_name(parent, wanted, &found, stamp);
         }
         Ok(LookedUp::Found(found))
     }
@@ -123,6 +130,7 @@ impl Client {
         let body = Link { fid: inode.fid, parent: parent.fid, name: name(new_name)? };
         let stamp = self.stamp();
         let request = Request::new(Opcode::Link, &body).with_room(LAYOUT_ROOM);
+        self.forget_name(parent, &body.name);
         let reply = self.ask(request, cancel)?;
         let entry: EntryReply = reply.decode()?;
         self.note_change(parent);
@@ -151,9 +159,10 @@ impl Client {
             directory,
             credentials: credentials(caller),
         };
-        let reply = self.ask(Request::new(Opcode::Unlink, &body), cancel)?;
-        let gone: UnlinkReply = reply.decode()?;
+        let reply = self.ask(Request::new(Opcode::Unlink, &body), cancel);
         self.note_change(parent);
+        self.forget_name(parent, &body.name);
+        let gone: UnlinkReply = reply?.decode()?;
         self.note_lost_name(gone.fid);
         Ok(())
     }
@@ -187,10 +196,12 @@ impl Client {
             credentials: credentials(caller),
             whiteout,
         };
-        let reply = self.ask(Request::new(Opcode::Rename, &body), cancel)?;
-        let done: RenameReply = reply.decode()?;
+        let reply = self.ask(Request::new(Opcode::Rename, &body), cancel);
         self.note_change(from.0);
         self.note_change(to.0);
+        self.forget_name(from.0, &body.from_name);
+        self.forget_name(to.0, &body.to_name);
+        let done: RenameReply = reply?.decode()?;
         self.note_lost_name(done.moved);
         if !done.replaced.is_none() {
             self.note_lost_name(done.replaced);

@@ -5,14 +5,14 @@ use std::sync::Arc;
 
 use sheen_dma::Buffer;
 use sheen_ports::{Call, Cancel, Link};
-use sheen_types::{Errno, checksum::crc32c};
+use sheen_types::{Errno, FileKind, checksum::crc32c};
 use sheen_wire::{
     Field, Frame, Opcode,
     fields::List,
     metadata::{HeldLease, HeldOpen, Reassert},
 };
 
-use crate::{client::Client, inode::Inode, session::Identity};
+use crate::{client::Client, inode::Inode, known_names::KnownNames, session::Identity};
 
 /// Entries of each kind in one request; far below a payload.
 const BATCH: usize = 4096;
@@ -75,6 +75,25 @@ impl Client {
         let call = Call { frame, body: Vec::new(), payload, room: None };
         let (reply, _) = link.call(call, &Cancel::new()).reply.map_err(|_| Errno::ENOTCONN)?;
         if reply.status < 0 { Err(Errno(-reply.status)) } else { Ok(()) }
+    }
+
+    /// Something was changed by this client, nobody knows what: nothing about names and attributes is believed any more.
+    pub(crate) fn distrust_caches(&self) {
+        for inode in self.inodes.all() {
+            self.note_change(&inode);
+            let directory = {
+                let mut state = inode.lock();
+                state.losses += 1;
+                state.name_gaps += 1;
+                state.names = KnownNames::default();
+                state.kind == Some(FileKind::Directory)
+            };
+            self.sink().invalidate_attributes(inode.fid);
+            if directory {
+                self.sink().invalidate_data(inode.fid, 0..u64::MAX);
+            }
+        }
+        self.sink().invalidate_entries();
     }
 
     /// The MDT ended the session: nothing that is cached is true, opens and locks are gone.

@@ -193,6 +193,8 @@ impl Client {
         if let Some(tag) = flight.tag {
             self.slots.release(tag);
         }
+        // What it changed, if it did, nobody took notice of: our own leases were not in its way.
+        self.distrust_caches();
     }
 
     fn fly(self: &Arc<Self>, flight: &mut Flight, cancel: &Cancel) -> Result<Reply, Errno> {

@@ -249,6 +249,9 @@ impl InodeState {
         if lost & (bits::UPDATE | bits::PERM) != 0 {
             self.attributes = None;
         }
+        if asked.bits & bits::LOOKUP != 0 {
+            self.name_gaps += 1;
+        }
         if lost & bits::LAYOUT != 0 {
             self.layout = None;
         }

@@ -219,6 +219,30 @@ fn a_revoke_is_answered_after_writes_in_flight_and_tells_what_was_learned() {
 }
 
 #[test]
+fn a_name_whose_lease_is_held_is_not_asked_for_again() {
+    let (fake, client) = start();
+    let root = client.inode(client.root());
+    let look_up = || match client.lookup(&root, Some(b"file"), &Cancel::new()).unwrap() {
+        crate::LookedUp::Found(found) => assert_eq!(found.inode.fid, FILE),
+        crate::LookedUp::Absent(_) => panic!("the name is there"),
+    };
+    let asked = || fake.sent(Opcode::Lookup).len();
+    look_up();
+    look_up();
+    assert_eq!(asked(), 1);
+    fake.revoke(FILE, bits::LOOKUP, false);
+    fake.wait_until("the revoke is answered", |state| {
+        state.log.iter().any(|sent| sent.opcode == Opcode::LeaseCancel)
+    });
+    look_up();
+    assert_eq!(asked(), 2);
+    client.unlink(&root, b"file", false, (0, 0), &Cancel::new()).unwrap();
+    look_up();
+    assert_eq!(asked(), 3, "what this client removes is not remembered");
+    client.disconnect();
+}
+
+#[test]
 fn an_append_goes_behind_what_another_wrote() {
     let (fake, client) = start();
     let file = client.inode(FILE);
