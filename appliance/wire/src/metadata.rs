@@ -258,6 +258,8 @@ message! {
 
 message! {
     /// Makes an inode. Reply: [`EntryReply`], payload: the layout of a regular file. Idempotent on `fid`.
+    /// With `open`, and without `exclusive`, a name that leads to anything but a regular file gives -ESTALE: the
+    /// caller believed it free and looks it up anew.
     pub struct Create {
         /// The directory.
         pub parent: Fid,

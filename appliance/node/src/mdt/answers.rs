@@ -68,6 +68,11 @@ impl Mdt {
             Err(errno) => return errno.into(),
         };
         if open != 0 {
+            if attributes.kind != FileKind::Regular {
+                // Somebody else made a directory or a symbolic link of that name meanwhile. The asker believed the name
+                // free: it looks again, and then does what opening that takes.
+                return Answer::error(Errno::ESTALE);
+            }
             self.opens.open(client, fid, open == 2);
         }
         let data = if attributes.kind == FileKind::Regular && created { bits::DATA } else { 0 };

@@ -424,3 +424,17 @@ fn a_stranger_and_a_full_table_are_refused() {
     assert_eq!(refused, 1, "two wait for the end of the grace period");
     assert_eq!(sent[2].status(&world), -Errno::EAGAIN.0);
 }
+
+#[test]
+fn a_create_that_meets_a_directory_sends_its_caller_to_look_again() {
+    let mut world = World::new();
+    let (mut a, mut b) = (world.mount(1), world.mount(2));
+    let mut request = a.create_request(Fid::ROOT, "name");
+    request.kind = sheen_types::FileKind::Directory;
+    assert_eq!(status(&mut a, &mut world, Opcode::Create, &request), 0);
+    let mut request = b.create_request(Fid::ROOT, "name");
+    (request.exclusive, request.open) = (false, 2);
+    assert_eq!(status(&mut b, &mut world, Opcode::Create, &request), -Errno::ESTALE.0);
+    request.exclusive = true;
+    assert_eq!(status(&mut b, &mut world, Opcode::Create, &request), -Errno::EEXIST.0);
+}
