@@ -170,7 +170,8 @@ impl Client {
         Ok((known, quiet))
     }
 
-    /// Notes that content was read at `now`, by the rules of `relatime`. Told to the MDT when the file is closed.
+    /// Notes that content was read at `now`, by the rules of `relatime`. As with `lazytime`, the MDT is told when
+    /// the kernel forgets the inode or the client ends: one change of metadata for each file read would cost more than reading.
     pub(crate) fn note_access(&self, inode: &Inode, now: Timespec) {
         const DAY_SECONDS: i64 = 86_400;
         if self.config.noatime {

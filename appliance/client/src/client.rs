@@ -8,6 +8,7 @@ use std::{
         atomic::{AtomicBool, AtomicU64, AtomicUsize},
     },
     thread::JoinHandle,
+    time::Duration,
 };
 
 use sheen_ports::{Call, Cancel, Clock};
@@ -33,6 +34,9 @@ use crate::{
 
 /// Threads that empty the kernel's page cache for revokes.
 const DATA_REVOKERS: usize = 4;
+
+/// How long a client may take to say good-bye.
+const FAREWELL: Duration = Duration::from_secs(2);
 
 /// Who must drop what it cached (the mount, for the kernel). Called from threads of the client that hold no lock.
 pub trait CacheSink: Send + Sync {
@@ -222,7 +226,8 @@ impl Client {
     }
 
     /// Says good-bye to the MDT if it answers within a moment, and ends all threads. Calls in progress end with ENOTCONN.
-    pub fn disconnect(&self) {
+    pub fn disconnect(self: &Arc<Self>) {
+        self.tell_accesses();
         let lane = self.session.lock().lane.clone();
         if let Some(lane) = lane {
             let mut frame = Frame::request(Opcode::Disconnect, self.session.next_xid());
@@ -232,7 +237,7 @@ impl Client {
             let patience = cancel.clone();
             // A server that is away will find out by itself.
             let timer = std::thread::spawn(move || {
-                if !patience.sleep(std::time::Duration::from_secs(2)) {
+                if !patience.sleep(FAREWELL) {
                     patience.cancel();
                 }
             });
@@ -241,6 +246,21 @@ impl Client {
             drop(timer.join());
         }
         self.end_threads();
+    }
+
+    /// Tells access times the MDT has not heard of, as many as a moment allows.
+    fn tell_accesses(self: &Arc<Self>) {
+        let start = self.clock.now();
+        let cancel = Cancel::new();
+        for inode in self.inodes.all() {
+            let connected = self.session.lock().lane.is_some();
+            if !connected || self.clock.now().since(start) > FAREWELL {
+                return;
+            }
+            if inode.lock().accessed.is_some() {
+                self.tell_access(&inode, &cancel);
+            }
+        }
     }
 
     fn end_threads(&self) {
@@ -260,6 +280,10 @@ impl Client {
 
     /// Nobody but the client uses the inode any more (the kernel forgot it). Its leases are kept for a while.
     pub fn forget(&self, fid: Fid) {
+        let accessed = self.inodes.find(fid).filter(|inode| inode.lock().accessed.is_some());
+        if let Some(inode) = accessed {
+            self.janitor.ask(move |client| client.tell_access(&inode, &Cancel::new()));
+        }
         let gone = self.inodes.idle(fid, self.config.idle_inodes_max);
         for inode in gone {
             self.give_back_unasked(&inode);

@@ -120,9 +120,6 @@ impl Client {
             state.failed = false;
         }
         drop(state);
-        if last {
-            self.tell_access(inode, cancel);
-        }
         self.unregister(inode, cancel);
         inode.lock().opening = false;
         inode.notify();
