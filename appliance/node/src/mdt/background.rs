@@ -3,7 +3,10 @@
 //! Everything here is listed in the replicated state and begins again after a restart. Jobs for the OSTs are repeated
 //! until they are done; at most one destroy per OST is on its way.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    time::Duration,
+};
 
 use sheen_meta::{
     Operation,
@@ -23,6 +26,10 @@ use super::{
 const REAP_STEPS_MAX: u32 = 256;
 /// Orphans looked at in one go.
 const ORPHANS_PER_SWEEP: usize = 256;
+/// How long an inode that lost its name while others knew it stays for an open(2) under way; chosen by eye.
+const LINGER: Duration = Duration::from_secs(2);
+/// Inodes that may linger; more go at once.
+const LINGERING_MAX: usize = 64 << 10;
 
 /// Why a job was given to the OSTs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,6 +69,8 @@ pub(crate) struct Background {
     /// The state has outgrown its snapshot area: nothing may make it larger.
     pub no_space: bool,
     next_tick: Tick,
+    /// Inodes without a name that nobody has open yet, with the time they go if nobody does.
+    lingering: VecDeque<(Tick, Fid)>,
 }
 
 impl Mdt {
@@ -160,6 +169,7 @@ impl Mdt {
             self.background.sweep = Some(Fid::NONE);
         }
         if matches!(self.phase, Phase::Serving | Phase::Grace { .. }) {
+            self.end_lingering();
             self.check_sessions();
             self.trim_leases();
         }
@@ -182,6 +192,26 @@ impl Mdt {
                 self.destroying.insert(ost, objects.clone());
                 self.submit_ost(OstJob::Destroy { ost, objects }, Job::Destroy { ost });
             }
+        }
+    }
+
+    /// An inode has lost its last name: it goes at once, or after a while in which an open(2) under way may come.
+    pub(crate) fn settle_orphan(&mut self, fid: Fid, operation: &Operation) {
+        let lost_its_name = matches!(operation, Operation::Unlink(_) | Operation::Rename(_));
+        let room = self.background.lingering.len() < LINGERING_MAX;
+        if lost_its_name && room && !self.opens.is_open(fid) {
+            self.background.lingering.push_back((self.now.after(LINGER), fid));
+        } else {
+            self.release_if_orphan(fid);
+        }
+    }
+
+    fn end_lingering(&mut self) {
+        while let Some(&(until, fid)) = self.background.lingering.front()
+            && until <= self.now
+        {
+            self.background.lingering.pop_front();
+            self.release_if_orphan(fid);
         }
     }
 

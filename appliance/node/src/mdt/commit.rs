@@ -126,7 +126,7 @@ impl Mdt {
         for effect in &outcome.effects {
             // Only now: an O_TMPFILE's Create registers its open with its answer.
             if let Effect::Orphaned { fid } = effect {
-                self.release_if_orphan(*fid);
+                self.settle_orphan(*fid, &operation);
             }
         }
         if let Operation::FilesystemDelete(_) = operation {

@@ -73,6 +73,8 @@ pub(crate) struct Change {
     pub keys: Vec<Key>,
     pub task: Task,
     pub progress: Progress,
+    /// Whether others held leases in its way: they may be about to open what it takes away.
+    pub contested: bool,
 }
 
 impl Change {
@@ -151,7 +153,9 @@ impl Mdt {
         }
         let touched = Vec::new();
         let progress = Progress::Waiting;
-        self.changes.insert(id, Change { client, slot, operation, touched, keys, task, progress });
+        let contested = false;
+        let change = Change { client, slot, operation, touched, keys, task, progress, contested };
+        self.changes.insert(id, change);
         self.plan(id);
     }
 
@@ -177,7 +181,7 @@ impl Mdt {
             self.retire(id, &change);
             return;
         }
-        self.note_opens(&mut change.operation);
+        self.note_opens(&mut change.operation, change.contested);
         let client = change.client;
         let touched = touches(&self.state, &change.operation);
         for &(fid, bits) in &touched {
@@ -185,6 +189,7 @@ impl Mdt {
         }
         let conflicts = self.leases.conflicts_of(client, &touched);
         change.touched = touched;
+        change.contested |= !conflicts.is_empty();
         if conflicts.is_empty() {
             change.progress = Progress::Ready;
             self.ready.push_back(id);
@@ -340,13 +345,14 @@ impl Mdt {
         keys
     }
 
-    /// Tells an operation that takes a name away whether the inode is open. From the moment a change is ready, an Open
+    /// Tells an operation that takes a name away whether the inode is open, or (`contested`) may be in a moment: an
+    /// open(2) that found the name before it went must still find the inode. From the moment a change is ready, an Open
     /// of that inode waits behind it, so the answer stays true.
-    fn note_opens(&self, operation: &mut Operation) {
+    fn note_opens(&self, operation: &mut Operation, contested: bool) {
         let is_open = |parent: Fid, name: &Name| {
-            self.state
-                .lookup(parent, name)
-                .is_ok_and(|(fid, kind)| kind != FileKind::Directory && self.opens.is_open(fid))
+            self.state.lookup(parent, name).is_ok_and(|(fid, kind)| {
+                kind != FileKind::Directory && (contested || self.opens.is_open(fid))
+            })
         };
         match operation {
             Operation::Unlink(body) => {
