@@ -12,6 +12,7 @@ use sheen_bench::table::Table;
 use sheen_bench::yardstick::{self, Yardstick};
 use sheen_bench::{passthrough, rest, restart, small_files, store_cost};
 use sheen_conformance::cluster::{Cluster, ClusterOptions, Mount};
+use sheen_conformance::interruption::{self, Guard};
 use sheen_conformance::programs;
 use sheen_conformance::report::line;
 
@@ -102,9 +103,11 @@ fn started() -> Result<()> {
         _ => {}
     }
     let arguments = Arguments::parse();
+    interruption::prepare()?;
     programs::require(&[programs::FIO])?;
     std::fs::create_dir_all(&arguments.scratch)?;
     let scratch = tempfile::Builder::new().prefix("sheen-bench-").tempdir_in(&arguments.scratch)?;
+    let _guard = Guard::of_directory(scratch.path());
     let mut table = Table::new();
     if is_wanted(&arguments, Part::Store) {
         store_cost::run(&mut table, arguments.rounds)?;

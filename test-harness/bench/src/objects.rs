@@ -13,6 +13,8 @@ use sheen_wire::{Field, Frame, Opcode};
 
 /// Bytes of each object.
 pub const OBJECT_BYTES: usize = 4096;
+/// A session number the MDT does not reach, so that it has not been ended and fenced.
+const CLIENT: ClientId = ClientId(1 << 40);
 /// Threads that write; each waits for its reply.
 const THREADS: u64 = 16;
 
@@ -55,7 +57,7 @@ impl Target {
     fn call(&self, opcode: Opcode, body: &[u8], payload: Option<&[u8]>) -> Result<Vec<u8>> {
         loop {
             let xid = Xid(self.xid.fetch_add(1, Ordering::Relaxed) + 1);
-            let (client, epoch) = (ClientId(1), Epoch(1));
+            let (client, epoch) = (CLIENT, Epoch(1));
             let mut frame = Frame { client, epoch, tag: Tag(0), ..Frame::request(opcode, xid) };
             let room = self.link.buffer(OBJECT_BYTES);
             let offered = match payload.map(|bytes| (bytes, self.link.buffer(bytes.len()))) {

@@ -27,7 +27,7 @@ pub const DEPTH: usize = 16;
 const BLOCK_BYTES: usize = 4096;
 /// Blocks of the object that is read and written.
 const OBJECT_BLOCKS: u64 = 16 << 10;
-const DEVICE_BLOCKS: u64 = 128 << 10;
+const DEVICE_BLOCKS: u64 = 64 << 10;
 const OBJECT: Fid = Fid { seq: 0x2_0000_0400, oid: 1, ver: 0 };
 const OST: OstIndex = OstIndex(0);
 
@@ -148,12 +148,13 @@ impl StoreLoop {
         let medium = RamMedium::new(DEVICE_BLOCKS);
         let zone = Zone { first: Lba(0), blocks: DEVICE_BLOCKS };
         let mut device = medium.open(DEPTH);
+        touch(&mut device)?;
         for (lba, bytes) in sheen_store::format(zone, 77)? {
             let mut buffer = Buffer::standalone(bytes.len());
             buffer.as_mut_slice()[..bytes.len()].copy_from_slice(&bytes);
             device_alone(
                 &mut device,
-                &mut vec![BlockOperation::Write { lba, buffer, durable: true }],
+                std::iter::once(BlockOperation::Write { lba, buffer, durable: true }),
             )?;
         }
         let arena = Arena::anonymous(64 << 20).map_err(|error| anyhow!("arena: {error:?}"))?;
@@ -257,7 +258,6 @@ impl StoreLoop {
 #[derive(Debug)]
 pub struct DeviceLoop {
     device: RamDevice,
-    prepared: Vec<BlockOperation>,
     random: Random,
     arena: Arena,
 }
@@ -270,13 +270,8 @@ impl DeviceLoop {
     pub fn new() -> Result<Self> {
         let arena = Arena::anonymous(1 << 20).map_err(|error| anyhow!("arena: {error:?}"))?;
         let device = RamMedium::new(DEVICE_BLOCKS).open(DEPTH);
-        let mut made = Self { device, prepared: Vec::new(), random: Random::new(9), arena };
-        for block in (0..OBJECT_BLOCKS).step_by(256) {
-            // A block in each of the medium's pieces is enough for it to take its memory.
-            let buffer = Buffer::standalone(BLOCK_BYTES);
-            made.prepared.push(BlockOperation::Write { lba: Lba(block), buffer, durable: false });
-        }
-        device_alone(&mut made.device, &mut made.prepared)?;
+        let mut made = Self { device, random: Random::new(9), arena };
+        touch(&mut made.device)?;
         Ok(made)
     }
 
@@ -330,8 +325,20 @@ fn repeat(
     }
 }
 
-fn device_alone(device: &mut RamDevice, operations: &mut Vec<BlockOperation>) -> Result<()> {
-    for operation in operations.drain(..) {
+/// Writes a block in each of the medium's pieces, so that it takes its memory before anything is measured.
+fn touch(device: &mut RamDevice) -> Result<()> {
+    let write = |block| {
+        let buffer = Buffer::standalone(BLOCK_BYTES);
+        BlockOperation::Write { lba: Lba(block), buffer, durable: false }
+    };
+    device_alone(device, (0..DEVICE_BLOCKS).step_by(256).map(write))
+}
+
+fn device_alone(
+    device: &mut RamDevice,
+    operations: impl Iterator<Item = BlockOperation>,
+) -> Result<()> {
+    for operation in operations {
         let refused = device.submit(BlockCommand { token: 1, operation });
         ensure!(refused.is_ok(), "the device refuses a command");
         device.ring();

@@ -10,6 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use nix::mount::{MntFlags, umount2};
 use sheen_conformance::cluster::is_mount_point;
+use sheen_conformance::interruption::Guard;
 use sheen_conformance::process;
 
 /// The word that makes the program the pass-through file system.
@@ -20,6 +21,7 @@ pub const WORD: &str = "passthrough";
 pub struct Yardstick {
     daemon: Child,
     mount: PathBuf,
+    _guards: [Guard; 2],
 }
 
 impl Yardstick {
@@ -42,7 +44,8 @@ impl Yardstick {
             Some(text) => other_program(text, source, mount)?,
         };
         let daemon = program.stdin(Stdio::null()).spawn().context("starting the pass-through")?;
-        let yardstick = Self { daemon, mount: mount.to_path_buf() };
+        let guards = [Guard::of_mount(mount), Guard::of_process(process::pid_of(&daemon))];
+        let yardstick = Self { daemon, mount: mount.to_path_buf(), _guards: guards };
         process::wait_for("the pass-through is mounted", Duration::from_secs(10), || {
             is_mount_point(mount).unwrap_or(false)
         })?;

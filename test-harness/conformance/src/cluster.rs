@@ -17,6 +17,7 @@ use nix::mount::{MntFlags, umount2};
 use nix::sys::signal::{Signal, kill};
 use tempfile::TempDir;
 
+use crate::interruption::Guard;
 use crate::process::{self, pid_of};
 
 const START_DEADLINE: Duration = Duration::from_secs(30);
@@ -81,6 +82,8 @@ pub struct Cluster {
     admin: SocketAddr,
     mounts: u32,
     directory: TempDir,
+    node_guard: Option<Guard>,
+    _directory_guard: Guard,
 }
 
 impl Cluster {
@@ -98,7 +101,16 @@ impl Cluster {
         // Other users have to reach the mounts below it.
         fs::set_permissions(directory.path(), Permissions::from_mode(0o755))?;
         let (tcp, admin) = free_addresses()?;
-        let mut cluster = Self { node: None, options, tcp, admin, mounts: 0, directory };
+        let mut cluster = Self {
+            node: None,
+            options,
+            tcp,
+            admin,
+            mounts: 0,
+            node_guard: None,
+            _directory_guard: Guard::of_directory(directory.path()),
+            directory,
+        };
         fs::write(cluster.configuration_file(), cluster.configuration())?;
         let mut format = Command::new(&cluster.options.program);
         format.args(["format", "--config"]).arg(cluster.configuration_file());
@@ -165,7 +177,9 @@ impl Cluster {
         let mut command = Command::new(&self.options.program);
         command.args(["node", "--config"]).arg(self.configuration_file());
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-        self.node = Some(command.spawn().context("starting the node")?);
+        let node = command.spawn().context("starting the node")?;
+        self.node_guard = Some(Guard::of_process(pid_of(&node)));
+        self.node = Some(node);
         while UnixStream::connect(self.socket()).is_err() {
             self.assert_running()?;
             if begin.elapsed() > START_DEADLINE {
@@ -183,7 +197,11 @@ impl Cluster {
     pub fn kill(&mut self) -> anyhow::Result<()> {
         self.assert_running()?;
         match self.node.take() {
-            Some(mut node) => process::kill_nine(&mut node),
+            Some(mut node) => {
+                process::kill_nine(&mut node)?;
+                self.node_guard = None;
+                Ok(())
+            }
             None => bail!("no node runs"),
         }
     }
@@ -199,6 +217,7 @@ impl Cluster {
             process::kill_nine(&mut node)?;
             bail!("the node did not end after SIGTERM: {}", self.last_words());
         }
+        self.node_guard = None;
         Ok(())
     }
 
@@ -275,6 +294,7 @@ pub struct Mount {
     log: PathBuf,
     daemon: Child,
     is_mounted: bool,
+    _guards: [Guard; 2],
 }
 
 impl Mount {
@@ -291,7 +311,9 @@ impl Mount {
         command.args(["-o", "allow_other"]).args(arguments).arg(source).arg(&directory);
         command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
         let daemon = command.spawn().context("starting the mount")?;
-        let mut mount = Self { directory, log: log.to_path_buf(), daemon, is_mounted: false };
+        let guards = [Guard::of_mount(&directory), Guard::of_process(pid_of(&daemon))];
+        let log = log.to_path_buf();
+        let mut mount = Self { directory, log, daemon, is_mounted: false, _guards: guards };
         let begin = Instant::now();
         while !is_mount_point(&mount.directory)? {
             // A mount program that puts itself into the background ends with success.

@@ -8,6 +8,7 @@
 
 pub mod checks;
 pub mod cluster;
+pub mod interruption;
 pub mod metrics;
 pub mod process;
 pub mod programs;

@@ -11,6 +11,7 @@ use clap::{Parser, ValueEnum};
 use sheen_conformance::checks::step_writer::StepWriter;
 use sheen_conformance::checks::{self, Context, Effort};
 use sheen_conformance::cluster::{Cluster, ClusterOptions, workspace_root};
+use sheen_conformance::interruption::{self, Guard};
 use sheen_conformance::random::Random;
 use sheen_conformance::report::{Report, line};
 use sheen_conformance::target::Target;
@@ -118,6 +119,7 @@ fn started() -> anyhow::Result<ExitCode> {
         writer.run(log.as_ref())?;
     }
     let arguments = Arguments::parse();
+    interruption::prepare()?;
     let mut report = Report::new();
     let seed = arguments.seed.unwrap_or_else(Random::seed_from_clock);
     line(format_args!("seed {seed}"));
@@ -150,6 +152,7 @@ fn run_on_one(
     std::fs::create_dir_all(&arguments.scratch)?;
     let scratch =
         tempfile::Builder::new().prefix("sheen-conformance-").tempdir_in(&arguments.scratch)?;
+    let _guard = Guard::of_directory(scratch.path());
     // PostgreSQL runs as another user and keeps its socket there.
     std::fs::set_permissions(scratch.path(), std::fs::Permissions::from_mode(0o755))?;
     let mut target = None;

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use clap::Parser;
 use sheen_conformance::cluster::{Cluster, ClusterOptions};
+use sheen_conformance::interruption;
 use sheen_conformance::report::line;
 use sheen_litmus::holder;
 use sheen_litmus::litmuses::ALL;
@@ -71,6 +72,7 @@ fn started() -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let program = std::env::current_exe()?;
+    interruption::prepare()?;
     match arguments.directories.as_slice() {
         [one, other] => run_all(&arguments, &chosen, Pair::new(one, other, &program)),
         [] => {

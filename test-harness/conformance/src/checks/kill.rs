@@ -14,6 +14,7 @@ use anyhow::{Context as _, bail, ensure};
 use super::Context;
 use super::step_log::Model;
 use super::step_writer::{pause_file, paused_file};
+use crate::interruption::Guard;
 use crate::process;
 use crate::random::Random;
 use crate::report::line;
@@ -104,6 +105,7 @@ struct Writer {
     log: PathBuf,
     errors: PathBuf,
     name: String,
+    _guard: Guard,
 }
 
 impl Writer {
@@ -117,7 +119,9 @@ impl Writer {
         command.arg("step-writer").arg(work.join(&name)).arg(&log);
         command.arg(seed.wrapping_add(number).to_string());
         command.stdin(Stdio::null()).stdout(File::create(&errors)?).stderr(File::create(&errors)?);
-        Ok(Self { process: command.spawn()?, log, errors, name })
+        let process = command.spawn()?;
+        let guard = Guard::of_process(process::pid_of(&process));
+        Ok(Self { process, log, errors, name, _guard: guard })
     }
 
     fn steps(&self) -> usize {

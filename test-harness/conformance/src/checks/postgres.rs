@@ -10,6 +10,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, User, chown};
 
 use super::Context;
+use crate::interruption::Guard;
 use crate::random::Random;
 use crate::{process, programs};
 
@@ -55,7 +56,7 @@ pub fn run(context: &mut Context<'_>) {
 struct Server {
     data: PathBuf,
     scratch: PathBuf,
-    process: Option<Child>,
+    process: Option<(Child, Guard)>,
 }
 
 impl Server {
@@ -107,7 +108,9 @@ impl Server {
         let mut command = self.program("postgres");
         command.arg("-D").arg(&self.data).arg("-k").arg(&self.scratch);
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-        self.process = Some(command.spawn()?);
+        let process = command.spawn()?;
+        let guard = Guard::of_process(process::pid_of(&process));
+        self.process = Some((process, guard));
         process::wait_for("the server accepts queries", DEADLINE, || {
             self.query("SELECT 1").is_ok()
         })
@@ -122,7 +125,7 @@ impl Server {
 
     /// Kills the postmaster and all it started, at once as far as signals allow.
     fn kill(&mut self) -> anyhow::Result<usize> {
-        let Some(mut postmaster) = self.process.take() else { bail!("no server runs") };
+        let Some((mut postmaster, _guard)) = self.process.take() else { bail!("no server runs") };
         // The postmaster goes first: it must not clean up after its children.
         let children = children_of(postmaster.id())?;
         process::kill_nine(&mut postmaster)?;
@@ -224,7 +227,7 @@ impl Server {
     }
 
     fn checksums(&mut self) -> anyhow::Result<String> {
-        let Some(mut server) = self.process.take() else { bail!("no server runs") };
+        let Some((mut server, _guard)) = self.process.take() else { bail!("no server runs") };
         // SIGINT asks for a fast shutdown.
         kill(process::pid_of(&server), Signal::SIGINT).ok();
         let end = std::time::Instant::now() + DEADLINE;

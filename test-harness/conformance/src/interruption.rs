@@ -1,0 +1,125 @@
+//! SIGINT, SIGTERM and SIGHUP end a run as they should: mounts, processes and directories it made go with it.
+//!
+//! Destructors do not run when a signal ends a process, so what was started is also written down here while it exists. The
+//! signals are blocked in all threads and taken by one that waits for them; programs that are started get a clean mask.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use nix::mount::{MntFlags, umount2};
+use nix::sys::signal::{SigSet, Signal, kill};
+use nix::unistd::Pid;
+
+use crate::report::line;
+
+/// Something that must not outlive the run. The order is the order of ending.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum Started {
+    Mount(PathBuf),
+    Process(i32),
+    Directory(PathBuf),
+}
+
+/// What exists, with how many guards it has.
+static EXISTING: Mutex<BTreeMap<Started, u32>> = Mutex::new(BTreeMap::new());
+
+fn existing() -> MutexGuard<'static, BTreeMap<Started, u32>> {
+    EXISTING.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Something is written down as long as this lives.
+#[derive(Debug)]
+pub struct Guard(Started);
+
+impl Guard {
+    fn new(started: Started) -> Self {
+        *existing().entry(started.clone()).or_default() += 1;
+        Self(started)
+    }
+
+    /// For a mount point.
+    #[must_use]
+    pub fn of_mount(directory: &Path) -> Self {
+        Self::new(Started::Mount(directory.to_path_buf()))
+    }
+
+    /// For a process that was started.
+    #[must_use]
+    pub fn of_process(pid: Pid) -> Self {
+        Self::new(Started::Process(pid.as_raw()))
+    }
+
+    /// For a directory that was made.
+    #[must_use]
+    pub fn of_directory(directory: &Path) -> Self {
+        Self::new(Started::Directory(directory.to_path_buf()))
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        let mut existing = existing();
+        if let Some(guards) = existing.get_mut(&self.0) {
+            *guards -= 1;
+            if *guards == 0 {
+                existing.remove(&self.0);
+            }
+        }
+    }
+}
+
+/// From now on the signals end the run with everything it started. Called once, before any thread is started.
+///
+/// # Errors
+/// When the signals cannot be blocked.
+pub fn prepare() -> anyhow::Result<()> {
+    let mut signals = SigSet::empty();
+    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
+        signals.add(signal);
+    }
+    signals.thread_block()?;
+    std::thread::spawn(move || {
+        if let Ok(signal) = signals.wait() {
+            line(format_args!("{signal}: ending what was started"));
+            end_all();
+            std::process::exit(130);
+        }
+    });
+    Ok(())
+}
+
+fn end_all() {
+    // The lock is kept, so that nothing is started any more by whoever writes it down first.
+    for started in existing().keys() {
+        // Each is tried; what is gone already is fine.
+        match started {
+            Started::Mount(directory) => drop(umount2(directory, MntFlags::MNT_DETACH)),
+            Started::Process(pid) => drop(kill(Pid::from_raw(*pid), Signal::SIGKILL)),
+            Started::Directory(directory) => drop(std::fs::remove_dir_all(directory)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_guarded_is_written_down_until_its_last_guard_goes() {
+        let one = Guard::of_directory(Path::new("/nonexistent/guarded"));
+        let other = Guard::of_directory(Path::new("/nonexistent/guarded"));
+        let key = one.0.clone();
+        drop(one);
+        assert!(existing().contains_key(&key));
+        drop(other);
+        assert!(!existing().contains_key(&key));
+    }
+
+    #[test]
+    fn mounts_go_first_and_directories_last() {
+        let directory = Started::Directory("/a".into());
+        assert!(Started::Mount("/z".into()) < Started::Process(1));
+        assert!(Started::Process(9) < directory);
+    }
+}
