@@ -41,6 +41,8 @@ mod test;
 #[cfg(test)]
 mod restart_test;
 #[cfg(test)]
+mod limits_test;
+#[cfg(test)]
 mod test_ports;
 #[cfg(test)]
 mod coherence_test;

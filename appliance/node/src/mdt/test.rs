@@ -1,5 +1,7 @@
 //! What an MDT promises, message by message.
 
+use std::time::Duration;
+
 use sheen_types::{Errno, Fid, OstIndex, Timespec};
 use sheen_wire::{
     Decoder, Field, Opcode,
@@ -253,6 +255,38 @@ fn an_open_file_without_a_name_lives_until_its_last_close() {
     assert!(
         matches!(&jobs[..], [OstJob::Destroy { ost: OstIndex(0), objects }] if !objects.is_empty())
     );
+}
+
+#[test]
+fn a_file_replaced_under_the_eyes_of_another_can_still_be_opened_by_it() {
+    let mut world = World::new();
+    let (mut a, mut b) = (world.mount(1), world.mount(2));
+    let old = a.create(&mut world, "name").attributes.fid;
+    a.create(&mut world, "new");
+    let close = Close { fid: old, write_only: false };
+    status(&mut a, &mut world, Opcode::Close, &close);
+    // What the creator holds of content is asked back for the lookup's sake by nobody: only names count here.
+    assert_eq!(status(&mut b, &mut world, Opcode::Lookup, &lookup("name")), 0);
+    let moved = a.send(&world, Opcode::Rename, 0, &rename("new", "name").to_vec(), &[]);
+    world.run();
+    while let Some(callback) = b.callback(&world) {
+        let revoke = LeaseRevoke::from_bytes(&callback.body).unwrap();
+        b.give_back(&mut world, &revoke);
+    }
+    assert_eq!(moved.status(&world), 0);
+    let open = Open { fid: old, write: false, truncate: false };
+    assert_eq!(status(&mut b, &mut world, Opcode::Open, &open), 0, "its open(2) is under way");
+    assert_eq!(status(&mut b, &mut world, Opcode::Close, &close), 0);
+    world.pass(Duration::from_secs(3));
+    for client in [&mut a, &mut b] {
+        while let Some(callback) = client.callback(&world) {
+            let revoke = LeaseRevoke::from_bytes(&callback.body).unwrap();
+            client.give_back(&mut world, &revoke);
+        }
+    }
+    world.run();
+    let attributes = GetAttributes { fid: old };
+    assert_eq!(status(&mut b, &mut world, Opcode::GetAttributes, &attributes), -Errno::ESTALE.0);
 }
 
 #[test]
