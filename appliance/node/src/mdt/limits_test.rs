@@ -1,0 +1,105 @@
+//! Every table has an end, and what happens there.
+
+use sheen_types::{Errno, Fid};
+use sheen_wire::{
+    Field, Opcode,
+    lease::{LeaseRevoke, LockMode},
+    metadata::{GetAttributes, Open},
+};
+
+use super::{
+    test::{data, lookup, status},
+    test_support::{Client, World, nothing_held},
+};
+
+/// A world with other bounds; the client that was there is back.
+fn bounded(set: impl FnOnce(&mut super::MdtLimits)) -> (World, Client) {
+    let mut world = World::new();
+    let mut client = world.mount(1);
+    set(&mut world.limits);
+    world.restart();
+    client.reconnect(&mut world);
+    client.reassert(&mut world, &nothing_held());
+    (world, client)
+}
+
+#[test]
+fn a_connection_too_many_is_closed() {
+    let (mut world, _client) = bounded(|limits| limits.connections_max = 2);
+    let second = world.open_connection();
+    world.run();
+    assert!(world.wire.borrow().closed.is_empty());
+    let third = world.open_connection();
+    world.run();
+    assert_eq!(world.wire.borrow().closed, [third]);
+    world.lose_connection(second);
+    let fourth = world.open_connection();
+    world.run();
+    assert!(!world.wire.borrow().closed.contains(&fourth));
+}
+
+#[test]
+fn an_open_too_many_is_busy_and_a_close_makes_room() {
+    let (mut world, mut a) = bounded(|limits| limits.opens_max = 1);
+    let first = a.create(&mut world, "first").attributes.fid;
+    let second = a.create(&mut world, "second").attributes.fid;
+    let open = |fid| Open { fid, write: false, truncate: false };
+    assert_eq!(status(&mut a, &mut world, Opcode::Open, &open(first)), 0);
+    assert_eq!(status(&mut a, &mut world, Opcode::Open, &open(second)), -Errno::EAGAIN.0);
+    assert_eq!(status(&mut a, &mut world, Opcode::Open, &open(first)), 0, "it is open already");
+    let close = sheen_wire::metadata::Close { fid: first, write_only: false };
+    assert_eq!(status(&mut a, &mut world, Opcode::Close, &close), 0);
+    assert_eq!(status(&mut a, &mut world, Opcode::Open, &open(second)), 0);
+}
+
+#[test]
+fn the_oldest_leases_go_when_there_are_too_many() {
+    let (mut world, mut a) = bounded(|limits| limits.leases_max = 4);
+    let fids: Vec<Fid> = (0..10)
+        .map(|number| a.create(&mut world, &format!("file {number}")).attributes.fid)
+        .collect();
+    world.pass(std::time::Duration::from_millis(100));
+    let mut asked = Vec::new();
+    while let Some(callback) = a.callback(&world) {
+        let revoke = LeaseRevoke::from_bytes(&callback.body).unwrap();
+        asked.push(revoke.fid);
+        a.give_back(&mut world, &revoke);
+    }
+    assert_eq!(asked, fids[..6], "in order of age");
+    world.pass(std::time::Duration::from_millis(100));
+    assert_eq!(world.stats.leases.get(), 4);
+}
+
+#[test]
+fn a_peer_that_takes_no_callbacks_for_long_loses_its_connection() {
+    let (mut world, mut a) = bounded(|limits| limits.backlog_per_connection_max = 8);
+    let fid = a.create(&mut world, "file").attributes.fid;
+    let mut b = world.mount(2);
+    world.wire.borrow_mut().busy.push(a.connection);
+    b.send(&world, Opcode::LeaseRequest, 0, &data(fid, LockMode::ProtectedWrite).to_vec(), &[]);
+    world.run();
+    for _ in 0..7 {
+        a.send(&world, Opcode::Ping, 0, &[], &[]);
+    }
+    world.run();
+    assert!(world.wire.borrow().closed.is_empty());
+    a.send(&world, Opcode::Ping, 0, &[], &[]);
+    world.run();
+    assert_eq!(world.wire.borrow().closed, [a.connection]);
+}
+
+#[test]
+fn more_requests_than_the_server_holds_are_busy() {
+    let (mut world, mut a) = bounded(|limits| limits.requests_max = 3);
+    let fid = a.create(&mut world, "file").attributes.fid;
+    let mut b = world.mount(2);
+    let wants = data(fid, LockMode::ProtectedWrite).to_vec();
+    let waiting: Vec<_> =
+        (0..3).map(|_| b.send(&world, Opcode::LeaseRequest, 0, &wants, &[])).collect();
+    world.run();
+    assert!(waiting.iter().all(|sent| sent.reply(&world).is_none()));
+    let attributes = GetAttributes { fid };
+    assert_eq!(status(&mut b, &mut world, Opcode::GetAttributes, &attributes), -Errno::EAGAIN.0);
+    // The answer that would end it is refused too, and sent again by its client; a lease time-out ends it at last.
+    assert_eq!(status(&mut a, &mut world, Opcode::Lookup, &lookup("file")), -Errno::EAGAIN.0);
+}
