@@ -37,7 +37,9 @@ pub enum ArenaError {
 impl fmt::Display for ArenaError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Size(bytes) => write!(f, "an arena of {bytes} bytes: not a power of two of 4 KiB"),
+            Self::Size(bytes) => {
+                write!(f, "an arena of {bytes} bytes: not a power of two of 4 KiB")
+            }
             Self::System(errno) => write!(f, "mapping arena memory: {errno}"),
         }
     }
@@ -246,7 +248,8 @@ impl Buffer {
     #[must_use]
     pub fn split_off(&mut self, at: usize) -> Self {
         assert!(at <= self.length, "split at {at} of {}", self.length);
-        let rest = Self { piece: self.piece.clone(), start: self.start + at, length: self.length - at };
+        let rest =
+            Self { piece: self.piece.clone(), start: self.start + at, length: self.length - at };
         self.length = at;
         rest
     }
