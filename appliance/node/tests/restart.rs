@@ -25,6 +25,7 @@ use sheen_types::{
 };
 use sheen_wire::{
     Field, Frame, Opcode,
+    metadata::{Connect, ConnectReply},
     object::{ObjectRead, ObjectSync, ObjectWrite},
 };
 
@@ -53,27 +54,28 @@ fn content(number: u64) -> [u8; 8] {
     number.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes()
 }
 
-struct Ost {
+/// A connection to a service, with the session's identity.
+struct Service {
     link: Arc<dyn Link>,
     xid: AtomicU64,
+    client: ClientId,
+    epoch: Epoch,
 }
 
-impl Ost {
-    fn connect(node: &Node, service: u32) -> Self {
+impl Service {
+    fn connect(node: &Node, service: u32, client: ClientId, epoch: Epoch) -> Self {
         let arena = Arena::shared(4 << 20).unwrap();
         let address = format!("unix:{}", node.socket().display());
         let link = sheen_rdma::connect(&address, service, &arena).unwrap();
-        let ost = Self { link, xid: AtomicU64::new(0) };
-        ost.call(Opcode::Attach, &[], None);
-        ost
+        Self { link, xid: AtomicU64::new(0), client, epoch }
     }
 
-    fn call(&self, opcode: Opcode, body: &[u8], payload: Option<&[u8]>) -> Vec<u8> {
+    fn call(&self, opcode: Opcode, body: &[u8], payload: Option<&[u8]>) -> (Vec<u8>, Vec<u8>) {
         loop {
             let xid = Xid(self.xid.fetch_add(1, Ordering::Relaxed) + 1);
             let mut frame = Frame {
-                client: ClientId(1),
-                epoch: Epoch(1),
+                client: self.client,
+                epoch: self.epoch,
                 tag: Tag(0),
                 ..Frame::request(opcode, xid)
             };
@@ -86,13 +88,14 @@ impl Ost {
             let room = self.link.buffer(OBJECT_BYTES);
             let call = Call { frame, body: body.to_vec(), payload, room };
             let result = self.link.call(call, &Cancel::new());
-            let (frame, _) = result.reply.unwrap();
+            let (frame, body) = result.reply.unwrap();
             if frame.status == -Errno::EAGAIN.0 {
                 std::thread::yield_now();
                 continue;
             }
             assert_eq!(frame.status, 0, "{opcode:?}: {}", Errno(-frame.status));
-            return result.room.unwrap().as_slice()[..frame.payload_bytes as usize].to_vec();
+            let room = result.room.unwrap();
+            return (body, room.as_slice()[..frame.payload_bytes as usize].to_vec());
         }
     }
 
@@ -117,31 +120,59 @@ impl Ost {
     fn check(&self, ost: OstIndex, number: u64) {
         let length = u32::try_from(OBJECT_BYTES).unwrap();
         let body = ObjectRead { ost, object: fid(number), offset: 0, length };
-        let found = self.call(Opcode::ObjectRead, &body.to_vec(), None);
+        let (_, found) = self.call(Opcode::ObjectRead, &body.to_vec(), None);
         assert_eq!(found, content(number).repeat(OBJECT_BYTES / 8), "object {number}");
     }
 }
 
-/// Runs `action` for every object, spread over threads and OSTs.
-fn for_each(node: &Node, objects: u64, step: u64, action: impl Fn(&Ost, OstIndex, u64) + Sync) {
-    let osts = [Ost::connect(node, 1), Ost::connect(node, 2)];
-    std::thread::scope(|scope| {
-        for thread in 0..THREADS {
-            let (osts, action) = (&osts, &action);
-            scope.spawn(move || {
-                for number in
-                    (thread * step..objects).step_by(usize::try_from(THREADS * step).unwrap())
-                {
-                    let index = number % 2;
-                    action(
-                        &osts[usize::try_from(index).unwrap()],
-                        OstIndex(u32::try_from(index).unwrap()),
-                        number,
-                    );
-                }
-            });
+/// A session, and a connection to each of the two reactors with one OST each.
+struct Client {
+    mdt: Service,
+    osts: [Service; 2],
+}
+
+impl Client {
+    fn connect(node: &Node, uuid: [u8; 16]) -> Self {
+        let mut mdt = Service::connect(node, 0, ClientId(0), Epoch(0));
+        let (filesystem, label) = (Vec::new(), b"restart".to_vec());
+        let connect = Connect { uuid, client: ClientId(0), filesystem, label, slots: 1 };
+        let (body, _) = mdt.call(Opcode::Connect, &connect.to_vec(), None);
+        let reply = ConnectReply::from_bytes(&body).unwrap();
+        (mdt.client, mdt.epoch) = (reply.client, reply.epoch);
+        let osts = [1, 2].map(|service| {
+            let ost = Service::connect(node, service, reply.client, reply.epoch);
+            ost.call(Opcode::Attach, &[], None);
+            ost
+        });
+        Self { mdt, osts }
+    }
+
+    /// Runs `action` for every `step`th object, spread over threads and OSTs.
+    fn for_each(&self, objects: u64, step: u64, action: impl Fn(&Service, OstIndex, u64) + Sync) {
+        std::thread::scope(|scope| {
+            for thread in 0..THREADS {
+                let action = &action;
+                let stride = usize::try_from(THREADS * step).unwrap();
+                scope.spawn(move || {
+                    for number in (thread * step..objects).step_by(stride) {
+                        let index = u32::try_from(number % 2).unwrap();
+                        action(&self.osts[index as usize], OstIndex(index), number);
+                    }
+                });
+            }
+        });
+    }
+
+    fn sync(&self) {
+        for (index, ost) in (0..).zip(&self.osts) {
+            let body = ObjectSync { ost: OstIndex(index), object: Fid::NONE };
+            ost.call(Opcode::ObjectSync, &body.to_vec(), None);
         }
-    });
+    }
+
+    fn disconnect(self) {
+        self.mdt.call(Opcode::Disconnect, &[], None);
+    }
 }
 
 #[test]
@@ -151,18 +182,12 @@ fn a_node_serves_again_at_once_and_with_every_byte() {
     let config = config(directory.path(), objects);
     format(&config, Force::No).unwrap();
     let node = Node::start(config.clone()).unwrap();
+    let client = Client::connect(&node, [1; 16]);
     let begun = Instant::now();
-    for_each(&node, objects, 1, Ost::write);
-    for service in [1, 2] {
-        let ost = OstIndex(service - 1);
-        Ost::connect(&node, service).call(
-            Opcode::ObjectSync,
-            &ObjectSync { ost, object: Fid::NONE }.to_vec(),
-            None,
-        );
-    }
-    let rate = objects as f64 / begun.elapsed().as_secs_f64();
-    println!("{objects} objects written in {:?}: {rate:.0} per second", begun.elapsed());
+    client.for_each(objects, 1, Service::write);
+    client.sync();
+    println!("{objects} objects written in {:?}", begun.elapsed());
+    client.disconnect();
     let begun = Instant::now();
     node.stop().unwrap();
     let stopped = begun.elapsed();
@@ -173,7 +198,9 @@ fn a_node_serves_again_at_once_and_with_every_byte() {
         "stopped in {stopped:?}, serving again after {started:?} ({processor:?} of processor time)"
     );
     println!("{:?}", node.status().osts);
-    for_each(&node, objects, 1 + objects / 50_000, Ost::check);
+    let client = Client::connect(&node, [2; 16]);
+    client.for_each(objects, 1 + objects / 50_000, Service::check);
+    client.disconnect();
     assert!(stopped < Duration::from_secs(2), "stopped in {stopped:?}");
     // Two threads recover side by side. Their processor time does not depend on who else computes, so it is what is
     // held to the promise; the clock only to a loose bound.
