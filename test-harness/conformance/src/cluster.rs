@@ -17,7 +17,7 @@ use nix::mount::{MntFlags, umount2};
 use nix::sys::signal::{Signal, kill};
 use tempfile::TempDir;
 
-use crate::interruption::Guard;
+use crate::interruption::{self, Guard};
 use crate::process::{self, pid_of};
 
 const START_DEADLINE: Duration = Duration::from_secs(30);
@@ -177,7 +177,7 @@ impl Cluster {
         let mut command = Command::new(&self.options.program);
         command.args(["node", "--config"]).arg(self.configuration_file());
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-        let node = command.spawn().context("starting the node")?;
+        let node = interruption::spawn(&mut command).context("starting the node")?;
         self.node_guard = Some(Guard::of_process(pid_of(&node)));
         self.node = Some(node);
         while UnixStream::connect(self.socket()).is_err() {
@@ -310,7 +310,7 @@ impl Mount {
         command.arg("mount").arg("--foreground").arg("--log").arg(log);
         command.args(["-o", "allow_other"]).args(arguments).arg(source).arg(&directory);
         command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
-        let daemon = command.spawn().context("starting the mount")?;
+        let daemon = interruption::spawn(&mut command).context("starting the mount")?;
         let guards = [Guard::of_mount(&directory), Guard::of_process(pid_of(&daemon))];
         let log = log.to_path_buf();
         let mut mount = Self { directory, log, daemon, is_mounted: false, _guards: guards };

@@ -1,14 +1,16 @@
 //! SIGINT, SIGTERM and SIGHUP end a run as they should: mounts, processes and directories it made go with it.
 //!
 //! Destructors do not run when a signal ends a process, so what was started is also written down here while it exists. The
-//! signals are blocked in all threads and taken by one that waits for them; programs that are started get a clean mask.
+//! signals are blocked in all threads and taken by one that waits for them. A program inherits the mask of who starts it,
+//! so those that must obey SIGTERM are started by [`spawn`].
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use nix::mount::{MntFlags, umount2};
-use nix::sys::signal::{SigSet, Signal, kill};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill};
 use nix::unistd::Pid;
 
 use crate::report::line;
@@ -74,10 +76,7 @@ impl Drop for Guard {
 /// # Errors
 /// When the signals cannot be blocked.
 pub fn prepare() -> anyhow::Result<()> {
-    let mut signals = SigSet::empty();
-    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
-        signals.add(signal);
-    }
+    let signals = signals();
     signals.thread_block()?;
     std::thread::spawn(move || {
         if let Ok(signal) = signals.wait() {
@@ -87,6 +86,25 @@ pub fn prepare() -> anyhow::Result<()> {
         }
     });
     Ok(())
+}
+
+fn signals() -> SigSet {
+    [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP].into_iter().collect()
+}
+
+/// Starts a program with none of the signals blocked.
+///
+/// # Errors
+/// What starting it says.
+pub fn spawn(command: &mut Command) -> std::io::Result<Child> {
+    let mut before = SigSet::empty();
+    // A signal that comes in this short while ends the run without cleaning up.
+    let changed = signals().thread_swap_mask(SigmaskHow::SIG_UNBLOCK).map(|mask| before = mask);
+    let started = command.spawn();
+    if changed.is_ok() {
+        before.thread_set_mask()?;
+    }
+    started
 }
 
 fn end_all() {
@@ -114,6 +132,22 @@ mod tests {
         assert!(existing().contains_key(&key));
         drop(other);
         assert!(!existing().contains_key(&key));
+    }
+
+    #[test]
+    fn a_program_obeys_sigterm_though_it_is_blocked_here() {
+        std::thread::spawn(|| {
+            signals().thread_block().unwrap();
+            let mut child = spawn(Command::new("sleep").arg("60")).unwrap();
+            assert!(SigSet::thread_get_mask().unwrap().contains(Signal::SIGTERM));
+            kill(crate::process::pid_of(&child), Signal::SIGTERM).unwrap();
+            let soon = std::time::Instant::now() + std::time::Duration::from_secs(10);
+            let ended = crate::process::wait_until(&mut child, soon).unwrap();
+            child.kill().unwrap();
+            assert!(ended.is_some());
+        })
+        .join()
+        .unwrap();
     }
 
     #[test]

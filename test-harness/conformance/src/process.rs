@@ -9,7 +9,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crate::interruption::Guard;
+use crate::interruption::{self, Guard};
 use anyhow::{Context, bail};
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
@@ -32,7 +32,7 @@ pub struct Finished {
 pub fn finish(command: &mut Command, deadline: Duration) -> anyhow::Result<Finished> {
     let name = describe(command);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
-    let mut child = command.spawn().with_context(|| format!("starting {name}"))?;
+    let mut child = interruption::spawn(command).with_context(|| format!("starting {name}"))?;
     let _guard = Guard::of_process(pid_of(&child));
     let stdout = collect(child.stdout.take());
     let stderr = collect(child.stderr.take());
