@@ -12,8 +12,9 @@ use crate::config::Config;
 
 /// An inode with its directory entry and a short name: 256 bytes of attributes and layout, two tree places.
 const INODE_BYTES: u64 = 448;
-/// An object with one chunk: attributes, a boxed chunk with one run, a tree place.
-const OBJECT_BYTES: u64 = 256;
+/// An object with one chunk. A node with 100,000 objects of 4 KiB more took 290 bytes more for each (resident set,
+/// 2026-11-22).
+const OBJECT_BYTES: u64 = 320;
 /// A data block: its checksum, and its part of the runs when files are large.
 const DATA_BLOCK_BYTES: u64 = 5;
 /// A lease stands in three trees.
@@ -157,7 +158,7 @@ mod test {
         config.limits.memory = Bytes(1 << 30);
         let text = MemoryPlan::new(&config, 2, 2, 1 << 24).check().unwrap_err().to_string();
         assert!(text.contains("inodes: 4194304 of 448 B each (limits.inodes)"), "{text}");
-        assert!(text.starts_with("limits.memory: expected at least 3."), "{text}");
+        assert!(text.starts_with("limits.memory: expected at least 4."), "{text}");
         assert!(text.contains("found 1 GiB"), "{text}");
     }
 }
