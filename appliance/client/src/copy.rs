@@ -27,6 +27,9 @@ impl Client {
         }
         let mut copied = 0;
         while copied < length {
+            if copied > 0 && cancel.is_cancelled() {
+                break;
+            }
             match self.copy_slab(source, target, copied, length - copied, cancel) {
                 Ok(0) => break,
                 Ok(bytes) => copied += bytes,

@@ -53,6 +53,8 @@ mod volume;
 #[cfg(test)]
 mod fake;
 #[cfg(test)]
+mod fake_objects;
+#[cfg(test)]
 mod scenarios;
 
 pub use attributes::{Caching, Observed};
