@@ -80,15 +80,18 @@ enum Check {
     Full,
     /// Garbage on the listener
     Garbage,
+    /// The metrics page
+    Metrics,
 }
 
-const ORDER: [Check; 11] = [
+const ORDER: [Check; 12] = [
     Check::Git,
     Check::Litmus,
     Check::Fio,
     Check::Sqlite,
     Check::Pjdfstest,
     Check::Garbage,
+    Check::Metrics,
     Check::Kill,
     Check::Cargo,
     Check::LinuxSource,
@@ -212,5 +215,6 @@ fn run_check(check: Check, context: &mut Context<'_>) {
         Check::Kill => checks::kill::run(context),
         Check::Full => checks::full::run(context),
         Check::Garbage => checks::garbage::run(context),
+        Check::Metrics => checks::exposition::run(context),
     }
 }

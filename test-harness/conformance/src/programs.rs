@@ -35,6 +35,9 @@ pub const XZ: Package = Package { name: "xz-utils", program: "xz" };
 /// The header `pjdfstest` is built with.
 pub const ACL: Package = Package { name: "libacl1-dev", program: "/usr/include/sys/acl.h" };
 
+/// Prometheus' linter.
+pub const PROMTOOL: Package = Package { name: "prometheus", program: "promtool" };
+
 /// Where PostgreSQL keeps its programs on Debian.
 #[must_use]
 pub fn postgres_program(name: &str) -> PathBuf {

@@ -19,19 +19,6 @@ pub(crate) const RUN: &[Package] = &[
     ("fuse3", "/usr/bin/fusermount3"),
 ];
 
-/// What the tests need beside that.
-pub(crate) const TEST: &[Package] = &[
-    ("git", "/usr/bin/git"),
-    ("fio", "/usr/bin/fio"),
-    ("sqlite3", "/usr/bin/sqlite3"),
-    ("postgresql", "/usr/lib/postgresql"),
-    ("postgresql-contrib", "/usr/share/doc/postgresql-contrib"),
-    ("xz-utils", "/usr/bin/xz"),
-    ("attr", "/usr/bin/getfattr"),
-    ("acl", "/usr/bin/setfacl"),
-    ("prometheus", "/usr/bin/promtool"),
-];
-
 /// What the benches need beside that.
 pub(crate) const BENCH: &[Package] = &[("fio", "/usr/bin/fio"), ("valgrind", "/usr/bin/valgrind")];
 
