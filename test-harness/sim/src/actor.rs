@@ -16,7 +16,7 @@ use sheen_types::{ClientId, Epoch, Errno, Fid, Tag, Tick, Xid, checksum::crc32c}
 use sheen_wire::{
     Frame, Opcode,
     codec::Field,
-    lease::{LeaseGrant, LeaseRevoke},
+    lease::{LeaseCancel, LeaseGrant, LeaseRevoke},
 };
 
 mod session;
@@ -46,7 +46,7 @@ enum Purpose {
     Reassert(Epoch),
     Attach,
     Ping,
-    Cancel,
+    Cancel(LeaseCancel),
     Request,
 }
 
@@ -148,6 +148,17 @@ impl Actor {
     /// From now on a request sent again gets a new number: a bug, for tests of the simulator itself.
     pub fn plant_new_numbers(&mut self) {
         self.renumbers = true;
+    }
+
+    /// Where it stands, for people.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        let Self { number, mdt, ost, .. } = self;
+        let operation = self.flight.as_ref().map(|flight| &flight.operation);
+        let (mdt, ost) = (mdt.ready, ost.ready);
+        format!(
+            "actor {number}: MDT connected {mdt}, OSTs connected {ost}, under way {operation:?}"
+        )
     }
 
     /// Whether a request may be begun.
@@ -331,9 +342,13 @@ impl Actor {
             Purpose::Attach if frame.status == 0 => {
                 self.lane_ready(Target::Ost);
             }
+            Purpose::Cancel(cancel) if frame.status == -Errno::EAGAIN.0 => {
+                self.send_cancel(cancel.clone());
+            }
+            Purpose::Reassert(_) if frame.status == -Errno::EAGAIN.0 => self.lose(target),
             Purpose::Reassert(_) => self.fail(&format!("re-asserting: status {}", frame.status)),
             Purpose::Attach | Purpose::Ping if frame.status != 0 => self.lose(target),
-            Purpose::Attach | Purpose::Ping | Purpose::Cancel => {}
+            Purpose::Attach | Purpose::Ping | Purpose::Cancel(_) => {}
             Purpose::Request => self.answered(call, target, frame, body, payload),
         }
     }

@@ -11,12 +11,12 @@ use sheen_wire::{
 
 use crate::{
     node::OSTS,
-    operation::Operation,
+    operation::{Operation, Place},
     world::{MILLISECOND, SECOND, World},
 };
 
-/// How long the OSTs have to destroy what no file has any more.
-const DESTROY_MAX: u64 = 10 * SECOND;
+/// How long the OSTs have to destroy what no file has any more: a dead client is evicted first.
+const DESTROY_MAX: u64 = 60 * SECOND;
 
 impl World {
     pub(crate) fn settle(&mut self) -> Result<(), String> {
@@ -105,12 +105,30 @@ impl World {
                 return Ok(());
             }
             if found < living || self.clock.tick().0 > until {
-                return Err(format!("{found} objects on the OSTs, {living} files have one"));
+                let left = self.left_over()?;
+                return Err(format!(
+                    "{found} objects on the OSTs, {living} files have one; left over: {left:?}"
+                ));
             }
             let pause = Tick(self.clock.tick().0 + 100 * MILLISECOND);
             while self.clock.tick() < pause {
                 self.step()?;
             }
         }
+    }
+
+    /// Objects of files that are gone.
+    fn left_over(&mut self) -> Result<Vec<Place>, String> {
+        let workers = || self.players.iter().filter_map(|player| player.worker.as_ref());
+        let living: BTreeSet<Place> =
+            workers().flat_map(|worker| worker.files.iter().map(|file| file.place)).collect();
+        let known: BTreeSet<Place> = workers().flat_map(|worker| worker.places.clone()).collect();
+        let mut left = Vec::new();
+        for &place in known.difference(&living) {
+            let ended = self.ask(0, Operation::Glimpse(place.ost, vec![place.object]))?;
+            let reply = GlimpseReply::from_bytes(&ended.body).map_err(|e| e.to_string())?;
+            left.extend(reply.objects.0.iter().any(|object| object.exists).then_some(place));
+        }
+        Ok(left)
     }
 }

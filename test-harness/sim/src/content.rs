@@ -61,9 +61,11 @@ impl Worker {
         let layout = Layout::from_bytes(&ended.payload).map_err(|e| format!("layout: {e}"))?;
         let stripe = layout.components.first().and_then(|component| component.objects.first());
         let stripe = stripe.ok_or("a new file without an object")?;
+        let place = Place { ost: stripe.ost, object: stripe.object };
+        self.places.push(place);
         self.files.push(DataFile {
             fid: request.fid,
-            place: Place { ost: stripe.ost, object: stripe.object },
+            place,
             name: (!request.unnamed).then(|| request.name.clone()),
             open: request.open != 0,
             model: FileModel::default(),

@@ -51,12 +51,13 @@ fn line(text: &str) {
 
 fn show(counts: &Counts) -> String {
     format!(
-        "{} operations, {} kills, {} power cuts, {} hang-ups, {} resends, {} lost blocks, {} lost writes, {} \
+        "{} operations, {} kills, {} power cuts, {} hang-ups, {} dead clients, {} resends, {} lost blocks, {} lost writes, {} \
          snapshots, {} virtual s",
         counts.operations,
         counts.kills,
         counts.power_cuts,
         counts.hang_ups,
+        counts.dead_clients,
         counts.resends,
         counts.lost_blocks,
         counts.lost_writes,

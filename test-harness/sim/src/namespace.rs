@@ -29,6 +29,8 @@ pub struct Node {
     pub parent: Fid,
     /// Actors that have it open.
     pub openers: BTreeSet<usize>,
+    /// No name leads here and nobody has it open: the server may keep it a little longer.
+    pub is_fading: bool,
 }
 
 /// What a request should be answered.
@@ -80,6 +82,7 @@ impl Node {
             names: BTreeMap::new(),
             parent,
             openers: BTreeSet::new(),
+            is_fading: false,
         }
     }
 
@@ -104,15 +107,30 @@ impl Namespace {
         self.nodes.get(&fid)
     }
 
-    /// Every inode.
+    /// Every inode that must be there.
     pub fn nodes(&self) -> impl Iterator<Item = (Fid, &Node)> {
-        self.nodes.iter().map(|(&fid, node)| (fid, node))
+        self.nodes.iter().map(|(&fid, node)| (fid, node)).filter(|(_, node)| !node.is_fading)
+    }
+
+    /// Whether an inode may be gone, whatever else is known of it.
+    #[must_use]
+    pub fn may_be_gone(&self, fid: Fid) -> bool {
+        self.nodes.get(&fid).is_none_or(|node| node.is_fading)
+    }
+
+    /// An actor has nothing open any more.
+    pub fn forget_opens(&mut self, actor: usize) {
+        let fids: Vec<Fid> = self.nodes.keys().copied().collect();
+        for fid in fids {
+            self.close(actor, fid);
+        }
     }
 
     /// An inode without a name that nobody may have open any more is gone.
     pub fn forget_unnamed(&mut self, fid: Fid) {
-        if self.nodes.get(&fid).is_some_and(|node| node.nlink == 0) {
-            self.nodes.remove(&fid);
+        if let Some(node) = self.nodes.get_mut(&fid).filter(|node| node.nlink == 0) {
+            node.openers.clear();
+            node.is_fading = true;
         }
     }
 
@@ -183,9 +201,7 @@ impl Namespace {
     fn close(&mut self, actor: usize, fid: Fid) {
         let Some(node) = self.nodes.get_mut(&fid) else { return };
         node.openers.remove(&actor);
-        if node.nlink == 0 && node.openers.is_empty() {
-            self.nodes.remove(&fid);
-        }
+        node.is_fading = node.nlink == 0 && node.openers.is_empty();
     }
 
     fn create(&mut self, actor: usize, create: &Create, target: &[u8]) -> Result<Expected, Errno> {
@@ -225,6 +241,9 @@ impl Namespace {
         if node.kind == FileKind::Directory {
             return Err(Errno::EPERM);
         }
+        if node.is_fading {
+            return Err(Errno::ENOENT);
+        }
         self.get_mut(link.fid)?.nlink += 1;
         self.get_mut(link.parent)?.names.insert(link.name.clone(), link.fid);
         Ok(Expected::Entry { fid: link.fid, created: false })
@@ -249,7 +268,8 @@ impl Namespace {
         let Some(node) = self.nodes.get_mut(&fid) else { return 0 };
         node.nlink = if node.kind == FileKind::Directory { 0 } else { node.nlink - 1 };
         let nlink = node.nlink;
-        if nlink == 0 && node.openers.is_empty() {
+        node.is_fading = nlink == 0 && node.openers.is_empty();
+        if node.kind == FileKind::Directory {
             self.nodes.remove(&fid);
         }
         nlink

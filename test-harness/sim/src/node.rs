@@ -25,8 +25,6 @@ use crate::{
 pub const OSTS: u32 = 2;
 /// Service that serves them.
 pub const OST_SERVICE: u16 = 1;
-/// Blocks of each OST's zone: 64 MiB.
-const OST_BLOCKS: u64 = 16 << 10;
 /// Payload buffers of each service.
 const ARENA_BYTES: usize = 16 << 20;
 /// Turns in which nothing may be left to do, before we say a service spins.
@@ -34,6 +32,35 @@ const TURNS_MAX: usize = 100_000;
 
 type Mdt = MdtService<SimDevice, SimFabric, SimClock, Chance, LocalGateway>;
 type Ost = OstService<SimDevice, SimFabric, SimClock>;
+
+/// Sizes and bounds of a node: small ones meet their ends within a short run.
+#[derive(Clone, Copy, Debug)]
+struct Shape {
+    /// Blocks of each OST's zone. The smallest has a journal of 64 blocks, which comes round many times.
+    ost_blocks: u64,
+    unflushed_blocks_max: u64,
+    ost_operations_max: usize,
+    requests_max: usize,
+    leases_max: usize,
+}
+
+impl Shape {
+    fn draw(chance: &mut Chance) -> Self {
+        let mut either = |small: u64, large: u64| if chance.percent(50) { small } else { large };
+        let mut count = |small: u64, large: u64| usize::try_from(either(small, large)).unwrap_or(1);
+        Self {
+            ost_operations_max: count(1, 64),
+            requests_max: count(12, 16 << 10),
+            leases_max: count(16, 1 << 20),
+            ost_blocks: either(2 << 10, 16 << 10),
+            unflushed_blocks_max: either(24, 32 << 10),
+        }
+    }
+
+    fn ost_first(&self, ost: u32) -> u64 {
+        mdt_blocks() + u64::from(ost) * self.ost_blocks
+    }
+}
 
 /// How a node ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +75,7 @@ pub enum Death {
 pub struct SimNode {
     clock: SimClock,
     chance: Chance,
+    shape: Shape,
     media: Rc<RefCell<Media>>,
     network: Rc<RefCell<Network>>,
     running: Option<Running>,
@@ -80,9 +108,10 @@ impl SimNode {
     /// A node on a freshly formatted device, not started.
     #[must_use]
     pub fn new(clock: SimClock, mut chance: Chance, network: Rc<RefCell<Network>>) -> Self {
-        let blocks = mdt_blocks() + u64::from(OSTS) * OST_BLOCKS;
+        let shape = Shape::draw(&mut chance.fork());
+        let blocks = mdt_blocks() + u64::from(OSTS) * shape.ost_blocks;
         let media = Media::new(blocks, chance.fork());
-        let node = Self { clock, chance, media, network, running: None, snapshots: 0 };
+        let node = Self { clock, chance, shape, media, network, running: None, snapshots: 0 };
         node.format();
         node
     }
@@ -95,10 +124,10 @@ impl SimNode {
             media.put(lba.0, &bytes);
         }
         for ost in 0..OSTS {
-            let zone = sheen_store::Zone { first: Lba(0), blocks: OST_BLOCKS };
-            let blocks = sheen_store::format(zone, u64::from(ost) + 1).expect("64 MiB are enough");
+            let zone = sheen_store::Zone { first: Lba(0), blocks: self.shape.ost_blocks };
+            let blocks = sheen_store::format(zone, u64::from(ost) + 1).expect("8 MiB are enough");
             for (lba, bytes) in blocks {
-                media.put(ost_first(ost) + lba.0, &bytes);
+                media.put(self.shape.ost_first(ost) + lba.0, &bytes);
             }
         }
     }
@@ -127,7 +156,10 @@ impl SimNode {
         let mdt_device = device(0, mdt_blocks(), self.chance.fork());
         let targets: Vec<(OstIndex, SimDevice)> = osts
             .iter()
-            .map(|&ost| (ost, device(ost_first(ost.0), OST_BLOCKS, self.chance.fork())))
+            .map(|&ost| {
+                let first = self.shape.ost_first(ost.0);
+                (ost, device(first, self.shape.ost_blocks, self.chance.fork()))
+            })
             .collect();
         let ports = MdtPorts {
             block: mdt_device,
@@ -138,10 +170,14 @@ impl SimNode {
             arena: arena(),
         };
         let stats = Arc::new(MdtStats::default());
-        let config = mdt_config(&osts, self.chance.next());
+        let config = mdt_config(&osts, self.shape, self.chance.next());
         let mdt = MdtService::new(config, ports, stats.clone());
-        let config =
-            OstConfig { arena: arena(), operations_max: 64, store: sheen_store::Limits::default() };
+        let store = sheen_store::Limits {
+            unflushed_blocks_max: self.shape.unflushed_blocks_max,
+            ..sheen_store::Limits::default()
+        };
+        let operations_max = self.shape.ost_operations_max;
+        let config = OstConfig { arena: arena(), operations_max, store };
         let fabric = Network::listen(&self.network, OST_SERVICE);
         let desk = desks.into_iter().next().map(|(desk, _)| desk);
         let ost = OstService::new(config, targets, fabric, self.clock.clone(), desk)
@@ -211,6 +247,13 @@ impl SimNode {
         self.snapshots + self.running.as_ref().map_or(0, |r| r.stats.snapshots.get())
     }
 
+    /// Sessions there are; None while the MDT does not serve.
+    #[must_use]
+    pub fn sessions(&self) -> Option<u64> {
+        let stats = &self.running.as_ref()?.stats;
+        (stats.serving.get() == 1).then(|| stats.sessions.get())
+    }
+
     /// Blocks that power cuts took so far.
     #[must_use]
     pub fn lost_blocks(&self) -> u64 {
@@ -218,11 +261,7 @@ impl SimNode {
     }
 }
 
-fn ost_first(ost: u32) -> u64 {
-    mdt_blocks() + u64::from(ost) * OST_BLOCKS
-}
-
-fn mdt_config(osts: &[OstIndex], seed: u64) -> MdtConfig {
+fn mdt_config(osts: &[OstIndex], shape: Shape, seed: u64) -> MdtConfig {
     let osts = osts.iter().map(|&ost| OstAddress { ost, service: OST_SERVICE }).collect();
     MdtConfig {
         zone_start: Lba(0),
@@ -231,7 +270,12 @@ fn mdt_config(osts: &[OstIndex], seed: u64) -> MdtConfig {
         osts,
         times: MdtTimes { grace: Duration::from_secs(5), ..MdtTimes::default() },
         // Small, so that short runs meet snapshots too.
-        limits: MdtLimits { snapshot_ring_part: 512, ..MdtLimits::default() },
+        limits: MdtLimits {
+            snapshot_ring_part: 512,
+            requests_max: shape.requests_max,
+            leases_max: shape.leases_max,
+            ..MdtLimits::default()
+        },
         state_limits: sheen_meta::Limits::default(),
     }
 }

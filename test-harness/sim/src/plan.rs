@@ -41,6 +41,8 @@ pub struct Counts {
     pub power_cuts: u64,
     /// Connections ended by clients.
     pub hang_ups: u64,
+    /// Clients that went for good.
+    pub dead_clients: u64,
     /// Requests sent again.
     pub resends: u64,
     /// Blocks lost or torn by power cuts.
@@ -61,6 +63,7 @@ impl std::ops::AddAssign for Counts {
         self.kills += other.kills;
         self.power_cuts += other.power_cuts;
         self.hang_ups += other.hang_ups;
+        self.dead_clients += other.dead_clients;
         self.resends += other.resends;
         self.lost_blocks += other.lost_blocks;
         self.lost_writes += other.lost_writes;

@@ -12,7 +12,7 @@ use crate::{
     chance::Chance,
     content::DataFile,
     node::OSTS,
-    operation::{Edit, Operation, create},
+    operation::{Edit, Operation, Place, create},
 };
 
 /// Files with content an actor has at most.
@@ -31,6 +31,8 @@ pub struct Worker {
     pub shared: Fid,
     /// Its files with content.
     pub files: Vec<DataFile>,
+    /// Every object its files ever had.
+    pub places: Vec<Place>,
     /// Files that showed less after power loss than was acknowledged.
     pub losses: u64,
     sequence: u64,
@@ -52,7 +54,14 @@ impl Worker {
     #[must_use]
     pub fn new(own: Fid, shared: Fid, sequence: u64, mut chance: Chance) -> Self {
         let tag = chance.next();
-        Self { own, shared, files: Vec::new(), losses: 0, sequence, last_oid: 1000, tag, chance }
+        let (files, places) = (Vec::new(), Vec::new());
+        Self { own, shared, files, places, losses: 0, sequence, last_oid: 1000, tag, chance }
+    }
+
+    /// New inodes are named from this sequence.
+    pub fn use_sequence(&mut self, sequence: u64) {
+        self.sequence = sequence;
+        self.last_oid = 0;
     }
 
     fn new_fid(&mut self) -> Fid {

@@ -35,8 +35,13 @@ pub(crate) const MILLISECOND: u64 = 1_000_000;
 pub(crate) const SECOND: u64 = 1_000 * MILLISECOND;
 /// Virtual time a run may take.
 const RUN_MAX: Tick = Tick(600 * SECOND);
+/// How often a client dies between two rounds.
+const REPLACE_PERCENT: u64 = 25;
+/// Faults, and requests of each actor, while a dead client is not evicted yet.
+const FAULTS_WHILE_EVICTING: u32 = 4;
+const REQUESTS_WHILE_EVICTING: u32 = 10;
 /// Steps a run may take.
-const STEPS_MAX: u64 = 3_000_000;
+const STEPS_MAX: u64 = 200_000;
 
 /// An actor and what it is to do.
 #[derive(Debug)]
@@ -59,6 +64,8 @@ pub(crate) struct World {
     pub(crate) network: Rc<RefCell<Network>>,
     pub(crate) node: SimNode,
     pub(crate) players: Vec<Player>,
+    /// Clients there have been so far.
+    pub(crate) identities: usize,
     pub(crate) namespace: Namespace,
     pub(crate) history: History,
     pub(crate) directories: Vec<Fid>,
@@ -69,6 +76,8 @@ pub(crate) struct World {
     pub(crate) restart_at: Option<Tick>,
     pub(crate) counts: Counts,
     pub(crate) steps: u64,
+    /// Bounds how many faults still happen.
+    pub(crate) faults_left: Option<u32>,
     pub(crate) log: VecDeque<String>,
 }
 
@@ -104,6 +113,7 @@ impl World {
             network,
             node,
             players: Vec::new(),
+            identities: 0,
             namespace,
             history: History::default(),
             directories: Vec::new(),
@@ -114,6 +124,7 @@ impl World {
             restart_at: None,
             counts: Counts::default(),
             steps: 0,
+            faults_left: None,
             log: VecDeque::new(),
         }
     }
@@ -123,6 +134,9 @@ impl World {
         self.faults = true;
         self.plan_fault();
         for _ in 0..self.plan.rounds {
+            if self.chance.percent(REPLACE_PERCENT) {
+                self.replace_client()?;
+            }
             for player in &mut self.players {
                 player.requests = self.plan.requests;
             }
@@ -133,7 +147,7 @@ impl World {
         self.close_all()?;
         self.audit()?;
         self.count_objects()?;
-        self.counts.resends = self.players.iter().map(|player| player.actor.resends).sum();
+        self.counts.resends += self.players.iter().map(|p| p.actor.resends).sum::<u64>();
         let workers = self.players.iter().filter_map(|player| player.worker.as_ref());
         self.counts.lost_writes = workers.map(|worker| worker.losses).sum();
         self.counts.lost_blocks = self.node.lost_blocks();
@@ -142,12 +156,45 @@ impl World {
         Ok(self.counts)
     }
 
-    fn add_player(&mut self, filesystem: &str) {
-        let number = self.players.len();
+    /// A client that was never there before.
+    fn new_actor(&mut self, filesystem: &str) -> Actor {
+        let identity = self.identities;
+        self.identities += 1;
         let (network, clock) = (self.network.clone(), self.clock.clone());
-        let actor = Actor::new(number, filesystem, network, clock, self.chance.fork());
+        let mut actor = Actor::new(identity, filesystem, network, clock, self.chance.fork());
+        if self.plan.planted == Some(Planted::NewNumbers) {
+            actor.plant_new_numbers();
+        }
+        actor
+    }
+
+    fn add_player(&mut self, filesystem: &str) {
+        let actor = self.new_actor(filesystem);
         let (queue, answers) = (Vec::new(), Vec::new());
         self.players.push(Player { actor, worker: None, requests: 0, queue, answers });
+    }
+
+    /// A client goes without a word; a new one takes over its directory and files.
+    fn replace_client(&mut self) -> Result<(), String> {
+        let number = self.chance.index(self.players.len());
+        let fresh = self.new_actor("fs");
+        let mut gone = std::mem::replace(&mut self.players[number].actor, fresh);
+        gone.hang_up();
+        self.counts.resends += gone.resends;
+        self.counts.dead_clients += 1;
+        self.note(|| format!("the client of actor {number} is gone"));
+        self.namespace.forget_opens(number);
+        if let Some(worker) = &mut self.players[number].worker {
+            worker.files.retain(|file| file.name.is_some());
+            worker.files.iter_mut().for_each(|file| file.open = false);
+        }
+        self.faults_left = Some(FAULTS_WHILE_EVICTING);
+        let granted = self.ask(number, Operation::SequenceGrant)?;
+        let reply = SequenceGrantReply::from_bytes(&granted.body).map_err(|e| e.to_string())?;
+        if let Some(worker) = &mut self.players[number].worker {
+            worker.use_sequence(reply.sequence);
+        }
+        self.outlive_dead_clients()
     }
 
     /// Makes the file system, the actors' sessions and their directories.
@@ -161,14 +208,9 @@ impl World {
         if let Some(mut admin) = admin {
             admin.actor.hang_up();
         }
-        // Numbers are given again, sessions are not: the administrator's has a number of its own.
         let mut shared = Fid::NONE;
         for number in 0..self.plan.actors {
             self.add_player("fs");
-            self.players[number].actor.number = number + 1;
-            if self.plan.planted == Some(Planted::NewNumbers) {
-                self.players[number].actor.plant_new_numbers();
-            }
             let granted = self.ask(number, Operation::SequenceGrant)?;
             let reply = SequenceGrantReply::from_bytes(&granted.body).map_err(|e| e.to_string())?;
             let make = |world: &mut Self, oid: u32, text: &str| {
@@ -185,6 +227,22 @@ impl World {
             let worker = Worker::new(own, shared, reply.sequence, self.chance.fork());
             self.players[number].worker = Some(worker);
         }
+        self.settle()
+    }
+
+    /// Works on until the clients that are gone are evicted. A node that dies all the time never ends its grace period, so
+    /// few faults are allowed until then.
+    fn outlive_dead_clients(&mut self) -> Result<(), String> {
+        self.faults_left = Some(FAULTS_WHILE_EVICTING);
+        for player in &mut self.players {
+            player.requests = REQUESTS_WHILE_EVICTING;
+        }
+        self.finish_round()?;
+        while self.node.sessions() != Some(self.players.len() as u64) {
+            self.step()?;
+        }
+        self.faults_left = None;
+        self.finish_round()?;
         self.settle()
     }
 
@@ -216,7 +274,7 @@ impl World {
     pub(crate) fn step(&mut self) -> Result<(), String> {
         self.steps += 1;
         if self.steps > STEPS_MAX || self.clock.tick() > RUN_MAX {
-            let stuck: Vec<_> = self.players.iter().map(|player| &player.actor).collect();
+            let stuck: Vec<_> = self.players.iter().map(|p| p.actor.describe()).collect();
             return Err(format!("does not end: {stuck:#?}"));
         }
         self.node.turn()?;
@@ -357,6 +415,11 @@ impl World {
                 self.plan_fault();
             }
         } else if self.faults && now >= self.next_fault {
+            match &mut self.faults_left {
+                Some(0) => return self.plan_fault(),
+                Some(left) => *left -= 1,
+                None => {}
+            }
             match self.chance.below(100) {
                 0..40 => self.die(Death::Process),
                 40..75 => self.die(Death::Power),

@@ -165,8 +165,12 @@ impl Actor {
         held.write_bits &= !revoke.bits;
         self.changed.insert(revoke.fid);
         let LeaseRevoke { fid, bits, to_read, sequence } = *revoke;
-        let body = LeaseCancel { fid, bits, to_read, sequence, learned: None };
+        self.send_cancel(LeaseCancel { fid, bits, to_read, sequence, learned: None });
+    }
+
+    pub(super) fn send_cancel(&mut self, cancel: LeaseCancel) {
         let frame = self.frame(Opcode::LeaseCancel);
-        self.send(Target::Mdt, Purpose::Cancel, frame, &body.to_vec(), &[]);
+        let body = cancel.to_vec();
+        self.send(Target::Mdt, Purpose::Cancel(cancel), frame, &body, &[]);
     }
 }
