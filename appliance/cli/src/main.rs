@@ -16,6 +16,7 @@ mod commands;
 use clap::Parser;
 
 fn main() -> ExitCode {
+    process::accept_signals();
     let mut given: Vec<std::ffi::OsString> = std::env::args_os().collect();
     // Under the name that mount(8) calls, the arguments are mount(8)'s.
     let name = given.first().map(std::path::PathBuf::from).unwrap_or_default();

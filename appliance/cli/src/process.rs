@@ -12,7 +12,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use nix::{
     errno::Errno,
-    sys::signal::{Signal, kill},
+    sys::signal::{SigSet, Signal, kill},
     unistd::Pid,
 };
 
@@ -58,6 +58,13 @@ fn last_words(log: &Path, from: u64) -> String {
     let last =
         new.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("it ended without a word");
     last.strip_prefix("sheen: ").unwrap_or(last).to_owned()
+}
+
+/// Takes signals as if nobody had blocked any: a parent's mask is inherited, and a node that never sees SIGTERM could
+/// not stop cleanly.
+pub(crate) fn accept_signals() {
+    // Cannot fail for a set the system knows.
+    let _ = SigSet::empty().thread_set_mask();
 }
 
 /// Leaves the terminal's session, so that closing the terminal does not end us. Not being able to (we lead a group
