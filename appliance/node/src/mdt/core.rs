@@ -179,7 +179,8 @@ impl Mdt {
             session.last_heard = self.now;
         }
         self.held += 1;
-        if self.held > self.limits.requests_max || !self.admit_client(&incoming) {
+        let admitted = self.admit_client(&incoming) && self.held <= self.limits.requests_max;
+        if !admitted && !lets_others_go_on(incoming.frame.opcode) {
             self.answer(&incoming, Answer::error(Errno::EAGAIN));
             return;
         }
@@ -340,6 +341,22 @@ impl Mdt {
         self.keys.clear();
         self.waiting.clear();
     }
+}
+
+/// What must get through however full the tables are: it ends waits of others, or keeps a client from being evicted. How
+/// much of it there is is bounded by the slots of connections.
+const fn lets_others_go_on(opcode: Opcode) -> bool {
+    matches!(
+        opcode,
+        Opcode::Connect
+            | Opcode::Disconnect
+            | Opcode::Ping
+            | Opcode::Reassert
+            | Opcode::Close
+            | Opcode::LeaseCancel
+            | Opcode::LockCancel
+            | Opcode::LockRelease
+    )
 }
 
 /// What may be served while known clients have not come back: nothing that could conflict with what they hold.

@@ -4,7 +4,7 @@
 //! a client that only seems dead can do no harm: every OST fences the session's epochs, then an entry ends the
 //! session, then its leases, opens and locks are dropped.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 
 use sheen_meta::{
     Operation, SessionReply,
@@ -63,15 +63,34 @@ impl Mdt {
 
     /// A connection ended.
     pub(crate) fn on_closed(&mut self, connection: ConnectionId) {
-        let Some(Connection { client: Some(client), .. }) = self.connections.remove(&connection)
-        else {
-            return;
-        };
-        if let Some(session) = self.sessions.get_mut(&client)
+        let Some(Connection { client, .. }) = self.connections.remove(&connection) else { return };
+        if let Some(session) = client.and_then(|client| self.sessions.get_mut(&client))
             && session.connection == Some(connection)
         {
             session.connection = None;
             session.disconnected = Some(self.now);
+        }
+        self.forget_requests_of(connection);
+        self.settle();
+    }
+
+    /// Requests of an ended connection that were not begun: nobody would hear their answer, and whoever still wants it
+    /// sends them again.
+    fn forget_requests_of(&mut self, connection: ConnectionId) {
+        let of = |incoming: &Incoming| incoming.request.connection == connection;
+        let mut forgotten = take_those(&mut self.early, of);
+        for waiting in self.behind.values_mut() {
+            forgotten.extend(waiting.extract_if(.., |waiting| of(waiting)));
+        }
+        for (&fid, queue) in &mut self.lease_queue {
+            let taken = take_those(queue, of);
+            if !taken.is_empty() {
+                self.woken.push_back(fid);
+                forgotten.extend(taken);
+            }
+        }
+        for incoming in forgotten {
+            self.answer(&incoming, Answer::error(Errno::ENOTCONN));
         }
     }
 
@@ -311,10 +330,7 @@ impl Mdt {
     fn drop_requests(&mut self, client: ClientId) {
         let mut dropped = Vec::new();
         for queue in self.lease_queue.values_mut() {
-            let (gone, kept): (Vec<Incoming>, Vec<Incoming>) =
-                std::mem::take(queue).into_iter().partition(|i| i.frame.client == client);
-            *queue = kept.into();
-            dropped.extend(gone);
+            dropped.extend(take_those(queue, |waiting| waiting.frame.client == client));
         }
         self.lease_queue.retain(|_, queue| !queue.is_empty());
         let waits: Vec<(ClientId, Xid)> =
@@ -337,6 +353,13 @@ impl Mdt {
         let too_long = answer.payload.is_empty();
         self.answer(incoming, if too_long { Answer::error(Errno::ERANGE) } else { answer });
     }
+}
+
+/// Takes those requests out of a queue; the others keep their order.
+fn take_those(queue: &mut VecDeque<Incoming>, those: impl Fn(&Incoming) -> bool) -> Vec<Incoming> {
+    let (taken, kept): (Vec<_>, Vec<_>) = std::mem::take(queue).into_iter().partition(those);
+    *queue = kept.into();
+    taken
 }
 
 /// The bytes of a callback.
