@@ -180,15 +180,19 @@ impl Client {
         owner: u64,
         cancel: &Cancel,
     ) {
-        if !inode.lock().locks.has(family, owner) {
-            return;
+        {
+            let mut state = inode.lock();
+            if !state.locks.has(family, owner) {
+                return;
+            }
+            // Before the server hears of it: what the owner takes from now on must be seen to be held.
+            state.locks.release(family, owner);
         }
         let body = LockRelease { fid: inode.fid, family, owner };
         let request = Request::new(Opcode::LockRelease, &body).urgent();
         if let Err(errno) = self.ask(request, cancel) {
             tracing::debug!(%errno, fid = %inode.fid, "releasing locks");
         }
-        inode.lock().locks.release(family, owner);
     }
 }
 

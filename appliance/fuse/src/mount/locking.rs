@@ -9,6 +9,15 @@ use crate::{
     mount::Mount,
 };
 
+/// Who owns the lock. `flock` locks belong to the open file. The kernel names it by the address of its structure, which may
+/// come again while the release of the file before is still on its way; our handle does not.
+fn owner(request: &LockRequest) -> u64 {
+    match request.family {
+        LockFamily::Flock => request.handle.0,
+        LockFamily::Posix => request.owner.0,
+    }
+}
+
 fn wanted(request: &LockRequest) -> LockWanted {
     LockWanted {
         family: match request.family {
@@ -20,7 +29,7 @@ fn wanted(request: &LockRequest) -> LockWanted {
             LockKind::Write => LockType::Write,
             LockKind::Unlock => LockType::Unlock,
         },
-        owner: request.owner.0,
+        owner: owner(request),
         pid: request.lock.pid,
         start: request.lock.start,
         end: request.lock.end,

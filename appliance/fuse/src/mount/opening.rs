@@ -125,9 +125,8 @@ impl Mount {
 
     pub(crate) fn close_file(&self, context: &Context, release: &ReleaseNode) {
         let Some(handle) = self.handles.remove(release.handle) else { return };
-        if let Some(owner) = release.flock_unlock {
-            self.client.release_locks(&handle.inode, LockFamily::Flock, owner.0, &context.cancel);
-        }
+        let (client, cancel) = (&self.client, &context.cancel);
+        client.release_locks(&handle.inode, LockFamily::Flock, release.handle.0, cancel);
         let owners =
             std::mem::take(&mut *handle.lock_owners.lock().expect("no panic while locked"));
         for owner in owners {
