@@ -16,15 +16,16 @@ use sheen_types::{ClientId, Epoch, Errno, Fid, Tag, Tick, Xid, checksum::crc32c}
 use sheen_wire::{
     Frame, Opcode,
     codec::Field,
-    lease::{LeaseCancel, LeaseGrant, LeaseRevoke},
+    lease::{LeaseCancel, LeaseRevoke},
 };
 
+mod reply;
 mod session;
 
 use session::Lane;
 
 use crate::{
-    answer::{Ended, grants},
+    answer::Ended,
     chance::Chance,
     clock::SimClock,
     network::{Arrival, Network},
@@ -32,8 +33,6 @@ use crate::{
     operation::{Message, Operation, Target},
 };
 
-/// Longest pause before a busy server is asked again.
-const BUSY_PAUSE_NANOSECONDS: u64 = 4_000_000;
 /// Reply slots of the session.
 const SLOTS: u64 = 4;
 /// Silence after which the session is kept alive by a ping.
@@ -350,80 +349,6 @@ impl Actor {
             Purpose::Attach | Purpose::Ping if frame.status != 0 => self.lose(target),
             Purpose::Attach | Purpose::Ping | Purpose::Cancel(_) => {}
             Purpose::Request => self.answered(call, target, frame, body, payload),
-        }
-    }
-
-    fn grant(&mut self, fid: Fid, grant: &LeaseGrant) {
-        let held = self.held.entry(fid).or_default();
-        if grant.sequence > held.sequence {
-            let LeaseGrant { read_bits, write_bits, sequence } = *grant;
-            *held = Held { read_bits, write_bits, sequence };
-            self.changed.insert(fid);
-        }
-    }
-
-    fn answered(
-        &mut self,
-        call: u64,
-        target: Target,
-        frame: &Frame,
-        body: &[u8],
-        payload: Vec<u8>,
-    ) {
-        let is_of = |flight: &Flight| flight.call == Some(call);
-        let probe = self.probe.as_ref().is_some_and(is_of);
-        if !probe && !self.flight.as_ref().is_some_and(is_of) {
-            return;
-        }
-        let place = if probe { &mut self.probe } else { &mut self.flight };
-        let Some(mut flight) = place.take() else { return };
-        let status = Errno(-frame.status);
-        if status == Errno::EAGAIN {
-            // Not carried out: but an earlier sending may have been, so the number stays.
-            let pause = 1 + self.chance.below(BUSY_PAUSE_NANOSECONDS);
-            flight.not_before = Tick(self.clock.tick().0 + pause);
-            flight.call = None;
-            *place = Some(flight);
-            return;
-        }
-        if status == Errno::ENOTCONN {
-            flight.call = None;
-            *place = Some(flight);
-            return self.lose(target);
-        }
-        let ended = Ended {
-            operation: flight.operation,
-            resent: flight.resent,
-            probe,
-            status: frame.status,
-            body: body.to_vec(),
-            payload,
-            transaction: frame.transaction.0,
-            committed: frame.committed,
-        };
-        self.learn(&ended);
-        self.ended = Some(ended);
-    }
-
-    /// Notes the leases and opens an answer gives.
-    fn learn(&mut self, ended: &Ended) {
-        for (fid, grant) in grants(ended) {
-            self.grant(fid, &grant);
-        }
-        if ended.status != 0 {
-            return;
-        }
-        match &ended.operation {
-            Operation::Create(create, _) if create.open != 0 => {
-                self.opens.insert(create.fid, create.open == 2);
-            }
-            Operation::Open(open) => {
-                self.opens.insert(open.fid, open.write);
-            }
-            Operation::Close(fid) => {
-                self.opens.remove(fid);
-            }
-            _ => {}
         }
     }
 }

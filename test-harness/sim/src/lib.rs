@@ -12,6 +12,7 @@ pub mod chance;
 pub mod clock;
 pub mod content;
 pub mod device;
+mod faults;
 pub mod file_model;
 pub mod history;
 pub mod namespace;

@@ -22,10 +22,11 @@ use crate::{
     answer::Ended,
     chance::Chance,
     clock::SimClock,
+    faults::REPLACE_PERCENT,
     history::History,
     namespace::Namespace,
     network::Network,
-    node::{Death, SimNode},
+    node::SimNode,
     operation::{Operation, create},
     plan::{Counts, Plan, Planted},
     workload::Worker,
@@ -35,11 +36,6 @@ pub(crate) const MILLISECOND: u64 = 1_000_000;
 pub(crate) const SECOND: u64 = 1_000 * MILLISECOND;
 /// Virtual time a run may take.
 const RUN_MAX: Tick = Tick(600 * SECOND);
-/// How often a client dies between two rounds.
-const REPLACE_PERCENT: u64 = 25;
-/// Faults, and requests of each actor, while a dead client is not evicted yet.
-const FAULTS_WHILE_EVICTING: u32 = 4;
-const REQUESTS_WHILE_EVICTING: u32 = 10;
 /// Steps a run may take.
 const STEPS_MAX: u64 = 200_000;
 
@@ -157,7 +153,7 @@ impl World {
     }
 
     /// A client that was never there before.
-    fn new_actor(&mut self, filesystem: &str) -> Actor {
+    pub(crate) fn new_actor(&mut self, filesystem: &str) -> Actor {
         let identity = self.identities;
         self.identities += 1;
         let (network, clock) = (self.network.clone(), self.clock.clone());
@@ -172,29 +168,6 @@ impl World {
         let actor = self.new_actor(filesystem);
         let (queue, answers) = (Vec::new(), Vec::new());
         self.players.push(Player { actor, worker: None, requests: 0, queue, answers });
-    }
-
-    /// A client goes without a word; a new one takes over its directory and files.
-    fn replace_client(&mut self) -> Result<(), String> {
-        let number = self.chance.index(self.players.len());
-        let fresh = self.new_actor("fs");
-        let mut gone = std::mem::replace(&mut self.players[number].actor, fresh);
-        gone.hang_up();
-        self.counts.resends += gone.resends;
-        self.counts.dead_clients += 1;
-        self.note(|| format!("the client of actor {number} is gone"));
-        self.namespace.forget_opens(number);
-        if let Some(worker) = &mut self.players[number].worker {
-            worker.files.retain(|file| file.name.is_some());
-            worker.files.iter_mut().for_each(|file| file.open = false);
-        }
-        self.faults_left = Some(FAULTS_WHILE_EVICTING);
-        let granted = self.ask(number, Operation::SequenceGrant)?;
-        let reply = SequenceGrantReply::from_bytes(&granted.body).map_err(|e| e.to_string())?;
-        if let Some(worker) = &mut self.players[number].worker {
-            worker.use_sequence(reply.sequence);
-        }
-        self.outlive_dead_clients()
     }
 
     /// Makes the file system, the actors' sessions and their directories.
@@ -227,22 +200,6 @@ impl World {
             let worker = Worker::new(own, shared, reply.sequence, self.chance.fork());
             self.players[number].worker = Some(worker);
         }
-        self.settle()
-    }
-
-    /// Works on until the clients that are gone are evicted. A node that dies all the time never ends its grace period, so
-    /// few faults are allowed until then.
-    fn outlive_dead_clients(&mut self) -> Result<(), String> {
-        self.faults_left = Some(FAULTS_WHILE_EVICTING);
-        for player in &mut self.players {
-            player.requests = REQUESTS_WHILE_EVICTING;
-        }
-        self.finish_round()?;
-        while self.node.sessions() != Some(self.players.len() as u64) {
-            self.step()?;
-        }
-        self.faults_left = None;
-        self.finish_round()?;
         self.settle()
     }
 
@@ -386,68 +343,5 @@ impl World {
             }
         }
         Ok(())
-    }
-
-    fn note(&mut self, what: impl FnOnce() -> String) {
-        if self.plan.log == 0 {
-            return;
-        }
-        if self.log.len() >= self.plan.log {
-            self.log.pop_front();
-        }
-        let line = format!("{:>12} {}", self.clock.tick().0, what());
-        self.log.push_back(line);
-    }
-
-    fn plan_fault(&mut self) {
-        let most = if self.chance.percent(30) { 6 } else { 60 };
-        let pause = 1 + self.chance.below(most * MILLISECOND);
-        self.next_fault = Tick(self.clock.tick().0 + pause);
-    }
-
-    fn fault(&mut self) {
-        let now = self.clock.tick();
-        if let Some(at) = self.restart_at {
-            if now >= at {
-                self.restart_at = None;
-                self.node.start();
-                self.note(|| "start".to_owned());
-                self.plan_fault();
-            }
-        } else if self.faults && now >= self.next_fault {
-            match &mut self.faults_left {
-                Some(0) => return self.plan_fault(),
-                Some(left) => *left -= 1,
-                None => {}
-            }
-            match self.chance.below(100) {
-                0..40 => self.die(Death::Process),
-                40..75 => self.die(Death::Power),
-                _ => {
-                    let unlucky = self.chance.index(self.players.len());
-                    self.players[unlucky].actor.hang_up();
-                    self.note(|| format!("actor {unlucky} hangs up"));
-                    self.counts.hang_ups += 1;
-                    self.plan_fault();
-                }
-            }
-        }
-    }
-
-    fn die(&mut self, death: Death) {
-        match death {
-            Death::Process => self.counts.kills += 1,
-            Death::Power => self.counts.power_cuts += 1,
-        }
-        self.node.die(death);
-        self.note(|| format!("death: {death:?}"));
-        for player in &mut self.players {
-            player.actor.drop_probe();
-            if let Some(worker) = &mut player.worker {
-                worker.node_died(death);
-            }
-        }
-        let pause = 1 + self.chance.below(50 * MILLISECOND);
-        self.restart_at = Some(Tick(self.clock.tick().0 + pause));
     }
 }
