@@ -310,3 +310,27 @@ fn reads_writes_and_truncates_over_stripes_give_what_a_plain_file_would() {
     }
     client.disconnect();
 }
+
+#[test]
+fn a_sync_asks_what_was_written_since_the_last_and_everything_if_others_may_have_written() {
+    let (fake, client) = start();
+    let file = client.inode(FILE);
+    client.open(&file, true, &Cancel::new()).unwrap();
+    let synced = || {
+        client.sync(&file, &Cancel::new()).unwrap();
+        let count = fake.sent(Opcode::ObjectSync).len();
+        fake.change(|state| state.log.clear());
+        count
+    };
+    write(&fake, &client, &file, 0, b"x");
+    assert_eq!(synced(), 2, "nothing is known yet: both objects");
+    assert_eq!(synced(), 0);
+    write(&fake, &client, &file, 70_000, b"x");
+    assert_eq!(synced(), 1, "the second stripe only");
+    fake.revoke(FILE, bits::DATA, false);
+    fake.wait_until("the revoke is answered", |state| {
+        state.log.iter().any(|sent| sent.opcode == Opcode::LeaseCancel)
+    });
+    assert_eq!(synced(), 2, "another may have written");
+    client.disconnect();
+}

@@ -1,12 +1,15 @@
 //! `fsync` and `sync`: what OSTs acknowledged becomes durable against power loss. Metadata always is.
+//!
+//! The MDT's lazy copy of size and mtime is not brought up to date: objects know better, and it would cost a change of
+//! metadata for each sync. It learns when the lease on content is given back.
 
 use std::{collections::BTreeSet, sync::Arc};
 
 use sheen_ports::Cancel;
 use sheen_types::{Errno, Fid, OstIndex};
-use sheen_wire::{Opcode, metadata::UpdateSize, object::ObjectSync};
+use sheen_wire::{Opcode, object::ObjectSync};
 
-use crate::{client::Client, inode::Inode, request::Request, targets::ObjectRequest};
+use crate::{client::Client, data_lease::DataMode, inode::Inode, targets::ObjectRequest};
 
 impl Client {
     /// Makes the content of a file durable, whoever wrote it.
@@ -15,26 +18,26 @@ impl Client {
     /// EIO, EINTR.
     pub fn sync(self: &Arc<Self>, inode: &Arc<Inode>, cancel: &Cancel) -> Result<(), Errno> {
         let layout = self.layout(inode, cancel)?;
-        let known_dirty = {
-            let mut state = inode.lock();
+        let (known_dirty, seen) = {
+            let state = inode.lock();
             if state.failed {
                 return Err(Errno::EIO);
             }
-            // With the lease all writes are ours; without, anybody may have written.
-            let hold = state.data.mode != crate::data_lease::DataMode::None && !state.data.revoking;
-            let fresh = hold.then(BTreeSet::new);
-            std::mem::replace(&mut state.unsynced, fresh)
+            (state.unsynced.clone(), (state.writes_noted, state.writing, state.losses))
         };
         let objects = layout.components.iter().flat_map(|c| &c.objects);
         let targets: BTreeSet<(OstIndex, Fid)> = objects
             .filter(|o| known_dirty.as_ref().is_none_or(|dirty| dirty.contains(&o.ost)))
             .map(|o| (o.ost, o.object))
             .collect();
-        let result = self.sync_targets(&targets, cancel);
-        if result.is_err() {
-            inode.lock().unsynced = None;
+        self.sync_targets(&targets, cancel)?;
+        let mut state = inode.lock();
+        // With the lease all writes are ours, so nothing is left to sync until the next; without, anybody may write.
+        let quiet = seen == (state.writes_noted, 0, state.losses);
+        if quiet && state.data.mode != DataMode::None && !state.data.revoking {
+            state.unsynced = Some(BTreeSet::new());
         }
-        result
+        Ok(())
     }
 
     fn sync_targets(
@@ -64,22 +67,5 @@ impl Client {
         let services = self.session.lock().services.clone();
         let targets = services.keys().map(|ost| (*ost, Fid::NONE)).collect();
         self.sync_targets(&targets, cancel)
-    }
-
-    /// Tells the MDT what its lazy copy should show, if content was changed here. Failure is of no consequence.
-    pub fn tell_size(self: &Arc<Self>, inode: &Arc<Inode>, cancel: &Cancel) {
-        let update = {
-            let mut state = inode.lock();
-            if state.known.is_none() {
-                return;
-            }
-            state.learned(inode.fid)
-        };
-        if let Some(update) = update {
-            let request = Request::new(Opcode::UpdateSize, &UpdateSize { update });
-            if let Err(errno) = self.ask(request, cancel) {
-                tracing::debug!(%errno, fid = %inode.fid, "telling the size");
-            }
-        }
     }
 }

@@ -9,8 +9,7 @@ use sheen_wire::object::SeekTarget;
 
 use crate::{
     kernel::{
-        Context, CopyRange, FileHandle, NodeId, ReadAnswer, ReadRequest, SyncScope, WriteRequest,
-        Written,
+        Context, CopyRange, FileHandle, NodeId, ReadAnswer, ReadRequest, WriteRequest, Written,
     },
     mount::{Mount, caller},
 };
@@ -65,18 +64,8 @@ impl Mount {
         Ok(Written { bytes, buffer })
     }
 
-    pub(crate) fn sync_file(
-        &self,
-        context: &Context,
-        node: NodeId,
-        scope: SyncScope,
-    ) -> Result<(), Errno> {
-        let inode = self.inode(node)?;
-        self.client.sync(&inode, &context.cancel)?;
-        if scope == SyncScope::All {
-            self.client.tell_size(&inode, &context.cancel);
-        }
-        Ok(())
+    pub(crate) fn sync_file(&self, context: &Context, node: NodeId) -> Result<(), Errno> {
+        self.client.sync(&self.inode(node)?, &context.cancel)
     }
 
     pub(crate) fn allocate(

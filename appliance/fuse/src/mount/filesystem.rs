@@ -173,9 +173,9 @@ impl Filesystem for Mount {
         context: &Context,
         node: NodeId,
         _: FileHandle,
-        scope: SyncScope,
+        _: SyncScope,
     ) -> Result<(), Errno> {
-        self.sync_file(context, node, scope)
+        self.sync_file(context, node)
     }
 
     fn opendir(&self, _: &Context, node: NodeId, _: &OpenNode) -> Result<Opened, Errno> {
