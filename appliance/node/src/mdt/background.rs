@@ -58,8 +58,8 @@ pub(crate) struct Background {
     /// Jobs that failed and are tried again at the next tick.
     retry: BTreeSet<u64>,
     pub destroys_due: BTreeSet<OstIndex>,
-    /// Where the sweep of orphans stands; None: no sweep.
-    pub sweep: Option<Fid>,
+    /// Where the sweep of orphans stands, and from when on it goes; None: no sweep.
+    pub sweep: Option<(Tick, Fid)>,
     /// Orphans may have been passed over: sweep again.
     pub orphans_left: bool,
     /// Sessions that ended before this start and are not fenced again yet.
@@ -78,7 +78,8 @@ impl Mdt {
     pub(crate) fn begin_background(&mut self) {
         let osts = self.state.osts().into_iter().map(|(ost, _)| ost);
         self.background.destroys_due.extend(osts);
-        self.background.sweep = Some(Fid::NONE);
+        // Not at once: a client that is back may have to send an open(2) again whose answer it never got.
+        self.background.sweep = Some((self.now.after(self.times.reconnect), Fid::NONE));
         self.begin_reaping();
     }
 
@@ -166,7 +167,7 @@ impl Mdt {
             }
         }
         if self.background.sweep.is_none() && std::mem::take(&mut self.background.orphans_left) {
-            self.background.sweep = Some(Fid::NONE);
+            self.background.sweep = Some((self.now, Fid::NONE));
         }
         if matches!(self.phase, Phase::Serving | Phase::Grace { .. }) {
             self.end_lingering();
@@ -216,9 +217,12 @@ impl Mdt {
     }
 
     fn sweep_orphans(&mut self) {
-        let Some(after) = self.background.sweep else { return };
+        let Some((from, after)) = self.background.sweep.filter(|(from, _)| *from <= self.now)
+        else {
+            return;
+        };
         let orphans = self.state.orphans(after, ORPHANS_PER_SWEEP);
-        self.background.sweep = orphans.last().copied();
+        self.background.sweep = orphans.last().map(|&last| (from, last));
         for fid in orphans {
             self.release_if_orphan(fid);
         }

@@ -16,7 +16,7 @@ use sheen_wire::{
 use super::{
     answers::READABLE,
     core::Mdt,
-    mutation::{Key, Progress, Task},
+    mutation::{ChangeId, Key, Progress, Task},
     request::{Answer, Incoming, Output},
     session::callback,
 };
@@ -184,21 +184,21 @@ impl Mdt {
     /// A client opens an inode.
     pub(crate) fn open(&mut self, incoming: Incoming) {
         let Some(Open { fid, write, .. }) = self.body_of(&incoming) else { return };
-        // A change that may take the inode away was told whether it is open: this open comes after it.
-        if let Some(&id) = self.keys.get(&Key::Inode(fid))
-            && self.changes.get(&id).is_some_and(|change| {
-                change.progress != Progress::Waiting
-                    && change
-                        .touched
-                        .iter()
-                        .any(|&(inode, b)| inode == fid && b & bits::LOOKUP != 0)
-            })
-        {
+        if let Some(id) = self.removal_of(fid) {
             self.behind.entry(id).or_default().push(incoming);
             return;
         }
         let result = self.try_open(&incoming, fid, write);
         self.answer_result(&incoming, result);
+    }
+
+    /// A change under way that may take the inode away. It was told whether the inode is open: an open comes after it.
+    pub(crate) fn removal_of(&self, fid: Fid) -> Option<ChangeId> {
+        let id = *self.keys.get(&Key::Inode(fid))?;
+        let change = self.changes.get(&id)?;
+        let touches = |&(inode, b): &(Fid, u32)| inode == fid && b & bits::LOOKUP != 0;
+        let removes = change.progress != Progress::Waiting && change.touched.iter().any(touches);
+        removes.then_some(id)
     }
 
     fn try_open(&mut self, incoming: &Incoming, fid: Fid, write: bool) -> Result<Answer, Errno> {

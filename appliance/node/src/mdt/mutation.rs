@@ -6,7 +6,7 @@
 //! was planned for a change still holds when it is applied.
 
 use sheen_meta::{
-    Operation,
+    Operation, Reply,
     operation::{
         CreateInode, Disconnect, MakeFilesystem, MoveName, Nothing, OrphanRelease, PutXattr,
         RemoveName,
@@ -104,6 +104,13 @@ impl Mdt {
                 let Ok(operation) = self.operation_of(&incoming) else {
                     return self.answer(&incoming, Answer::error(Errno::EPROTO));
                 };
+                if let Ok(Reply::Entry { fid, .. }) = outcome.result
+                    && let Some(id) = self.removal_of(fid)
+                {
+                    // The answer may register an open.
+                    self.behind.entry(id).or_default().push(incoming);
+                    return;
+                }
                 let answer = self.answer_change(&incoming, &operation, &outcome);
                 return self.answer(&incoming, answer);
             }

@@ -201,7 +201,7 @@ fn an_orphan_of_a_dead_client_goes_after_a_restart() {
     world.restart();
     a.reconnect(&mut world);
     a.reassert(&mut world, &nothing_held());
-    world.run();
+    world.pass(Duration::from_secs(4));
     assert_eq!(status(&mut a, &mut world, Opcode::GetAttributes, &attributes), -Errno::ESTALE.0);
 }
 
@@ -360,4 +360,26 @@ fn a_state_as_large_as_its_snapshot_may_be_only_shrinks_until_there_is_room_agai
     a.reconnect(&mut world);
     a.reassert(&mut world, &nothing_held());
     assert_eq!(status(&mut a, &mut world, Opcode::Lookup, &lookup("again")), 0);
+}
+
+#[test]
+fn a_file_made_without_a_name_is_there_for_a_client_that_asks_again_after_a_restart() {
+    let mut world = World::new();
+    let mut a = world.mount(1);
+    let mut request = a.create_request(Fid::ROOT, "unnamed");
+    (request.unnamed, request.open) = (true, 2);
+    let request = request.to_vec();
+    let sent = a.send(&world, Opcode::Create, 3, &request, &[]);
+    world.run();
+    assert_eq!(sent.status(&world), 0);
+    // The answer was lost: it neither asserts the open nor knows of it.
+    world.restart();
+    a.reconnect(&mut world);
+    a.reassert(&mut world, &nothing_held());
+    world.run();
+    let again = a.send_as(&world, Opcode::Create, 3, sent.xid, &request, &[]);
+    world.run();
+    let fid = again.reply(&world).unwrap().body::<EntryReply>().attributes.fid;
+    world.pass(Duration::from_secs(5));
+    assert_eq!(status(&mut a, &mut world, Opcode::GetAttributes, &GetAttributes { fid }), 0);
 }
