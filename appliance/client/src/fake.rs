@@ -164,6 +164,9 @@ impl Link for FakeLink {
         if *self.closed.lock().unwrap() {
             return lost(call);
         }
+        if cancel.is_cancelled() {
+            return CallResult { reply: Err(LinkError::Cancelled), payload: None, room: None };
+        }
         let opcode = call.frame.opcode;
         let payload =
             call.payload.as_ref().map_or(Vec::new(), |(b, n)| b.as_slice()[..*n].to_vec());

@@ -190,8 +190,14 @@ impl Client {
         }
         let body = LockRelease { fid: inode.fid, family, owner };
         let request = Request::new(Opcode::LockRelease, &body).urgent();
-        if let Err(errno) = self.ask(request, cancel) {
-            tracing::debug!(%errno, fid = %inode.fid, "releasing locks");
+        match self.ask(request, cancel) {
+            // The owner is being killed, which is no reason to leave its locks behind.
+            Err(Errno::EINTR) => self.janitor.ask(move |client| {
+                let request = Request::new(Opcode::LockRelease, &body).urgent();
+                drop(client.ask(request, &Cancel::new()));
+            }),
+            Err(errno) => tracing::debug!(%errno, fid = %inode.fid, "releasing locks"),
+            Ok(_) => {}
         }
     }
 }

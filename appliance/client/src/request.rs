@@ -1,7 +1,8 @@
 //! Requests to the MDT: tags, numbers, sending again after a lost connection.
 //!
 //! A request that uses a reply slot is never abandoned once it was sent: if its caller goes away while the connection
-//! is down, a thread of its own finishes it and frees its tag. What is only asked can be abandoned any time.
+//! is down, a thread of its own finishes it and frees its tag. What changes what the client holds is not abandoned while
+//! the connection lives. What is only asked can be abandoned any time.
 
 use std::{
     sync::{Arc, Condvar, Mutex},
@@ -255,7 +256,8 @@ impl Client {
         };
         flight.sent_under.get_or_insert(lane.identity.incarnation);
         let never = Cancel::new();
-        let ended = lane.link.call(call, if flight.tag.is_some() { &never } else { cancel });
+        let kept = flight.tag.is_some() || changes_holdings(call.frame.opcode);
+        let ended = lane.link.call(call, if kept { &never } else { cancel });
         request.payload = ended.payload.map(|buffer| (buffer, payload_bytes));
         if payload_bytes > 0 && request.payload.is_none() && ended.reply.is_err() {
             return Err(Errno::EIO);
@@ -316,6 +318,15 @@ enum Landing {
 /// Whether the request was sent, its outcome is unknown and can still be learned.
 fn result_is_open(flight: &Flight, result: &Result<Reply, Errno>) -> bool {
     flight.sent_under.is_some() && matches!(result, Err(errno) if *errno == Errno::EINTR)
+}
+
+/// Whether it changes what the MDT thinks this client holds: never abandoned on a connection, where it could be overtaken by
+/// the next such request. All but waits for file locks are answered at once, and those end when they are cancelled.
+fn changes_holdings(opcode: Opcode) -> bool {
+    matches!(
+        opcode,
+        Opcode::LockSet | Opcode::LockRelease | Opcode::LeaseCancel | Opcode::Open | Opcode::Close
+    )
 }
 
 /// EAGAIN is an answer to these, not a state of the server.

@@ -334,3 +334,28 @@ fn a_sync_asks_what_was_written_since_the_last_and_everything_if_others_may_have
     assert_eq!(synced(), 2, "another may have written");
     client.disconnect();
 }
+
+#[test]
+fn locks_of_an_owner_that_is_killed_are_released_all_the_same() {
+    let (fake, client) = start();
+    let file = client.inode(FILE);
+    client.open(&file, true, &Cancel::new()).unwrap();
+    let lock = LockWanted {
+        family: LockFamily::Posix,
+        kind: LockType::Write,
+        owner: 7,
+        pid: 1,
+        start: 0,
+        end: 9,
+        wait: false,
+    };
+    let killed = Cancel::new();
+    killed.cancel();
+    client.set_lock(&file, &lock, &killed).unwrap();
+    client.release_locks(&file, LockFamily::Posix, 7, &killed);
+    assert_eq!(fake.sent(Opcode::LockSet).len(), 1);
+    fake.wait_until("the release is sent", |state| {
+        state.log.iter().any(|sent| sent.opcode == Opcode::LockRelease)
+    });
+    client.disconnect();
+}
