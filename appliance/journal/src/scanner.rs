@@ -27,8 +27,10 @@ pub struct ScanStart {
     pub position: Position,
     /// Batches up to this sequence are known durable: if one is not there, that is [`Damage`].
     pub durable_sequence: u64,
-    /// Incarnations of the writer whose batches may be here. A batch in sequence by a later one is damage (of the anchor
-    /// that should have known it).
+    /// Incarnations of the writer whose batches may be here. The first is the one that was writing when `position` was
+    /// fixed: a batch of an older one can stand there all the same, in sequence, if a recovery dropped it and what was written
+    /// over it was lost. A batch in sequence by an incarnation above the last is damage (of the anchor that should have known
+    /// it).
     pub incarnations: RangeInclusive<u64>,
     /// Stop behind this sequence without looking for more; `u64::MAX` to find the tail.
     pub last_sequence: u64,

@@ -125,24 +125,28 @@ impl Chunk {
 
     /// The mapped pieces within `first..end`, in order.
     pub(crate) fn pieces(&self, first: u64, end: u64) -> impl Iterator<Item = Piece<'_>> {
-        let mut at = 0_u64;
-        self.runs.iter().map_while(move |&run| (run.first() < end).then_some(run)).filter_map(
-            move |run| {
-                let start = at;
-                at += run.checksums();
-                if run.end() <= first {
-                    return None;
-                }
-                let cut = run.cut(first, end);
-                let from = index(start + (cut.first() - run.first()));
-                let checksums = if run.is_written() {
-                    &self.checksums[from..from + index(cut.blocks())]
-                } else {
-                    &[]
-                };
-                Some(Piece { run: cut, checksums })
-            },
-        )
+        let from = self.runs.partition_point(|run| run.end() <= first);
+        let mut at = self.checksums_before(from);
+        self.runs[from..].iter().take_while(move |run| run.first() < end).map(move |&run| {
+            let cut = run.cut(first, end);
+            let start = at + (cut.first() - run.first());
+            at += run.checksums();
+            let checksums = if run.is_written() {
+                &self.checksums[index(start)..index(start + cut.blocks())]
+            } else {
+                &[]
+            };
+            Piece { run: cut, checksums }
+        })
+    }
+
+    /// Checksums of the runs before run number `at`.
+    fn checksums_before(&self, at: usize) -> u64 {
+        if self.checksums.len() as u64 == CHUNK_BLOCKS {
+            // Every block is written, so a block's checksum stands at its own number.
+            return self.runs.get(at).map_or(CHUNK_BLOCKS, |run| run.first());
+        }
+        self.runs[..at].iter().map(|run| run.checksums()).sum()
     }
 
     /// Unmaps `first..end`; `freed` hears what lay there.
@@ -165,7 +169,7 @@ impl Chunk {
         freed: &mut impl FnMut(Run),
     ) {
         let from = self.runs.partition_point(|run| run.end() <= first);
-        let mut sums_from = self.runs[..from].iter().map(|run| run.checksums()).sum::<u64>();
+        let mut sums_from = self.checksums_before(from);
         let mut sums_to = sums_from;
         let mut to = from;
         let (mut left, mut right) = (None, None);

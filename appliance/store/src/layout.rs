@@ -28,7 +28,7 @@ pub(crate) const ZONE_BLOCKS_MAX: u64 = 1 << 46;
 /// What an anchor's payload is.
 pub(crate) const ANCHOR_KIND: u32 = 0x5354_4f31;
 /// Bytes of the anchor's payload before the void list.
-const FIXED_BYTES: usize = 144;
+const FIXED_BYTES: usize = 152;
 const VOID_BYTES: usize = 12;
 /// Most void records an anchor can name; more need a checkpoint.
 pub(crate) const VOIDS_MAX: usize =
@@ -165,8 +165,9 @@ pub(crate) struct RecordId {
 /// | 112..120 | checkpoint_batches    | batches of the checkpoint                                     |
 /// | 120..128 | head_sequence         | journal batch where replay begins                             |
 /// | 128..136 | head_block            | its block in the ring                                         |
-/// | 136..144 | durable_sequence      | journal batches known durable, with their data                |
-/// | 144..    | void list             | (sequence u64, index u32): records that never happened        |
+/// | 136..144 | head_incarnation      | who wrote, or would write, that batch: older ones are not it  |
+/// | 144..152 | durable_sequence      | journal batches known durable, with their data                |
+/// | 152..    | void list             | (sequence u64, index u32): records that never happened        |
 ///
 /// Source of truth for `appliance/docs/formats/store.md`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -176,6 +177,7 @@ pub(crate) struct AnchorState {
     pub(crate) checkpoint_generation: u64,
     pub(crate) checkpoint_batches: u64,
     pub(crate) head: Position,
+    pub(crate) head_incarnation: u64,
     pub(crate) durable_sequence: u64,
     /// Sorted.
     pub(crate) voids: Vec<RecordId>,
@@ -209,6 +211,7 @@ impl AnchorState {
             self.checkpoint_batches,
             self.head.sequence,
             self.head.block,
+            self.head_incarnation,
             self.durable_sequence,
         ] {
             put_u64(&mut out, value);
@@ -255,6 +258,7 @@ impl AnchorState {
             checkpoint_generation: next()?,
             checkpoint_batches: next()?,
             head: Position { sequence: next()?, block: next()? },
+            head_incarnation: next()?,
             durable_sequence: next()?,
             voids: Vec::new(),
         };
@@ -266,7 +270,10 @@ impl AnchorState {
         if !reader.is_empty() || !sorted || state.voids.len() > VOIDS_MAX {
             return Err(Fault::Malformed { field: "void list" });
         }
-        if state.head.block >= journal_blocks || state.head.sequence == 0 {
+        if state.head.block >= journal_blocks
+            || state.head.sequence == 0
+            || state.head_incarnation > state.incarnation
+        {
             return Err(Fault::Malformed { field: "head" });
         }
         Ok(state)

@@ -58,7 +58,13 @@ impl Object {
     /// The mapped pieces of blocks `first..end`, in order.
     pub(crate) fn pieces(&self, first: u64, end: u64) -> impl Iterator<Item = ObjectPiece<'_>> {
         let from = chunk_number(first);
-        self.chunks_from(from)
+        let one = end <= (u64::from(from) + 1) * CHUNK_BLOCKS;
+        // Most ranges lie in one chunk: one look-up, no walk through the map.
+        let alone = one.then(|| self.chunk(from)).flatten().map(|chunk| (from, chunk));
+        let several = (!one).then(|| self.chunks_from(from)).into_iter().flatten();
+        alone
+            .into_iter()
+            .chain(several)
             .take_while(move |&(number, _)| u64::from(number) * CHUNK_BLOCKS < end)
             .flat_map(move |(number, chunk)| {
                 let start = u64::from(number) * CHUNK_BLOCKS;
@@ -72,11 +78,12 @@ impl Object {
     /// The piece that maps `block`, cut to it.
     pub(crate) fn piece_at(&self, block: u64) -> Option<ObjectPiece<'_>> {
         let number = chunk_number(block);
-        let chunk =
-            if number == 0 { self.first.as_deref() } else { self.rest.get(&number).map(|c| &**c) };
         let start = u64::from(number) * CHUNK_BLOCKS;
         let within = block - start;
-        chunk?.pieces(within, within + 1).next().map(|piece| ObjectPiece::of(start, piece))
+        self.chunk(number)?
+            .pieces(within, within + 1)
+            .next()
+            .map(|piece| ObjectPiece::of(start, piece))
     }
 
     /// Unmaps `first..end` (`u64::MAX`: to the end); `freed` hears what lay there.
@@ -136,6 +143,14 @@ impl Object {
 
     fn chunk_at_or_after(&self, block: u64) -> Option<u32> {
         self.chunks_from(chunk_number(block)).next().map(|(number, _)| number)
+    }
+
+    fn chunk(&self, number: u32) -> Option<&Chunk> {
+        if number == 0 {
+            self.first.as_deref()
+        } else {
+            self.rest.get(&number).map(|chunk| &**chunk)
+        }
     }
 
     fn chunk_mut(&mut self, number: u32) -> &mut Chunk {

@@ -242,7 +242,7 @@ fn scan_checkpoint(
     let start = ScanStart {
         position: state.head,
         durable_sequence: state.durable_sequence,
-        incarnations: 0..=state.incarnation,
+        incarnations: state.head_incarnation..=state.incarnation,
         last_sequence: u64::MAX,
     };
     let scanner = Scanner::new(state.layout.journal(base.identity), &start);

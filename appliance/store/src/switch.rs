@@ -93,6 +93,8 @@ impl Switch {
         self.wanted = false;
         self.next.checkpoint_generation = self.current.checkpoint_generation + 1;
         self.next.head = head;
+        // Whatever an earlier incarnation left at that place was dropped by a recovery since.
+        self.next.head_incarnation = self.next.incarnation;
         self.next.voids.retain(|void| void.sequence >= head.sequence);
         let generation = self.next.checkpoint_generation;
         let area = layout.area(self.identity, generation);

@@ -80,6 +80,7 @@ pub fn format(zone: Zone, identity: u64) -> Result<Vec<(Lba, Vec<u8>)>, FormatEr
         checkpoint_generation: 0,
         checkpoint_batches: 0,
         head: Position::START,
+        head_incarnation: 1,
         durable_sequence: 0,
         voids: Vec::new(),
     };

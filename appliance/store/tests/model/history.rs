@@ -136,7 +136,8 @@ impl History {
         let (first, end) = self.pick_range();
         let extend = self.chance.one_in(2);
         // Whether a hole in an object that is being made alters anything depends on who comes first.
-        let extend = extend || !self.objects[&object].is_settled();
+        let reference = &self.objects[&object];
+        let extend = extend || !reference.is_settled() || !reference.settled().exists;
         let change = match self.chance.below(16) {
             0..=8 => Change::Write { first, end },
             9 | 10 => Change::Truncate { size: if extend { first } else { first / 4 } },
@@ -282,12 +283,8 @@ impl History {
             .collect();
         let whole = bytes == pattern(&cells);
         let state = State { exists: true, cells, mtime: attributes.mtime.seconds };
-        let steps = &self.objects[&object].steps;
-        assert!(
-            whole,
-            "each cell is one change's: {state:?} by {steps:?}: {:?}",
-            torn_cell(&bytes)
-        );
+        let torn = torn_cell(&bytes);
+        assert!(whole, "{torn:?} is two changes': {state:?} from {:?}", self.objects[&object]);
         state
     }
 
