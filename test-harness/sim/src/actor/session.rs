@@ -12,10 +12,10 @@ use sheen_wire::{
 };
 
 use super::{Actor, Purpose, SLOTS};
-use crate::operation::Target;
+use crate::operation::{Operation, Target};
 
-/// First and longest pause before the next attempt to connect.
-const PAUSE: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(32));
+/// First and longest pause after an attempt that failed, before the next one to connect.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(80));
 /// A connection to a service, or the way to one.
 #[derive(Debug)]
 pub(super) struct Lane {
@@ -44,9 +44,12 @@ impl Actor {
         let now = self.clock.tick();
         let lane = self.lane(target);
         let connection = lane.connection.take();
-        lane.ready = false;
-        lane.attempt_at = now.after(lane.pause);
-        lane.pause = (lane.pause * 2).min(PAUSE.1);
+        if std::mem::take(&mut lane.ready) {
+            lane.attempt_at = Tick(now.0 + 1);
+        } else {
+            lane.attempt_at = now.after(lane.pause);
+            lane.pause = (lane.pause * 2).min(PAUSE.1);
+        }
         if let Some(connection) = connection {
             self.network.borrow_mut().hang_up(connection);
         }
@@ -140,6 +143,8 @@ impl Actor {
             return self.lane_ready(Target::Mdt);
         }
         let opens = self.opens.iter().map(|(&fid, &write)| HeldOpen { fid, write });
+        // A create that opens may have been carried out: without a word its inode could go as an orphan.
+        let opens = opens.chain(self.opening());
         let leases = self.held.iter().map(|(&fid, held)| HeldLease {
             fid,
             read_bits: held.read_bits,
@@ -172,5 +177,15 @@ impl Actor {
         let frame = self.frame(Opcode::LeaseCancel);
         let body = cancel.to_vec();
         self.send(Target::Mdt, Purpose::Cancel(cancel), frame, &body, &[]);
+    }
+
+    /// The open that a create under way asks for.
+    fn opening(&self) -> Option<HeldOpen> {
+        match self.flight.as_ref().map(|flight| &flight.operation) {
+            Some(Operation::Create(create, _)) if create.open != 0 => {
+                Some(HeldOpen { fid: create.fid, write: create.open == 2 })
+            }
+            _ => None,
+        }
     }
 }
