@@ -137,7 +137,7 @@ impl History {
         let extend = self.chance.one_in(2);
         // Whether a hole in an object that is being made alters anything depends on who comes first.
         let reference = &self.objects[&object];
-        let extend = extend || !reference.is_settled() || !reference.settled().exists;
+        let extend = extend || !reference.surely_exists();
         let change = match self.chance.below(16) {
             0..=8 => Change::Write { first, end },
             9 | 10 => Change::Truncate { size: if extend { first } else { first / 4 } },
@@ -283,8 +283,8 @@ impl History {
             .collect();
         let whole = bytes == pattern(&cells);
         let state = State { exists: true, cells, mtime: attributes.mtime.seconds };
-        let torn = torn_cell(&bytes);
-        assert!(whole, "{torn:?} is two changes': {state:?} from {:?}", self.objects[&object]);
+        let reference = &self.objects[&object];
+        assert!(whole, "two changes' {:?}: {state:?} from {reference:?}", torn_cell(&bytes));
         state
     }
 

@@ -127,6 +127,12 @@ impl Reference {
         self.steps.iter().all(|step| step.status != Status::Asked)
     }
 
+    /// Whether the object exists whatever becomes of the changes under way.
+    pub(crate) fn surely_exists(&self) -> bool {
+        let destroyed = self.steps.iter().any(|step| step.change == Change::Destroy);
+        self.base.exists && !destroyed
+    }
+
     /// The state once everything asked for is done.
     pub(crate) fn settled(&self) -> State {
         let mut state = self.base.clone();
