@@ -276,8 +276,12 @@ impl Client {
                 }
                 if status == Errno::EAGAIN && !is_lock(flight.request.opcode) {
                     flight.room = ended.room;
-                    flight.sent_under = None;
-                    flight.xid = self.session.next_xid();
+                    // A request that was sent before may have been carried out under its number; a refusal is kept
+                    // in no slot, so the number is as good as new.
+                    if !resent {
+                        flight.sent_under = None;
+                        flight.xid = self.session.next_xid();
+                    }
                     return Ok(Landing::Busy);
                 }
                 Ok(Landing::Answered(Reply {
