@@ -245,7 +245,7 @@ pub(crate) fn change(operation: &Operation) -> Change<'_> {
         size: if last { operation.size } else { SizeRule::Keep },
         mtime: operation.mtime,
         owner: operation.owner,
-        partial: partial(operation),
+        edges: edges(operation),
         fills: operation.kind == Kind::Allocate,
         unmap: operation.unmap,
         extents: &operation.extents,
@@ -253,15 +253,16 @@ pub(crate) fn change(operation: &Operation) -> Change<'_> {
     }
 }
 
-/// Which ends of the image are what they are because of what was there before: see [`Change::partial`].
-fn partial(operation: &Operation) -> [bool; 2] {
+/// The blocks it leaves in part as it found them: see [`Change::edges`]. Also if nothing was merged, because the old bytes
+/// are known to be zero: a change that made them so may turn out lost.
+fn edges(operation: &Operation) -> [Option<u64>; 2] {
+    let edge = |offset: u64| Some(offset / 4096).filter(|_| !offset.is_multiple_of(4096));
     match operation.kind {
-        // Also if the old bytes are known to be zero: a change that made them so may turn out lost.
-        Kind::Write => {
-            [!operation.offset.is_multiple_of(4096), !operation.end.is_multiple_of(4096)]
+        Kind::Write | Kind::PunchHole | Kind::PunchZero => {
+            [edge(operation.offset), edge(operation.end)]
         }
-        Kind::Truncate | Kind::PunchHole | Kind::PunchZero => [true; 2],
-        Kind::Allocate | Kind::Destroy | Kind::DestroyList | Kind::Sync => [false; 2],
+        Kind::Truncate => [edge(operation.offset), None],
+        Kind::Allocate | Kind::Destroy | Kind::DestroyList | Kind::Sync => [None; 2],
     }
 }
 

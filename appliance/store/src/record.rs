@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// Bytes of a change before its extents.
-const CHANGE_BYTES: usize = 72;
+const CHANGE_BYTES: usize = 88;
 /// Bytes of an extent without checksums.
 const EXTENT_BYTES: usize = 20;
 const UNWRITTEN: u64 = 1 << 63;
@@ -51,7 +51,7 @@ impl Extent {
 /// | bytes  | field        | meaning                                                              |
 /// |--------|--------------|----------------------------------------------------------------------|
 /// | 0      | kind         | 1                                                                    |
-/// | 1      | flags        | bits 0..2 size rule: 0 keep, 1 at least, 2 exactly; bit 2: sets owner; bit 3, 4: the first, the last written block is in part as it was before; bit 5: fills holes only |
+/// | 1      | flags        | bits 0..2 size rule: 0 keep, 1 at least, 2 exactly; bit 2: sets owner; bit 3: fills holes only |
 /// | 2..4   | extents      | how many                                                             |
 /// | 4..8   | reserved     | zero                                                                 |
 /// | 8..24  | object       | seq u64, oid u32, ver u32                                            |
@@ -59,7 +59,8 @@ impl Extent {
 /// | 32..44 | mtime        | seconds i64, nanoseconds u32                                         |
 /// | 44..56 | owner        | uid, gid, projid                                                     |
 /// | 56..72 | unmap        | first block, end block; unmapped before the extents are mapped       |
-/// | 72..   | extents      | block u64, place u64 (bit 63: unwritten), blocks u32                 |
+/// | 72..88 | edges        | the first, the last block left in part as it was; all ones for none   |
+/// | 88..   | extents      | block u64, place u64 (bit 63: unwritten), blocks u32                 |
 /// | ..     | checksums    | CRC32C of each block of the written extents, in order                |
 ///
 /// Source of truth for `appliance/docs/formats/store.md`.
@@ -69,8 +70,8 @@ pub(crate) struct Change<'a> {
     pub(crate) size: SizeRule,
     pub(crate) mtime: Timespec,
     pub(crate) owner: Option<Owner>,
-    /// Whether the first and the last written block are in part as the change found them.
-    pub(crate) partial: [bool; 2],
+    /// The first and the last block that it left in part as it found them.
+    pub(crate) edges: [Option<u64>; 2],
     /// Whether its extents fill what the change found to be holes.
     pub(crate) fills: bool,
     /// First and end block; equal for none.
@@ -95,7 +96,7 @@ pub(crate) struct OwnedChange {
     pub(crate) size: SizeRule,
     pub(crate) mtime: Timespec,
     pub(crate) owner: Option<Owner>,
-    pub(crate) partial: [bool; 2],
+    pub(crate) edges: [Option<u64>; 2],
     pub(crate) fills: bool,
     pub(crate) unmap: (u64, u64),
     pub(crate) extents: Vec<Extent>,
@@ -105,15 +106,10 @@ pub(crate) struct OwnedChange {
 impl OwnedChange {
     /// The blocks, first and end of each range, whose new state stands on what the change found there.
     pub(crate) fn ranges_standing(&self) -> impl Iterator<Item = (u64, u64)> {
-        let mut written = self.extents.iter().filter(|extent| extent.written);
-        let first = written.next();
-        let last = written.next_back().or(first);
-        let [has_first, has_last] = self.partial;
-        let first = first.filter(|_| has_first).map(|extent| (extent.block, extent.block + 1));
-        let last = last.filter(|_| has_last).map(|extent| (extent.end() - 1, extent.end()));
+        let edges = self.edges.into_iter().flatten().map(|block| (block, block + 1));
         let filled = self.extents.iter().filter(|_| self.fills);
         let filled = filled.map(|extent| (extent.block, extent.end()));
-        first.into_iter().chain(last).chain(filled)
+        edges.chain(filled)
     }
 
     pub(crate) fn as_change(&self) -> Change<'_> {
@@ -122,7 +118,7 @@ impl OwnedChange {
             size: self.size,
             mtime: self.mtime,
             owner: self.owner,
-            partial: self.partial,
+            edges: self.edges,
             fills: self.fills,
             unmap: self.unmap,
             extents: &self.extents,
@@ -144,13 +140,7 @@ impl Change<'_> {
             SizeRule::Exactly(size) => (2, size),
         };
         out.push(KIND_CHANGE);
-        let [first, last] = self.partial.map(u8::from);
-        out.push(
-            rule | u8::from(self.owner.is_some()) << 2
-                | first << 3
-                | last << 4
-                | u8::from(self.fills) << 5,
-        );
+        out.push(rule | u8::from(self.owner.is_some()) << 2 | u8::from(self.fills) << 3);
         put_u16(out, u16::try_from(self.extents.len()).expect("extents of a record are bounded"));
         put_u32(out, 0);
         put_fid(out, self.object);
@@ -163,6 +153,9 @@ impl Change<'_> {
         put_u32(out, owner.projid);
         put_u64(out, self.unmap.0);
         put_u64(out, self.unmap.1);
+        for edge in self.edges {
+            put_u64(out, edge.unwrap_or(u64::MAX));
+        }
         for extent in self.extents {
             put_u64(out, extent.block);
             put_u64(out, extent.place | if extent.written { 0 } else { UNWRITTEN });
@@ -220,7 +213,7 @@ impl Record {
 fn decode_change(reader: &mut Reader<'_>) -> Option<OwnedChange> {
     let flags = reader.u8()?;
     let extent_count = reader.u16()?;
-    if flags >> 6 != 0 || reader.u32()? != 0 {
+    if flags >> 4 != 0 || reader.u32()? != 0 {
         return None;
     }
     let object = fid(reader)?;
@@ -234,6 +227,8 @@ fn decode_change(reader: &mut Reader<'_>) -> Option<OwnedChange> {
     let mtime = timespec(reader)?;
     let owner = Some(owner(reader)?).filter(|_| flags & 4 != 0);
     let unmap = (reader.u64()?, reader.u64()?);
+    let edges =
+        [reader.u64()?, reader.u64()?].map(|edge| Some(edge).filter(|&edge| edge != u64::MAX));
     let mut extents = Vec::with_capacity(usize::from(extent_count));
     let mut written = 0_u64;
     for _ in 0..extent_count {
@@ -249,8 +244,7 @@ fn decode_change(reader: &mut Reader<'_>) -> Option<OwnedChange> {
     let raw = reader.take(usize::try_from(written.checked_mul(4)?).ok()?)?;
     let checksums =
         raw.chunks_exact(4).map(|sum| u32::from_le_bytes([sum[0], sum[1], sum[2], sum[3]]));
-    let partial = [flags & 8 != 0, flags & 16 != 0];
-    let fills = flags & 32 != 0;
+    let fills = flags & 8 != 0;
     let checksums = checksums.collect();
-    Some(OwnedChange { object, size, mtime, owner, partial, fills, unmap, extents, checksums })
+    Some(OwnedChange { object, size, mtime, owner, edges, fills, unmap, extents, checksums })
 }
