@@ -130,6 +130,8 @@ fn many_threads_share_a_link_and_each_gets_its_own_reply() {
                 });
             }
         });
+        // The server publishes its counters after the reply went out.
+        server.wait_for("the counts", |seen| seen.counters.requests >= 16_000);
         let counters = server.seen.lock().unwrap().counters;
         assert_eq!((counters.requests, counters.protocol_errors), (16_000, 0));
     });
