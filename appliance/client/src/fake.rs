@@ -52,6 +52,8 @@ pub(crate) struct State {
     pub(crate) held: usize,
     pub(crate) server_epoch: u32,
     pub(crate) unknown_session: bool,
+    /// Names lead to the regular file, and Lookup grants only these bits of it: a change of others waits for the rest.
+    pub(crate) lookup_grants: Option<u32>,
     sequence: u64,
     slots: BTreeMap<u16, (Xid, Answer)>,
     links: Vec<Arc<FakeLink>>,
@@ -280,12 +282,14 @@ impl State {
                 ok(LeaseReply { lease, attributes: attributes(FILE), shared: false }.to_vec())
             }
             Opcode::Lookup => {
+                let directory =
+                    Attributes { kind: sheen_types::FileKind::Directory, ..attributes(FILE) };
                 let reply = EntryReply {
-                    attributes: Attributes {
-                        kind: sheen_types::FileKind::Directory,
-                        ..attributes(FILE)
+                    attributes: match self.lookup_grants {
+                        Some(_) => attributes(FILE),
+                        None => directory,
                     },
-                    lease: self.grant(bits::METADATA, 0),
+                    lease: self.grant(self.lookup_grants.unwrap_or(bits::METADATA), 0),
                     parent_lease: LeaseGrant::NONE,
                     shared: false,
                     created: false,

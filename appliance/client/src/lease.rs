@@ -24,9 +24,12 @@ use crate::{
 /// Room for a layout: 8 components of 64 stripes take 12.5 KiB.
 pub(crate) const LAYOUT_ROOM: usize = 16 << 10;
 
-/// What a reply may be cached for, as the inode's losses at that moment.
+/// What a reply may be cached for, as the inode's losses at that moment. The bit it hangs on was granted by that very
+/// reply or before: what a later one grants may speak of a time when the reply was no longer true.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Settled {
+    /// Nothing newer was known: what came with the reply was taken in.
+    pub(crate) fresh: bool,
     /// Names that lead here, if LOOKUP is held.
     pub(crate) names: Option<u64>,
     /// Attributes (content apart).
@@ -144,17 +147,18 @@ fn settle_locked(
     state.kind = Some(attributes.kind);
     state.owner = (attributes.uid, attributes.gid, attributes.projid);
     if !state.apply(server, grant) {
-        return Settled { names: None, attributes: None };
+        return Settled { fresh: false, names: None, attributes: None };
     }
     if let Some(layout) = layout {
         state.layout = Some(layout);
     }
-    let names = Some(state.losses);
+    let losses = Some(state.losses);
+    let names = losses.filter(|_| state.holds(bits::LOOKUP));
     if state.changed_at > stamp || !state.holds(bits::UPDATE | bits::PERM) {
-        return Settled { names, attributes: None };
+        return Settled { fresh: true, names, attributes: None };
     }
     state.attributes = Some(*attributes);
-    Settled { names, attributes: names }
+    Settled { fresh: true, names, attributes: losses }
 }
 
 /// The layout in a reply's payload.

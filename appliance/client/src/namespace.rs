@@ -6,7 +6,7 @@ use sheen_ports::Cancel;
 use sheen_types::{Errno, Fid, FileKind, Name, NameError};
 use sheen_wire::{
     Field, Opcode,
-    lease::LeaseGrant,
+    lease::{LeaseGrant, bits},
     metadata::{
         Credentials, EntryReply, Link, Lookup, ReadLink, Rename, RenameReply, Unlink, UnlinkReply,
     },
@@ -108,7 +108,7 @@ impl Client {
         apply_to(parent, reply, &entry.parent_lease);
         let inode = self.inode(entry.attributes.fid);
         let settled = self.settle(&inode, reply, stamp, &entry.attributes, &entry.lease);
-        if settled.names.is_none() && entry.attributes.kind == FileKind::Regular {
+        if !settled.fresh && entry.attributes.kind == FileKind::Regular {
             self.keep_layout(&inode, reply);
         }
         let caching = Caching::from_settled(settled.attributes);
@@ -220,12 +220,14 @@ impl Client {
     }
 }
 
-/// Takes in a grant on a directory that came beside an entry of it.
+/// Takes in a grant on a directory that came beside an entry of it, or beside the news that there is none; whether that
+/// news may be cached.
 pub(crate) fn apply_to(parent: &Inode, reply: &Reply, grant: &LeaseGrant) -> Caching {
     let mut state = parent.lock();
     state.kind = Some(FileKind::Directory);
     let fresh = state.apply(reply.identity.server, grant);
-    if fresh { Caching::WhileLosses(state.losses) } else { Caching::Never }
+    let held = fresh && state.holds(bits::UPDATE);
+    if held { Caching::WhileLosses(state.losses) } else { Caching::Never }
 }
 
 #[cfg(test)]

@@ -98,7 +98,7 @@ impl Client {
         let reply = self.ask(request, cancel)?;
         let opened: OpenReply = reply.decode()?;
         let settled = self.settle(inode, &reply, stamp, &opened.attributes, &opened.lease);
-        if settled.names.is_none() {
+        if !settled.fresh {
             self.keep_layout(inode, &reply);
         }
         let mut state = inode.lock();

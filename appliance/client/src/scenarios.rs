@@ -242,6 +242,26 @@ fn a_name_whose_lease_is_held_is_not_asked_for_again() {
     client.disconnect();
 }
 
+/// A rename of another client waits for LOOKUP while the name is looked up; the file's layout is asked for after the rename.
+/// That answer grants LOOKUP on an inode the name no longer leads to, and nobody would ever ask it back.
+#[test]
+fn a_name_found_without_its_lease_is_not_kept_under_one_granted_later() {
+    let (fake, client) = start();
+    let root = client.inode(client.root());
+    fake.change(|state| state.lookup_grants = Some(bits::PERM));
+    let look_up = || match client.lookup(&root, Some(b"file"), &Cancel::new()).unwrap() {
+        crate::LookedUp::Found(found) => found,
+        crate::LookedUp::Absent(_) => panic!("the name is there"),
+    };
+    let found = look_up();
+    assert_eq!(fake.sent(Opcode::GetAttributes).len(), 1, "the layout was asked for");
+    let losses = found.name.losses();
+    assert!(losses.and_then(|losses| found.inode.name_window(losses)).is_none(), "{losses:?}");
+    look_up();
+    assert_eq!(fake.sent(Opcode::Lookup).len(), 2);
+    client.disconnect();
+}
+
 #[test]
 fn an_append_goes_behind_what_another_wrote() {
     let (fake, client) = start();
