@@ -50,6 +50,10 @@ pub(crate) struct State {
     pub(crate) hold: Option<Opcode>,
     /// How many wait now.
     pub(crate) held: usize,
+    /// Answers to requests of this kind are on their way.
+    pub(crate) delay: Option<Opcode>,
+    /// How many are now.
+    pub(crate) delayed: usize,
     pub(crate) server_epoch: u32,
     pub(crate) unknown_session: bool,
     /// Names lead to the regular file, and Lookup grants only these bits of it: a change of others waits for the rest.
@@ -191,6 +195,12 @@ impl Link for FakeLink {
         }
         state.held -= 1;
         let (status, body, answer) = state.serve_once(&call, &payload);
+        state.delayed += 1;
+        self.server.0.1.notify_all();
+        while state.delay == Some(opcode) && !cancel.is_cancelled() {
+            state = self.server.0.1.wait_timeout(state, Duration::from_millis(5)).unwrap().0;
+        }
+        state.delayed -= 1;
         if state.lose_after == Some(opcode) {
             state.lose_after = None;
             drop(state);

@@ -117,8 +117,9 @@ pub(crate) struct InodeState {
 }
 
 impl Inode {
-    pub(crate) fn new(fid: Fid, server: u64) -> Self {
-        let state = InodeState { server, ..InodeState::default() };
+    /// An inode of which nothing is held; grants up to number `sequence` do not count.
+    pub(crate) fn new(fid: Fid, server: u64, sequence: u64) -> Self {
+        let state = InodeState { server, sequence, ..InodeState::default() };
         Self { fid, state: Mutex::new(state), changed: Condvar::new() }
     }
 

@@ -70,7 +70,7 @@ impl Client {
     /// is bounded by what is held.
     pub(crate) fn enqueue_revoke(&self, asked: LeaseRevoke, server: u64) {
         count(&self.counters.revokes);
-        let inode = self.inodes.find(asked.fid);
+        let inode = self.inodes.revoked(asked.fid, asked.sequence);
         let mut lost = 0;
         let mut has_data = false;
         if let Some(inode) = &inode {

@@ -262,6 +262,32 @@ fn a_name_found_without_its_lease_is_not_kept_under_one_granted_later() {
     client.disconnect();
 }
 
+/// The revoke of what an answer grants may be taken in before the answer, when the inode is not even known.
+#[test]
+fn a_revoke_that_comes_before_the_answer_that_grants_is_not_forgotten() {
+    let (fake, client) = start();
+    let root = client.inode(client.root());
+    fake.change(|state| state.delay = Some(Opcode::Lookup));
+    let (asker, directory) = (client.clone(), root.clone());
+    let look_up = std::thread::spawn(move || {
+        match asker.lookup(&directory, Some(b"file"), &Cancel::new()).unwrap() {
+            crate::LookedUp::Found(found) => found,
+            crate::LookedUp::Absent(_) => panic!("the name is there"),
+        }
+    });
+    fake.wait_until("the answer is on its way", |state| state.delayed == 1);
+    fake.revoke(FILE, bits::LOOKUP, false);
+    fake.wait_until("the revoke is answered", |state| {
+        state.log.iter().any(|sent| sent.opcode == Opcode::LeaseCancel)
+    });
+    fake.change(|state| state.delay = None);
+    let found = look_up.join().unwrap();
+    let losses = found.name.losses();
+    assert!(losses.and_then(|losses| found.inode.name_window(losses)).is_none(), "{losses:?}");
+    assert!(found.observed.caching.losses().is_none(), "attributes came with the same grant");
+    client.disconnect();
+}
+
 #[test]
 fn an_append_goes_behind_what_another_wrote() {
     let (fake, client) = start();

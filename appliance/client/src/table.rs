@@ -1,4 +1,7 @@
 //! The inodes the client knows, by id.
+//!
+//! What an inode that is not known (yet, or any more) has lost is kept as one number: no grant up to `floor` counts for an
+//! inode made known later. The MDT numbers grants and revokes of all inodes by one counter that never goes back.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -20,6 +23,8 @@ struct Inner {
     by_fid: BTreeMap<Fid, Arc<Inode>>,
     /// Those nobody uses, oldest first; may name an inode that is used again, or twice.
     idle: VecDeque<Fid>,
+    /// The last revoke of an inode that was not known, or of anything about one that was dropped.
+    floor: u64,
 }
 
 impl InodeTable {
@@ -29,7 +34,21 @@ impl InodeTable {
 
     /// The inode, made known if it was not; `server` as of now.
     pub(crate) fn get(&self, fid: Fid, server: impl FnOnce() -> u64) -> Arc<Inode> {
-        self.lock().by_fid.entry(fid).or_insert_with(|| Arc::new(Inode::new(fid, server()))).clone()
+        let mut inner = self.lock();
+        let floor = inner.floor;
+        let made = || Arc::new(Inode::new(fid, server(), floor));
+        inner.by_fid.entry(fid).or_insert_with(made).clone()
+    }
+
+    /// The inode a revoke of number `sequence` is about. One that is not known may be named by an answer on its way that
+    /// was sent before: what that grants is asked back already.
+    pub(crate) fn revoked(&self, fid: Fid, sequence: u64) -> Option<Arc<Inode>> {
+        let mut inner = self.lock();
+        let known = inner.by_fid.get(&fid).cloned();
+        if known.is_none() {
+            inner.floor = inner.floor.max(sequence);
+        }
+        known
     }
 
     /// The inode if it is known.
@@ -83,6 +102,7 @@ impl Inner {
         if state.readers + state.writers > 0 || state.revoking != 0 || !state.locks.is_empty() {
             return None;
         }
+        self.floor = self.floor.max(state.sequence);
         drop(state);
         self.by_fid.remove(&fid)
     }
@@ -110,5 +130,17 @@ mod test {
         let gone: Vec<Fid> = table.trim(2).iter().map(|inode| inode.fid).collect();
         assert_eq!(gone, [fid(3)], "one too many, and the first is in use");
         assert!(Arc::ptr_eq(&table.get(fid(1), || 0), &used));
+    }
+
+    #[test]
+    fn what_an_unknown_or_dropped_inode_lost_counts_when_it_is_made_known() {
+        let table = InodeTable::default();
+        let fid = |oid| Fid::new(Fid::NORMAL_SEQUENCE_FIRST, oid);
+        assert!(table.revoked(fid(1), 7).is_none());
+        assert_eq!(table.get(fid(1), || 0).lock().sequence, 7);
+        table.get(fid(2), || 0).lock().sequence = 9;
+        assert!(table.revoked(fid(2), 20).is_some(), "it knows itself");
+        assert_eq!(table.trim(0).len(), 2);
+        assert_eq!(table.get(fid(2), || 0).lock().sequence, 9);
     }
 }

@@ -1,10 +1,11 @@
 //! A file replaced by rename is never missing: the other side opens the old or the new one, and never an older one after.
 
-use std::fs;
+use std::fs::{self, File};
+use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail};
 
 use crate::files;
 use crate::run::{Litmus, Round};
@@ -29,9 +30,17 @@ fn round(round: &mut Round<'_>) -> Result<()> {
         loop {
             let is_last = over.load(Ordering::SeqCst);
             let oldest = known.load(Ordering::SeqCst);
-            let bytes = fs::read(&there).context("the name does not open")?;
-            let stamp = u64::from_le_bytes(bytes.as_slice().try_into().context("a cut file")?);
-            ensure!(stamp >= oldest, "read {stamp} after {oldest} had been put there");
+            let file = File::open(&there).context("the name does not open")?;
+            let stamp = files::number_at(&file, 0).context("a cut file")?;
+            if stamp < oldest {
+                // Told apart: an old file found by its name, or wrong bytes in the right file.
+                let (opened, named) = (file.metadata()?.ino(), fs::metadata(&there)?.ino());
+                let (again, later) = (files::number_at(&file, 0)?, files::get(&there)?);
+                let nlink = file.metadata()?.nlink();
+                bail!(
+                    "read {stamp} after {oldest} had been put there: inode {opened:#x} with {nlink} links, the name leads to {named:#x}; read again: {again}, by name: {later:?}"
+                );
+            }
             reads += 1;
             if is_last {
                 return Ok(reads);
