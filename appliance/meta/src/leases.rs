@@ -43,6 +43,8 @@ struct Held {
     revoking: u32,
     /// DATA was asked back from PW to PR only.
     revoking_to_read: bool,
+    /// Of the first revoke not answered yet, if there is one.
+    revoked_first: u64,
     /// Of the last grant or revoke.
     sequence: u64,
     /// Of the last grant: the place in the order of age.
@@ -50,6 +52,10 @@ struct Held {
 }
 
 impl Held {
+    const fn is_revoking(self) -> bool {
+        self.revoking != 0 || self.revoking_to_read
+    }
+
     /// What is held and was not asked back; DATA on its way from PW to PR counts as PR.
     const fn usable(self) -> LeaseGrant {
         let down = if self.revoking_to_read { self.write & bits::DATA } else { 0 };
@@ -195,6 +201,7 @@ impl Leases {
         let Conflict { client, fid, bits: wanted, to_read } = conflict;
         let sequence = self.sequence + 1;
         let held = self.by_inode.get_mut(&(fid, client))?;
+        let before = held.is_revoking();
         let revoke = if to_read {
             let asked = held.revoking & bits::DATA != 0 || held.revoking_to_read;
             if held.write & wanted == 0 || asked {
@@ -210,6 +217,9 @@ impl Leases {
             held.revoking |= new;
             new
         };
+        if !before {
+            held.revoked_first = sequence;
+        }
         held.sequence = sequence;
         self.sequence = sequence;
         Some(LeaseRevoke { fid, bits: revoke, to_read, sequence })
@@ -218,7 +228,8 @@ impl Leases {
     /// The client gives bits back (`to_read`: DATA goes from PW to PR). Returns whether it held
     /// any of them. `sequence` is that of the revoke answered or, unasked, of the last grant the
     /// client has seen; when the table gave it a newer one, only bits being revoked are taken: the
-    /// others may be part of a grant that is still on its way to the client. 0 takes all.
+    /// others may be part of a grant that is still on its way to the client. What was sent before
+    /// the first of the revokes not answered yet takes none of these either. 0 takes all.
     pub fn cancel(
         &mut self,
         client: ClientId,
@@ -230,7 +241,8 @@ impl Leases {
         let Some(held) = self.by_inode.get_mut(&(fid, client)) else { return false };
         let downgrading = if held.revoking_to_read { bits::DATA } else { 0 };
         let outdated = sequence != 0 && sequence < held.sequence;
-        let given = if outdated { given & (held.revoking | downgrading) } else { given };
+        let asked = if sequence < held.revoked_first { 0 } else { held.revoking | downgrading };
+        let given = if outdated { given & asked } else { given };
         let had = if to_read { held.write & given } else { (held.read | held.write) & given };
         held.write &= !given;
         if given & bits::DATA != 0 {
@@ -251,9 +263,7 @@ impl Leases {
     /// Whether a holder was asked to give bits back and has not yet.
     #[must_use]
     pub fn is_revoking(&self, client: ClientId, fid: Fid) -> bool {
-        self.by_inode
-            .get(&(fid, client))
-            .is_some_and(|held| held.revoking != 0 || held.revoking_to_read)
+        self.by_inode.get(&(fid, client)).is_some_and(|held| held.is_revoking())
     }
 
     /// A request of `client` is parked until these bits are free: others get no new leases on

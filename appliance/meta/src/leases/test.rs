@@ -105,6 +105,24 @@ fn a_cancel_does_not_take_a_grant_it_has_not_seen() {
     assert!(leases.is_empty() && leases.by_client.is_empty() && leases.by_age.is_empty());
 }
 
+/// A client drops an inode and gives back what it held; before that arrives it looks the inode up again, and is asked for what
+/// it got then. The late message is no answer to that.
+#[test]
+fn a_late_cancel_is_no_answer_to_a_revoke_it_has_not_seen() {
+    let mut leases = table();
+    let dropped = leases.grant(A, FILE, bits::LOOKUP, 0);
+    leases.grant(A, FILE, bits::LOOKUP, 0);
+    let revoke = leases.revoke(conflict(A, bits::LOOKUP, false)).unwrap();
+    assert!(!leases.cancel(A, FILE, bits::LOOKUP, false, dropped.sequence));
+    assert!(leases.is_revoking(A, FILE));
+    assert!(leases.cancel(A, FILE, bits::LOOKUP, false, revoke.sequence));
+    let write = leases.grant(A, FILE, 0, bits::DATA);
+    leases.grant(A, FILE, bits::PERM, 0);
+    let down = leases.revoke(conflict(A, bits::DATA, true)).unwrap();
+    assert!(!leases.cancel(A, FILE, bits::DATA, false, write.sequence));
+    assert!(leases.cancel(A, FILE, bits::DATA, true, down.sequence));
+}
+
 #[test]
 fn sequences_rise_over_a_time_without_leases_and_over_restarts() {
     let mut leases = table();
