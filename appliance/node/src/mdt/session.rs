@@ -35,6 +35,8 @@ const FENCED_AGAIN_MAX: u64 = 1024;
 pub(crate) struct Session {
     /// Where callbacks go.
     pub connection: Option<ConnectionId>,
+    /// Number of the Connect that bound it there.
+    pub connected_by: Xid,
     pub epoch: Epoch,
     pub last_heard: Tick,
     /// Since when there is no connection.
@@ -117,6 +119,7 @@ impl Mdt {
         for info in self.state.sessions() {
             let session = Session {
                 connection: None,
+                connected_by: Xid(0),
                 epoch: info.epoch,
                 last_heard: self.now,
                 disconnected: Some(self.now),
@@ -189,6 +192,19 @@ impl Mdt {
     pub(crate) fn connected(&mut self, incoming: &Incoming, reply: SessionReply) -> Answer {
         let SessionReply { client, epoch, root, slots, resumed } = reply;
         let connection = incoming.request.connection;
+        let session = self.sessions.entry(client).or_insert(Session {
+            connection: None,
+            connected_by: Xid(0),
+            epoch,
+            last_heard: self.now,
+            disconnected: None,
+            recovering: false,
+            evicting: false,
+        });
+        if session.connection.is_some() && incoming.frame.xid < session.connected_by {
+            // The client gave up waiting for this one and is served over a later connection.
+            return Answer::error(Errno::ENOTCONN);
+        }
         let open = match self.connections.get_mut(&connection) {
             Some(found) => {
                 found.client = Some(client);
@@ -196,14 +212,7 @@ impl Mdt {
             }
             None => false,
         };
-        let session = self.sessions.entry(client).or_insert(Session {
-            connection: None,
-            epoch,
-            last_heard: self.now,
-            disconnected: None,
-            recovering: false,
-            evicting: false,
-        });
+        session.connected_by = incoming.frame.xid;
         session.epoch = epoch;
         session.last_heard = self.now;
         session.connection = open.then_some(connection);

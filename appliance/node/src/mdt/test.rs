@@ -459,6 +459,27 @@ fn a_stranger_and_a_full_table_are_refused() {
     assert_eq!(sent[2].status(&world), -Errno::EAGAIN.0);
 }
 
+/// The client gave up waiting for one connection and made the next; the Connect of the first arrives last.
+#[test]
+fn a_late_connect_takes_no_session_from_a_later_connection() {
+    let mut world = World::new();
+    let (mut a, mut b) = (world.mount(1), world.mount(2));
+    a.create(&mut world, "name");
+    let (late, number) = (a.connection, a.xid);
+    a.reconnect(&mut world);
+    let (current, epoch) = (std::mem::replace(&mut a.connection, late), a.epoch);
+    let connect = a.connect_request().to_vec();
+    let sent = a.send_as(&world, Opcode::Connect, 0, sheen_types::Xid(number), &connect, &[]);
+    world.run();
+    assert_eq!(sent.status(&world), -Errno::ENOTCONN.0);
+    world.lose_connection(late);
+    (a.connection, a.epoch) = (current, epoch);
+    b.call(&mut world, Opcode::Lookup, &lookup("name"));
+    b.send(&world, Opcode::Unlink, 1, &unlink("name").to_vec(), &[]);
+    world.run();
+    assert!(a.callback(&world).is_some(), "revokes go to the later connection");
+}
+
 #[test]
 fn a_create_that_meets_a_directory_sends_its_caller_to_look_again() {
     let mut world = World::new();

@@ -233,19 +233,23 @@ impl Client {
     /// Connects over a new connection, to the session it had if any.
     pub(crate) fn reconnect(&mut self, world: &mut World) {
         self.connection = world.open_connection();
-        let connect = Connect {
-            uuid: self.uuid,
-            client: self.client,
-            filesystem: self.filesystem.clone(),
-            label: b"test".to_vec(),
-            slots: 8,
-        };
+        let connect = self.connect_request();
         let reply = self.call(world, Opcode::Connect, &connect);
         let reply: ConnectReply = reply.body();
         self.client = reply.client;
         self.epoch = reply.epoch;
         self.server_epoch = reply.server_epoch;
         self.resumed = reply.resumed;
+    }
+
+    pub(crate) fn connect_request(&self) -> Connect {
+        Connect {
+            uuid: self.uuid,
+            client: self.client,
+            filesystem: self.filesystem.clone(),
+            label: b"test".to_vec(),
+            slots: 8,
+        }
     }
 
     /// Asserts what it held, all in one message.
