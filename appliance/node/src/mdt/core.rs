@@ -212,7 +212,7 @@ impl Mdt {
             Opcode::Ping => self.answer(&incoming, Answer::empty()),
             Opcode::Reassert => self.reassert(&incoming),
             Opcode::FilesystemList => self.filesystem_list(&incoming),
-            Opcode::Lookup => self.lookup(&incoming),
+            Opcode::Lookup => self.lookup(incoming),
             Opcode::GetAttributes => self.get_attributes(&incoming),
             Opcode::ReadDirectory => self.read_directory(&incoming),
             Opcode::ReadLink => self.read_link(&incoming),

@@ -39,6 +39,8 @@ mod test_support;
 #[cfg(test)]
 mod test;
 #[cfg(test)]
+mod removal_test;
+#[cfg(test)]
 mod restart_test;
 #[cfg(test)]
 mod limits_test;

@@ -1,6 +1,6 @@
 //! Requests that only read: answered at once from the applied state, with the leases that are free.
 
-use sheen_types::Errno;
+use sheen_types::{Errno, Fid};
 use sheen_wire::{
     Encoder, Field,
     directory::DirectoryEntry,
@@ -21,12 +21,18 @@ use super::{
 const ENTRY_BYTES_MIN: usize = 8 + 16 + 1 + 2 + 1;
 
 impl Mdt {
-    pub(crate) fn lookup(&mut self, incoming: &Incoming) {
-        let Some(Lookup { parent, name }) = self.body_of(incoming) else { return };
+    /// Finds a name. A change under way that may take the inode away was told whether anybody may be about to open it: who
+    /// looks now looks after it. (One that still waits for leases is told when it is planned again.)
+    pub(crate) fn lookup(&mut self, incoming: Incoming) {
+        let Some(Lookup { parent, name }) = self.body_of(&incoming) else { return };
         let found = match &name {
             Some(name) => self.state.lookup(parent, name).map(|(fid, _)| fid),
             None => self.state.parent(parent),
         };
+        if let Some(id) = found.as_ref().ok().and_then(|&fid| self.removal_of(fid)) {
+            self.behind.entry(id).or_default().push(incoming);
+            return;
+        }
         let result = match found {
             Err(Errno::ENOENT) => {
                 let lease = self.leases.grant(incoming.frame.client, parent, bits::UPDATE, 0);
@@ -34,19 +40,21 @@ impl Mdt {
                 Ok(answer)
             }
             Err(errno) => Err(errno),
-            Ok(fid) => self.state.attributes(fid).map(|attributes| {
-                let reply = EntryReply {
-                    attributes,
-                    lease: self.grant_readable(incoming, fid),
-                    parent_lease: self.leases.grant(incoming.frame.client, parent, 0, 0),
-                    shared: self.opens.is_shared(incoming.frame.client, fid),
-                    created: false,
-                };
-                let layout = self.layout_payload(fid);
-                Answer::body(&reply).with_payload(&layout, incoming.frame.reply_room())
-            }),
+            Ok(fid) => self.entry_found(&incoming, parent, fid),
         };
-        self.answer_result(incoming, result);
+        self.answer_result(&incoming, result);
+    }
+
+    fn entry_found(&mut self, incoming: &Incoming, parent: Fid, fid: Fid) -> Result<Answer, Errno> {
+        let reply = EntryReply {
+            attributes: self.state.attributes(fid)?,
+            lease: self.grant_readable(incoming, fid),
+            parent_lease: self.leases.grant(incoming.frame.client, parent, 0, 0),
+            shared: self.opens.is_shared(incoming.frame.client, fid),
+            created: false,
+        };
+        let layout = self.layout_payload(fid);
+        Ok(Answer::body(&reply).with_payload(&layout, incoming.frame.reply_room()))
     }
 
     pub(crate) fn get_attributes(&mut self, incoming: &Incoming) {

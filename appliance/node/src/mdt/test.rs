@@ -1,26 +1,19 @@
 //! What an MDT promises, message by message.
 
-use std::time::Duration;
-
-use sheen_types::{Errno, Fid, OstIndex, Timespec};
+use sheen_types::{Errno, Fid, Timespec};
 use sheen_wire::{
     Decoder, Field, Opcode,
     directory::DirectoryEntry,
     flock::{FileLock, LockCancel, LockFamily, LockSet, LockType},
-    lease::{
-        LeaseCancel, LeaseGrant, LeaseReply, LeaseRequest, LeaseRevoke, LockMode, SizeUpdate, bits,
-    },
+    lease::{LeaseCancel, LeaseGrant, LeaseReply, LeaseRequest, LockMode, SizeUpdate, bits},
     metadata::{
-        AttributesReply, Close, EntryReply, FilesystemStatistics, FilesystemStatisticsReply,
-        GetAttributes, Lookup, Open, OpenReply, ReadDirectory, ReadDirectoryReply, ReadLink,
-        Rename, RenameReply, SetXattr, Unlink, UnlinkReply, XattrName,
+        AttributesReply, EntryReply, FilesystemStatistics, FilesystemStatisticsReply,
+        GetAttributes, Lookup, ReadDirectory, ReadDirectoryReply, ReadLink, Rename, RenameReply,
+        SetXattr, Unlink, UnlinkReply, XattrName,
     },
 };
 
-use super::{
-    OstJob,
-    test_support::{CREDENTIALS, Client, World, name},
-};
+use super::test_support::{CREDENTIALS, Client, World, name};
 
 pub(crate) fn lookup(file: &str) -> Lookup {
     Lookup { parent: Fid::ROOT, name: Some(name(file)) }
@@ -30,7 +23,7 @@ pub(crate) fn unlink(file: &str) -> Unlink {
     Unlink { parent: Fid::ROOT, name: name(file), directory: false, credentials: CREDENTIALS }
 }
 
-fn rename(from: &str, to: &str) -> Rename {
+pub(crate) fn rename(from: &str, to: &str) -> Rename {
     Rename {
         from_parent: Fid::ROOT,
         from_name: name(from),
@@ -217,76 +210,6 @@ fn an_unasked_cancel_that_crossed_a_grant_changes_nothing() {
     world.run();
     assert!(wants.reply(&world).is_none(), "a still holds it");
     assert!(a.revoke(&world).to_read);
-}
-
-#[test]
-fn an_open_file_without_a_name_lives_until_its_last_close() {
-    let mut world = World::new();
-    let (mut a, mut b) = (world.mount(1), world.mount(2));
-    let mut request = a.create_request(Fid::ROOT, "file");
-    request.open = 2;
-    let fid = a.call(&mut world, Opcode::Create, &request).body::<EntryReply>().attributes.fid;
-    let open = Open { fid, write: false, truncate: false };
-    let shared: OpenReply = b.call(&mut world, Opcode::Open, &open).body();
-    assert!(shared.shared, "a writes");
-    let gone = a.send(&world, Opcode::Unlink, 0, &unlink("file").to_vec(), &[]);
-    world.run();
-    let revoke = b.revoke(&world);
-    b.give_back(&mut world, &revoke);
-    assert_eq!(gone.reply(&world).unwrap().body::<UnlinkReply>().nlink, 0);
-    let attributes = GetAttributes { fid };
-    assert_eq!(status(&mut b, &mut world, Opcode::GetAttributes, &attributes), 0);
-    let close = Close { fid, write_only: false };
-    assert_eq!(status(&mut a, &mut world, Opcode::Close, &close), 0);
-    assert_eq!(status(&mut b, &mut world, Opcode::GetAttributes, &attributes), 0);
-    let before = world.osts.borrow().jobs.len();
-    assert_eq!(status(&mut b, &mut world, Opcode::Close, &close), 0);
-    world.run();
-    // The release takes everybody's leases.
-    for client in [&mut a, &mut b] {
-        while let Some(callback) = client.callback(&world) {
-            let revoke = LeaseRevoke::from_bytes(&callback.body).unwrap();
-            client.give_back(&mut world, &revoke);
-        }
-    }
-    world.run();
-    assert_eq!(status(&mut b, &mut world, Opcode::GetAttributes, &attributes), -Errno::ESTALE.0);
-    let jobs = world.osts.borrow().jobs[before..].to_vec();
-    assert!(
-        matches!(&jobs[..], [OstJob::Destroy { ost: OstIndex(0), objects }] if !objects.is_empty())
-    );
-}
-
-#[test]
-fn a_file_replaced_under_the_eyes_of_another_can_still_be_opened_by_it() {
-    let mut world = World::new();
-    let (mut a, mut b) = (world.mount(1), world.mount(2));
-    let old = a.create(&mut world, "name").attributes.fid;
-    a.create(&mut world, "new");
-    let close = Close { fid: old, write_only: false };
-    status(&mut a, &mut world, Opcode::Close, &close);
-    // What the creator holds of content is asked back for the lookup's sake by nobody: only names count here.
-    assert_eq!(status(&mut b, &mut world, Opcode::Lookup, &lookup("name")), 0);
-    let moved = a.send(&world, Opcode::Rename, 0, &rename("new", "name").to_vec(), &[]);
-    world.run();
-    while let Some(callback) = b.callback(&world) {
-        let revoke = LeaseRevoke::from_bytes(&callback.body).unwrap();
-        b.give_back(&mut world, &revoke);
-    }
-    assert_eq!(moved.status(&world), 0);
-    let open = Open { fid: old, write: false, truncate: false };
-    assert_eq!(status(&mut b, &mut world, Opcode::Open, &open), 0, "its open(2) is under way");
-    assert_eq!(status(&mut b, &mut world, Opcode::Close, &close), 0);
-    world.pass(Duration::from_secs(3));
-    for client in [&mut a, &mut b] {
-        while let Some(callback) = client.callback(&world) {
-            let revoke = LeaseRevoke::from_bytes(&callback.body).unwrap();
-            client.give_back(&mut world, &revoke);
-        }
-    }
-    world.run();
-    let attributes = GetAttributes { fid: old };
-    assert_eq!(status(&mut b, &mut world, Opcode::GetAttributes, &attributes), -Errno::ESTALE.0);
 }
 
 #[test]

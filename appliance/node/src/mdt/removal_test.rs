@@ -1,0 +1,134 @@
+//! Inodes that lose their names while others know them or have them open.
+
+use std::time::Duration;
+
+use sheen_types::{Errno, Fid, OstIndex};
+use sheen_wire::{
+    Field, Opcode,
+    lease::LeaseRevoke,
+    metadata::{Close, EntryReply, GetAttributes, Open, OpenReply, UnlinkReply},
+};
+
+use super::{
+    OstJob,
+    test::{lookup, rename, status, unlink},
+    test_support::World,
+};
+
+#[test]
+fn an_open_file_without_a_name_lives_until_its_last_close() {
+    let mut world = World::new();
+    let (mut a, mut b) = (world.mount(1), world.mount(2));
+    let mut request = a.create_request(Fid::ROOT, "file");
+    request.open = 2;
+    let fid = a.call(&mut world, Opcode::Create, &request).body::<EntryReply>().attributes.fid;
+    let open = Open { fid, write: false, truncate: false };
+    let shared: OpenReply = b.call(&mut world, Opcode::Open, &open).body();
+    assert!(shared.shared, "a writes");
+    let gone = a.send(&world, Opcode::Unlink, 0, &unlink("file").to_vec(), &[]);
+    world.run();
+    let revoke = b.revoke(&world);
+    b.give_back(&mut world, &revoke);
+    assert_eq!(gone.reply(&world).unwrap().body::<UnlinkReply>().nlink, 0);
+    let attributes = GetAttributes { fid };
+    assert_eq!(status(&mut b, &mut world, Opcode::GetAttributes, &attributes), 0);
+    let close = Close { fid, write_only: false };
+    assert_eq!(status(&mut a, &mut world, Opcode::Close, &close), 0);
+    assert_eq!(status(&mut b, &mut world, Opcode::GetAttributes, &attributes), 0);
+    let before = world.osts.borrow().jobs.len();
+    assert_eq!(status(&mut b, &mut world, Opcode::Close, &close), 0);
+    world.run();
+    // The release takes everybody's leases.
+    for client in [&mut a, &mut b] {
+        while let Some(callback) = client.callback(&world) {
+            let revoke = LeaseRevoke::from_bytes(&callback.body).unwrap();
+            client.give_back(&mut world, &revoke);
+        }
+    }
+    world.run();
+    assert_eq!(status(&mut b, &mut world, Opcode::GetAttributes, &attributes), -Errno::ESTALE.0);
+    let jobs = world.osts.borrow().jobs[before..].to_vec();
+    assert!(
+        matches!(&jobs[..], [OstJob::Destroy { ost: OstIndex(0), objects }] if !objects.is_empty())
+    );
+}
+
+/// The finder gets no lease on the name, since the rename waits for it, so nothing else tells that an open(2) may follow.
+#[test]
+fn a_file_found_while_its_replacement_is_under_way_can_still_be_opened() {
+    let mut world = World::new();
+    let (mut a, mut b, mut c) = (world.mount(1), world.mount(2), world.mount(3));
+    let old = a.create(&mut world, "name").attributes.fid;
+    a.create(&mut world, "new");
+    let close = Close { fid: old, write_only: false };
+    status(&mut a, &mut world, Opcode::Close, &close);
+    // A file about to be replaced waits for what c caches of the directory; nobody knows the file.
+    status(&mut c, &mut world, Opcode::Lookup, &lookup("absent"));
+    let moved = a.send(&world, Opcode::Rename, 0, &rename("new", "name").to_vec(), &[]);
+    world.run();
+    assert!(moved.reply(&world).is_none(), "it waits for the directory");
+    assert_eq!(status(&mut b, &mut world, Opcode::Lookup, &lookup("name")), 0);
+    while let Some(callback) = c.callback(&world) {
+        let revoke = LeaseRevoke::from_bytes(&callback.body).unwrap();
+        c.give_back(&mut world, &revoke);
+    }
+    while let Some(callback) = b.callback(&world) {
+        let revoke = LeaseRevoke::from_bytes(&callback.body).unwrap();
+        b.give_back(&mut world, &revoke);
+    }
+    assert_eq!(moved.status(&world), 0);
+    let open = Open { fid: old, write: false, truncate: false };
+    assert_eq!(status(&mut b, &mut world, Opcode::Open, &open), 0, "its open(2) is under way");
+}
+
+#[test]
+fn a_name_is_looked_up_after_the_change_under_way_that_takes_it() {
+    let mut world = World::new();
+    let (mut a, mut b) = (world.mount(1), world.mount(2));
+    let old = a.create(&mut world, "name").attributes.fid;
+    let new = a.create(&mut world, "new").attributes.fid;
+    let close = Close { fid: old, write_only: false };
+    status(&mut a, &mut world, Opcode::Close, &close);
+    world.stalled.set(true);
+    let moved = a.send(&world, Opcode::Rename, 0, &rename("new", "name").to_vec(), &[]);
+    world.run();
+    let found = b.send(&world, Opcode::Lookup, 0, &lookup("name").to_vec(), &[]);
+    world.run();
+    assert!(found.reply(&world).is_none(), "the rename is on its way to the log");
+    world.stalled.set(false);
+    world.run();
+    assert_eq!(moved.status(&world), 0);
+    assert_eq!(found.reply(&world).unwrap().body::<EntryReply>().attributes.fid, new);
+}
+
+#[test]
+fn a_file_replaced_under_the_eyes_of_another_can_still_be_opened_by_it() {
+    let mut world = World::new();
+    let (mut a, mut b) = (world.mount(1), world.mount(2));
+    let old = a.create(&mut world, "name").attributes.fid;
+    a.create(&mut world, "new");
+    let close = Close { fid: old, write_only: false };
+    status(&mut a, &mut world, Opcode::Close, &close);
+    // What the creator holds of content is asked back for the lookup's sake by nobody: only names count here.
+    assert_eq!(status(&mut b, &mut world, Opcode::Lookup, &lookup("name")), 0);
+    let moved = a.send(&world, Opcode::Rename, 0, &rename("new", "name").to_vec(), &[]);
+    world.run();
+    while let Some(callback) = b.callback(&world) {
+        let revoke = LeaseRevoke::from_bytes(&callback.body).unwrap();
+        b.give_back(&mut world, &revoke);
+    }
+    assert_eq!(moved.status(&world), 0);
+    let open = Open { fid: old, write: false, truncate: false };
+    assert_eq!(status(&mut b, &mut world, Opcode::Open, &open), 0, "its open(2) is under way");
+    assert_eq!(status(&mut b, &mut world, Opcode::Close, &close), 0);
+    world.pass(Duration::from_secs(3));
+    for client in [&mut a, &mut b] {
+        while let Some(callback) = client.callback(&world) {
+            let revoke = LeaseRevoke::from_bytes(&callback.body).unwrap();
+            client.give_back(&mut world, &revoke);
+        }
+    }
+    world.run();
+    let attributes = GetAttributes { fid: old };
+    assert_eq!(status(&mut b, &mut world, Opcode::GetAttributes, &attributes), -Errno::ESTALE.0);
+}
