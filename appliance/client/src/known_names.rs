@@ -30,20 +30,23 @@ impl KnownNames {
 impl Client {
     /// What a name leads to, if that is known for certain and all about it is.
     pub(crate) fn known_name(&self, parent: &Inode, name: &Name) -> Option<Found> {
-        let (fid, gaps) = parent.lock().names.0.get(name).copied()?;
-        let inode = self.inodes.find(fid)?;
-        let losses = {
-            let state = inode.lock();
-            if state.name_gaps != gaps || !state.holds(bits::LOOKUP) {
-                return None;
-            }
-            state.losses
-        };
+        let (inode, losses) = self.known_inode(parent, name)?;
         let observed = self.cached(&inode)?;
         if observed.attributes.kind == FileKind::Regular {
             inode.lock().looked_up = Some(self.clock.now());
         }
         Some(Found { inode, observed, name: Caching::WhileLosses(losses) })
+    }
+
+    /// The inode a name leads to, if that is known for certain, and its losses at this moment.
+    pub(crate) fn known_inode(&self, parent: &Inode, name: &Name) -> Option<(Arc<Inode>, u64)> {
+        let (fid, gaps) = parent.lock().names.0.get(name).copied()?;
+        let inode = self.inodes.find(fid)?;
+        let state = inode.lock();
+        let certain = state.name_gaps == gaps && state.holds(bits::LOOKUP);
+        let losses = state.losses;
+        drop(state);
+        certain.then_some((inode, losses))
     }
 
     /// Keeps what a lookup that was asked at `stamp` found.

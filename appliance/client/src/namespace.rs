@@ -20,6 +20,8 @@ use crate::{
     request::{Reply, Request},
 };
 
+/// `RENAME_EXCHANGE`.
+const EXCHANGE: u32 = 2;
 /// `RENAME_WHITEOUT`.
 const WHITEOUT: u32 = 4;
 /// Longest target of a symbolic link in bytes.
@@ -163,15 +165,29 @@ impl Client {
         self.note_change(parent);
         self.forget_name(parent, &body.name);
         let gone: UnlinkReply = reply?.decode()?;
-        self.note_lost_name(gone.fid);
+        self.note_lost_name(gone.fid, gone.nlink == 0 || directory);
         Ok(())
     }
 
-    /// An inode lost a name, perhaps its last.
-    fn note_lost_name(&self, fid: Fid) {
+    /// An inode lost a name, perhaps its `last`: then the kernel, which took the name away, has none left to forget.
+    fn note_lost_name(&self, fid: Fid, last: bool) {
         if let Some(inode) = self.inodes.find(fid) {
             self.note_change(&inode);
+            if last {
+                let mut state = inode.lock();
+                state.names_given = false;
+                state.absences_given = false;
+            }
         }
+    }
+
+    /// What a name leads to, if that is known to have no other name; and its version at this moment.
+    fn with_one_name(&self, parent: &Inode, name: &Name) -> Option<(Arc<Inode>, (u64, u64))> {
+        let (inode, _) = self.known_inode(parent, name)?;
+        let version = inode.version();
+        let attributes = inode.lock().attributes?;
+        (attributes.nlink <= 1 || attributes.kind == FileKind::Directory)
+            .then_some((inode, version))
     }
 
     /// Moves a name.
@@ -196,15 +212,18 @@ impl Client {
             credentials: credentials(caller),
             whiteout,
         };
+        let replaced = self.with_one_name(to.0, &body.to_name).filter(|_| flags & EXCHANGE == 0);
         let reply = self.ask(Request::new(Opcode::Rename, &body), cancel);
         self.note_change(from.0);
         self.note_change(to.0);
         self.forget_name(from.0, &body.from_name);
         self.forget_name(to.0, &body.to_name);
         let done: RenameReply = reply?.decode()?;
-        self.note_lost_name(done.moved);
+        self.note_lost_name(done.moved, false);
         if !done.replaced.is_none() {
-            self.note_lost_name(done.replaced);
+            // Nobody gave it another name meanwhile: that would have changed its version.
+            let last = replaced.is_some_and(|(inode, version)| inode.version() == version);
+            self.note_lost_name(done.replaced, last);
         }
         Ok(())
     }

@@ -288,6 +288,47 @@ fn a_revoke_that_comes_before_the_answer_that_grants_is_not_forgotten() {
     client.disconnect();
 }
 
+/// Counts how often the kernel was made to forget every name it knows.
+#[derive(Default)]
+struct Names(std::sync::atomic::AtomicUsize);
+
+impl CacheSink for Names {
+    fn invalidate_data(&self, _: Fid, _: Range<u64>) {}
+
+    fn invalidate_attributes(&self, _: Fid) {}
+
+    fn invalidate_entries(&self) {
+        self.0.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+    }
+}
+
+#[test]
+fn what_this_client_removed_costs_no_name_when_the_server_clears_it_away() {
+    let (fake, client) = start();
+    let root = client.inode(client.root());
+    let names = Arc::new(Names::default());
+    client.set_sink(names.clone());
+    for (removed, forgotten) in [(false, 1), (true, 1)] {
+        let found = match client.lookup(&root, Some(b"file"), &Cancel::new()).unwrap() {
+            crate::LookedUp::Found(found) => found,
+            crate::LookedUp::Absent(_) => panic!("the name is there"),
+        };
+        assert!(found.inode.name_window(found.name.losses().unwrap()).is_some());
+        if removed {
+            client.unlink(&root, b"file", false, (0, 0), &Cancel::new()).unwrap();
+        }
+        let sequence = fake.revoke(FILE, bits::METADATA, false);
+        fake.wait_until("the revoke is answered", |state| {
+            let cancels = state.log.iter().filter(|sent| sent.opcode == Opcode::LeaseCancel);
+            cancels.into_iter().any(|sent| {
+                sheen_wire::lease::LeaseCancel::from_bytes(&sent.body).unwrap().sequence == sequence
+            })
+        });
+        assert_eq!(names.0.load(std::sync::atomic::Ordering::SeqCst), forgotten);
+    }
+    client.disconnect();
+}
+
 #[test]
 fn an_append_goes_behind_what_another_wrote() {
     let (fake, client) = start();
