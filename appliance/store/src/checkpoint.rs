@@ -10,7 +10,7 @@ use sheen_types::Fid;
 
 use crate::{
     bytes::{Reader, put_u16, put_u32, put_u64},
-    chunk::{Chunk, Run},
+    chunk::{Chunk, Run, Runs},
     object::Object,
     record::{fid, owner, put_fid, timespec},
 };
@@ -23,6 +23,10 @@ pub(crate) const OBJECT_HEADER_BYTES: usize = 52;
 pub(crate) const CHUNK_HEADER_BYTES: usize = 8;
 /// Bytes of a run.
 pub(crate) const RUN_BYTES: usize = 8;
+
+/// Bytes of an object of one block.
+pub(crate) const SMALL_OBJECT_BYTES: usize =
+    OBJECT_HEADER_BYTES + CHUNK_HEADER_BYTES + RUN_BYTES + 4;
 
 /// Where the next record begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -152,7 +156,7 @@ pub(crate) fn decode(record: &[u8], objects: &mut Vec<(Fid, Object)>) -> Option<
 fn decode_chunk(reader: &mut Reader<'_>) -> Option<(u32, Chunk)> {
     let number = reader.u32()?;
     let (runs, checksums) = (usize::from(reader.u16()?), usize::from(reader.u16()?));
-    let runs: Option<Vec<Run>> = reader
+    let runs: Option<Runs> = reader
         .take(runs * RUN_BYTES)?
         .chunks_exact(RUN_BYTES)
         .map(|raw| Run::from_bits(Reader::new(raw).u64()?))

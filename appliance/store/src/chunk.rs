@@ -3,6 +3,8 @@
 //! Invariants: runs are sorted, do not overlap and are merged where they could be; there is one checksum for each block of a
 //! written run, in order.
 
+use smallvec::SmallVec;
+
 use crate::bytes::index;
 
 /// Blocks of an object that one chunk maps.
@@ -94,13 +96,20 @@ pub(crate) struct Piece<'a> {
 /// The map of one chunk.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Chunk {
-    runs: Vec<Run>,
-    checksums: Vec<u32>,
+    runs: Runs,
+    checksums: Checksums,
 }
+
+/// Runs in order. Two lie in the chunk itself, in the room of a `Vec`'s three words: a small object is one allocation.
+pub(crate) type Runs = SmallVec<[Run; 2]>;
+/// Checksums in order; four lie in the chunk itself.
+pub(crate) type Checksums = SmallVec<[u32; 4]>;
+
+const _: () = assert!(size_of::<Chunk>() == 48, "as large as two Vecs");
 
 impl Chunk {
     /// A chunk as stored; None if it is not one.
-    pub(crate) fn from_parts(runs: Vec<Run>, checksums: Vec<u32>) -> Option<Self> {
+    pub(crate) fn from_parts(runs: Runs, checksums: Checksums) -> Option<Self> {
         let sorted = runs.windows(2).all(|pair| pair[0].end() <= pair[1].first());
         let needed: u64 = runs.iter().map(|run| run.checksums()).sum();
         (sorted && needed == checksums.len() as u64).then_some(Self { runs, checksums })
@@ -197,7 +206,7 @@ impl Chunk {
         if to - from == new.len() {
             self.checksums[from..to].copy_from_slice(new);
         } else {
-            self.checksums.splice(from..to, new.iter().copied());
+            replace(&mut self.checksums, from, to, new);
         }
     }
 
@@ -221,8 +230,23 @@ impl Chunk {
         if to - from == count {
             self.runs[from..to].copy_from_slice(&runs[..count]);
         } else {
-            self.runs.splice(from..to, runs[..count].iter().copied());
+            replace(&mut self.runs, from, to, &runs[..count]);
         }
+    }
+}
+
+/// Puts `new` in the place of `list[from..to]`.
+fn replace<A>(list: &mut SmallVec<A>, from: usize, to: usize, new: &[A::Item])
+where
+    A: smallvec::Array,
+    A::Item: Copy,
+{
+    let common = new.len().min(to - from);
+    list[from..from + common].copy_from_slice(&new[..common]);
+    if common < new.len() {
+        list.insert_from_slice(to, &new[common..]);
+    } else {
+        list.drain(from + common..to);
     }
 }
 

@@ -10,7 +10,9 @@ use sheen_journal::{
 use sheen_types::{BLOCK_BYTES, Fid, Lba};
 
 use crate::{
-    Command, IoFault, IoToken, Limits, Store, Zone, checkpoint,
+    Command, IoFault, IoToken, Limits, Store, Zone,
+    bytes::index,
+    checkpoint,
     index::Index,
     io::Io,
     layout::{ANCHOR_KIND, AnchorState, VOIDS_MAX, anchor_lbas},
@@ -202,7 +204,13 @@ fn on_anchor(
         last_sequence: batches,
     };
     let scanner = Scanner::new(base.state.layout.area(base.identity, generation), &start);
-    scan_checkpoint(base, scanner, Vec::new(), commands)
+    // Room for as many small objects as the checkpoint can hold: moving them while it grows takes longer than decoding
+    // them, and room that is not used is never touched.
+    let area_blocks = base.state.layout.area(base.identity, generation).blocks;
+    let blocks = batches.saturating_mul(u64::from(checkpoint::AREA_BATCH_BLOCKS)).min(area_blocks);
+    let bytes = index(blocks).saturating_mul(BLOCK_BYTES);
+    let objects = Vec::with_capacity(bytes / checkpoint::SMALL_OBJECT_BYTES);
+    scan_checkpoint(base, scanner, objects, commands)
 }
 
 /// A read the scanner asks for; only one is in flight.
