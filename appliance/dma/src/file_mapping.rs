@@ -96,6 +96,7 @@ mod tests {
     use nix::unistd::ftruncate;
 
     #[test]
+    #[cfg_attr(miri, ignore = "needs memfd")]
     fn a_store_is_seen_through_another_mapping_of_the_same_file() {
         let file = memfd_create(c"words", MFdFlags::MFD_CLOEXEC).unwrap();
         ftruncate(&file, 4096).unwrap();
