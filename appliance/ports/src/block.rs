@@ -2,7 +2,7 @@
 
 use std::{fmt, os::fd::RawFd};
 
-use sheen_dma::Buffer;
+use sheen_dma::{Arena, Buffer};
 use sheen_types::Lba;
 
 /// What a device is like.
@@ -122,4 +122,22 @@ pub trait Block {
 
     /// A descriptor that polls readable when a completion may be there, for sleeping. None: must be polled.
     fn wake_descriptor(&self) -> Option<RawFd>;
+
+    /// Announces that the thread is about to sleep on the descriptor. False: it must poll on; [`Block::end_sleep`] follows in
+    /// both cases.
+    fn prepare_sleep(&mut self) -> bool {
+        self.wake_descriptor().is_some() || self.in_flight() == 0
+    }
+
+    /// Announces that the thread polls again.
+    fn end_sleep(&mut self) {}
+
+    /// Announces an arena whose buffers will come in commands. May take long: at start only.
+    ///
+    /// # Errors
+    /// [`BlockError`] when the device cannot reach the arena.
+    fn register(&mut self, arena: &Arena) -> Result<(), BlockError> {
+        let _ = arena;
+        Ok(())
+    }
 }
