@@ -2,7 +2,10 @@
 
 use std::{fmt, os::fd::RawFd};
 
-use sheen_ports::{Block, BlockCommand, BlockCompletion, BlockGeometry, BlockOperation};
+use sheen_dma::Arena;
+use sheen_ports::{
+    Block, BlockCommand, BlockCompletion, BlockError, BlockGeometry, BlockOperation,
+};
 use sheen_types::{Lba, units::BLOCK_BYTES_U64};
 
 /// An address behind the end of every device; what reaches for it is rejected by the device itself.
@@ -122,12 +125,23 @@ impl<B: Block> Block for Zone<B> {
     fn wake_descriptor(&self) -> Option<RawFd> {
         self.device.wake_descriptor()
     }
+
+    fn prepare_sleep(&mut self) -> bool {
+        self.device.prepare_sleep()
+    }
+
+    fn end_sleep(&mut self) {
+        self.device.end_sleep();
+    }
+
+    fn register(&mut self, arena: &Arena) -> Result<(), BlockError> {
+        self.device.register(arena)
+    }
 }
 
 #[cfg(test)]
 mod test {
     use sheen_dma::Buffer;
-    use sheen_ports::BlockError;
 
     use super::*;
     use crate::ram::RamMedium;

@@ -92,6 +92,9 @@ fn random_writes_are_read_back_through_another_instance() {
     assert_eq!(writer.geometry().blocks, blocks);
     let arena = Arena::anonymous(64 << 20).unwrap();
     let mut written = BTreeMap::new();
+    // One with, one without: both ways of the kernel to the same bytes.
+    writer.register(&arena).unwrap();
+    assert!(writer.is_registered(&arena) && !reader.is_registered(&arena));
     for round in 0..40_u64 {
         // Ranges of one round lie in stripes of their own, so that the order of commands does not matter.
         for n in 0..32_u64 {
@@ -148,6 +151,27 @@ fn malformed_commands_are_rejected_and_touch_nothing() {
         assert_eq!(completion.buffer.is_some(), with_buffer, "the buffer comes back");
     }
     assert!(std::fs::read(&scratch.path).unwrap().iter().all(|&byte| byte == 0));
+}
+
+#[test]
+fn more_arenas_than_are_registered_are_served_all_the_same() {
+    let scratch = scratch(1 << 20);
+    let mut device = UringFile::open(&scratch.path, 8).unwrap();
+    let arenas: Vec<Arena> = (0..6).map(|_| Arena::anonymous(1 << 16).unwrap()).collect();
+    for arena in &arenas {
+        device.register(arena).unwrap();
+        device.register(arena).unwrap();
+    }
+    assert_eq!(arenas.iter().filter(|arena| device.is_registered(arena)).count(), 4);
+    for (lba, arena) in (0..).zip(&arenas) {
+        let mut buffer = arena.allocate(4096).unwrap();
+        buffer.as_mut_slice().fill(0x5a);
+        let operation = BlockOperation::Write { lba: Lba(lba), buffer, durable: false };
+        assert_eq!(run(&mut device, operation).result, Ok(()));
+    }
+    drop(device);
+    let written = std::fs::read(&scratch.path).unwrap();
+    assert!(written[..6 * 4096].iter().all(|&byte| byte == 0x5a));
 }
 
 #[test]

@@ -3,9 +3,10 @@
 //! Owns a ring, an open file registered with it, and the buffers of the commands in flight. One thread drives it;
 //! several instances may have the same file open. `submit` only fills the submission queue, `ring` is one system call
 //! for all of it, `poll` reads the completion queue in memory. Invariant: a slot in use has exactly one entry in the
-//! submission queue, the kernel or the completion queue; so no queue can overflow.
+//! submission queue, the kernel or the completion queue; so no queue can overflow. Buffers of registered arenas are known to the
+//! kernel: it need not look up and pin their pages for each command.
 //!
-//! Deliberately absent: registered buffers (arenas come and go with clients), polled I/O (not on files).
+//! Deliberately absent: polled I/O (not on files).
 
 use std::{
     fs::File,
@@ -15,7 +16,7 @@ use std::{
 };
 
 use io_uring::{IoUring, opcode, squeue, types::Fixed, types::FsyncFlags};
-use sheen_dma::Buffer;
+use sheen_dma::{Arena, Buffer};
 use sheen_ports::{
     Block, BlockCommand, BlockCompletion, BlockError, BlockGeometry, BlockOperation,
 };
@@ -24,7 +25,7 @@ use sheen_types::{
     units::{BLOCK_BYTES_U64, TRANSFER_BYTES_MAX},
 };
 
-use crate::{
+use super::{
     failure::{block_error, is_transient},
     file::{self, OpenError},
     slots::{Slot, Slots, Work},
@@ -38,6 +39,10 @@ const BUFFER_ALIGNMENT: usize = 512;
 const ATTEMPTS_MAX: u32 = 16;
 /// The registered file.
 const FILE: Fixed = Fixed(0);
+/// Arenas that are registered; buffers of others cost the kernel a look-up each time.
+const ARENAS_MAX: u16 = 4;
+/// Largest arena the kernel registers as one buffer.
+const ARENA_BYTES_MAX: usize = 1 << 30;
 
 /// A device. See the module.
 pub struct UringFile {
@@ -51,6 +56,8 @@ pub struct UringFile {
     must_enter: bool,
     /// Kept open for the ring.
     _file: File,
+    /// Registered with the ring, which is dropped before them; a place in here is the number the kernel knows.
+    arenas: Vec<Arena>,
 }
 
 impl std::fmt::Debug for UringFile {
@@ -88,7 +95,33 @@ impl UringFile {
             discard_refused: false,
             must_enter: false,
             _file: opened.file,
+            arenas: Vec::new(),
         })
+    }
+
+    /// Whether commands with buffers of this arena go without a look-up of their pages ([`Block::register`]).
+    #[must_use]
+    pub fn is_registered(&self, arena: &Arena) -> bool {
+        self.arenas.iter().any(|other| other.is_same(arena))
+    }
+
+    /// Registers an arena; its pages stay in memory from here on.
+    fn register_arena(&mut self, arena: &Arena) -> io::Result<()> {
+        let number = u16::try_from(self.arenas.len()).unwrap_or(ARENAS_MAX);
+        if number >= ARENAS_MAX || arena.bytes() > ARENA_BYTES_MAX {
+            return Err(io::Error::from_raw_os_error(libc::EFBIG));
+        }
+        let submitter = self.ring.submitter();
+        if number == 0 {
+            submitter.register_buffers_sparse(u32::from(ARENAS_MAX))?;
+        }
+        let base = std::ptr::with_exposed_provenance_mut(arena.base_address());
+        let whole = [libc::iovec { iov_base: base, iov_len: arena.bytes() }];
+        // SAFETY: the range is the arena's whole mapping, which lives as long as its clone in `self.arenas`; that is dropped
+        // after the ring.
+        unsafe { submitter.register_buffers_update(u32::from(number), &whole, None) }?;
+        self.arenas.push(arena.clone());
+        Ok(())
     }
 
     /// Completions need no interrupt of the polling thread where the kernel can do without (5.19).
@@ -141,7 +174,8 @@ impl UringFile {
     /// Puts the rest of a slot's work into the submission queue.
     fn stage(&mut self, number: u32) {
         let discard_refused = self.discard_refused;
-        let entry = entry(self.slots.get_mut(number), discard_refused).user_data(u64::from(number));
+        let slot = self.slots.get_mut(number);
+        let entry = entry(slot, &self.arenas, discard_refused).user_data(u64::from(number));
         // SAFETY: the entry points into a buffer that its slot owns; the slot keeps it until the completion was seen,
         // and `Drop` waits for completions or leaks the buffer. The file is registered and open as long as the ring.
         let pushed = unsafe { self.ring.submission().push(&entry) };
@@ -223,22 +257,37 @@ fn short_end(work: &Work) -> BlockError {
 }
 
 /// The submission queue entry for the rest of a slot's work.
-fn entry(slot: &mut Slot, discard_refused: bool) -> squeue::Entry {
+fn entry(slot: &Slot, arenas: &[Arena], discard_refused: bool) -> squeue::Entry {
     let done = slot.done;
     let rest = |buffer: &Buffer| {
         let bytes = u32::try_from(buffer.len() - done).expect("transfers are at most 1 MiB");
-        (buffer.as_ptr().wrapping_add(done), bytes)
+        let number = arenas.iter().position(|arena| buffer.is_of(arena));
+        let number = number.and_then(|number| u16::try_from(number).ok());
+        (buffer.as_ptr().wrapping_add(done), bytes, number)
     };
     match &slot.work {
         Work::Read { buffer, offset } => {
-            let (address, bytes) = rest(buffer);
-            opcode::Read::new(FILE, address, bytes).offset(offset + done as u64).build()
+            let at = offset + done as u64;
+            match rest(buffer) {
+                (address, bytes, Some(arena)) => {
+                    opcode::ReadFixed::new(FILE, address, bytes, arena).offset(at).build()
+                }
+                (address, bytes, None) => {
+                    opcode::Read::new(FILE, address, bytes).offset(at).build()
+                }
+            }
         }
         Work::Write { buffer, offset, durable } => {
-            let (address, bytes) = rest(buffer);
-            let flags = if *durable { libc::RWF_DSYNC } else { 0 };
-            let write = opcode::Write::new(FILE, address, bytes).offset(offset + done as u64);
-            write.rw_flags(flags).build()
+            let (at, flags) = (offset + done as u64, if *durable { libc::RWF_DSYNC } else { 0 });
+            match rest(buffer) {
+                (address, bytes, Some(arena)) => {
+                    let write = opcode::WriteFixed::new(FILE, address, bytes, arena);
+                    write.offset(at).rw_flags(flags).build()
+                }
+                (address, bytes, None) => {
+                    opcode::Write::new(FILE, address, bytes).offset(at).rw_flags(flags).build()
+                }
+            }
         }
         Work::Flush => opcode::Fsync::new(FILE).flags(FsyncFlags::DATASYNC).build(),
         Work::Discard { .. } if discard_refused => opcode::Nop::new().build(),
@@ -294,6 +343,20 @@ impl Block for UringFile {
 
     fn wake_descriptor(&self) -> Option<RawFd> {
         Some(self.ring.as_raw_fd())
+    }
+
+    /// Makes commands with buffers of the arena cheaper. Where the system refuses (an old kernel, the limit on locked memory
+    /// of `ulimit -l`), they cost what they cost.
+    fn register(&mut self, arena: &Arena) -> Result<(), BlockError> {
+        if !self.is_registered(arena)
+            && let Err(error) = self.register_arena(arena)
+        {
+            tracing::info!(
+                bytes = arena.bytes(),
+                "an arena is not registered with io_uring: {error}"
+            );
+        }
+        Ok(())
     }
 }
 
