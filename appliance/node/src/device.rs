@@ -7,21 +7,27 @@
 use std::{
     fs::{File, OpenOptions},
     io,
-    os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt},
+    os::unix::fs::{FileTypeExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
 
-use sheen_nvme::{OpenError, UringFile, Zone, ZoneError};
+use sheen_nvme::{OpenError, ZoneError};
 use sheen_types::{BLOCK_BYTES, Bytes, Lba};
 use thiserror::Error;
 
+pub mod way;
+mod medium;
+mod zone_block;
 pub mod superblock;
 pub mod signature;
 pub mod format;
 
 pub use format::{Force, FormatPlan, format_device};
+use medium::{Medium, NvmeMedium};
 pub use signature::Content;
 pub use superblock::{Superblock, SuperblockError, ZoneEntry, ZoneKind};
+pub use way::{DeviceHandle, NvmeError, QueueBudget, Way, WayError};
+pub use zone_block::ZoneBlock;
 
 /// Where the superblock is kept. The second copy lies behind everything partition tools write at the start of a disk.
 pub const SUPERBLOCK_LBAS: [Lba; 2] = [Lba(0), Lba(128)];
@@ -47,6 +53,17 @@ pub enum DeviceError {
     /// Opening its ring failed.
     #[error(transparent)]
     Open(#[from] OpenError),
+    /// `device.path` is not understood.
+    #[error(transparent)]
+    Way(#[from] WayError),
+    /// The NVMe controller cannot be used.
+    #[error("{path}: {source}", path = path.display())]
+    Nvme {
+        /// `device.path`.
+        path: PathBuf,
+        /// Why, and what to do.
+        source: Box<NvmeError>,
+    },
     /// Both superblocks are bad.
     #[error("{path}: no superblock: {first}; and {second}", path = path.display())]
     Superblock {
@@ -118,13 +135,19 @@ pub enum DeviceError {
     },
 }
 
+impl DeviceError {
+    pub(crate) fn nvme(path: &Path, source: NvmeError) -> Self {
+        Self::Nvme { path: path.into(), source: Box::new(source) }
+    }
+}
+
 /// An open, locked, checked device.
 #[derive(Debug)]
 pub struct Device {
     path: PathBuf,
     superblock: Superblock,
-    /// Holds the lock.
-    _file: File,
+    /// Holds the lock, or the controller.
+    medium: Medium,
 }
 
 impl Device {
@@ -133,9 +156,17 @@ impl Device {
     /// # Errors
     /// [`DeviceError`].
     pub fn open(path: &Path) -> Result<Self, DeviceError> {
-        let file = open_locked(path, false)?;
-        let size = size(path, &file)?;
-        let superblock = read_superblock(path, &file)?;
+        Self::open_for(path, QueueBudget::SMALL)
+    }
+
+    /// As [`Device::open`]; an NVMe controller is given memory for these queue pairs.
+    ///
+    /// # Errors
+    /// [`DeviceError`].
+    pub fn open_for(path: &Path, budget: QueueBudget) -> Result<Self, DeviceError> {
+        let medium = open_medium(path, budget)?;
+        let size = size(path, &medium)?;
+        let superblock = read_superblock(path, &medium)?;
         if !superblock.complete {
             return Err(DeviceError::Unfinished(path.into()));
         }
@@ -143,7 +174,19 @@ impl Device {
         if size < expected {
             return Err(DeviceError::Shrunk { path: path.into(), expected, found: size });
         }
-        Ok(Self { path: path.into(), superblock, _file: file })
+        Ok(Self { path: path.into(), superblock, medium })
+    }
+
+    /// A way for threads to open their zones. It keeps an NVMe controller attached.
+    #[must_use]
+    pub fn handle(&self) -> DeviceHandle {
+        let path = self.path.clone();
+        match &self.medium {
+            Medium::File(_) => DeviceHandle::Path(path),
+            Medium::Nvme(nvme) => {
+                DeviceHandle::Nvme { path, controller: nvme.controller().clone(), nsid: nvme.nsid }
+            }
+        }
     }
 
     /// What the superblock says.
@@ -174,19 +217,15 @@ impl Device {
     }
 }
 
-/// Opens a zone of the device at `path` for the calling thread, with a ring of its own. The caller keeps the [`Device`]
-/// alive meanwhile.
-///
-/// # Errors
-/// [`DeviceError`].
-pub fn open_zone(
-    path: &Path,
-    zone: ZoneEntry,
-    queue_depth: u32,
-) -> Result<Zone<UringFile>, DeviceError> {
-    let device = UringFile::open(path, queue_depth)?;
-    Zone::new(device, zone.first, zone.blocks)
-        .map_err(|source| DeviceError::Zone { path: path.into(), source })
+/// Opens what `path` names for this process alone.
+fn open_medium(path: &Path, budget: QueueBudget) -> Result<Medium, DeviceError> {
+    let way = Way::of(path)?;
+    match way::attach(path, &way, budget)? {
+        None => Ok(Medium::File(open_locked(path, false)?)),
+        Some((controller, nsid)) => NvmeMedium::new(controller, nsid)
+            .map(|nvme| Medium::Nvme(Box::new(nvme)))
+            .map_err(|error| DeviceError::nvme(path, error)),
+    }
 }
 
 /// Opens `path` for reading and writing and locks it against other nodes; a disk also against mounts.
@@ -210,9 +249,8 @@ fn open_locked(path: &Path, create: bool) -> Result<File, DeviceError> {
     Ok(file)
 }
 
-fn size(path: &Path, file: &File) -> Result<Bytes, DeviceError> {
-    let mut handle = file;
-    io::Seek::seek(&mut handle, io::SeekFrom::End(0)).map(Bytes).map_err(|source| DeviceError::Io {
+fn size(path: &Path, medium: &Medium) -> Result<Bytes, DeviceError> {
+    medium.bytes().map(Bytes).map_err(|source| DeviceError::Io {
         path: path.into(),
         doing: "asking for its size",
         source,
@@ -220,7 +258,7 @@ fn size(path: &Path, file: &File) -> Result<Bytes, DeviceError> {
 }
 
 /// The newer good copy; the other is repaired.
-fn read_superblock(path: &Path, file: &File) -> Result<Superblock, DeviceError> {
+fn read_superblock(path: &Path, file: &Medium) -> Result<Superblock, DeviceError> {
     let [first, second] = SUPERBLOCK_LBAS.map(|lba| read_copy(file, lba));
     let superblock = match (first, second) {
         (Ok(first), Ok(second)) if first == second => return Ok(first),
@@ -243,7 +281,7 @@ fn read_superblock(path: &Path, file: &File) -> Result<Superblock, DeviceError> 
     Ok(superblock)
 }
 
-fn read_copy(file: &File, lba: Lba) -> Result<Superblock, SuperblockError> {
+fn read_copy(file: &Medium, lba: Lba) -> Result<Superblock, SuperblockError> {
     let mut bytes = [0; BLOCK_BYTES];
     file.read_exact_at(&mut bytes, lba.byte_offset())
         .map_err(|error| SuperblockError::Unreadable { lba, kind: error.kind() })?;
@@ -251,12 +289,16 @@ fn read_copy(file: &File, lba: Lba) -> Result<Superblock, SuperblockError> {
 }
 
 /// Writes both copies, one durable before the other is touched.
-fn write_superblock(path: &Path, file: &File, superblock: &Superblock) -> Result<(), DeviceError> {
+fn write_superblock(
+    path: &Path,
+    file: &Medium,
+    superblock: &Superblock,
+) -> Result<(), DeviceError> {
     let failed =
         |source| DeviceError::Io { path: path.into(), doing: "writing the superblock", source };
     for lba in SUPERBLOCK_LBAS {
         file.write_all_at(&superblock.encode(lba), lba.byte_offset()).map_err(failed)?;
-        file.sync_data().map_err(failed)?;
+        file.sync().map_err(failed)?;
     }
     Ok(())
 }

@@ -8,7 +8,10 @@ use std::fmt;
 
 use sheen_types::Bytes;
 
-use crate::config::Config;
+use crate::{
+    config::Config,
+    device::{QueueBudget, Way},
+};
 
 /// An inode with its directory entry and a short name: 256 bytes of attributes and layout, two tree places.
 const INODE_BYTES: u64 = 448;
@@ -86,11 +89,19 @@ impl MemoryPlan {
         let (reactors, osts) = (u64::from(reactors), u64::from(osts));
         let objects = limits.inodes.min(device_blocks);
         let clients = u64::from(limits.clients);
+        // Taken only by a controller that our own driver runs.
+        let nvme = match Way::of(&config.device.path) {
+            Ok(Way::Path(_)) | Err(_) => 0,
+            Ok(Way::Pci { .. } | Way::VfioUser { .. }) => {
+                QueueBudget::of(&config.device).arena_bytes() as u64
+            }
+        };
         let pool = |what, count, bytes_each, bound| Pool { what, count, bytes_each, bound };
         let pools = vec![
             pool("program and control runtime", 1, BASE_BYTES, ""),
             pool("service threads", reactors + 1, THREAD_BYTES, "threads.reactors"),
             pool("payload buffers", reactors + 1, limits.buffers.0, "limits.buffers"),
+            pool("queues of an NVMe controller", nvme, 1, "device.queue_depth"),
             pool("object stores", osts, STORE_BYTES, "device.osts"),
             pool("objects", objects, OBJECT_BYTES, "limits.inodes"),
             pool("checksums of data blocks", device_blocks, DATA_BLOCK_BYTES, "device.size"),

@@ -21,7 +21,9 @@ use sheen_types::OstIndex;
 
 use crate::{
     config::Config,
-    device::{Device, DeviceError, FormatPlan, ZoneKind, format::Force, format_device},
+    device::{
+        Device, DeviceError, FormatPlan, QueueBudget, ZoneKind, format::Force, format_device,
+    },
     mdt::MdtStats,
     memory_plan::MemoryPlan,
     ost::{OstServiceStats, local_gateway},
@@ -93,7 +95,7 @@ impl Node {
     /// [`NodeError`]; what was started is stopped again.
     pub fn start(config: Config) -> Result<Self, NodeError> {
         let started = Instant::now();
-        let device = Device::open(&config.device.path)?;
+        let device = Device::open_for(&config.device.path, QueueBudget::of(&config.device))?;
         let (reactors, pinning) = threads_for(&config, device.osts());
         let blocks = device.superblock().device_blocks;
         let memory = MemoryPlan::new(&config, reactors, device.osts(), blocks).check()?;
@@ -142,7 +144,7 @@ impl Node {
         let mut entropy = entropy()?;
         let (plan, orders) = self.thread(0)?;
         let mdt = MdtThread {
-            device: self.config.device.path.clone(),
+            device: self.device.handle(),
             zone: self.device.zone(ZoneKind::Mdt)?,
             config: self.config.clone(),
             osts: addresses,
@@ -158,7 +160,7 @@ impl Node {
             let (plan, orders) = self.thread(number)?;
             let zones = osts.iter().map(|&ost| Ok((ost, self.device.zone(ZoneKind::Ost(ost.0))?)));
             let ost = OstThread {
-                device: self.config.device.path.clone(),
+                device: self.device.handle(),
                 zones: zones.collect::<Result<_, DeviceError>>()?,
                 config: self.config.clone(),
                 desk,

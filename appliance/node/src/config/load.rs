@@ -9,6 +9,7 @@ use std::{
 use thiserror::Error;
 
 use super::{Config, OSTS_MAX, REACTORS_MAX};
+use crate::device::Way;
 
 /// Longest path of a UNIX socket in bytes (`sun_path`, with its NUL).
 const SOCKET_PATH_BYTES_MAX: usize = 107;
@@ -97,6 +98,10 @@ impl Config {
         let fits = !socket.is_empty() && socket.len() <= SOCKET_PATH_BYTES_MAX;
         let found = format!("{} bytes", socket.len());
         expect(fits, "socket", "a path of 1 to 107 bytes (a limit of UNIX sockets)", found)?;
+        let path = &self.device.path;
+        let expected =
+            "a path, nvme:ADDRESS or vfio-user:SOCKET, the latter two optionally with ?ns=NUMBER";
+        expect(Way::of(path).is_ok(), "device.path", expected, path.display())?;
         range("device.osts", self.device.osts.into(), 1, OSTS_MAX.into())?;
         range("device.queue_depth", self.device.queue_depth.into(), 8, 4096)?;
         range("threads.reactors", self.threads.reactors.into(), 0, REACTORS_MAX.into())?;

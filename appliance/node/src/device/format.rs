@@ -3,7 +3,7 @@
 //! A superblock that says "not complete" is written before anything else, so that a format that was interrupted is told
 //! from foreign data and can be done again.
 
-use std::{fs::File, os::unix::fs::FileExt, path::Path};
+use std::path::Path;
 
 use sheen_consensus::Format as MdtFormat;
 use sheen_ports::{Clock, Entropy};
@@ -11,8 +11,8 @@ use sheen_reactor::SystemClock;
 use sheen_types::{Blocks, Bytes, Lba};
 
 use super::{
-    Content, DeviceError, Superblock, ZONES_START, ZoneEntry, ZoneKind, open_locked, read_copy,
-    signature, size, write_superblock,
+    Content, DeviceError, Medium, QueueBudget, Superblock, Way, ZONES_START, ZoneEntry, ZoneKind,
+    open_medium, read_copy, signature, size, write_superblock,
 };
 use crate::device::SUPERBLOCK_LBAS;
 
@@ -52,11 +52,12 @@ pub fn format_device(
     plan: &FormatPlan<'_>,
     entropy: &mut dyn Entropy,
 ) -> Result<Superblock, DeviceError> {
-    let is_disk = path.metadata().is_ok_and(|metadata| !metadata.is_file());
+    let is_path = matches!(Way::of(path)?, Way::Path(_));
+    let is_disk = !is_path || path.metadata().is_ok_and(|metadata| !metadata.is_file());
     if let (false, Some(bytes)) = (is_disk, plan.size) {
         sheen_nvme::create_sparse(path, bytes.0)?;
     }
-    let file = open_locked(path, false)?;
+    let file = open_medium(path, QueueBudget::SMALL)?;
     let found = size(path, &file)?;
     check_blank(path, &file, found, plan.force)?;
     let blocks = plan.size.filter(|_| is_disk).map_or(found.0, |limit| limit.0.min(found.0)) / 4096;
@@ -82,7 +83,7 @@ pub fn format_device(
     for &zone in &superblock.zones {
         format_zone(path, &file, zone)?;
     }
-    file.sync_all().map_err(|source| DeviceError::Io {
+    file.sync().map_err(|source| DeviceError::Io {
         path: path.into(),
         doing: "flushing",
         source,
@@ -93,7 +94,7 @@ pub fn format_device(
     Ok(superblock)
 }
 
-fn check_blank(path: &Path, file: &File, bytes: Bytes, force: Force) -> Result<(), DeviceError> {
+fn check_blank(path: &Path, file: &Medium, bytes: Bytes, force: Force) -> Result<(), DeviceError> {
     if force == Force::Yes {
         return Ok(());
     }
@@ -148,7 +149,7 @@ fn cut(blocks: u64, osts: u32, entropy: &mut dyn Entropy) -> Option<Vec<ZoneEntr
     Some(zones)
 }
 
-fn format_zone(path: &Path, file: &File, zone: ZoneEntry) -> Result<(), DeviceError> {
+fn format_zone(path: &Path, file: &Medium, zone: ZoneEntry) -> Result<(), DeviceError> {
     let unfit = |reason: String| DeviceError::Format { path: path.into(), kind: zone.kind, reason };
     match zone.kind {
         ZoneKind::Mdt => {
@@ -171,7 +172,7 @@ fn format_zone(path: &Path, file: &File, zone: ZoneEntry) -> Result<(), DeviceEr
 
 fn write_blocks(
     path: &Path,
-    file: &File,
+    file: &Medium,
     zone: Lba,
     blocks: &[(Lba, Vec<u8>)],
 ) -> Result<(), DeviceError> {
@@ -182,7 +183,7 @@ fn write_blocks(
     Ok(())
 }
 
-fn write_zeros(path: &Path, file: &File, first: Lba, blocks: u64) -> Result<(), DeviceError> {
+fn write_zeros(path: &Path, file: &Medium, first: Lba, blocks: u64) -> Result<(), DeviceError> {
     let failed = |source| DeviceError::Io { path: path.into(), doing: "writing", source };
     let zeros = vec![0; ZERO_BYTES];
     let (mut at, end) = (first.byte_offset(), first.plus(blocks).byte_offset());

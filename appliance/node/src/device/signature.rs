@@ -1,8 +1,8 @@
 //! What a device holds that is not ours to overwrite.
 
-use std::{fmt, fs::File, io, os::unix::fs::FileExt};
+use std::{fmt, io};
 
-use super::superblock::SUPERBLOCK_MAGIC;
+use super::{medium::Medium, superblock::SUPERBLOCK_MAGIC};
 
 /// Bytes looked at, at each end. Every file system and partition table leaves a trace in them.
 const WINDOW_BYTES: usize = 1 << 20;
@@ -61,7 +61,7 @@ const SIGNATURES: &[Signature] = &[
 ///
 /// # Errors
 /// When it cannot be read.
-pub fn inspect(file: &File, bytes: u64) -> io::Result<Content> {
+pub(crate) fn inspect(file: &Medium, bytes: u64) -> io::Result<Content> {
     let window = usize::try_from(bytes).unwrap_or(WINDOW_BYTES).min(WINDOW_BYTES);
     let mut head = vec![0; window];
     file.read_exact_at(&mut head, 0)?;
@@ -88,30 +88,36 @@ pub fn inspect(file: &File, bytes: u64) -> io::Result<Content> {
 
 #[cfg(test)]
 mod test {
+    use std::{fs::File, os::unix::fs::FileExt};
+
     use super::*;
+
+    fn medium(file: &File) -> Medium {
+        Medium::File(file.try_clone().unwrap())
+    }
 
     #[test]
     fn what_a_device_holds_is_named() {
         let file = tempfile::tempfile().unwrap();
         let bytes = 4 << 20;
         file.set_len(bytes).unwrap();
-        assert_eq!(inspect(&file, bytes).unwrap(), Content::Blank);
+        assert_eq!(inspect(&medium(&file), bytes).unwrap(), Content::Blank);
         let mut named = 0;
         for Signature { name, offset, bytes: trace } in SIGNATURES {
             file.write_all_at(trace, *offset as u64).unwrap();
-            assert_eq!(inspect(&file, bytes).unwrap(), Content::Known(name));
+            assert_eq!(inspect(&medium(&file), bytes).unwrap(), Content::Known(name));
             file.write_all_at(&vec![0; trace.len()], *offset as u64).unwrap();
             named += 1;
         }
         assert!(named > 10);
         for offset in [77, bytes - 5] {
             file.write_all_at(b"x", offset).unwrap();
-            assert_eq!(inspect(&file, bytes).unwrap(), Content::Unknown { offset });
+            assert_eq!(inspect(&medium(&file), bytes).unwrap(), Content::Unknown { offset });
             file.write_all_at(b"\0", offset).unwrap();
         }
         file.write_all_at(b"EFI PART", bytes - 512).unwrap();
         assert!(
-            matches!(inspect(&file, bytes).unwrap(), Content::Known(name) if name.contains("spare"))
+            matches!(inspect(&medium(&file), bytes).unwrap(), Content::Known(name) if name.contains("spare"))
         );
     }
 }

@@ -1,5 +1,7 @@
 //! Devices opened, locked, formatted, damaged, on real files.
 
+use std::os::unix::fs::FileExt;
+
 use sheen_ports::{Block, BlockCommand, BlockError, BlockOperation, Entropy};
 
 use super::{format::Force, *};
@@ -70,6 +72,7 @@ fn what_holds_something_is_not_formatted_unless_forced() {
 fn an_interrupted_format_is_told_and_can_be_done_again() {
     let (_directory, path) = formatted();
     let file = OpenOptions::new().read(true).write(true).open(&path).unwrap();
+    let file = Medium::File(file);
     let mut superblock = read_superblock(&path, &file).unwrap();
     superblock.complete = false;
     write_superblock(&path, &file, &superblock).unwrap();
@@ -84,7 +87,7 @@ fn one_bad_superblock_is_repaired_and_two_are_told() {
     for lba in SUPERBLOCK_LBAS {
         damage(&path, lba);
         let superblock = Device::open(&path).unwrap().superblock().clone();
-        let file = File::open(&path).unwrap();
+        let file = Medium::File(File::open(&path).unwrap());
         assert_eq!(read_copy(&file, lba), Ok(superblock), "{lba} is good again");
     }
     SUPERBLOCK_LBAS.into_iter().for_each(|lba| damage(&path, lba));
@@ -121,7 +124,7 @@ fn a_thread_reaches_its_own_zone_only() {
     let (_directory, path) = formatted();
     let device = Device::open(&path).unwrap();
     let zone = device.zone(ZoneKind::Ost(0)).unwrap();
-    let mut block = open_zone(&path, zone, 8).unwrap();
+    let mut block = device.handle().open_zone(zone, 8).unwrap();
     assert_eq!(block.geometry().blocks, zone.blocks);
     for (lba, expected) in [(zone.blocks - 1, Ok(())), (zone.blocks, Err(BlockError::Rejected))] {
         let buffer = sheen_dma::Buffer::standalone(4096);

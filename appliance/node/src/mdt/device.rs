@@ -76,6 +76,16 @@ impl<B: Block> ZoneDevice<B> {
         &self.block
     }
 
+    /// Announces that the thread is about to sleep. False: the device must be polled.
+    pub(crate) fn prepare_sleep(&mut self) -> bool {
+        self.block.prepare_sleep()
+    }
+
+    /// Announces that the thread polls again.
+    pub(crate) fn end_sleep(&mut self) {
+        self.block.end_sleep();
+    }
+
     pub(crate) fn read(&mut self, io: IoId, lba: Lba, blocks: u32) {
         let length = blocks as usize * BLOCK_BYTES;
         self.begin(io, Kind::Read, lba, vec![0; length]);

@@ -192,8 +192,7 @@ impl<B: Block, F: Fabric, C: Clock, E: Entropy, G: OstGateway> MdtService<B, F, 
 
     /// Announces that the thread is about to sleep; false if something came meanwhile.
     pub fn prepare_sleep(&mut self) -> bool {
-        let pollable =
-            self.device.block().wake_descriptor().is_some() || self.device.block().in_flight() == 0;
+        let pollable = self.device.prepare_sleep();
         let fabric = self.fabric.prepare_sleep();
         let osts = self.osts.prepare_sleep();
         pollable && fabric && osts && self.backlog.is_empty()
@@ -203,6 +202,7 @@ impl<B: Block, F: Fabric, C: Clock, E: Entropy, G: OstGateway> MdtService<B, F, 
     pub fn end_sleep(&mut self) {
         self.fabric.end_sleep();
         self.osts.end_sleep();
+        self.device.end_sleep();
     }
 
     /// Descriptors that poll readable when a turn would find work.

@@ -99,7 +99,9 @@ pub(crate) struct Device<B> {
 }
 
 impl<B: Block> Device<B> {
-    pub(crate) fn new(block: B, stats: Arc<OstStats>) -> Result<Self, ArenaError> {
+    pub(crate) fn new(mut block: B, stats: Arc<OstStats>) -> Result<Self, ArenaError> {
+        let reserve = Arena::shared(RESERVE_BYTES)?;
+        block.register(&reserve).map_err(|_| ArenaError::Unreachable)?;
         let blocks = usize::try_from(block.geometry().transfer_blocks_max).unwrap_or(usize::MAX);
         let transfer_bytes_max = blocks.clamp(1, TRANSFER_BYTES_MAX / BLOCK_BYTES) * BLOCK_BYTES;
         Ok(Self {
@@ -109,7 +111,7 @@ impl<B: Block> Device<B> {
             groups: Slab::new(COMMANDS_MAX),
             backlog: VecDeque::new(),
             feeding: VecDeque::new(),
-            reserve: Arena::anonymous(RESERVE_BYTES)?,
+            reserve,
             spent: Vec::new(),
             completions: Vec::new(),
             stats,
@@ -122,6 +124,16 @@ impl<B: Block> Device<B> {
 
     pub(crate) fn wake_descriptor(&self) -> Option<RawFd> {
         self.block.wake_descriptor()
+    }
+
+    /// Announces that the thread is about to sleep. False: the device must be polled.
+    pub(crate) fn prepare_sleep(&mut self) -> bool {
+        self.block.prepare_sleep()
+    }
+
+    /// Announces that the thread polls again.
+    pub(crate) fn end_sleep(&mut self) {
+        self.block.end_sleep();
     }
 
     /// Whether anything is on its way.

@@ -361,16 +361,20 @@ impl<B: Block, F: Fabric, C: Clock> Service for OstService<B, F, C> {
         // All announce, whatever the first one says: `end_sleep` follows in any case.
         let fabric = self.fabric.prepare_sleep();
         let desk = self.desk.as_mut().is_none_or(ServiceDesk::prepare_sleep);
-        let must_be_polled = |target: &Target<B>| {
-            target.device.wake_descriptor().is_none() && target.device.is_busy()
-        };
-        fabric && desk && !self.targets.iter().any(must_be_polled)
+        let mut devices = true;
+        for target in &mut self.targets {
+            devices &= target.device.prepare_sleep();
+        }
+        fabric && desk && devices
     }
 
     fn end_sleep(&mut self) {
         self.fabric.end_sleep();
         if let Some(desk) = &mut self.desk {
             desk.end_sleep();
+        }
+        for target in &mut self.targets {
+            target.device.end_sleep();
         }
     }
 

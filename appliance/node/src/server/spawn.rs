@@ -1,7 +1,6 @@
 //! Starting the service threads: everything a service owns is made on its own thread.
 
 use std::{
-    path::PathBuf,
     sync::{Arc, OnceLock, mpsc::Sender},
     thread::JoinHandle,
 };
@@ -9,6 +8,7 @@ use std::{
 use sheen_consensus::GroupConfig;
 use sheen_dma::Arena;
 use sheen_meta::flocks::LockLimits;
+use sheen_ports::Block;
 use sheen_rdma::{PayloadCheck, ServerFabric};
 use sheen_reactor::{
     Mailbox, Service, SystemClock,
@@ -20,7 +20,7 @@ use sheen_wire::metadata::OstAddress;
 use super::{NodeError, entropy};
 use crate::{
     config::Config,
-    device::{DeviceError, ZoneEntry, open_zone},
+    device::{DeviceError, DeviceHandle, ZoneEntry},
     mdt::{MdtConfig, MdtLimits, MdtPorts, MdtService, MdtStats, MdtTimes},
     ost::{LocalGateway, OstConfig, OstService, OstServiceStats, ServiceDesk},
     service_thread::{Order, Served, ServiceThread},
@@ -49,7 +49,7 @@ impl Orders {
 
 /// What the MDT's thread needs.
 pub(super) struct MdtThread {
-    pub(super) device: PathBuf,
+    pub(super) device: DeviceHandle,
     pub(super) zone: ZoneEntry,
     pub(super) config: Config,
     pub(super) osts: Vec<OstAddress>,
@@ -60,7 +60,7 @@ pub(super) struct MdtThread {
 
 /// What a data reactor's thread needs.
 pub(super) struct OstThread {
-    pub(super) device: PathBuf,
+    pub(super) device: DeviceHandle,
     pub(super) zones: Vec<(OstIndex, ZoneEntry)>,
     pub(super) config: Config,
     pub(super) desk: ServiceDesk,
@@ -92,15 +92,14 @@ pub(super) fn mdt(
     let make = move || {
         let stats = Arc::new(MdtStats::default());
         let ports = MdtPorts {
-            block: open_zone(&thread.device, thread.zone, MDT_QUEUE_DEPTH)?,
+            block: thread.device.open_zone(thread.zone, MDT_QUEUE_DEPTH)?,
             fabric: fabric()?,
             clock: SystemClock,
             entropy: entropy()?,
             osts: thread.gateway,
-            arena: arena(&thread.config)?,
+            arena: arena(&thread.config, &thread.device)?,
         };
-        let config =
-            mdt_config(&thread.config, &thread.device, thread.zone, thread.osts, thread.seed)?;
+        let config = mdt_config(&thread.config, thread.zone, thread.osts, thread.seed)?;
         let service = MdtService::new(config, ports, stats.clone());
         // Nobody listens when the start failed meanwhile.
         let _ = report.send(stats);
@@ -112,7 +111,6 @@ pub(super) fn mdt(
 
 fn mdt_config(
     config: &Config,
-    device: &std::path::Path,
     zone: ZoneEntry,
     osts: Vec<OstAddress>,
     seed: u64,
@@ -121,7 +119,7 @@ fn mdt_config(
     let leases = limits.leases as usize;
     let locks = LockLimits { locks_max: limits.locks as usize, ..LockLimits::default() };
     let cut = sheen_consensus::Zone::new(zone.blocks).ok_or_else(|| DeviceError::Format {
-        path: device.into(),
+        path: config.device.path.clone(),
         kind: zone.kind,
         reason: format!("{} blocks are too few", zone.blocks),
     })?;
@@ -155,14 +153,16 @@ pub(super) fn ost(
 ) -> Result<ServiceJoin, NodeError> {
     let make = move || {
         let depth = thread.config.device.queue_depth;
-        let open = |(ost, zone)| Ok((ost, open_zone(&thread.device, zone, depth)?));
+        let arena = arena(&thread.config, &thread.device)?;
+        let open = |(ost, zone)| {
+            let mut block = thread.device.open_zone(zone, depth)?;
+            // The controller reaches it already; for a file this spares work and may be refused.
+            let _ = block.register(&arena);
+            Ok((ost, block))
+        };
         let targets =
             thread.zones.into_iter().map(open).collect::<Result<Vec<_>, DeviceError>>()?;
-        let config = OstConfig {
-            arena: arena(&thread.config)?,
-            operations_max: OPERATIONS_MAX,
-            store: store_limits(),
-        };
+        let config = OstConfig { arena, operations_max: OPERATIONS_MAX, store: store_limits() };
         let service = OstService::new(config, targets, fabric()?, SystemClock, Some(thread.desk))?;
         let _ = report.send(service.stats());
         Ok(thread.orders.serve(service))
@@ -177,9 +177,9 @@ fn store_limits() -> sheen_store::Limits {
     sheen_store::Limits { unflushed_blocks_max: 4 << 10, ..sheen_store::Limits::default() }
 }
 
-fn arena(config: &Config) -> Result<Arena, NodeError> {
+fn arena(config: &Config, device: &DeviceHandle) -> Result<Arena, NodeError> {
     let bytes = usize::try_from(config.limits.buffers.0).unwrap_or(usize::MAX);
-    Ok(Arena::anonymous(bytes)?)
+    Ok(device.arena(bytes)?)
 }
 
 #[cfg(test)]

@@ -83,7 +83,33 @@ fn await_status(node: &Node, holds: impl Fn(&NodeStatus) -> bool) -> NodeStatus 
 #[test]
 fn a_node_keeps_what_it_acknowledged_over_a_restart() {
     let directory = tempfile::tempdir().unwrap();
-    let config = config(directory.path());
+    keeps_what_it_acknowledged(config(directory.path()));
+}
+
+#[test]
+fn a_node_on_an_nvme_controller_of_another_process_does_the_same() {
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("controller");
+    let kind = sheen_nvme_model::Config {
+        bytes: 1 << 30,
+        medium: sheen_nvme_model::MediumKind::Ram,
+        ..sheen_nvme_model::Config::default()
+    };
+    let (ready, listening) = mpsc::channel();
+    let place = socket.clone();
+    // Serves until the process ends.
+    std::thread::spawn(move || {
+        let server = sheen_nvme_model::ModelServer::new(kind).unwrap();
+        server.serve(&place, || ready.send(()).unwrap())
+    });
+    listening.recv().unwrap();
+    let mut config = config(directory.path());
+    config.device.path = format!("vfio-user:{}", socket.display()).into();
+    config.device.queue_depth = 64;
+    keeps_what_it_acknowledged(config);
+}
+
+fn keeps_what_it_acknowledged(config: Config) {
     format(&config, Force::No).unwrap();
     let node = Node::start(config.clone()).unwrap();
     let unix = format!("unix:{}", config.socket.display());
