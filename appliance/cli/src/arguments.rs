@@ -4,6 +4,8 @@ use std::{ffi::OsString, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::commands::nvme::Nvme;
+
 /// Sheen: a parallel POSIX file system at the speed of your SSDs, on your own machines.
 #[derive(Debug, Parser)]
 #[command(name = "sheen", version, propagate_version = true, max_term_width = 100)]
@@ -51,6 +53,9 @@ pub(crate) enum Command {
     Status(Status),
     /// Check whether this machine is fit for Sheen, and say what to do where not
     Doctor(Doctor),
+    /// Look after NVMe drives: which there are, who drives them, how they are
+    #[command(subcommand)]
+    Nvme(Nvme),
     /// Install /sbin/mount.sheen, so that mount(8) and fstab know the type sheen (as root)
     Setup,
 }

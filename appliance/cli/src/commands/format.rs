@@ -6,7 +6,7 @@ use sheen_node::{
     device::{Force, FormatPlan, format_device},
 };
 use sheen_reactor::SystemEntropy;
-use sheen_types::Bytes;
+use sheen_types::{Blocks, Bytes};
 
 use crate::{answer, arguments::Format};
 
@@ -17,8 +17,7 @@ use crate::{answer, arguments::Format};
 pub(crate) fn run(json: bool, format: &Format) -> Result<()> {
     let config = Config::load(&format.config)?;
     let force = if format.force { Force::Yes } else { Force::No };
-    write_empty(&config, force)?;
-    let bytes = std::fs::metadata(&config.device.path)?.len();
+    let bytes = write_empty(&config, force)?.0;
     let done = serde_json::json!({ "device": config.device.path, "bytes": bytes });
     answer::either(json, &done, || {
         format!(
@@ -31,17 +30,17 @@ pub(crate) fn run(json: bool, format: &Format) -> Result<()> {
     Ok(())
 }
 
-/// Writes the empty device a configuration names.
+/// Writes the empty device a configuration names. Returns how much of it is used.
 ///
 /// # Errors
 /// As [`run`].
-pub(crate) fn write_empty(config: &Config, force: Force) -> Result<()> {
+pub(crate) fn write_empty(config: &Config, force: Force) -> Result<Bytes> {
     let plan = FormatPlan {
         name: &config.name,
         size: config.device.size,
         osts: config.device.osts,
         force,
     };
-    format_device(&config.device.path, &plan, &mut SystemEntropy::open()?)?;
-    Ok(())
+    let superblock = format_device(&config.device.path, &plan, &mut SystemEntropy::open()?)?;
+    Ok(Bytes(Blocks(superblock.device_blocks).bytes()))
 }

@@ -8,6 +8,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
 use sheen_fuse::kernel::mountpoint::MountPoint;
+use sheen_node::device::Way;
 use sheen_types::Bytes;
 
 use super::setup;
@@ -146,7 +147,8 @@ fn prepare(place: &Place, up: &Up) -> Result<sheen_node::Config> {
         process::write_whole(&path, &sheen_node::Config::embedded_text(&place.dir, size))?;
     }
     let config = sheen_node::Config::load(&path)?;
-    if !config.device.path.exists() {
+    let is_path = matches!(Way::of(&config.device.path), Ok(Way::Path(_)));
+    if is_path && !config.device.path.exists() {
         answer::progress(&format!("making {} ({}, sparse)", config.device.path.display(), up.size));
         super::format::write_empty(&config, sheen_node::device::Force::No)?;
     }
