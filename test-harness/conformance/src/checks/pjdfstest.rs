@@ -62,7 +62,11 @@ pub fn run(context: &mut Context<'_>) {
     context.remove(CHECK, &work);
 }
 
-fn installed(cache: &Path) -> anyhow::Result<PathBuf> {
+/// The suite's program; builds it into `cache` when it is not there yet.
+///
+/// # Errors
+/// When it cannot be built.
+pub fn installed(cache: &Path) -> anyhow::Result<PathBuf> {
     let root = cache.join("pjdfstest");
     let program = root.join("bin/pjdfstest");
     if !program.exists() {
@@ -78,7 +82,11 @@ fn installed(cache: &Path) -> anyhow::Result<PathBuf> {
     Ok(program)
 }
 
-fn run_suite(program: &Path, directory: &Path, scratch: &Path) -> anyhow::Result<Outcome> {
+/// Runs the suite in `directory`; `scratch` is for its configuration.
+///
+/// # Errors
+/// When it cannot be run, or does not end properly. Failed tests are no error here.
+pub fn run_suite(program: &Path, directory: &Path, scratch: &Path) -> anyhow::Result<Outcome> {
     // The suite binds sockets below its directory, whose path may not be longer than 107 bytes.
     let short = tempfile::Builder::new().prefix("p").rand_bytes(4).tempdir_in("/tmp")?;
     let directory = {
@@ -105,7 +113,7 @@ fn run_suite(program: &Path, directory: &Path, scratch: &Path) -> anyhow::Result
 
 /// What the suite said.
 #[derive(Debug, Default)]
-struct Outcome {
+pub struct Outcome {
     passed: usize,
     skipped: BTreeSet<String>,
     failed: BTreeMap<String, String>,
@@ -147,7 +155,11 @@ impl Outcome {
         self.total == Some(self.passed + self.skipped.len() + self.failed.len())
     }
 
-    fn require_no_failure(&self) -> anyhow::Result<String> {
+    /// The counts, when no test failed.
+    ///
+    /// # Errors
+    /// When one failed; the message names them.
+    pub fn require_no_failure(&self) -> anyhow::Result<String> {
         let list: Vec<String> = self
             .failed
             .iter()
