@@ -7,6 +7,7 @@
 
 pub mod block_io;
 pub mod fio;
+pub mod nvme;
 pub mod passthrough;
 pub mod objects;
 pub mod rest;

@@ -4,13 +4,14 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::{Parser, ValueEnum};
 use sheen_bench::block_io::{self, Extent, Places};
 use sheen_bench::table::Table;
 use sheen_bench::yardstick::{self, Yardstick};
-use sheen_bench::{passthrough, rest, restart, small_files, store_cost};
+use sheen_bench::{nvme, passthrough, rest, restart, small_files, store_cost};
 use sheen_conformance::cluster::{Cluster, ClusterOptions, Mount};
 use sheen_conformance::interruption::{self, Guard};
 use sheen_conformance::programs;
@@ -73,6 +74,10 @@ enum Part {
     Restart,
     /// The object store alone on a device in memory
     Store,
+    /// The NVMe driver against a controller in memory
+    Nvme,
+    /// What the NVMe driver's data path must not do
+    NvmePath,
 }
 
 /// Shares of the pass-through file system's and of ext4's speed that are aimed at.
@@ -104,6 +109,9 @@ fn started() -> Result<()> {
     }
     let arguments = Arguments::parse();
     interruption::prepare()?;
+    if arguments.only == [Part::NvmePath] {
+        return nvme::path::check_nothing(&mut Table::new());
+    }
     programs::require(&[programs::FIO])?;
     std::fs::create_dir_all(&arguments.scratch)?;
     let scratch = tempfile::Builder::new().prefix("sheen-bench-").tempdir_in(&arguments.scratch)?;
@@ -111,6 +119,10 @@ fn started() -> Result<()> {
     let mut table = Table::new();
     if is_wanted(&arguments, Part::Store) {
         store_cost::run(&mut table, arguments.rounds)?;
+    }
+    if is_wanted(&arguments, Part::Nvme) {
+        nvme::path::run(&mut table)?;
+        nvme::rate::run(&mut table, arguments.rounds, Duration::from_secs(1))?;
     }
     let mounted = [Part::Fuse, Part::Sequential, Part::Small, Part::Rest];
     if mounted.iter().any(|part| is_wanted(&arguments, *part)) {
