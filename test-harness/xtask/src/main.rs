@@ -11,6 +11,7 @@ mod packages;
 mod command;
 mod up;
 mod test;
+mod nvme;
 mod tidy;
 
 use anyhow::{Result, bail};

@@ -20,7 +20,17 @@ pub(crate) const RUN: &[Package] = &[
 ];
 
 /// What the benches need beside that.
-pub(crate) const BENCH: &[Package] = &[("fio", "/usr/bin/fio"), ("valgrind", "/usr/bin/valgrind")];
+pub(crate) const BENCH: &[Package] =
+    &[("fio", "/usr/bin/fio"), ("valgrind", "/usr/bin/valgrind"), ("strace", "/usr/bin/strace")];
+
+/// What the guest is made and run with.
+pub(crate) const GUEST: &[Package] = &[
+    ("qemu-system-x86", "/usr/bin/qemu-system-x86_64"),
+    ("mmdebstrap", "/usr/bin/mmdebstrap"),
+    ("debian-archive-keyring", "/usr/share/keyrings/debian-archive-trixie-stable.gpg"),
+    ("binutils", "/usr/bin/strip"),
+    ("xz-utils", "/usr/bin/xz"),
+];
 
 /// Makes sure every package is there.
 ///

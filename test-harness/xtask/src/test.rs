@@ -9,19 +9,21 @@ use anyhow::{Result, bail};
 
 use crate::{
     command::{Step, target},
-    console, packages, tidy,
+    console, nvme, packages, tidy,
 };
 
 const TEST_HELP: &str = "\
-Runs every test of the project: format, lints, style rules, unit tests, the simulator, and real programs on a real
-mount. Installs what the tests need (as root, through apt). What a test needs and cannot have is a failure.
+Runs every test of the project: format, lints, style rules, unit tests, the simulator, NVMe controllers in a guest
+of its own, and real programs on a real mount. Installs what the tests need (as root, through apt). What a test needs and cannot have is a failure.
 
 Usage: cargo xtask test [STAGE...]
 
-Stages, in order: fmt, clippy, tidy, unit, sim, conformance. Default: all of them.
+Stages, in order: fmt, clippy, tidy, unit, nvme, miri, sim, guest, conformance. Default: all of them.
 
 Environment:
-  SHEEN_SIM_SEEDS   Seeds the simulator runs [default: 200]
+  SHEEN_SIM_SEEDS       Seeds the simulator runs [default: 200]
+  SHEEN_CHAOS_SECONDS   Seconds the NVMe driver spends with a controller that misbehaves [default: 20]
+  SHEEN_FUZZ_CASES      Damaged inputs each decoder of stage nvme gets [default: 20000]
 ";
 
 const BENCH_HELP: &str = "\
@@ -40,7 +42,10 @@ const STAGES: &[Stage] = &[
     ("clippy", clippy),
     ("tidy", tidy::check),
     ("unit", unit),
+    ("nvme", nvme::suites),
+    ("miri", nvme::miri),
     ("sim", sim),
+    ("guest", guest),
     ("conformance", conformance),
 ];
 
@@ -113,6 +118,13 @@ fn unit() -> Result<()> {
 fn sim() -> Result<()> {
     let seeds = std::env::var("SHEEN_SIM_SEEDS").unwrap_or_else(|_| "200".to_owned());
     Step::cargo(&["run", "--release", "--package", "sheen-sim", "--", "--seeds", &seeds]).run()
+}
+
+fn guest() -> Result<()> {
+    packages::ensure(packages::GUEST)?;
+    Step::cargo(&["build", "--release", "-p", "sheen-cli", "-p", "sheen-guest"]).run()?;
+    let program = target().join("release/sheen-guest").display().to_string();
+    Step::new(&program, &["suite"]).run()
 }
 
 fn conformance() -> Result<()> {
