@@ -31,11 +31,27 @@ def opened(path):
     return connection
 
 
+def switched(connection, mode):
+    """The journal mode after asking for `mode`.
+
+    Changing it needs the whole database, and SQLite refuses without waiting when another process is at the same: each would
+    wait for the other's shared lock. So it is asked for again, for two minutes at most, as for any lock.
+    """
+    limit = time.monotonic() + 120
+    while True:
+        try:
+            return connection.execute(f"PRAGMA journal_mode = {mode}").fetchone()[0]
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > limit:
+                raise
+            time.sleep(0.01)
+
+
 def write(path, acknowledged, writer, mode):
     """Commits transactions for ever."""
     log = os.open(acknowledged, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     connection = opened(path)
-    found = connection.execute(f"PRAGMA journal_mode = {mode}").fetchone()[0]
+    found = switched(connection, mode)
     if found != mode:
         sys.exit(f"journal mode is {found}, not {mode}")
     connection.execute(
