@@ -60,6 +60,7 @@ fn open(zone: Zone, device: &mut Device) -> anyhow::Result<Box<Store>> {
         match opening.on_io(io, Ok(&bytes), &mut commands)? {
             Progress::Working(next) => opening = next,
             Progress::Ready(store) => return Ok(store),
+            Progress::Inspected(_) => anyhow::bail!("it was to be opened"),
         }
     }
 }

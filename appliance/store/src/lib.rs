@@ -32,9 +32,11 @@ mod checkpoint;
 pub mod opening;
 mod replay;
 mod verification;
+pub mod inspection;
 mod bytes;
 
 pub use command::{Command, IoFault, IoToken, Merge, MergeToken, Outcome, RequestToken};
+pub use inspection::{Conflict, Facts, Inspection, StoredRun};
 pub use opening::{OpenError, Opening, Progress};
 pub use read::{ReadPin, ReadPlan, Segment, Source};
 pub use request::{

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use sheen_types::Timespec;
 
 use crate::{
-    Owner,
+    ObjectAttributes, Owner,
     chunk::{CHUNK_BLOCKS, Chunk, Piece, Run},
 };
 
@@ -34,6 +34,16 @@ pub(crate) struct ObjectPiece<'a> {
 }
 
 impl Object {
+    /// What it knows of itself.
+    pub(crate) fn attributes(&self) -> ObjectAttributes {
+        ObjectAttributes {
+            size: self.size,
+            blocks: self.blocks,
+            mtime: self.mtime,
+            owner: self.owner,
+        }
+    }
+
     /// Blocks mapped, reserved ones included.
     pub(crate) fn blocks(&self) -> u64 {
         self.blocks

@@ -10,7 +10,7 @@ use sheen_journal::{
 use sheen_types::{BLOCK_BYTES, Fid, Lba};
 
 use crate::{
-    Command, IoFault, IoToken, Limits, Store, Zone,
+    Command, Inspection, IoFault, IoToken, Limits, Store, Zone,
     bytes::index,
     checkpoint,
     index::Index,
@@ -78,6 +78,8 @@ pub enum Progress {
     Working(Box<Opening>),
     /// Open. Commands may have been pushed with it; carry them out as the store's.
     Ready(Box<Store>),
+    /// What [`Opening::inspect`] found.
+    Inspected(Box<Inspection>),
 }
 
 /// A store on its way to be open.
@@ -85,7 +87,17 @@ pub enum Progress {
 pub struct Opening {
     zone: Zone,
     limits: Limits,
+    goal: Goal,
     phase: Phase,
+}
+
+/// What an opening leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Goal {
+    /// A running store.
+    Serve,
+    /// A look at what is there; nothing is written.
+    Inspect,
 }
 
 /// See the module.
@@ -96,6 +108,7 @@ enum Phase {
     Journal { base: Base, scanner: Scanner, replay: Replay, asked: u32 },
     Verification { base: Base, tail: Tail, replay: Replay, verification: Verification },
     Switch(Box<Store>),
+    Inspected(Box<Inspection>),
 }
 
 /// What the anchor said.
@@ -113,11 +126,25 @@ impl Opening {
     /// When the zone has no blocks.
     #[must_use]
     pub fn new(zone: Zone, limits: Limits, commands: &mut Vec<Command>) -> Box<Self> {
+        Self::begin(zone, limits, Goal::Serve, commands)
+    }
+
+    /// Begins a look at what the zone holds: the same as an opening, up to where that would write. Ends in
+    /// [`Progress::Inspected`].
+    ///
+    /// # Panics
+    /// When the zone has no blocks.
+    #[must_use]
+    pub fn inspect(zone: Zone, limits: Limits, commands: &mut Vec<Command>) -> Box<Self> {
+        Self::begin(zone, limits, Goal::Inspect, commands)
+    }
+
+    fn begin(zone: Zone, limits: Limits, goal: Goal, commands: &mut Vec<Command>) -> Box<Self> {
         assert!(zone.blocks > 1, "a zone has blocks");
         for (read, lba) in (0..).zip(anchor_lbas(zone)) {
             commands.push(Command::Read { io: Io::Open { read }.token(), lba, blocks: 1 });
         }
-        Box::new(Self { zone, limits, phase: Phase::Anchor([None, None]) })
+        Box::new(Self { zone, limits, goal, phase: Phase::Anchor([None, None]) })
     }
 
     /// A read completed with its bytes, or a write or flush with none.
@@ -133,7 +160,7 @@ impl Opening {
         result: Result<&[u8], IoFault>,
         commands: &mut Vec<Command>,
     ) -> Result<Progress, OpenError> {
-        let Self { zone, limits, phase } = *self;
+        let Self { zone, limits, goal, phase } = *self;
         let phase = match phase {
             Phase::Anchor(copies) => on_anchor(zone, copies, io, result, commands)?,
             Phase::Checkpoint { base, mut scanner, objects, asked } => {
@@ -142,12 +169,12 @@ impl Opening {
             }
             Phase::Journal { base, mut scanner, replay, asked } => {
                 feed(&mut scanner, asked, result);
-                scan_journal(base, scanner, replay, limits, commands)?
+                scan_journal(base, scanner, replay, (limits, goal), commands)?
             }
             Phase::Verification { base, tail, replay, mut verification } => {
                 let Io::Open { read } = Io::of(io) else { panic!("only reads are in flight") };
                 verification.on_read(read, result);
-                verify(base, tail, replay, verification, limits, commands)?
+                verify(base, tail, replay, verification, (limits, goal), commands)?
             }
             Phase::Switch(mut store) => {
                 store.on_io(io, result.map(|_| ()), commands);
@@ -160,8 +187,12 @@ impl Opening {
                 }
                 Phase::Switch(store)
             }
+            Phase::Inspected(_) => panic!("an inspection that ended has nothing in flight"),
         };
-        Ok(Progress::Working(Box::new(Self { zone, limits, phase })))
+        if let Phase::Inspected(inspection) = phase {
+            return Ok(Progress::Inspected(inspection));
+        }
+        Ok(Progress::Working(Box::new(Self { zone, limits, goal, phase })))
     }
 }
 
@@ -278,7 +309,7 @@ fn scan_journal(
     base: Base,
     mut scanner: Scanner,
     mut replay: Replay,
-    limits: Limits,
+    purpose: (Limits, Goal),
     commands: &mut Vec<Command>,
 ) -> Result<Phase, OpenError> {
     let ring = base.state.layout.journal(base.identity);
@@ -302,7 +333,7 @@ fn scan_journal(
     };
     replay.apply_through(tail.durable_sequence);
     let verification = Verification::new(&base.state.layout, replay.take_doubtful());
-    verify(base, tail, replay, verification, limits, commands)
+    verify(base, tail, replay, verification, purpose, commands)
 }
 
 fn verify(
@@ -310,7 +341,7 @@ fn verify(
     tail: Tail,
     mut replay: Replay,
     mut verification: Verification,
-    limits: Limits,
+    (limits, goal): (Limits, Goal),
     commands: &mut Vec<Command>,
 ) -> Result<Phase, OpenError> {
     verification.send_reads(commands);
@@ -318,6 +349,11 @@ fn verify(
         return Ok(Phase::Verification { base, tail, replay, verification });
     }
     verification.decide(&mut replay);
+    if goal == Goal::Inspect {
+        let (index, _) = replay.finish();
+        let inspection = Inspection::new(base.state.layout, index);
+        return Ok(Phase::Inspected(Box::new(inspection)));
+    }
     let mut store = assemble(base, &tail, replay, limits)?;
     store.flusher.wait_for_switch();
     store.pump(commands);

@@ -2,7 +2,9 @@
 
 use sheen_types::{Fid, Lba};
 
-use crate::{ObjectAttributes, SeekTarget, Store, bytes::index, request::WRITE_BLOCKS_MAX};
+use crate::{
+    ObjectAttributes, SeekTarget, Store, bytes::index, object::Object, request::WRITE_BLOCKS_MAX,
+};
 
 const BLOCK: u64 = 4096;
 
@@ -100,12 +102,7 @@ impl Store {
     /// What an object knows; None if it does not exist.
     #[must_use]
     pub fn attributes(&self, object: Fid) -> Option<ObjectAttributes> {
-        self.index.get(object).map(|object| ObjectAttributes {
-            size: object.size,
-            blocks: object.blocks(),
-            mtime: object.mtime,
-            owner: object.owner,
-        })
+        self.index.get(object).map(Object::attributes)
     }
 
     /// Finds data or a hole at or behind `offset`; None is ENXIO. Reserved blocks count as holes.

@@ -94,6 +94,7 @@ impl<B: Block> Target<B> {
                 );
                 State::Ready(store)
             }
+            Ok(Progress::Inspected(_)) => unreachable!("a target is opened to serve"),
             Err(error) => {
                 self.stats.failed.set(1);
                 tracing::error!(ost = self.index.0, %error, "OST cannot be opened and does not serve");

@@ -90,8 +90,7 @@ impl History {
     pub(crate) fn run(&mut self, lives: u64) {
         let mut crash = Crash::Kill;
         for _ in 0..lives {
-            self.world.open(crash, &mut self.chance);
-            self.check_recovered(crash);
+            self.open(crash);
             crash = if self.chance.one_in(2) { Crash::Kill } else { Crash::Power };
             let steps = 20 + self.chance.below(250);
             for _ in 0..steps {
@@ -103,9 +102,23 @@ impl History {
             self.checkpoints += self.world.store().statistics().checkpoints;
             self.world.crash(crash, &mut self.chance);
         }
-        self.world.open(crash, &mut self.chance);
-        self.check_recovered(crash);
+        self.open(crash);
         self.settle();
+    }
+
+    /// Opens the store; a look beforehand saw the same.
+    fn open(&mut self, crash: Crash) {
+        let inspection = self.world.inspect().unwrap();
+        self.world.open(crash, &mut self.chance);
+        assert_eq!(inspection.conflicts(), []);
+        let store = self.world.store();
+        assert!(inspection.objects().map(|(object, _)| object).eq(store.objects(Fid::NONE)));
+        for (object, attributes) in inspection.objects() {
+            assert_eq!(Some(attributes), store.attributes(object));
+            assert_eq!(inspection.stored(object), store.stored(object));
+        }
+        assert_eq!(inspection.facts().used_blocks, store.statistics().used_blocks);
+        self.check_recovered(crash);
     }
 
     fn turn(&mut self) {

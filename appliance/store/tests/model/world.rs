@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use sheen_store::{
-    Command, IoFault, IoToken, Limits, Merge, MergeToken, OpenError, Opening, Outcome, Progress,
-    ReadPin, ReadPlan, RequestToken, Source, Store, Zone,
+    Command, Inspection, IoFault, IoToken, Limits, Merge, MergeToken, OpenError, Opening, Outcome,
+    Progress, ReadPin, ReadPlan, RequestToken, Source, Store, Zone,
 };
 use sheen_types::{Errno, Lba, checksum::crc32c};
 
@@ -318,11 +318,29 @@ impl World {
             }
             match opening.on_io(io, Ok(&bytes), &mut commands)? {
                 Progress::Working(next) => opening = next,
+                Progress::Inspected(_) => panic!("it was to be opened"),
                 Progress::Ready(store) => {
                     assert!(pending.is_empty() && commands.is_empty(), "an open store is at rest");
                     self.store = Some(store);
                     return Ok(true);
                 }
+            }
+        }
+    }
+
+    /// Looks at what is there; nothing is written.
+    pub(crate) fn inspect(&self) -> Result<Box<Inspection>, OpenError> {
+        let mut commands = Vec::new();
+        let mut opening = Opening::inspect(self.zone, self.limits, &mut commands);
+        loop {
+            let Some(Command::Read { io, lba, blocks }) = commands.pop() else {
+                panic!("an inspection only reads")
+            };
+            let bytes = self.device.read_run(lba, blocks);
+            match opening.on_io(io, Ok(&bytes), &mut commands)? {
+                Progress::Working(next) => opening = next,
+                Progress::Inspected(inspection) => return Ok(inspection),
+                Progress::Ready(_) => panic!("it was to be looked at"),
             }
         }
     }
