@@ -13,9 +13,11 @@ pub mod checksum;
 pub mod errno;
 pub mod layout;
 pub mod attributes;
+pub mod compression;
 pub mod name;
 
 pub use attributes::{Attributes, FileKind};
+pub use compression::{Codec, Compression};
 pub use errno::Errno;
 pub use fid::Fid;
 pub use ids::{ClientId, Epoch, OstIndex, Tag, TransactionNumber, Xid};
