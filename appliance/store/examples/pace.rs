@@ -113,6 +113,7 @@ fn write(object: Fid, block: u64) -> Write<'static> {
         offset: block * 4096,
         length: 4096,
         checksums: &[ZERO_BLOCK],
+        packed: &[],
         mtime: Timespec::ZERO,
         owner: Owner::default(),
         durable: false,

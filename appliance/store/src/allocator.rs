@@ -108,6 +108,13 @@ impl Allocator {
         true
     }
 
+    /// Takes `blocks` blocks in one piece, if the search finds one.
+    pub(crate) fn allocate_run(&mut self, blocks: u64) -> Option<Span> {
+        let span = self.find_run(blocks).or_else(|| self.run_above_mark(blocks))?;
+        self.take(span);
+        Some(span)
+    }
+
     /// Gives blocks back.
     ///
     /// # Panics

@@ -22,7 +22,7 @@ pub(crate) const OBJECT_HEADER_BYTES: usize = 52;
 /// Bytes of a chunk before its runs.
 pub(crate) const CHUNK_HEADER_BYTES: usize = 8;
 /// Bytes of a run.
-pub(crate) const RUN_BYTES: usize = 8;
+pub(crate) const RUN_BYTES: usize = 16;
 
 /// Bytes of an object of one block.
 pub(crate) const SMALL_OBJECT_BYTES: usize =
@@ -47,7 +47,7 @@ pub(crate) enum Cursor {
 /// | 24..36 | mtime     | seconds i64, nanoseconds u32                                  |
 /// | 36..48 | owner     | uid, gid, projid                                              |
 /// | 48..52 | chunks    | how many follow in this part                                  |
-/// | ..     | chunk     | number u32, runs u16, checksums u16, then the runs (u64, see [`Run`]), then the checksums (u32) |
+/// | ..     | chunk     | number u32, runs u16, checksums u16, then the runs (16 bytes, see [`Run`]), then the checksums (u32) |
 ///
 /// A part of the same object as the one before it continues it.
 /// Source of truth for `appliance/docs/formats/store.md`.
@@ -114,7 +114,10 @@ fn encode_object(
         put_u16(out, u16::try_from(chunk.runs().len()).expect("at most 256"));
         put_u16(out, u16::try_from(chunk.checksums().len()).expect("at most 256"));
         for run in chunk.runs() {
-            put_u64(out, run.bits());
+            let (word, generation, packing) = run.words();
+            put_u64(out, word);
+            put_u32(out, generation);
+            put_u32(out, packing);
         }
         for &checksum in chunk.checksums() {
             put_u32(out, checksum);
@@ -159,7 +162,10 @@ fn decode_chunk(reader: &mut Reader<'_>) -> Option<(u32, Chunk)> {
     let runs: Option<Runs> = reader
         .take(runs * RUN_BYTES)?
         .chunks_exact(RUN_BYTES)
-        .map(|raw| Run::from_bits(Reader::new(raw).u64()?))
+        .map(|raw| {
+            let mut raw = Reader::new(raw);
+            Run::from_words(raw.u64()?, raw.u32()?, raw.u32()?)
+        })
         .collect();
     let checksums = reader
         .take(checksums * 4)?

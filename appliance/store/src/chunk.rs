@@ -1,96 +1,35 @@
 //! The map of 256 consecutive blocks (1 MiB) of an object.
 //!
 //! Invariants: runs are sorted, do not overlap and are merged where they could be; there is one checksum for each block of a
-//! written run, in order.
+//! written run, in order, and for a part of a packed group those of all the group's stored blocks; a group's blocks are
+//! owned by its parts together and freed with the last of them.
 
 use smallvec::SmallVec;
 
 use crate::bytes::index;
+pub(crate) use crate::run::Run;
 
 /// Blocks of an object that one chunk maps.
 pub(crate) const CHUNK_BLOCKS: u64 = 256;
-
-/// Consecutive blocks of a chunk that lie consecutively on the device, packed into 64 bits as memory and checkpoint hold
-/// them.
-///
-/// | bits   | field     | meaning                                                    |
-/// |--------|-----------|------------------------------------------------------------|
-/// | 0..8   | first     | block in the chunk                                         |
-/// | 8..16  | blocks    | count less one                                             |
-/// | 16     | unwritten | reserved: reads as zeros, has no checksums                 |
-/// | 17..64 | place     | first block, counted from the zone's start                 |
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Run(u64);
-
-const UNWRITTEN: u64 = 1 << 16;
-const PLACE_SHIFT: u32 = 17;
-
-impl Run {
-    pub(crate) fn new(first: u64, blocks: u64, place: u64, written: bool) -> Self {
-        assert!(blocks > 0 && first + blocks <= CHUNK_BLOCKS, "a run lies in a chunk");
-        let flag = if written { 0 } else { UNWRITTEN };
-        Self(first | (blocks - 1) << 8 | flag | place << PLACE_SHIFT)
-    }
-
-    /// A run as stored; None if it leaves the chunk.
-    pub(crate) fn from_bits(bits: u64) -> Option<Self> {
-        let run = Self(bits);
-        (run.end() <= CHUNK_BLOCKS).then_some(run)
-    }
-
-    pub(crate) const fn bits(self) -> u64 {
-        self.0
-    }
-
-    pub(crate) const fn first(self) -> u64 {
-        self.0 & 0xff
-    }
-
-    pub(crate) const fn blocks(self) -> u64 {
-        (self.0 >> 8 & 0xff) + 1
-    }
-
-    pub(crate) const fn end(self) -> u64 {
-        self.first() + self.blocks()
-    }
-
-    pub(crate) const fn is_written(self) -> bool {
-        self.0 & UNWRITTEN == 0
-    }
-
-    pub(crate) const fn place(self) -> u64 {
-        self.0 >> PLACE_SHIFT
-    }
-
-    const fn checksums(self) -> u64 {
-        if self.is_written() { self.blocks() } else { 0 }
-    }
-
-    /// The part within `first..end`, which it must overlap.
-    fn cut(self, first: u64, end: u64) -> Self {
-        let start = self.first().max(first);
-        let end = self.end().min(end);
-        Self::new(start, end - start, self.place() + (start - self.first()), self.is_written())
-    }
-
-    fn joins(self, next: Self) -> bool {
-        self.end() == next.first()
-            && self.is_written() == next.is_written()
-            && self.place() + self.blocks() == next.place()
-    }
-
-    fn join(self, next: Self) -> Self {
-        Self::new(self.first(), self.blocks() + next.blocks(), self.place(), self.is_written())
-    }
-}
 
 /// A piece of a chunk as a reader sees it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Piece<'a> {
     /// The run, cut to what was asked for.
     pub(crate) run: Run,
-    /// Checksums of its blocks; empty if it is unwritten.
+    /// Checksums of its blocks, of a packed one all of its group's; empty if it is unwritten.
     pub(crate) checksums: &'a [u32],
+}
+
+/// What is not mapped any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Gone {
+    /// Blocks of the object.
+    pub(crate) logical: u64,
+    /// Where they lay.
+    pub(crate) place: u64,
+    /// Blocks there that nothing maps now; none while parts of a packed group are left.
+    pub(crate) blocks: u64,
 }
 
 /// The map of one chunk.
@@ -98,21 +37,24 @@ pub(crate) struct Piece<'a> {
 pub(crate) struct Chunk {
     runs: Runs,
     checksums: Checksums,
+    /// Whether it ever held a packed run since it was empty.
+    packed: bool,
 }
 
-/// Runs in order. Two lie in the chunk itself, in the room of a `Vec`'s three words: a small object is one allocation.
-pub(crate) type Runs = SmallVec<[Run; 2]>;
+/// Runs in order. One lies in the chunk itself, in the room of a `Vec`'s three words: a small object is one allocation.
+pub(crate) type Runs = SmallVec<[Run; 1]>;
 /// Checksums in order; four lie in the chunk itself.
 pub(crate) type Checksums = SmallVec<[u32; 4]>;
 
-const _: () = assert!(size_of::<Chunk>() == 48, "as large as two Vecs");
+const _: () = assert!(size_of::<Chunk>() == 56, "as large as two Vecs and a flag");
 
 impl Chunk {
     /// A chunk as stored; None if it is not one.
     pub(crate) fn from_parts(runs: Runs, checksums: Checksums) -> Option<Self> {
         let sorted = runs.windows(2).all(|pair| pair[0].end() <= pair[1].first());
         let needed: u64 = runs.iter().map(|run| run.checksums()).sum();
-        (sorted && needed == checksums.len() as u64).then_some(Self { runs, checksums })
+        let packed = runs.iter().any(|run| run.is_packed());
+        (sorted && needed == checksums.len() as u64).then_some(Self { runs, checksums, packed })
     }
 
     pub(crate) fn runs(&self) -> &[Run] {
@@ -127,9 +69,53 @@ impl Chunk {
         self.runs.is_empty()
     }
 
-    /// Blocks mapped, reserved ones included.
-    pub(crate) fn blocks(&self) -> u64 {
+    /// Blocks of the object mapped, reserved ones included.
+    pub(crate) fn logical(&self) -> u64 {
         self.runs.iter().map(|run| run.blocks()).sum()
+    }
+
+    /// The runs that own device blocks, of each packed group its first part.
+    pub(crate) fn owners(&self) -> impl Iterator<Item = Run> + use<'_> {
+        let owns = |&(at, &run): &(usize, &Run)| !run.is_packed() || !self.has_part_before(at, run);
+        self.runs.iter().enumerate().filter(owns).map(|(_, &run)| run)
+    }
+
+    /// Device blocks that nothing would own any more if `first..end` were not mapped; those of unwritten runs are not counted.
+    pub(crate) fn owned_within(&self, first: u64, end: u64) -> u64 {
+        let from = self.runs.partition_point(|run| run.end() <= first);
+        let touched = self.runs[from..].iter().take_while(|run| run.first() < end);
+        touched
+            .enumerate()
+            .map(|(at, &run)| {
+                if !run.is_written() {
+                    0
+                } else if !run.is_packed() {
+                    run.cut(first, end).blocks()
+                } else if run.first() < first
+                    || run.end() > end
+                    || self.has_part_before(from + at, run)
+                    || self.parts_behind(from + at, run).any(|part| part.end() > end)
+                {
+                    0
+                } else {
+                    run.stored()
+                }
+            })
+            .sum()
+    }
+
+    /// Whether a part of `run`'s group lies before run number `at`.
+    fn has_part_before(&self, at: usize, run: Run) -> bool {
+        let start = run.window().0;
+        let mut near = self.runs[..at].iter().rev().take_while(|other| other.end() > start);
+        near.any(|other| other.same_group(run))
+    }
+
+    /// The parts of `run`'s group behind run number `at`.
+    fn parts_behind(&self, at: usize, run: Run) -> impl Iterator<Item = Run> + use<'_> {
+        let end = run.window().1;
+        let near = self.runs[at + 1..].iter().take_while(move |other| other.first() < end);
+        near.copied().filter(move |other| other.same_group(run))
     }
 
     /// The mapped pieces within `first..end`, in order.
@@ -138,20 +124,18 @@ impl Chunk {
         let mut at = self.checksums_before(from);
         self.runs[from..].iter().take_while(move |run| run.first() < end).map(move |&run| {
             let cut = run.cut(first, end);
-            let start = at + (cut.first() - run.first());
+            let is_plain = run.is_written() && !run.is_packed();
+            let skipped = if is_plain { cut.first() - run.first() } else { 0 };
+            let start = at + skipped;
             at += run.checksums();
-            let checksums = if run.is_written() {
-                &self.checksums[index(start)..index(start + cut.blocks())]
-            } else {
-                &[]
-            };
+            let checksums = &self.checksums[index(start)..index(start + cut.checksums())];
             Piece { run: cut, checksums }
         })
     }
 
     /// Checksums of the runs before run number `at`.
     fn checksums_before(&self, at: usize) -> u64 {
-        if self.checksums.len() as u64 == CHUNK_BLOCKS {
+        if self.checksums.len() as u64 == CHUNK_BLOCKS && !self.packed {
             // Every block is written, so a block's checksum stands at its own number.
             return self.runs.get(at).map_or(CHUNK_BLOCKS, |run| run.first());
         }
@@ -159,14 +143,17 @@ impl Chunk {
     }
 
     /// Unmaps `first..end`; `freed` hears what lay there.
-    pub(crate) fn clear(&mut self, first: u64, end: u64, freed: &mut impl FnMut(Run)) {
+    pub(crate) fn clear(&mut self, first: u64, end: u64, freed: &mut impl FnMut(Gone)) {
         self.replace(first, end, None, &[], freed);
     }
 
-    /// Maps `run`, whose checksums are given if it is written; `freed` hears what lay there before.
-    pub(crate) fn set(&mut self, run: Run, checksums: &[u32], freed: &mut impl FnMut(Run)) {
-        assert!(run.checksums() == checksums.len() as u64, "one checksum for each written block");
+    /// Maps `run`, which is plain or a whole group, and whose checksums are given if it is written; `freed` hears what lay
+    /// there before.
+    pub(crate) fn set(&mut self, run: Run, checksums: &[u32], freed: &mut impl FnMut(Gone)) {
+        assert!(run.checksums() == checksums.len() as u64, "one checksum for each stored block");
+        assert!(!run.is_packed() || run.window() == (run.first(), run.end()), "a whole group");
         self.replace(run.first(), run.end(), Some(run), checksums, freed);
+        self.packed |= run.is_packed();
     }
 
     fn replace(
@@ -175,34 +162,64 @@ impl Chunk {
         end: u64,
         new: Option<Run>,
         checksums: &[u32],
-        freed: &mut impl FnMut(Run),
+        freed: &mut impl FnMut(Gone),
     ) {
         let from = self.runs.partition_point(|run| run.end() <= first);
-        let mut sums_from = self.checksums_before(from);
+        let sums_from = self.checksums_before(from);
         let mut sums_to = sums_from;
         let mut to = from;
         let (mut left, mut right) = (None, None);
         while to < self.runs.len() && self.runs[to].first() < end {
             let run = self.runs[to];
-            freed(run.cut(first, end));
+            freed(self.gone(to, from, (first, end)));
             if run.first() < first {
-                let kept = run.cut(run.first(), first);
-                sums_from += kept.checksums();
-                left = Some(kept);
+                left = Some(run.cut(run.first(), first));
             }
             sums_to += run.checksums();
             if run.end() > end {
-                let kept = run.cut(end, run.end());
-                sums_to -= kept.checksums();
-                right = Some(kept);
+                right = Some(run.cut(end, run.end()));
             }
             to += 1;
         }
-        self.replace_checksums(index(sums_from), index(sums_to), checksums);
+        self.replace_sums(index(sums_from), index(sums_to), [left, right], checksums);
         self.replace_runs(from, to, [left, new, right]);
     }
 
-    fn replace_checksums(&mut self, from: usize, to: usize, new: &[u32]) {
+    /// What of run number `at` is gone when `first..end` is not mapped any more, the first run of which is number `from`.
+    fn gone(&self, at: usize, from: usize, (first, end): (u64, u64)) -> Gone {
+        let run = self.runs[at];
+        let cut = run.cut(first, end);
+        if !run.is_packed() {
+            return Gone { logical: cut.blocks(), place: cut.place(), blocks: cut.blocks() };
+        }
+        // The last part to go frees the group: none is left beside it, before the range or behind (or later in it).
+        let is_left = cut.blocks() < run.blocks()
+            || self.has_part_before(from, run)
+            || self.starts_before(from, at, first, run)
+            || self.parts_behind(at, run).next().is_some();
+        let blocks = if is_left { 0 } else { run.stored() };
+        Gone { logical: cut.blocks(), place: run.place(), blocks }
+    }
+
+    /// Whether the part of `run`'s group that is run number `from`, itself before `at`, keeps blocks before `first`.
+    fn starts_before(&self, from: usize, at: usize, first: u64, run: Run) -> bool {
+        let earliest = self.runs[from];
+        from < at && earliest.first() < first && earliest.same_group(run)
+    }
+
+    /// Puts the checksums of what is kept at the left, of the new run, and of what is kept at the right in place of
+    /// `from..to`.
+    fn replace_sums(&mut self, from: usize, to: usize, kept: [Option<Run>; 2], new: &[u32]) {
+        let [left, right] = kept.map(|run| run.map_or(0, |run| index(run.checksums())));
+        let is_packed = |run: &Option<Run>| run.is_some_and(Run::is_packed);
+        if is_packed(&kept[0]) && is_packed(&kept[1]) && to - from < left + right {
+            // One part of a group was cut in two: each half keeps the checksums of all of it.
+            let twice: SmallVec<[u32; 16]> = SmallVec::from_slice(&self.checksums[from..to]);
+            replace(&mut self.checksums, to, to, &twice);
+            replace(&mut self.checksums, to, to, new);
+            return;
+        }
+        let (from, to) = (from + left, to - right);
         if to - from == new.len() {
             self.checksums[from..to].copy_from_slice(new);
         } else {
@@ -212,7 +229,7 @@ impl Chunk {
 
     /// Puts up to three runs in place of `from..to`, merged with each other and their neighbours where they join.
     fn replace_runs(&mut self, mut from: usize, mut to: usize, new: [Option<Run>; 3]) {
-        let mut runs = [Run(0); 5];
+        let mut runs = [Run::NONE; 5];
         let mut count = 0;
         let before = from.checked_sub(1).map(|at| self.runs[at]);
         let after = self.runs.get(to).copied();
@@ -252,68 +269,151 @@ where
 
 #[cfg(test)]
 mod test {
-    use super::*;
+    use sheen_types::Codec;
 
-    /// The plain truth: place and checksum of each block.
-    type Model = Vec<Option<(u64, Option<u32>)>>;
+    use super::*;
+    use crate::run::{Home, PACK_BLOCKS, Packing};
+
+    /// Place and checksum of a plain block; place, block and first checksum of a packed one.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    enum Block {
+        Plain(u64, Option<u32>),
+        Packed(u64, u64, u32),
+    }
+
+    /// The plain truth.
+    type Model = Vec<Option<Block>>;
+
+    struct Chance(u64);
+
+    impl Chance {
+        fn below(&mut self, bound: u64) -> u64 {
+            self.0 = self
+                .0
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
+            (self.0 >> 33) % bound
+        }
+    }
 
     fn check(chunk: &Chunk, model: &Model) {
         let mut seen: Model = vec![None; 256];
         for piece in chunk.pieces(0, CHUNK_BLOCKS) {
-            for i in 0..piece.run.blocks() {
-                let sum = piece.checksums.get(index(i)).copied();
-                seen[index(piece.run.first() + i)] = Some((piece.run.place() + i, sum));
+            let run = piece.run;
+            for i in 0..run.blocks() {
+                seen[index(run.first() + i)] = Some(if run.is_packed() {
+                    assert_eq!(piece.checksums.len() as u64, run.stored());
+                    Block::Packed(run.place(), run.packing().first() + i, piece.checksums[0])
+                } else {
+                    Block::Plain(run.place() + i, piece.checksums.get(index(i)).copied())
+                });
             }
         }
         assert_eq!(&seen, model);
         assert!(chunk.runs.windows(2).all(|pair| !pair[0].joins(pair[1])), "{:?}", chunk.runs);
         assert!(Chunk::from_parts(chunk.runs.clone(), chunk.checksums.clone()).is_some());
+        let mut places: Vec<u64> = model.iter().flatten().map(place_of).collect();
+        places.sort_unstable();
+        places.dedup();
+        let mut owned: Vec<u64> = chunk
+            .owners()
+            .flat_map(|run| {
+                let blocks = if run.is_packed() { 1 } else { run.blocks() };
+                (0..blocks).map(move |i| run.place() + i)
+            })
+            .collect();
+        owned.sort_unstable();
+        owned.dedup();
+        assert_eq!(owned, places);
+    }
+
+    fn place_of(block: &Block) -> u64 {
+        match *block {
+            Block::Plain(place, _) | Block::Packed(place, ..) => place,
+        }
+    }
+
+    /// Places that nothing maps once `range` does not: of a packed group its first.
+    fn freed_by(model: &Model, range: &std::ops::Range<usize>) -> Vec<u64> {
+        let mut freed = Vec::new();
+        for block in model[range.clone()].iter().flatten() {
+            let others = || model[..range.start].iter().chain(&model[range.end..]);
+            let is_packed = matches!(block, Block::Packed(..));
+            let is_left =
+                is_packed && others().flatten().any(|other| place_of(other) == place_of(block));
+            let is_noted = is_packed && freed.contains(&place_of(block));
+            if !is_left && !is_noted {
+                freed.push(place_of(block));
+            }
+        }
+        freed.sort_unstable();
+        freed
+    }
+
+    /// A range and how to map it, of the kind the number says.
+    fn random_run(kind: u64, step: u32, chance: &mut Chance) -> (u64, u64, Home) {
+        let mut first = chance.below(256);
+        let mut blocks = 1 + chance.below((256 - first).min(9));
+        // Small places in steps of one make neighbours that join.
+        let mut place = first + 256 * chance.below(3);
+        let mut packing = Packing::PLAIN;
+        let mut generation = u32::from(chance.below(20) == 0);
+        if kind > 2 {
+            let window = u64::from(PACK_BLOCKS);
+            let within = chance.below(window - 1);
+            blocks = 2 + chance.below(window - 1 - within);
+            first = first / window * window + within;
+            place = 10_000 + 16 * u64::from(step);
+            generation = step;
+            let stored = u16::try_from(1 + chance.below(blocks - 1)).unwrap();
+            packing = Packing::new(Codec::Lz4, stored, u16::try_from(blocks).unwrap());
+        }
+        (first, blocks, Home { place, written: kind > 1, generation, packing })
     }
 
     #[test]
     fn a_chunk_maps_like_an_array_of_blocks() {
-        let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-        let mut next = |bound: u64| {
-            state = state
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(1_442_695_040_888_963_407);
-            (state >> 33) % bound
-        };
-        for _ in 0..50 {
+        let mut chance = Chance(0x9e37_79b9_7f4a_7c15);
+        for round in 0..40 {
             let mut chunk = Chunk::default();
             let mut model: Model = vec![None; 256];
-            for step in 0..200_u32 {
-                let first = next(256);
-                let blocks = 1 + next((256 - first).min(9));
-                let mut freed = Vec::new();
-                let mut hear = |run: Run| {
-                    freed.extend((0..run.blocks()).map(|i| run.place() + i));
-                };
+            for step in 1..200_u32 {
+                // Every other round without packed groups.
+                let kind = chance.below(3 + 2 * (round % 2));
+                let (first, blocks, home) = random_run(kind, step, &mut chance);
                 let range = index(first)..index(first + blocks);
-                let before: Vec<u64> =
-                    model[range.clone()].iter().flatten().map(|&(place, _)| place).collect();
-                // Small places in steps of one make neighbours that join.
-                let place = first + 256 * next(3);
-                match next(3) {
-                    0 => {
-                        chunk.clear(first, first + blocks, &mut hear);
-                        model[range].fill(None);
-                    }
-                    1 => {
-                        chunk.set(Run::new(first, blocks, place, false), &[], &mut hear);
-                        for (i, block) in (0..).zip(&mut model[range]) {
-                            *block = Some((place + i, None));
-                        }
-                    }
-                    _ => {
-                        let sums: Vec<u32> = (0..blocks).map(|_| step).collect();
-                        chunk.set(Run::new(first, blocks, place, true), &sums, &mut hear);
-                        for (i, block) in (0..).zip(&mut model[range]) {
-                            *block = Some((place + i, Some(step)));
-                        }
-                    }
+                let expected = freed_by(&model, &range);
+                let (mut freed, mut logical) = (Vec::new(), 0);
+                let mut owned = 0;
+                let unwritten = |block: &&Block| matches!(block, Block::Plain(_, None));
+                let unwritten = model[range.clone()].iter().flatten().filter(unwritten).count();
+                let mut hear = |gone: Gone| {
+                    logical += gone.logical;
+                    owned += gone.blocks;
+                    let packed = gone.place >= 10_000;
+                    let blocks = if packed { gone.blocks.min(1) } else { gone.blocks };
+                    freed.extend((0..blocks).map(|i| gone.place + i));
+                };
+                let within = chunk.owned_within(first, first + blocks);
+                if kind == 0 {
+                    chunk.clear(first, first + blocks, &mut hear);
+                } else {
+                    let run = Run::new(first, blocks, home);
+                    let sums: Vec<u32> = (0..run.checksums()).map(|_| step).collect();
+                    chunk.set(run, &sums, &mut hear);
                 }
-                assert_eq!(freed, before);
+                assert_eq!(within + unwritten as u64, owned);
+                freed.sort_unstable();
+                assert_eq!(freed, expected);
+                assert_eq!(logical, model[range.clone()].iter().flatten().count() as u64);
+                for (i, block) in (0..).zip(&mut model[range]) {
+                    *block = match kind {
+                        0 => None,
+                        1 => Some(Block::Plain(home.place + i, None)),
+                        2 => Some(Block::Plain(home.place + i, Some(step))),
+                        _ => Some(Block::Packed(home.place, i, step)),
+                    };
+                }
                 check(&chunk, &model);
             }
         }

@@ -2,7 +2,7 @@
 
 use std::{error::Error, fmt};
 
-use sheen_types::{Errno, Lba};
+use sheen_types::{Codec, Errno, Lba};
 
 /// Names a request; the service's choice, comes back in commands.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -19,18 +19,45 @@ pub struct MergeToken(pub u64);
 /// One block of a request's image that keeps part of the object's old block.
 ///
 /// Read the old block, check it, copy its bytes outside `fresh_start..fresh_end` into the image's block.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Merge {
     /// Which block of the image.
     pub image_block: u32,
-    /// Where the old block lies.
-    pub lba: Lba,
-    /// Its CRC32C; if it differs call [`crate::Store::merge_failed`].
-    pub checksum: u32,
+    /// The old block; if it is not what it should be call [`crate::Store::merge_failed`].
+    pub old: OldBlock,
     /// First byte of the image's block that stays.
     pub fresh_start: u32,
     /// First byte behind those that stay.
     pub fresh_end: u32,
+}
+
+/// Where the old block of a merge lies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OldBlock {
+    /// By itself.
+    Plain {
+        /// Its address.
+        lba: Lba,
+        /// Its CRC32C.
+        checksum: u32,
+    },
+    /// In a packed group.
+    Packed(Box<OldGroup>),
+}
+
+/// The packed group that holds the old block of a merge.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OldGroup {
+    /// Address of its first stored block; the others follow.
+    pub lba: Lba,
+    /// CRC32C of each stored block.
+    pub checksums: Vec<u32>,
+    /// Which of the group's blocks is the old one.
+    pub block: u16,
+    /// Blocks of the object in the group.
+    pub whole: u16,
+    /// How it is compressed.
+    pub codec: Codec,
 }
 
 /// How a request ended well.
@@ -38,7 +65,7 @@ pub struct Merge {
 pub struct Outcome {
     /// The object's size in bytes (0 for destroy and sync).
     pub size: u64,
-    /// Its space in 4 KiB blocks.
+    /// Its space on the device in 4 KiB blocks.
     pub blocks: u64,
 }
 

@@ -5,12 +5,14 @@ use sheen_types::Errno;
 use crate::{
     Command, IoFault, IoToken, Outcome, Store,
     allocator::Span,
-    chunk::Run,
+    chunk::Gone,
     claims::Claims,
+    collect::{end_block, piece_end},
     io::Io,
-    issue::{change, end_block, piece_end},
+    issue::change,
     operation::{Kind, State},
     quarantine::Quarantine,
+    record::Extent,
 };
 
 impl Store {
@@ -113,14 +115,14 @@ impl Store {
         }
         let data_first = self.layout.data_first;
         let quarantine = &mut self.quarantine;
-        let freed = |run: Run| quarantine_run(quarantine, data_first, run);
+        let freed = |gone: Gone| quarantine_blocks(quarantine, data_first, gone);
         if operation.kind == Kind::Destroy {
             self.index.destroy(operation.object, freed);
         } else {
-            self.index.apply(&change(operation), freed);
+            self.index.apply(&change(operation, self.generation), freed);
         }
         let written = operation.extents.iter().filter(|extent| extent.written);
-        self.unflushed_blocks += written.map(|extent| u64::from(extent.blocks)).sum::<u64>();
+        self.unflushed_blocks += written.map(Extent::stored).sum::<u64>();
         self.blocks_promised -= operation.blocks_added;
         self.objects_promised -= u64::from(operation.creates);
         self.log.on_complete(operation.record.sequence);
@@ -143,7 +145,7 @@ impl Store {
         for extent in &operation.extents {
             let here = object.and_then(|object| object.piece_at(extent.block));
             let in_place = here.is_some_and(|piece| piece.place == extent.place);
-            let blocks = u64::from(extent.blocks);
+            let blocks = extent.stored();
             if operation.failed == Some(IoFault::NoSpace) && !in_place {
                 self.allocator
                     .release(Span { first: extent.place - self.layout.data_first, blocks });
@@ -259,6 +261,8 @@ impl Store {
     }
 }
 
-fn quarantine_run(quarantine: &mut Quarantine, data_first: u64, run: Run) {
-    quarantine.push(Span { first: run.place() - data_first, blocks: run.blocks() });
+fn quarantine_blocks(quarantine: &mut Quarantine, data_first: u64, gone: Gone) {
+    if gone.blocks > 0 {
+        quarantine.push(Span { first: gone.place - data_first, blocks: gone.blocks });
+    }
 }

@@ -23,7 +23,7 @@ pub struct StoredRun {
     pub blocks: u64,
     /// First device block.
     pub lba: Lba,
-    /// How many device blocks lie there.
+    /// How many device blocks lie there; of a part of a packed group all of the group's.
     pub stored_blocks: u64,
     /// Whether they hold content; others are reserved and read as zeros.
     pub written: bool,
@@ -101,7 +101,7 @@ impl Inspection {
     /// The runs of an object, in order; None if there is no such object.
     #[must_use]
     pub fn stored(&self, object: Fid) -> Option<Vec<StoredRun>> {
-        self.index.get(object).map(|object| stored_runs(&self.layout, object))
+        self.index.get(object).map(|found| stored_runs(&self.layout, object, found))
     }
 
     /// Blocks owned twice or outside the data, in order of their addresses.
@@ -133,19 +133,19 @@ impl Store {
     /// run may be used for something else once a change of the object completed: hold a [`crate::ReadPin`] meanwhile.
     #[must_use]
     pub fn stored(&self, object: Fid) -> Option<Vec<StoredRun>> {
-        self.index.get(object).map(|object| stored_runs(&self.layout, object))
+        self.index.get(object).map(|found| stored_runs(&self.layout, object, found))
     }
 }
 
-fn stored_runs(layout: &Layout, object: &Object) -> Vec<StoredRun> {
+fn stored_runs(layout: &Layout, id: Fid, object: &Object) -> Vec<StoredRun> {
     let run = |piece: ObjectPiece<'_>| StoredRun {
         block: piece.block,
         blocks: piece.blocks,
         lba: layout.lba(piece.place),
-        stored_blocks: piece.blocks,
+        stored_blocks: piece.stored(),
         written: piece.written,
-        generation: 0,
-        checksums: piece.checksums.to_vec(),
+        generation: piece.generation,
+        checksums: piece.raw_checksums(id).collect(),
     };
     object.pieces(0, u64::MAX).map(run).collect()
 }
@@ -157,11 +157,11 @@ fn find_conflicts(layout: &Layout, index: &Index) -> Vec<Conflict> {
     let mut conflicts = Vec::new();
     let mut owned = Owned::new();
     for (&id, object) in &index.objects {
-        for piece in object.pieces(0, u64::MAX) {
-            let (first, end) = (piece.place, piece.place + piece.blocks);
-            let owner = (id, piece.block);
+        for (block, first, blocks) in object.owners() {
+            let end = first + blocks;
+            let owner = (id, block);
             if first < layout.data_first || end > layout.data_first + layout.data_blocks {
-                let (lba, blocks) = (layout.lba(first), piece.blocks);
+                let lba = layout.lba(first);
                 conflicts.push(Conflict::Outside { lba, blocks, owner });
                 continue;
             }
@@ -212,18 +212,20 @@ mod test {
     use crate::{
         Zone,
         record::{Change, Extent, SizeRule},
+        run::Packing,
     };
     use sheen_types::Timespec;
 
     fn map(index: &mut Index, object: Fid, block: u64, place: u64, blocks: u32) {
-        let extents = [Extent { block, blocks, place, written: false }];
+        let extents = [Extent { block, blocks, place, written: false, packing: Packing::PLAIN }];
         let change = Change {
             object,
             size: SizeRule::Keep,
             mtime: Timespec::ZERO,
             owner: None,
             edges: [None; 2],
-            fills: false,
+            generation: 1,
+            stands: false,
             unmap: (0, 0),
             extents: &extents,
             checksums: &[],

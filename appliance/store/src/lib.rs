@@ -11,8 +11,10 @@ pub mod request;
 pub mod command;
 pub mod store;
 mod operation;
+mod image;
 mod claims;
 mod plan;
+mod collect;
 mod issue;
 mod io;
 mod completion;
@@ -24,6 +26,8 @@ pub mod read;
 mod index;
 mod object;
 mod chunk;
+pub mod run;
+mod binding;
 mod allocator;
 mod quarantine;
 mod layout;
@@ -35,13 +39,16 @@ mod verification;
 pub mod inspection;
 mod bytes;
 
-pub use command::{Command, IoFault, IoToken, Merge, MergeToken, Outcome, RequestToken};
+pub use command::{
+    Command, IoFault, IoToken, Merge, MergeToken, OldBlock, OldGroup, Outcome, RequestToken,
+};
 pub use inspection::{Conflict, Facts, Inspection, StoredRun};
 pub use opening::{OpenError, Opening, Progress};
 pub use read::{ReadPin, ReadPlan, Segment, Source};
 pub use request::{
-    Allocate, Busy, ObjectAttributes, Owner, Punch, PunchKind, SeekTarget, Statistics, Truncate,
-    Write,
+    Allocate, Busy, ObjectAttributes, Owner, Packed, Punch, PunchKind, SeekTarget, Statistics,
+    Truncate, Write,
 };
+pub use run::PACK_BLOCKS;
 pub use store::Store;
 pub use zone::{FormatError, Limits, Zone, format};

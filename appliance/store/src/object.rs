@@ -1,15 +1,17 @@
 //! One object: its attributes and the chunks that map its blocks.
 //!
-//! Invariants: no chunk is empty; `blocks` counts what the chunks map; bytes of a mapped block behind `size` are zero, so
+//! Invariants: no chunk is empty; `blocks` counts what the chunks own; bytes of a mapped block behind `size` are zero, so
 //! that growing needs no write.
 
 use std::collections::BTreeMap;
 
-use sheen_types::Timespec;
+use sheen_types::{Fid, Timespec};
 
 use crate::{
     ObjectAttributes, Owner,
-    chunk::{CHUNK_BLOCKS, Chunk, Piece, Run},
+    binding::Binding,
+    chunk::{CHUNK_BLOCKS, Chunk, Gone, Piece, Run},
+    run::{Home, Packing},
 };
 
 /// An object. Small ones have one chunk, boxed beside the attributes; the map stays unallocated.
@@ -30,7 +32,29 @@ pub(crate) struct ObjectPiece<'a> {
     pub(crate) blocks: u64,
     pub(crate) place: u64,
     pub(crate) written: bool,
+    pub(crate) generation: u32,
+    pub(crate) packing: Packing,
+    /// Bound, see [`crate::binding`]; of a packed piece those of all its group's stored blocks.
     pub(crate) checksums: &'a [u32],
+}
+
+/// Blocks of an object that a change maps.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Mapping<'a> {
+    pub(crate) block: u64,
+    pub(crate) blocks: u64,
+    pub(crate) home: Home,
+    /// None if they are not written.
+    pub(crate) checksums: &'a [u32],
+}
+
+/// What an edit of the map altered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub(crate) struct Tally {
+    /// Blocks of the object.
+    pub(crate) logical: u64,
+    /// Blocks of the device.
+    pub(crate) stored: u64,
 }
 
 impl Object {
@@ -44,14 +68,39 @@ impl Object {
         }
     }
 
-    /// Blocks mapped, reserved ones included.
+    /// Device blocks owned, reserved ones included.
     pub(crate) fn blocks(&self) -> u64 {
         self.blocks
     }
 
+    /// Blocks mapped, reserved ones included. Counts them.
+    pub(crate) fn logical(&self) -> u64 {
+        self.chunks_from(0).map(|(_, chunk)| chunk.logical()).sum()
+    }
+
+    /// Who owns device blocks: the object's block, the place and how many, once for each packed group.
+    pub(crate) fn owners(&self) -> impl Iterator<Item = (u64, u64, u64)> + use<'_> {
+        self.chunks_from(0).flat_map(|(number, chunk)| {
+            let start = u64::from(number) * CHUNK_BLOCKS;
+            chunk.owners().map(move |run| (start + run.first(), run.place(), run.stored()))
+        })
+    }
+
+    /// Device blocks that would be free if `first..end` were not mapped; those of reserved blocks are not counted.
+    pub(crate) fn owned_within(&self, first: u64, end: u64) -> u64 {
+        let chunks = self.chunks_from(chunk_number(first));
+        chunks
+            .take_while(|&(number, _)| u64::from(number) * CHUNK_BLOCKS < end)
+            .map(|(number, chunk)| {
+                let start = u64::from(number) * CHUNK_BLOCKS;
+                chunk.owned_within(first.saturating_sub(start), (end - start).min(CHUNK_BLOCKS))
+            })
+            .sum()
+    }
+
     /// Takes over a chunk read from a checkpoint; false if there is one already or it is empty.
     pub(crate) fn insert_chunk(&mut self, number: u32, chunk: Chunk) -> bool {
-        let blocks = chunk.blocks();
+        let blocks: u64 = chunk.owners().map(Run::stored).sum();
         let chunk = Box::new(chunk);
         let old =
             if number == 0 { self.first.replace(chunk) } else { self.rest.insert(number, chunk) };
@@ -96,10 +145,11 @@ impl Object {
             .map(|piece| ObjectPiece::of(start, piece))
     }
 
-    /// Unmaps `first..end` (`u64::MAX`: to the end); `freed` hears what lay there.
-    pub(crate) fn clear(&mut self, first: u64, end: u64, freed: &mut impl FnMut(Run)) {
+    /// Unmaps `first..end` (`u64::MAX`: to the end); `freed` hears what lay there. Returns what is gone.
+    pub(crate) fn clear(&mut self, first: u64, end: u64, freed: &mut impl FnMut(Gone)) -> Tally {
+        let mut gone = Tally::default();
         if first >= end {
-            return;
+            return gone;
         }
         let mut at = first;
         while let Some(number) = self.chunk_at_or_after(at) {
@@ -108,47 +158,41 @@ impl Object {
                 break;
             }
             let chunk = self.chunk_mut(number);
-            let mut gone = 0;
-            chunk.clear(at.saturating_sub(start), (end - start).min(CHUNK_BLOCKS), &mut |run| {
-                gone += run.blocks();
-                freed(run);
+            chunk.clear(at.saturating_sub(start), (end - start).min(CHUNK_BLOCKS), &mut |part| {
+                gone.add(part);
+                freed(part);
             });
             if chunk.is_empty() {
                 self.remove_chunk(number);
             }
-            self.blocks -= gone;
             at = start + CHUNK_BLOCKS;
         }
+        self.blocks -= gone.stored;
+        gone
     }
 
-    /// Maps `blocks` blocks from `block` on to `place`; `freed` hears what lay there before. Checksums are given if the
-    /// blocks are written.
-    pub(crate) fn set(
-        &mut self,
-        block: u64,
-        blocks: u64,
-        place: u64,
-        checksums: Option<&[u32]>,
-        freed: &mut impl FnMut(Run),
-    ) {
+    /// Maps blocks; `freed` hears what lay there before. Returns what is gone.
+    pub(crate) fn set(&mut self, mapping: &Mapping<'_>, freed: &mut impl FnMut(Gone)) -> Tally {
+        let Mapping { block, blocks, home, checksums } = *mapping;
+        let mut gone = Tally::default();
         let mut done = 0;
         while done < blocks {
             let number = chunk_number(block + done);
             let within = (block + done) % CHUNK_BLOCKS;
             let count = (blocks - done).min(CHUNK_BLOCKS - within);
-            let run = Run::new(within, count, place + done, checksums.is_some());
-            let sums = checksums.map_or(&[][..], |sums| {
-                let from = crate::bytes::index(done);
-                &sums[from..from + crate::bytes::index(count)]
+            // A packed group lies in one chunk.
+            let run = Run::new(within, count, Home { place: home.place + done, ..home });
+            let from = if home.written { crate::bytes::index(done) } else { 0 };
+            let sums = &checksums[from..from + crate::bytes::index(run.checksums())];
+            self.chunk_mut(number).set(run, sums, &mut |part| {
+                gone.add(part);
+                freed(part);
             });
-            let mut gone = 0;
-            self.chunk_mut(number).set(run, sums, &mut |run| {
-                gone += run.blocks();
-                freed(run);
-            });
-            self.blocks = self.blocks + count - gone;
+            self.blocks += run.stored();
             done += count;
         }
+        self.blocks -= gone.stored;
+        gone
     }
 
     fn chunk_at_or_after(&self, block: u64) -> Option<u32> {
@@ -180,13 +224,35 @@ impl Object {
     }
 }
 
+impl Tally {
+    fn add(&mut self, gone: Gone) {
+        self.logical += gone.logical;
+        self.stored += gone.blocks;
+    }
+}
+
 impl<'a> ObjectPiece<'a> {
+    /// Device blocks it lies in.
+    pub(crate) fn stored(&self) -> u64 {
+        if self.packing.is_plain() { self.blocks } else { self.packing.stored() }
+    }
+
+    /// CRC32C of each stored block; none if it is not written.
+    pub(crate) fn raw_checksums(&self, object: Fid) -> impl Iterator<Item = u32> + use<'a> {
+        let binding = Binding::new(object, self.generation);
+        // Those of a packed group are counted from the group's first block; a plain piece begins with itself.
+        let first = self.block - self.packing.first();
+        (first..).zip(self.checksums).map(move |(block, &sum)| binding.bind(sum, block))
+    }
+
     fn of(start: u64, piece: Piece<'a>) -> Self {
         Self {
             block: start + piece.run.first(),
             blocks: piece.run.blocks(),
             place: piece.run.place(),
             written: piece.run.is_written(),
+            generation: piece.run.generation(),
+            packing: piece.run.packing(),
             checksums: piece.checksums,
         }
     }

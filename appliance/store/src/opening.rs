@@ -379,5 +379,6 @@ fn assemble(
     if crowded {
         switch.begin_snapshot(&layout, tail.next);
     }
-    Store::assemble(layout, limits, index, Log::new(writer), switch)
+    let generation = u32::try_from(incarnation).unwrap_or(u32::MAX);
+    Store::assemble(layout, limits, index, Log::new(writer), switch, generation)
 }

@@ -9,7 +9,7 @@
 use sheen_types::{Fid, Timespec};
 
 use crate::{
-    IoFault, Owner, RequestToken,
+    IoFault, Owner, Packed, RequestToken,
     layout::RecordId,
     record::{Extent, SizeRule},
 };
@@ -59,11 +59,13 @@ pub(crate) struct Operation {
     pub(crate) next_block: u64,
     /// Object blocks at the edges that keep part of their old bytes, in the order of the merge command.
     pub(crate) edges: [Option<Edge>; 2],
-    /// CRC32C of the image's blocks.
+    /// Bound CRC32C of the image's blocks.
     pub(crate) checksums: Vec<u32>,
+    /// Groups of a write that are packed in its image.
+    pub(crate) packed: Vec<Packed>,
     pub(crate) extents: Vec<Extent>,
     pub(crate) unmap: (u64, u64),
-    /// Blocks this piece maps that were not mapped before.
+    /// Device blocks this piece takes more than it sets free, at most.
     pub(crate) blocks_added: u64,
     pub(crate) creates: bool,
     pub(crate) io_pending: u32,
@@ -101,6 +103,7 @@ impl Operation {
             next_block: 0,
             edges: [None; 2],
             checksums: Vec::new(),
+            packed: Vec::new(),
             extents: Vec::new(),
             unmap: (0, 0),
             blocks_added: 0,
@@ -116,12 +119,14 @@ impl Operation {
     }
 
     fn reset(&mut self, kind: Kind, request: RequestToken) {
-        let (mut checksums, mut extents) =
-            (std::mem::take(&mut self.checksums), std::mem::take(&mut self.extents));
+        let mut checksums = std::mem::take(&mut self.checksums);
+        let mut packed = std::mem::take(&mut self.packed);
+        let mut extents = std::mem::take(&mut self.extents);
         checksums.clear();
+        packed.clear();
         extents.clear();
         let generation = self.generation.wrapping_add(1);
-        *self = Self { generation, kind, request, checksums, extents, ..Self::free() };
+        *self = Self { generation, kind, request, checksums, packed, extents, ..Self::free() };
         self.state = State::Waiting;
     }
 }

@@ -1,17 +1,25 @@
 //! From claimed to ready: which old bytes a change keeps.
 
-use sheen_types::Errno;
+use sheen_types::{Errno, Fid};
 
 use crate::{
-    Command, Merge, MergeToken, Store,
-    object::Object,
+    Command, Merge, MergeToken, OldBlock, OldGroup, Store,
+    binding::Binding,
+    layout::Layout,
+    object::{Object, ObjectPiece},
     operation::{Edge, Kind, Operation, State},
 };
 
 const BLOCK: u64 = 4096;
 
 /// An edge and what must be merged into it.
-type EdgeMerge = (Edge, Merge);
+#[derive(Clone, Copy, Debug)]
+struct EdgeMerge<'a> {
+    edge: Edge,
+    old: ObjectPiece<'a>,
+    fresh_start: u32,
+    fresh_end: u32,
+}
 
 impl Store {
     /// Goes on with every operation that got its claim.
@@ -33,11 +41,11 @@ impl Store {
         let operation = self.operations.get_mut(number);
         let object = self.index.objects.get(&operation.object);
         let merges = object.map_or([None; 2], |object| edge_merges(operation, object));
-        if merges == [None; 2] {
+        if merges.iter().all(Option::is_none) {
             self.make_ready(number, commands);
             return;
         }
-        operation.edges = merges.map(|merge| merge.map(|(edge, _)| edge));
+        operation.edges = merges.map(|merge| merge.map(|merge| merge.edge));
         let image_blocks = match operation.kind {
             Kind::Write => operation.checksums.len(),
             Kind::Truncate | Kind::PunchHole | Kind::PunchZero => merges.iter().flatten().count(),
@@ -51,9 +59,8 @@ impl Store {
             request: operation.request,
             merge: MergeToken(u64::from(operation.generation) << 32 | u64::from(number)),
             image_blocks: u32::try_from(image_blocks).expect("images are bounded"),
-            merges: merges.map(|merge| {
-                merge.map(|(_, merge)| Merge { lba: self.layout.lba(merge.lba.0), ..merge })
-            }),
+            merges: merges
+                .map(|merge| merge.map(|merge| merge.command(&self.layout, operation.object))),
         });
     }
 
@@ -69,10 +76,11 @@ impl Store {
     ) {
         let Some(number) = self.merging(merge) else { return };
         let operation = self.operations.get_mut(number);
+        let binding = Binding::new(operation.object, self.generation);
         for (edge, checksum) in operation.edges.into_iter().zip(checksums) {
             if let Some(edge) = edge {
                 let checksum = checksum.expect("each merge has its checksum");
-                operation.checksums[edge.image_block as usize] = checksum;
+                operation.checksums[edge.image_block as usize] = binding.bind(checksum, edge.block);
             }
         }
         self.make_ready(number, commands);
@@ -96,7 +104,7 @@ impl Store {
     }
 }
 
-fn edge_merges(operation: &Operation, object: &Object) -> [Option<EdgeMerge>; 2] {
+fn edge_merges<'a>(operation: &Operation, object: &'a Object) -> [Option<EdgeMerge<'a>>; 2] {
     match operation.kind {
         Kind::Write => write_edges(operation, object),
         Kind::Truncate => truncate_edge(operation, object),
@@ -106,13 +114,14 @@ fn edge_merges(operation: &Operation, object: &Object) -> [Option<EdgeMerge>; 2]
 }
 
 /// A write keeps what its first and last block hold outside the payload, if it is not zero anyway.
-fn write_edges(operation: &Operation, object: &Object) -> [Option<EdgeMerge>; 2] {
+fn write_edges<'a>(operation: &Operation, object: &'a Object) -> [Option<EdgeMerge<'a>>; 2] {
     let (first, last) = (operation.offset / BLOCK, (operation.end - 1) / BLOCK);
     let start = operation.offset % BLOCK;
     let end = operation.end - last * BLOCK;
     // Bytes behind the object's end are zero in the block already, as they are in the image.
     let tail_kept = end < BLOCK && object.size > operation.end;
-    let image_last = last - first;
+    // Packed groups lie between.
+    let image_last = operation.checksums.len() as u64 - 1;
     if first == last {
         let kept = start > 0 || tail_kept;
         return [kept.then(|| merge(object, first, 0, start, end)).flatten(), None];
@@ -123,14 +132,14 @@ fn write_edges(operation: &Operation, object: &Object) -> [Option<EdgeMerge>; 2]
 }
 
 /// A cut within a block leaves zeros behind the new end.
-fn truncate_edge(operation: &Operation, object: &Object) -> [Option<EdgeMerge>; 2] {
+fn truncate_edge<'a>(operation: &Operation, object: &'a Object) -> [Option<EdgeMerge<'a>>; 2] {
     let start = operation.offset % BLOCK;
     let cuts = start > 0 && object.size > operation.offset;
     [cuts.then(|| merge(object, operation.offset / BLOCK, 0, start, BLOCK)).flatten(), None]
 }
 
 /// A punch that begins or ends within a block leaves zeros in a part of it.
-fn punch_edges(operation: &Operation, object: &Object) -> [Option<EdgeMerge>; 2] {
+fn punch_edges<'a>(operation: &Operation, object: &'a Object) -> [Option<EdgeMerge<'a>>; 2] {
     if operation.offset == operation.end {
         return [None; 2];
     }
@@ -154,17 +163,33 @@ fn merge(
     image_block: u64,
     fresh_start: u64,
     fresh_end: u64,
-) -> Option<EdgeMerge> {
-    let piece = object.piece_at(block).filter(|piece| piece.written)?;
+) -> Option<EdgeMerge<'_>> {
+    let old = object.piece_at(block).filter(|piece| piece.written)?;
     let within = "an image and a block are small";
-    let image_block = u32::try_from(image_block).expect(within);
-    let merge = Merge {
-        image_block,
-        // Counted from the zone's start; made a device address where the command is pushed.
-        lba: sheen_types::Lba(piece.place),
-        checksum: piece.checksums[0],
+    Some(EdgeMerge {
+        edge: Edge { block, image_block: u32::try_from(image_block).expect(within) },
+        old,
         fresh_start: u32::try_from(fresh_start).expect(within),
         fresh_end: u32::try_from(fresh_end).expect(within),
-    };
-    Some((Edge { block, image_block }, merge))
+    })
+}
+
+impl EdgeMerge<'_> {
+    fn command(&self, layout: &Layout, object: Fid) -> Merge {
+        let lba = layout.lba(self.old.place);
+        let mut checksums = self.old.raw_checksums(object);
+        let old = match self.old.packing.codec() {
+            Some(codec) => {
+                let [_, block, whole] = self.old.packing.counts();
+                let checksums = checksums.collect();
+                OldBlock::Packed(Box::new(OldGroup { lba, checksums, block, whole, codec }))
+            }
+            None => {
+                let checksum = checksums.next().expect("a written block has a checksum");
+                OldBlock::Plain { lba, checksum }
+            }
+        };
+        let image_block = self.edge.image_block;
+        Merge { image_block, old, fresh_start: self.fresh_start, fresh_end: self.fresh_end }
+    }
 }

@@ -1,9 +1,10 @@
 //! Reads: what a range of an object consists of. Answered from the index at once; never wait for changes.
 
-use sheen_types::{Fid, Lba};
+use sheen_types::{Codec, Fid, Lba};
 
 use crate::{
-    ObjectAttributes, SeekTarget, Store, bytes::index, object::Object, request::WRITE_BLOCKS_MAX,
+    ObjectAttributes, SeekTarget, Store, bytes::index, layout::Layout, object::Object,
+    request::WRITE_BLOCKS_MAX,
 };
 
 const BLOCK: u64 = 4096;
@@ -15,6 +16,20 @@ pub enum Source {
     Hole,
     /// The device, contiguous from here. Their checksums are the segment's part of [`ReadPlan::checksums`].
     Device(Lba),
+    /// A packed group, or a part of it. The checksums of its stored blocks are the next `stored` of
+    /// [`ReadPlan::packed_checksums`].
+    Packed {
+        /// Its first stored block.
+        lba: Lba,
+        /// Its stored blocks.
+        stored: u16,
+        /// Block of the group that the segment begins with.
+        first: u16,
+        /// Blocks of the group once unpacked.
+        whole: u16,
+        /// How it is compressed.
+        codec: Codec,
+    },
 }
 
 /// A run of blocks of the plan's image.
@@ -39,8 +54,10 @@ pub struct ReadPlan {
     pub skip: u32,
     /// The blocks of the image, in order, without gaps; none if there is nothing to deliver.
     pub segments: Vec<Segment>,
-    /// CRC32C of each block of the image, in order; 0 for blocks of a hole.
+    /// CRC32C of each block of the image, in order; 0 for blocks of a hole or of a packed group.
     pub checksums: Vec<u32>,
+    /// CRC32C of each stored block of the packed segments, in order.
+    pub packed_checksums: Vec<u32>,
 }
 
 /// Keeps the blocks of a plan from being used again; give it back by [`Store::release`] when they were read.
@@ -51,6 +68,49 @@ pub struct ReadPin {
 }
 
 impl ReadPlan {
+    fn clear(&mut self) {
+        self.segments.clear();
+        self.checksums.clear();
+        self.packed_checksums.clear();
+    }
+
+    /// Fills in blocks `first..end` of an object.
+    pub(crate) fn fill(
+        &mut self,
+        layout: &Layout,
+        (id, object): (Fid, &Object),
+        (first, end): (u64, u64),
+    ) {
+        assert!(end - first <= WRITE_BLOCKS_MAX as u64, "a bounded read");
+        self.checksums.resize(index(end - first), 0);
+        let mut at = first;
+        for piece in object.pieces(first, end).filter(|piece| piece.written) {
+            self.push(at - first, piece.block - at, Source::Hole);
+            let from = piece.block - first;
+            let lba = layout.lba(piece.place);
+            match piece.packing.codec() {
+                None => {
+                    self.push(from, piece.blocks, Source::Device(lba));
+                    let own = &mut self.checksums[index(from)..];
+                    for (own, raw) in own.iter_mut().zip(piece.raw_checksums(id)) {
+                        *own = raw;
+                    }
+                }
+                Some(codec) => {
+                    let [stored, first, whole] = piece.packing.counts();
+                    self.push(
+                        from,
+                        piece.blocks,
+                        Source::Packed { lba, stored, first, whole, codec },
+                    );
+                    self.packed_checksums.extend(piece.raw_checksums(id));
+                }
+            }
+            at = piece.block + piece.blocks;
+        }
+        self.push(at - first, end - at, Source::Hole);
+    }
+
     fn push(&mut self, image_block: u64, blocks: u64, source: Source) {
         if blocks > 0 {
             let bounded = "a read is bounded";
@@ -69,26 +129,14 @@ impl Store {
     /// # Panics
     /// When more than [`WRITE_BLOCKS_MAX`] blocks are touched.
     pub fn read(&mut self, object: Fid, offset: u64, length: u64, plan: &mut ReadPlan) -> ReadPin {
-        plan.segments.clear();
-        plan.checksums.clear();
+        plan.clear();
         let found = self.index.get(object);
         plan.size = found.map_or(0, |object| object.size);
         plan.length = length.min(plan.size.saturating_sub(offset));
         plan.skip = u32::try_from(offset % BLOCK).expect("below a block");
-        if let Some(object) = found.filter(|_| plan.length > 0) {
+        if let Some(found) = found.filter(|_| plan.length > 0) {
             let (first, end) = (offset / BLOCK, (offset + plan.length).div_ceil(BLOCK));
-            assert!(end - first <= WRITE_BLOCKS_MAX as u64, "a bounded read");
-            plan.checksums.resize(index(end - first), 0);
-            let mut at = first;
-            for piece in object.pieces(first, end).filter(|piece| piece.written) {
-                plan.push(at - first, piece.block - at, Source::Hole);
-                let from = piece.block - first;
-                plan.push(from, piece.blocks, Source::Device(self.layout.lba(piece.place)));
-                plan.checksums[index(from)..index(from + piece.blocks)]
-                    .copy_from_slice(piece.checksums);
-                at = piece.block + piece.blocks;
-            }
-            plan.push(at - first, end - at, Source::Hole);
+            plan.fill(&self.layout, (object, found), (first, end));
         }
         self.quarantine.pin()
     }

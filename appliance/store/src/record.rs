@@ -9,12 +9,13 @@ use crate::{
     Owner,
     bytes::{Reader, put_u16, put_u32, put_u64},
     layout::RecordId,
+    run::{Packing, fits_window},
 };
 
 /// Bytes of a change before its extents.
 const CHANGE_BYTES: usize = 88;
 /// Bytes of an extent without checksums.
-const EXTENT_BYTES: usize = 20;
+const EXTENT_BYTES: usize = 24;
 const UNWRITTEN: u64 = 1 << 63;
 const KIND_CHANGE: u8 = 1;
 const KIND_DESTROY: u8 = 2;
@@ -37,9 +38,32 @@ pub(crate) struct Extent {
     /// First block, counted from the zone's start.
     pub(crate) place: u64,
     pub(crate) written: bool,
+    /// A packed extent is a whole group.
+    pub(crate) packing: Packing,
 }
 
 impl Extent {
+    /// Device blocks.
+    pub(crate) fn stored(&self) -> u64 {
+        if self.packing.is_plain() { u64::from(self.blocks) } else { self.packing.stored() }
+    }
+
+    /// How many checksums it has.
+    pub(crate) fn checksums(&self) -> usize {
+        if self.written { crate::bytes::index(self.stored()) } else { 0 }
+    }
+
+    /// Whether it is plain, or a whole group where one can be.
+    fn is_sound(&self) -> bool {
+        let whole = u64::from(self.blocks);
+        self.packing.is_plain()
+            || (self.written
+                && self.packing.is_sound()
+                && self.packing.first() == 0
+                && self.packing.whole() == whole
+                && fits_window(self.block, whole))
+    }
+
     /// First block behind it.
     pub(crate) const fn end(&self) -> u64 {
         self.block + self.blocks as u64
@@ -51,29 +75,30 @@ impl Extent {
 /// | bytes  | field        | meaning                                                              |
 /// |--------|--------------|----------------------------------------------------------------------|
 /// | 0      | kind         | 1                                                                    |
-/// | 1      | flags        | bits 0..2 size rule: 0 keep, 1 at least, 2 exactly; bit 2: sets owner; bit 3: fills holes only |
+/// | 1      | flags        | bits 0..2 size rule: 0 keep, 1 at least, 2 exactly; bit 2: sets owner; bit 3: stands on what was there |
 /// | 2..4   | extents      | how many                                                             |
-/// | 4..8   | reserved     | zero                                                                 |
+/// | 4..8   | generation   | the store's: that of the blocks mapped, and of their checksums       |
 /// | 8..24  | object       | seq u64, oid u32, ver u32                                            |
 /// | 24..32 | size         | bytes                                                                |
 /// | 32..44 | mtime        | seconds i64, nanoseconds u32                                         |
 /// | 44..56 | owner        | uid, gid, projid                                                     |
 /// | 56..72 | unmap        | first block, end block; unmapped before the extents are mapped       |
 /// | 72..88 | edges        | the first, the last block left in part as it was; all ones for none   |
-/// | 88..   | extents      | block u64, place u64 (bit 63: unwritten), blocks u32                 |
-/// | ..     | checksums    | CRC32C of each block of the written extents, in order                |
+/// | 88..   | extents      | block u64, place u64 (bit 63: unwritten), blocks u32, packing u32    |
+/// | ..     | checksums    | bound CRC32C of each stored block of the written extents, in order   |
 ///
 /// Source of truth for `appliance/docs/formats/store.md`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Change<'a> {
     pub(crate) object: Fid,
+    pub(crate) generation: u32,
     pub(crate) size: SizeRule,
     pub(crate) mtime: Timespec,
     pub(crate) owner: Option<Owner>,
     /// The first and the last block that it left in part as it found them.
     pub(crate) edges: [Option<u64>; 2],
-    /// Whether its extents fill what the change found to be holes.
-    pub(crate) fills: bool,
+    /// Whether its extents stand on what the change found there: they fill what were holes, or copy what was content.
+    pub(crate) stands: bool,
     /// First and end block; equal for none.
     pub(crate) unmap: (u64, u64),
     pub(crate) extents: &'a [Extent],
@@ -93,11 +118,12 @@ pub(crate) enum Record {
 #[derive(Clone, Debug)]
 pub(crate) struct OwnedChange {
     pub(crate) object: Fid,
+    pub(crate) generation: u32,
     pub(crate) size: SizeRule,
     pub(crate) mtime: Timespec,
     pub(crate) owner: Option<Owner>,
     pub(crate) edges: [Option<u64>; 2],
-    pub(crate) fills: bool,
+    pub(crate) stands: bool,
     pub(crate) unmap: (u64, u64),
     pub(crate) extents: Vec<Extent>,
     pub(crate) checksums: Vec<u32>,
@@ -107,19 +133,20 @@ impl OwnedChange {
     /// The blocks, first and end of each range, whose new state stands on what the change found there.
     pub(crate) fn ranges_standing(&self) -> impl Iterator<Item = (u64, u64)> {
         let edges = self.edges.into_iter().flatten().map(|block| (block, block + 1));
-        let filled = self.extents.iter().filter(|_| self.fills);
-        let filled = filled.map(|extent| (extent.block, extent.end()));
-        edges.chain(filled)
+        let standing = self.extents.iter().filter(|_| self.stands);
+        let standing = standing.map(|extent| (extent.block, extent.end()));
+        edges.chain(standing)
     }
 
     pub(crate) fn as_change(&self) -> Change<'_> {
         Change {
             object: self.object,
+            generation: self.generation,
             size: self.size,
             mtime: self.mtime,
             owner: self.owner,
             edges: self.edges,
-            fills: self.fills,
+            stands: self.stands,
             unmap: self.unmap,
             extents: &self.extents,
             checksums: &self.checksums,
@@ -140,9 +167,9 @@ impl Change<'_> {
             SizeRule::Exactly(size) => (2, size),
         };
         out.push(KIND_CHANGE);
-        out.push(rule | u8::from(self.owner.is_some()) << 2 | u8::from(self.fills) << 3);
+        out.push(rule | u8::from(self.owner.is_some()) << 2 | u8::from(self.stands) << 3);
         put_u16(out, u16::try_from(self.extents.len()).expect("extents of a record are bounded"));
-        put_u32(out, 0);
+        put_u32(out, self.generation);
         put_fid(out, self.object);
         put_u64(out, size);
         out.extend_from_slice(&self.mtime.seconds.to_le_bytes());
@@ -160,6 +187,7 @@ impl Change<'_> {
             put_u64(out, extent.block);
             put_u64(out, extent.place | if extent.written { 0 } else { UNWRITTEN });
             put_u32(out, extent.blocks);
+            put_u32(out, extent.packing.bits());
         }
         for &checksum in self.checksums {
             put_u32(out, checksum);
@@ -213,9 +241,10 @@ impl Record {
 fn decode_change(reader: &mut Reader<'_>) -> Option<OwnedChange> {
     let flags = reader.u8()?;
     let extent_count = reader.u16()?;
-    if flags >> 4 != 0 || reader.u32()? != 0 {
+    if flags >> 4 != 0 {
         return None;
     }
+    let generation = reader.u32()?;
     let object = fid(reader)?;
     let size = reader.u64()?;
     let size = match flags & 3 {
@@ -230,21 +259,33 @@ fn decode_change(reader: &mut Reader<'_>) -> Option<OwnedChange> {
     let edges =
         [reader.u64()?, reader.u64()?].map(|edge| Some(edge).filter(|&edge| edge != u64::MAX));
     let mut extents = Vec::with_capacity(usize::from(extent_count));
-    let mut written = 0_u64;
+    let mut checksum_count = 0_usize;
     for _ in 0..extent_count {
         let (block, place, blocks) = (reader.u64()?, reader.u64()?, reader.u32()?);
-        let extent =
-            Extent { block, blocks, place: place & !UNWRITTEN, written: place & UNWRITTEN == 0 };
-        if blocks == 0 || block >> 40 != 0 || extent.place >> 46 != 0 {
+        let packing = Packing::from_bits(reader.u32()?);
+        let (written, place) = (place & UNWRITTEN == 0, place & !UNWRITTEN);
+        let extent = Extent { block, blocks, place, written, packing };
+        if blocks == 0 || block >> 40 != 0 || place >> 46 != 0 || !extent.is_sound() {
             return None;
         }
-        written += if extent.written { u64::from(blocks) } else { 0 };
+        checksum_count += extent.checksums();
         extents.push(extent);
     }
-    let raw = reader.take(usize::try_from(written.checked_mul(4)?).ok()?)?;
+    let raw = reader.take(checksum_count.checked_mul(4)?)?;
     let checksums =
         raw.chunks_exact(4).map(|sum| u32::from_le_bytes([sum[0], sum[1], sum[2], sum[3]]));
-    let fills = flags & 8 != 0;
+    let stands = flags & 8 != 0;
     let checksums = checksums.collect();
-    Some(OwnedChange { object, size, mtime, owner, edges, fills, unmap, extents, checksums })
+    Some(OwnedChange {
+        object,
+        generation,
+        size,
+        mtime,
+        owner,
+        edges,
+        stands,
+        unmap,
+        extents,
+        checksums,
+    })
 }

@@ -97,10 +97,9 @@ impl Replay {
         let (data_first, data_end) =
             (self.layout.data_first, self.layout.data_first + self.layout.data_blocks);
         change.extents.iter().all(|extent| {
-            let blocks = u64::from(extent.blocks);
             extent.place >= data_first
-                && extent.place + blocks <= data_end
-                && extent.block + blocks <= OBJECT_BYTES_MAX / 4096
+                && extent.place + extent.stored() <= data_end
+                && extent.end() <= OBJECT_BYTES_MAX / 4096
         })
     }
 }

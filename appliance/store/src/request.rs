@@ -2,7 +2,7 @@
 
 use std::{error::Error, fmt};
 
-use sheen_types::{Fid, Timespec};
+use sheen_types::{Codec, Fid, Timespec};
 
 /// Most blocks one [`Write`] may touch: 1 MiB at any alignment.
 pub const WRITE_BLOCKS_MAX: usize = 257;
@@ -20,10 +20,27 @@ pub struct Owner {
     pub projid: u32,
 }
 
+/// A *packed group* of a write: blocks that are stored compressed in fewer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Packed {
+    /// First block of the object, counted from the block that holds the request's first byte.
+    pub first: u32,
+    /// Blocks of the object: 2..=[`crate::PACK_BLOCKS`], within one aligned window of so many.
+    pub blocks: u16,
+    /// Blocks of the image they are stored in: at least 1, fewer than `blocks`.
+    pub stored: u16,
+    /// How they are compressed; the store never looks at them.
+    pub codec: Codec,
+}
+
 /// Writes `length` bytes at `offset`; makes the object if it is new.
 ///
 /// The request's *image* is the run of 4 KiB blocks the range touches, in the service's memory: payload at
-/// `offset % 4096`, and zeros before and behind it up to whole blocks.
+/// `offset % 4096`, and zeros before and behind it up to whole blocks. In the place of a packed group's blocks stand those it
+/// is stored in.
+///
+/// A write with packed groups may end with EAGAIN: free space lies too scattered to store a group in one piece. Nothing has
+/// happened then; written plain it goes through.
 #[derive(Clone, Copy, Debug)]
 pub struct Write<'a> {
     /// The object.
@@ -34,6 +51,8 @@ pub struct Write<'a> {
     pub length: u64,
     /// CRC32C of each block of the image.
     pub checksums: &'a [u32],
+    /// Groups of blocks that the write covers whole and that are packed in the image: in order, none overlaps another.
+    pub packed: &'a [Packed],
     /// The object's mtime becomes at least this.
     pub mtime: Timespec,
     /// The object's owner becomes this.
@@ -105,7 +124,7 @@ pub struct Allocate {
 pub struct ObjectAttributes {
     /// Size in bytes.
     pub size: u64,
-    /// Space in 4 KiB blocks, reserved ones included.
+    /// Space on the device in 4 KiB blocks, reserved ones included; a packed group counts with what it is stored in.
     pub blocks: u64,
     /// Last write.
     pub mtime: Timespec,
@@ -127,8 +146,10 @@ pub enum SeekTarget {
 pub struct Statistics {
     /// Blocks users can fill.
     pub total_blocks: u64,
-    /// Of them mapped or reserved.
+    /// Of them in use by objects, reserved ones included.
     pub used_blocks: u64,
+    /// Blocks of objects that lie there: more than `used_blocks` by what packing saves.
+    pub logical_blocks: u64,
     /// Of them neither.
     pub free_blocks: u64,
     /// Objects.

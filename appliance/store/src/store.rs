@@ -12,8 +12,10 @@ use crate::{
     Allocate, Busy, Command, Limits, OpenError, Punch, PunchKind, RequestToken, Statistics,
     Truncate, Write,
     allocator::{Allocator, Span},
+    binding::Binding,
     claims::{Claim, Claims},
     flusher::Flusher,
+    image::{are_sound, bind_image, image_parts},
     index::Index,
     layout::Layout,
     log::Log,
@@ -29,6 +31,8 @@ use crate::{
 pub struct Store {
     pub(crate) layout: Layout,
     pub(crate) limits: Limits,
+    /// Rises with every opening: that of all blocks mapped from now on.
+    pub(crate) generation: u32,
     pub(crate) index: Index,
     pub(crate) allocator: Allocator,
     pub(crate) quarantine: Quarantine,
@@ -41,7 +45,7 @@ pub struct Store {
     pub(crate) ready: VecDeque<u32>,
     /// Operations that just got their claim.
     pub(crate) granted: Vec<u32>,
-    /// Blocks that issued changes will map and that are not mapped yet.
+    /// Device blocks that issued changes will take more than they set free, at most.
     pub(crate) blocks_promised: u64,
     /// Objects that issued changes will make, at most.
     pub(crate) objects_promised: u64,
@@ -57,7 +61,7 @@ pub struct Store {
 /// Memory used again by each step.
 #[derive(Debug, Default)]
 pub(crate) struct Scratch {
-    pub(crate) parts: Vec<crate::issue::Part>,
+    pub(crate) parts: Vec<crate::collect::Part>,
     pub(crate) spans: Vec<Span>,
     pub(crate) record: Vec<u8>,
     pub(crate) recorded: Vec<u32>,
@@ -71,21 +75,22 @@ impl Store {
         index: Index,
         log: Log,
         switch: Switch,
+        generation: u32,
     ) -> Result<Box<Self>, OpenError> {
         let mut allocator = Allocator::new(layout.data_blocks);
         for (&id, object) in &index.objects {
-            for piece in object.pieces(0, u64::MAX) {
-                let first = piece.place.checked_sub(layout.data_first);
-                let sound = first
-                    .is_some_and(|first| allocator.claim(Span { first, blocks: piece.blocks }));
+            for (_, place, blocks) in object.owners() {
+                let first = place.checked_sub(layout.data_first);
+                let sound = first.is_some_and(|first| allocator.claim(Span { first, blocks }));
                 if !sound {
-                    return Err(OpenError::Block { object: id, lba: layout.lba(piece.place) });
+                    return Err(OpenError::Block { object: id, lba: layout.lba(place) });
                 }
             }
         }
         Ok(Box::new(Self {
             layout,
             limits,
+            generation,
             index,
             allocator,
             quarantine: Quarantine::default(),
@@ -112,7 +117,8 @@ impl Store {
     /// [`Busy`]: nothing was taken.
     ///
     /// # Panics
-    /// When the checksums are not one per image block, the length is 0 or too many blocks are touched.
+    /// When the checksums are not one per image block, the packed groups are not as they must be, the length is 0 or too many
+    /// blocks are touched.
     pub fn write(
         &mut self,
         request: RequestToken,
@@ -124,7 +130,12 @@ impl Store {
         };
         let (first, last) = (write.offset / 4096, end.div_ceil(4096));
         assert!(write.length > 0 && last - first <= WRITE_BLOCKS_MAX as u64, "a bounded write");
-        assert!(write.checksums.len() as u64 == last - first, "a checksum for each image block");
+        let whole = (write.offset.div_ceil(4096), end / 4096);
+        assert!(are_sound(write.packed, first, whole), "groups of whole blocks, in order");
+        let saved = write.packed.iter().map(|group| u64::from(group.blocks - group.stored));
+        let image_blocks = last - first - saved.sum::<u64>();
+        assert!(write.checksums.len() as u64 == image_blocks, "a checksum for each image block");
+        let binding = Binding::new(write.object, self.generation);
         let number = self.take(Kind::Write, request, write.object)?;
         let operation = self.operations.get_mut(number);
         operation.offset = write.offset;
@@ -134,6 +145,9 @@ impl Store {
         operation.owner = Some(write.owner);
         operation.durable = write.durable;
         operation.checksums.extend_from_slice(write.checksums);
+        operation.packed.extend_from_slice(write.packed);
+        let parts = image_parts((first, last), 0, first, &operation.packed);
+        bind_image(binding, parts, &mut operation.checksums);
         self.claim(number, first, last, commands);
         Ok(())
     }
@@ -280,6 +294,7 @@ impl Store {
         Statistics {
             total_blocks,
             used_blocks,
+            logical_blocks: self.index.logical(),
             free_blocks: total_blocks.saturating_sub(used_blocks),
             objects: self.index.objects.len() as u64,
             objects_max: self.layout.objects_max,

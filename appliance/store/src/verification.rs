@@ -11,6 +11,7 @@ use sheen_types::{BLOCK_BYTES, Fid, Lba, checksum::crc32c};
 
 use crate::{
     Command, IoFault,
+    binding::Binding,
     io::Io,
     layout::{Layout, RecordId},
     record::Record,
@@ -36,6 +37,8 @@ struct Doubt {
 struct Look {
     doubt: usize,
     first_checksum: usize,
+    /// What the first block's checksum is bound to.
+    block: u64,
     lba: Lba,
     blocks: u32,
 }
@@ -57,11 +60,13 @@ impl Verification {
             let mut first_checksum = 0;
             if let Record::Change(change) = &record {
                 for extent in change.extents.iter().filter(|extent| extent.written) {
+                    let stored = u32::try_from(extent.stored()).expect("no more than its blocks");
                     let mut done = 0;
-                    while done < extent.blocks {
-                        let blocks = (extent.blocks - done).min(READ_BLOCKS_MAX);
+                    while done < stored {
+                        let blocks = (stored - done).min(READ_BLOCKS_MAX);
                         let lba = layout.lba(extent.place + u64::from(done));
-                        looks.push(Look { doubt, first_checksum, lba, blocks });
+                        let block = extent.block + u64::from(done);
+                        looks.push(Look { doubt, first_checksum, block, lba, blocks });
                         first_checksum += blocks as usize;
                         done += blocks;
                     }
@@ -90,10 +95,12 @@ impl Verification {
         let Record::Change(change) = &doubt.record else { return };
         // Blocks that cannot be read are kept: an error when they are wanted is better than old data.
         let Ok(bytes) = result else { return };
-        for at in 0..look.blocks as usize {
+        let binding = Binding::new(change.object, change.generation);
+        for (at, number) in (0..look.blocks as usize).zip(look.block..) {
             let block = bytes.get(at * BLOCK_BYTES..(at + 1) * BLOCK_BYTES);
+            let found = block.map(|block| binding.bind(crc32c(block), number));
             let expected = change.checksums[look.first_checksum + at];
-            doubt.wrong[look.first_checksum + at] = block.map(crc32c) != Some(expected);
+            doubt.wrong[look.first_checksum + at] = found != Some(expected);
         }
     }
 
@@ -159,16 +166,19 @@ impl Doubt {
     fn is_believed(&self, replaced: &BTreeMap<Fid, Ranges>) -> bool {
         let Record::Change(change) = &self.record else { return true };
         let replaced = replaced.get(&change.object);
-        let mut wrong = self.wrong.iter();
-        for extent in change.extents.iter().filter(|extent| extent.written) {
-            for (at, &wrong) in (0..u64::from(extent.blocks)).zip(&mut wrong) {
-                let block = extent.block + at;
-                if wrong && !replaced.is_some_and(|ranges| ranges.contains(block)) {
-                    return false;
-                }
+        let is_replaced = |block| replaced.is_some_and(|ranges| ranges.contains(block));
+        let mut rest = &self.wrong[..];
+        change.extents.iter().filter(|extent| extent.written).all(|extent| {
+            let (wrong, others) = rest.split_at(extent.checksums());
+            rest = others;
+            if extent.packing.is_plain() {
+                let mut blocks = (extent.block..extent.end()).zip(wrong);
+                blocks.all(|(block, &wrong)| !wrong || is_replaced(block))
+            } else {
+                // A packed group's blocks are not used again while any of it is left.
+                !wrong.contains(&true) || (extent.block..extent.end()).all(is_replaced)
             }
-        }
-        true
+        })
     }
 
     /// Whether what it found there, and left in part, was of `lost`.

@@ -2,13 +2,14 @@
 
 use sheen_dma::Buffer;
 use sheen_ports::{Block, Clock, Fabric};
-use sheen_store::{Command, Merge, MergeToken, RequestToken};
+use sheen_store::{Command, Merge, MergeToken, OldBlock, RequestToken};
 use sheen_types::{BLOCK_BYTES, Errno, checksum::crc32c};
 
 use super::{
     device::{Finished, Purpose},
     image::Image,
     operation::{Merging, Work},
+    packing::old_lba,
     service::OstService,
 };
 
@@ -84,7 +85,7 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
         let merging = Merging {
             merge,
             operation: request.0,
-            merges,
+            merges: merges.clone(),
             checksums: [None; 2],
             remaining,
             failed: false,
@@ -95,7 +96,7 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
                 let buffer = self.small_buffer(number, BLOCK_BYTES);
                 let device = &mut self.targets[number].device;
                 let group = device.begin(Purpose::Merge { merge: token, which });
-                device.read(group, part.lba, buffer);
+                device.read(group, old_lba(&part.old), buffer);
             }
         }
         if remaining == 0 {
@@ -123,7 +124,7 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
         let merging = self.merges.get_mut(token);
         merging.remaining -= 1;
         let last = merging.remaining == 0;
-        let (operation, part) = (merging.operation, merging.merges[which]);
+        let (operation, part) = (merging.operation, merging.merges[which].clone());
         let checksum = match (part, finished.pieces.first(), finished.result) {
             (Some(part), Some(old), Ok(())) => self.merge_block(number, operation, &part, old),
             _ => None,
@@ -144,14 +145,15 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
         part: &Merge,
         old: &Buffer,
     ) -> Option<u32> {
+        let OldBlock::Plain { lba, checksum: expected } = part.old else { return None };
         let found = crc32c(old.as_slice());
-        if found != part.checksum {
+        if found != expected {
             let target = &self.targets[number];
             target.stats.checksum_errors.add(1);
             tracing::error!(
                 ost = target.index.0,
-                lba = part.lba.0,
-                expected = part.checksum,
+                lba = lba.0,
+                expected,
                 found,
                 "a block's checksum is not the stored one; the change that keeps part of it fails"
             );

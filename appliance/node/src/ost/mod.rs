@@ -11,6 +11,7 @@ mod checksum;
 mod fence;
 mod attachments;
 mod image;
+mod packing;
 mod request;
 mod operation;
 mod device;

@@ -15,6 +15,7 @@ use super::{
     checksum::payload_checksum,
     device::{Finished, Purpose},
     operation::{Operation, Origin, Reading, Work},
+    packing::unpack,
     service::OstService,
 };
 
@@ -43,6 +44,8 @@ impl Reading {
             let checksums = &mut self.checksums[range.clone()];
             match segment.source {
                 Source::Hole => checksums.fill(zero_block_checksum()),
+                // Verified when it was unpacked.
+                Source::Packed { .. } => {}
                 Source::Device(first) => {
                     for (number, expected) in checksums.iter().copied().enumerate() {
                         let block = range.start + number;
@@ -94,7 +97,7 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
             checksums: std::mem::take(&mut plan.checksums),
         };
         let segments = reading.segments.clone();
-        let any_device = segments.iter().any(|segment| segment.source != Source::Hole);
+        let any_device = segments.iter().any(|segment| matches!(segment.source, Source::Device(_)));
         let work = Work::Reading(Box::new(reading));
         let token = self.operations.insert(Operation { origin, target: number, work });
         if !any_device {
@@ -109,7 +112,7 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
             let rest = image.split_off(segment.blocks as usize * BLOCK_BYTES);
             let mut piece = std::mem::replace(&mut image, rest);
             match segment.source {
-                Source::Hole => {
+                Source::Hole | Source::Packed { .. } => {
                     piece.as_mut_slice().fill(0);
                     device.hold(group, piece);
                 }
@@ -152,6 +155,7 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
         for piece in pieces {
             image.join(piece).expect("pieces of one buffer, in order");
         }
+        unpack(&reading.segments, image.as_mut_slice())?;
         if let Err(Damage { block, lba, expected, found }) = reading.verify(image.as_slice()) {
             let target = &self.targets[number];
             target.stats.checksum_errors.add(1);

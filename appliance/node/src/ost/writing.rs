@@ -103,6 +103,7 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
             offset: write.offset,
             length: length as u64,
             checksums: &checksums,
+            packed: &[],
             mtime: write.mtime,
             owner: Owner { uid: write.uid, gid: write.gid, projid: write.projid },
             durable: write.durable,

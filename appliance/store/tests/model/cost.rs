@@ -26,6 +26,7 @@ pub(crate) fn write_block(block: u64) -> Write<'static> {
         offset: block * BLOCK as u64,
         length: BLOCK as u64,
         checksums: &ZEROS,
+        packed: &[],
         mtime: Timespec::ZERO,
         owner: Owner::default(),
         durable: false,

@@ -24,6 +24,7 @@ fn number_from(variable: &str) -> Option<u64> {
 #[test]
 fn after_any_crash_what_was_promised_is_there_and_nothing_by_half() {
     let (mut checked, mut skipped, mut ios, mut checkpoints, mut faults) = (0, 0, 0, 0, 0);
+    let (mut groups, mut parts) = (0, (0, 0));
     let seeds = match number_from("SHEEN_SEED") {
         Some(seed) => seed..seed + 1,
         None => 1..1 + number_from("SHEEN_HISTORIES").unwrap_or(400),
@@ -37,10 +38,13 @@ fn after_any_crash_what_was_promised_is_there_and_nothing_by_half() {
         ios += history.world.io_count;
         checkpoints += history.checkpoints;
         faults += history.world.faulted.len();
+        groups += history.groups;
+        parts = (parts.0 + history.parts.0, parts.1 + history.parts.1);
     }
     println!(
         "{checked} objects checked, {skipped} in part, {ios} writes, {checkpoints} checkpoints, \
-         {faults} faults"
+         {faults} faults, {groups} groups packed, {} runs of groups left, {} surely cut",
+        parts.0, parts.1
     );
     assert!(skipped * 10 < checked.max(10), "{skipped} of {checked} were not decided");
 }

@@ -1,15 +1,17 @@
 //! A random history of one store: changes, reads, syncs, crashes, all checked against the reference.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use sheen_store::{
-    Allocate, Limits, Owner, Punch, PunchKind, ReadPlan, RequestToken, Truncate, Write, Zone,
+    Allocate, Limits, Owner, Punch, PunchKind, ReadPlan, RequestToken, StoredRun, Truncate, Write,
+    Zone,
 };
-use sheen_types::{Errno, Fid, Lba, Timespec, checksum::crc32c};
+use sheen_types::{Errno, Fid, Lba, Timespec};
 
 use crate::{
     chance::Chance,
     device::{BLOCK, Crash},
+    packing::Packer,
     reference::{CELL, Change, Reference, State, Status, Step},
     world::World,
 };
@@ -24,12 +26,18 @@ pub(crate) struct History {
     objects: BTreeMap<Fid, Reference>,
     tag: u32,
     request: u64,
+    /// Whether some writes are packed.
+    packs: bool,
     /// Requests completed when each sync or durable change was asked for, by its request.
     syncs: BTreeMap<u64, Vec<u64>>,
     completed: Vec<u64>,
     pub(crate) checked: u64,
     pub(crate) skipped: u64,
     pub(crate) checkpoints: u64,
+    /// Packed groups written.
+    pub(crate) groups: usize,
+    /// Parts of packed groups seen, and how many were not whole groups.
+    pub(crate) parts: (usize, usize),
 }
 
 fn fid(number: u64) -> Fid {
@@ -73,17 +81,21 @@ impl History {
         };
         let mut world = World::new(zone, limits, chance.next());
         world.faults_one_in = if chance.one_in(4) { 12 } else { u64::MAX };
+        let packs = !chance.one_in(3);
         Self {
             chance,
             world,
             objects: (0..OBJECTS).map(|number| (fid(number), Reference::default())).collect(),
             tag: 0,
             request: 0,
+            packs,
             syncs: BTreeMap::new(),
             completed: Vec::new(),
             checked: 0,
             skipped: 0,
             checkpoints: 0,
+            groups: 0,
+            parts: (0, 0),
         }
     }
 
@@ -199,11 +211,18 @@ impl History {
                 let (skip, bytes) = (offset as usize % BLOCK, pattern(&cells));
                 let mut image = vec![0; (skip + bytes.len()).div_ceil(BLOCK) * BLOCK];
                 image[skip..skip + bytes.len()].copy_from_slice(&bytes);
-                let checksums: Vec<u32> = image.chunks(BLOCK).map(crc32c).collect();
+                let origin = offset / BLOCK as u64;
+                let whole = offset.div_ceil(BLOCK as u64)..(offset + length) / BLOCK as u64;
+                let whole = whole.start - origin..whole.end.max(whole.start) - origin;
+                let whole = if self.packs { whole } else { 0..0 };
+                let Packer { packed, image, checksums } =
+                    Packer::new(&image, origin, whole, &mut self.chance);
                 self.world.images.insert(request, image);
-                let checksums = &checksums[..];
+                self.groups += packed.len();
+                let (checksums, packed) = (&checksums[..], &packed[..]);
                 let owner = Owner { uid: 1, gid: 2, projid: 3 };
-                let write = Write { object, offset, length, checksums, mtime, owner, durable };
+                let write =
+                    Write { object, offset, length, checksums, packed, mtime, owner, durable };
                 self.world.call(|store, commands| store.write(token, &write, commands)).is_ok()
             }
             Change::Truncate { size } => {
@@ -248,7 +267,9 @@ impl History {
             let status = match ended.result {
                 Ok(_) if covered.is_some() => Status::Durable,
                 Ok(_) => Status::Completed,
-                Err(Errno::ENOSPC) if !self.world.faulted.contains(&request) => Status::Failed,
+                Err(Errno::ENOSPC | Errno::EAGAIN) if !self.world.faulted.contains(&request) => {
+                    Status::Failed
+                }
                 Err(Errno::ENOSPC | Errno::EIO) if self.world.faulted.contains(&request) => {
                     Status::Faulty
                 }
@@ -320,12 +341,22 @@ impl History {
     /// Every block is free, freed, mapped by exactly one object, or held back.
     fn check_space(&mut self) {
         let objects: Vec<Fid> = self.world.store().objects(Fid::NONE).collect();
-        let mapped: u64 = objects
-            .iter()
-            .map(|&object| self.world.store().attributes(object).unwrap().blocks)
-            .sum();
+        let store = self.world.store();
+        let blocks_of = |&object| store.attributes(object).unwrap().blocks;
+        let mapped: u64 = objects.iter().map(blocks_of).sum();
+        let runs: Vec<StoredRun> =
+            objects.iter().flat_map(|&object| store.stored(object).unwrap()).collect();
+        // Parts of one packed group lie in the same blocks; nothing else does.
+        let owned: BTreeSet<u64> =
+            runs.iter().flat_map(|run| run.lba.0..run.lba.0 + run.stored_blocks).collect();
         let statistics = self.world.store().statistics();
         assert_eq!(statistics.used_blocks, mapped);
+        assert_eq!(statistics.used_blocks, owned.len() as u64);
+        assert_eq!(statistics.logical_blocks, runs.iter().map(|run| run.blocks).sum::<u64>());
+        for run in runs.iter().filter(|run| run.blocks != run.stored_blocks) {
+            self.parts.0 += 1;
+            self.parts.1 += usize::from(run.blocks <= run.stored_blocks);
+        }
         assert_eq!(
             statistics.allocatable_blocks
                 + statistics.quarantined_blocks

@@ -7,6 +7,7 @@ mod device;
 mod reference;
 mod world;
 mod history;
+mod packing;
 mod crashes;
 mod cost;
 mod full;

@@ -3,14 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use sheen_store::{
-    Command, Inspection, IoFault, IoToken, Limits, Merge, MergeToken, OpenError, Opening, Outcome,
-    Progress, ReadPin, ReadPlan, RequestToken, Source, Store, Zone,
+    Command, Inspection, IoFault, IoToken, Limits, Merge, MergeToken, OldBlock, OpenError, Opening,
+    Outcome, Progress, ReadPin, ReadPlan, RequestToken, Source, Store, Zone,
 };
-use sheen_types::{Errno, Lba, checksum::crc32c};
+use sheen_types::{Codec, Errno, Lba, checksum::crc32c};
 
 use crate::{
     chance::Chance,
     device::{BLOCK, Crash, Device, Pending},
+    packing::unpack,
 };
 
 /// A request that ended.
@@ -141,8 +142,12 @@ impl World {
                 }
                 Event::Read { plan, .. } => {
                     for segment in &plan.segments {
-                        let Source::Device(lba) = segment.source else { continue };
-                        let end = lba.0 + u64::from(segment.blocks);
+                        let (lba, blocks) = match segment.source {
+                            Source::Hole => continue,
+                            Source::Device(lba) => (lba, segment.blocks),
+                            Source::Packed { lba, stored, .. } => (lba, u32::from(stored)),
+                        };
+                        let end = lba.0 + u64::from(blocks);
                         assert!(
                             range.end <= lba.0 || end <= range.start,
                             "written while read: {lba}"
@@ -214,14 +219,13 @@ impl World {
         image_blocks: u32,
         merges: [Option<Merge>; 2],
     ) {
+        let olds = merges.each_ref().map(|merge| merge.as_ref().map(|m| self.old_block(&m.old)));
         let image =
             self.images.entry(request).or_insert_with(|| vec![0; image_blocks as usize * BLOCK]);
         assert_eq!(image.len(), image_blocks as usize * BLOCK);
         let mut checksums = [None; 2];
-        for (at, merge) in merges.iter().enumerate() {
-            let Some(merge) = merge else { continue };
-            let old = self.device.read(merge.lba);
-            assert_eq!(crc32c(&old), merge.checksum, "old block at {}", merge.lba);
+        for (at, (merge, old)) in merges.iter().zip(olds).enumerate() {
+            let (Some(merge), Some(old)) = (merge, old) else { continue };
             let from = merge.image_block as usize * BLOCK;
             let block = &mut image[from..from + BLOCK];
             let (start, end) = (merge.fresh_start as usize, merge.fresh_end as usize);
@@ -232,15 +236,52 @@ impl World {
         self.call(|store, commands| store.merged(merge, checksums, commands));
     }
 
+    fn old_block(&self, old: &OldBlock) -> Vec<u8> {
+        match old {
+            OldBlock::Plain { lba, checksum } => {
+                let old = self.device.read(*lba);
+                assert_eq!(crc32c(&old), *checksum, "old block at {lba}");
+                old
+            }
+            OldBlock::Packed(group) => {
+                let unpacked =
+                    self.read_group(group.lba, &group.checksums, group.whole, group.codec);
+                let from = usize::from(group.block) * BLOCK;
+                unpacked[from..from + BLOCK].to_vec()
+            }
+        }
+    }
+
+    fn read_group(&self, lba: Lba, checksums: &[u32], whole: u16, codec: Codec) -> Vec<u8> {
+        let stored = self.device.read_run(lba, checksums.len() as u32);
+        for ((block, &sum), at) in stored.chunks(BLOCK).zip(checksums).zip(0..) {
+            assert_eq!(crc32c(block), sum, "stored block at {}", lba.plus(at));
+        }
+        unpack(&stored, whole, codec)
+    }
+
     /// The bytes of a plan; every block's checksum is checked.
     pub(crate) fn read_plan(&self, plan: &ReadPlan) -> Vec<u8> {
         let mut image = vec![0; plan.checksums.len() * BLOCK];
         let mut next = 0;
+        let mut packed_checksums = &plan.packed_checksums[..];
         for segment in &plan.segments {
             assert_eq!(segment.image_block, next, "no gaps");
             next += segment.blocks;
-            let Source::Device(lba) = segment.source else { continue };
             let from = segment.image_block as usize * BLOCK;
+            let lba = match segment.source {
+                Source::Hole => continue,
+                Source::Device(lba) => lba,
+                Source::Packed { lba, stored, first, whole, codec } => {
+                    let (own, rest) = packed_checksums.split_at(usize::from(stored));
+                    packed_checksums = rest;
+                    let bytes = self.read_group(lba, own, whole, codec);
+                    let (skip, count) =
+                        (usize::from(first) * BLOCK, segment.blocks as usize * BLOCK);
+                    image[from..from + count].copy_from_slice(&bytes[skip..skip + count]);
+                    continue;
+                }
+            };
             let bytes = self.device.read_run(lba, segment.blocks);
             image[from..from + bytes.len()].copy_from_slice(&bytes);
             let sums = &plan.checksums[segment.image_block as usize..];
@@ -248,6 +289,7 @@ impl World {
                 assert_eq!(crc32c(block), sum, "block at {}", lba.plus(at));
             }
         }
+        assert!(packed_checksums.is_empty());
         let skip = plan.skip as usize;
         let length = usize::try_from(plan.length).unwrap();
         if length == 0 {
