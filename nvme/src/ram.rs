@@ -167,11 +167,12 @@ impl Block for RamDevice {
 
     fn poll(&mut self, completions: &mut Vec<BlockCompletion>) -> usize {
         let count = std::mem::take(&mut self.rung);
-        let commands: Vec<BlockCommand> = self.staged.drain(..count).collect();
-        for BlockCommand { token, operation } in commands {
+        let mut staged = std::mem::take(&mut self.staged);
+        for BlockCommand { token, operation } in staged.drain(..count) {
             let (result, buffer) = self.carry_out(operation);
             completions.push(BlockCompletion { token, buffer, result });
         }
+        self.staged = staged;
         count
     }
 

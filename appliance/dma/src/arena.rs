@@ -447,6 +447,25 @@ impl Buffer {
         Ok(())
     }
 
+    /// Order (power of two of 4 KiB) of the piece that `bytes` bytes are cut from.
+    #[inline]
+    pub(crate) fn order_for(bytes: usize) -> usize {
+        bytes.div_ceil(BLOCK_BYTES).max(1).next_power_of_two().trailing_zeros() as usize
+    }
+
+    /// All of the piece it was cut from, if nobody else holds a part of it.
+    pub(crate) fn into_whole(mut self) -> Option<Self> {
+        if Arc::strong_count(&self.piece) > 1 {
+            return None;
+        }
+        // Nobody can take a share of a piece but from a share, and ours is the only one. What its last other holder did with
+        // the bytes happened before it dropped its share, which this fence makes us see (as the drop of an `Arc` does).
+        std::sync::atomic::fence(std::sync::atomic::Ordering::Acquire);
+        self.start = self.piece.first * BLOCK_BYTES;
+        self.length = self.piece.blocks * BLOCK_BYTES;
+        Some(self)
+    }
+
     /// Shortens the buffer; the bytes behind stay with its piece, unused.
     pub fn truncate(&mut self, bytes: usize) {
         self.length = self.length.min(bytes);

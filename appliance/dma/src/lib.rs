@@ -8,6 +8,7 @@ mod buddy;
 mod memory;
 pub mod iova;
 pub mod arena;
+mod pool;
 pub mod fence;
 pub mod cells;
 pub mod registers;
@@ -22,5 +23,6 @@ pub use fence::{
 };
 pub use file_mapping::FileMapping;
 pub use iova::Iova;
+pub use pool::Pool;
 pub use registers::{Register32, Registers};
 pub use view::DeviceView;

@@ -89,6 +89,11 @@ pub trait Fabric {
     /// Appends what happened, at most about `budget` events; never blocks; returns how many.
     fn poll(&mut self, budget: usize, events: &mut Vec<FabricEvent>) -> usize;
 
+    /// Takes a request's message back when it was read, so that its memory can be used again.
+    fn recycle(&mut self, message: Vec<u8>) {
+        drop(message);
+    }
+
     /// Fetches the request's payload (the frame's `payload_bytes`) into `buffer`, which is at least as long.
     /// Ends with [`FabricEvent::Pulled`]. A request answered without a pull drops its payload.
     fn pull(&mut self, request: RequestId, token: u64, buffer: Buffer);

@@ -1,6 +1,6 @@
 //! CRC32C (Castagnoli), the checksum of blocks, journal records and messages.
 
-use crc_fast::{CrcAlgorithm, Digest, checksum};
+use crc_fast::{CrcAlgorithm, Digest, crc32_iscsi};
 
 /// The polynomial, bits reflected.
 const POLYNOMIAL: u32 = 0x82f6_3b78;
@@ -8,7 +8,7 @@ const POLYNOMIAL: u32 = 0x82f6_3b78;
 /// CRC32C of `bytes` (polynomial 0x1EDC6F41 reflected, as iSCSI and NVMe/TCP use it).
 #[must_use]
 pub fn crc32c(bytes: &[u8]) -> u32 {
-    low32(checksum(CrcAlgorithm::Crc32Iscsi, bytes))
+    crc32_iscsi(bytes)
 }
 
 /// CRC32C of the concatenation of `parts`.

@@ -17,9 +17,12 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
     /// Carries out the commands there are, and those they lead to, in their order.
     pub(crate) fn carry_out(&mut self, number: usize) {
         while !self.commands.is_empty() {
-            for command in std::mem::take(&mut self.commands) {
+            let spare = std::mem::take(&mut self.scratch.commands);
+            let mut commands = std::mem::replace(&mut self.commands, spare);
+            for command in commands.drain(..) {
                 self.execute(number, command);
             }
+            self.scratch.commands = commands;
         }
     }
 
@@ -30,27 +33,19 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
             }
             Command::WriteData { io, request, lba, image_block, blocks } => {
                 let buffer = self.image(request).take(image_block as usize, blocks as usize);
-                let device = &mut self.targets[number].device;
-                let group = device.begin(Purpose::Store(io));
-                device.write(group, lba, buffer);
+                self.targets[number].device.write(Purpose::Store(io), lba, buffer);
             }
             Command::WriteBytes { io, lba, bytes } => {
-                let device = &mut self.targets[number].device;
-                let group = device.begin(Purpose::Store(io));
-                device.write_bytes(group, lba, bytes);
+                self.targets[number].device.write_bytes(Purpose::Store(io), lba, bytes);
             }
             Command::Flush { io } => {
-                let device = &mut self.targets[number].device;
-                let group = device.begin(Purpose::Store(io));
-                device.flush(group);
+                self.targets[number].device.flush(Purpose::Store(io));
             }
             Command::Read { io, lba, blocks } => {
                 let bytes = blocks as usize * BLOCK_BYTES;
-                let buffer = self.arena.allocate(bytes);
+                let buffer = self.buffers.take(bytes);
                 let buffer = buffer.unwrap_or_else(|| Buffer::standalone(bytes));
-                let device = &mut self.targets[number].device;
-                let group = device.begin(Purpose::Opening(io));
-                device.read(group, lba, buffer);
+                self.targets[number].device.read(Purpose::Opening(io), lba, buffer);
             }
             Command::Complete { request, result } => self.on_complete(request.0, result),
         }
@@ -94,9 +89,8 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
         for (which, part) in merges.iter().enumerate() {
             if let Some(part) = part {
                 let buffer = self.small_buffer(number, BLOCK_BYTES);
-                let device = &mut self.targets[number].device;
-                let group = device.begin(Purpose::Merge { merge: token, which });
-                device.read(group, old_lba(&part.old), buffer);
+                let purpose = Purpose::Merge { merge: token, which };
+                self.targets[number].device.read(purpose, old_lba(&part.old), buffer);
             }
         }
         if remaining == 0 {
@@ -106,9 +100,9 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
 
     /// A buffer of a few blocks that must not be refused: what waits for it holds what others wait for. The number of
     /// operations bounds how many there are.
-    fn small_buffer(&self, number: usize, bytes: usize) -> Buffer {
-        self.arena
-            .allocate(bytes)
+    fn small_buffer(&mut self, number: usize, bytes: usize) -> Buffer {
+        self.buffers
+            .take(bytes)
             .or_else(|| self.targets[number].device.reserve_buffer(bytes))
             .unwrap_or_else(|| Buffer::standalone(bytes))
     }
@@ -119,16 +113,20 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
         number: usize,
         token: u64,
         which: usize,
-        finished: Finished,
+        mut finished: Finished,
     ) {
         let merging = self.merges.get_mut(token);
         merging.remaining -= 1;
         let last = merging.remaining == 0;
         let (operation, part) = (merging.operation, merging.merges[which].clone());
-        let checksum = match (part, finished.pieces.first(), finished.result) {
+        let old = finished.pieces.pop().flatten();
+        let checksum = match (part, &old, finished.result) {
             (Some(part), Some(old), Ok(())) => self.merge_block(number, operation, &part, old),
             _ => None,
         };
+        if let Some(old) = old {
+            self.buffers.give(old);
+        }
         let merging = self.merges.get_mut(token);
         merging.failed |= checksum.is_none();
         merging.checksums[which] = checksum;

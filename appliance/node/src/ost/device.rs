@@ -1,17 +1,19 @@
 //! The device of one OST: groups of commands, the queue in front of a full device, retries.
 //!
-//! A group ends when all its commands did; what was read is in its pieces, in order. Owns every buffer that is on its way.
+//! A command stands alone, or is of a group, which ends when all its commands did; what was read is in its pieces, in order.
+//! Owns every buffer that is on its way.
 //! Bytes the store formed are copied into a small arena of their own, so that a journal record never waits for memory
 //! that waiting writes hold. Deliberately absent: what a group is for (the service knows by [`Purpose`]).
 
 use std::{collections::VecDeque, os::fd::RawFd, sync::Arc};
 
-use sheen_dma::{Arena, ArenaError, Buffer};
+use sheen_dma::{Arena, ArenaError, Buffer, Pool};
 use sheen_ports::{
     Block, BlockCommand, BlockCompletion, BlockError, BlockGeometry, BlockOperation,
 };
 use sheen_store::{IoFault, IoToken};
 use sheen_types::{BLOCK_BYTES, Lba, units::TRANSFER_BYTES_MAX};
+use smallvec::SmallVec;
 
 use super::{slab::Slab, statistics::OstStats};
 
@@ -48,16 +50,19 @@ pub(crate) enum Purpose {
 pub(crate) struct Finished {
     pub(crate) purpose: Purpose,
     pub(crate) result: Result<(), IoFault>,
-    /// What was read or held, in order.
-    pub(crate) pieces: Vec<Buffer>,
+    /// What was read or held, in order; or what was written, in any, unless it was of the reserve.
+    pub(crate) pieces: Pieces,
 }
+
+/// Buffers, most often one. None for a command that has none or brought none back.
+pub(crate) type Pieces = SmallVec<[Option<Buffer>; 1]>;
 
 #[derive(Debug)]
 struct Group {
     purpose: Purpose,
     remaining: usize,
     fault: Option<IoFault>,
-    pieces: Vec<Option<Buffer>>,
+    pieces: Pieces,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -67,9 +72,17 @@ enum Kind {
     Flush,
 }
 
+/// Whose command it is.
+#[derive(Clone, Copy, Debug)]
+enum Owner {
+    /// Nobody else's: with it ends what it is for.
+    Alone(Purpose),
+    Group(u64),
+}
+
 #[derive(Clone, Copy, Debug)]
 struct Io {
-    group: u64,
+    owner: Owner,
     kind: Kind,
     attempts: u32,
 }
@@ -91,7 +104,7 @@ pub(crate) struct Device<B> {
     groups: Slab<Group>,
     backlog: VecDeque<BlockCommand>,
     feeding: VecDeque<Feeding>,
-    reserve: Arena,
+    reserve: Pool,
     /// Buffers of the store that were copied.
     spent: Vec<Vec<u8>>,
     completions: Vec<BlockCompletion>,
@@ -111,7 +124,7 @@ impl<B: Block> Device<B> {
             groups: Slab::new(COMMANDS_MAX),
             backlog: VecDeque::new(),
             feeding: VecDeque::new(),
-            reserve,
+            reserve: Pool::new(reserve),
             spent: Vec::new(),
             completions: Vec::new(),
             stats,
@@ -128,6 +141,7 @@ impl<B: Block> Device<B> {
 
     /// Announces that the thread is about to sleep. False: the device must be polled.
     pub(crate) fn prepare_sleep(&mut self) -> bool {
+        self.reserve.release();
         self.block.prepare_sleep()
     }
 
@@ -138,12 +152,12 @@ impl<B: Block> Device<B> {
 
     /// Whether anything is on its way.
     pub(crate) fn is_busy(&self) -> bool {
-        self.groups.len() > 0
+        self.ios.len() > 0 || self.groups.len() > 0
     }
 
     /// Begins a group; it ends only after at least one command.
     pub(crate) fn begin(&mut self, purpose: Purpose) -> u64 {
-        self.groups.insert(Group { purpose, remaining: 0, fault: None, pieces: Vec::new() })
+        self.groups.insert(Group { purpose, remaining: 0, fault: None, pieces: Pieces::new() })
     }
 
     /// Adds a piece that need not be read.
@@ -152,41 +166,55 @@ impl<B: Block> Device<B> {
     }
 
     /// Reads the blocks from `lba` into `buffer`.
-    pub(crate) fn read(&mut self, group: u64, mut lba: Lba, mut buffer: Buffer) {
-        while !buffer.is_empty() {
-            let rest = buffer.split_off(buffer.len().min(self.transfer_bytes_max));
+    pub(crate) fn read(&mut self, purpose: Purpose, lba: Lba, buffer: Buffer) {
+        if buffer.len() <= self.transfer_bytes_max {
+            let kind = Kind::Read { lba, piece: 0 };
+            self.submit(Owner::Alone(purpose), kind, Some(buffer));
+        } else {
+            let group = self.begin(purpose);
+            self.read_piece(group, lba, buffer);
+        }
+    }
+
+    /// Reads the blocks from `lba` as the next piece of a group.
+    pub(crate) fn read_piece(&mut self, group: u64, mut lba: Lba, buffer: Buffer) {
+        let mut buffer = Some(buffer);
+        while let Some(part) = next_part(&mut buffer, self.transfer_bytes_max) {
             let pieces = &mut self.groups.get_mut(group).pieces;
             pieces.push(None);
             let kind = Kind::Read { lba, piece: pieces.len() - 1 };
-            lba = lba.plus((buffer.len() / BLOCK_BYTES) as u64);
-            self.submit(group, kind, Some(buffer));
-            buffer = rest;
+            lba = lba.plus((part.len() / BLOCK_BYTES) as u64);
+            self.submit_of(group, kind, part);
         }
     }
 
     /// Writes `buffer` to the blocks from `lba`.
-    pub(crate) fn write(&mut self, group: u64, mut lba: Lba, mut buffer: Buffer) {
-        while !buffer.is_empty() {
-            let rest = buffer.split_off(buffer.len().min(self.transfer_bytes_max));
+    pub(crate) fn write(&mut self, purpose: Purpose, mut lba: Lba, buffer: Buffer) {
+        if buffer.len() <= self.transfer_bytes_max {
+            return self.submit(Owner::Alone(purpose), Kind::Write { lba }, Some(buffer));
+        }
+        let group = self.begin(purpose);
+        let mut buffer = Some(buffer);
+        while let Some(part) = next_part(&mut buffer, self.transfer_bytes_max) {
             let kind = Kind::Write { lba };
-            lba = lba.plus((buffer.len() / BLOCK_BYTES) as u64);
-            self.submit(group, kind, Some(buffer));
-            buffer = rest;
+            lba = lba.plus((part.len() / BLOCK_BYTES) as u64);
+            self.submit_of(group, kind, part);
         }
     }
 
     /// Flushes the device.
-    pub(crate) fn flush(&mut self, group: u64) {
-        self.submit(group, Kind::Flush, None);
+    pub(crate) fn flush(&mut self, purpose: Purpose) {
+        self.submit(Owner::Alone(purpose), Kind::Flush, None);
     }
 
     /// Writes bytes the store formed, as memory for them becomes free.
-    pub(crate) fn write_bytes(&mut self, group: u64, lba: Lba, bytes: Vec<u8>) {
+    pub(crate) fn write_bytes(&mut self, purpose: Purpose, lba: Lba, bytes: Vec<u8>) {
         assert!(
             bytes.len().is_multiple_of(BLOCK_BYTES),
             "{} bytes are not whole blocks",
             bytes.len()
         );
+        let group = self.begin(purpose);
         // Counted as one command until all of it is submitted, so that the group does not end early.
         self.groups.get_mut(group).remaining += 1;
         self.feeding.push_back(Feeding { group, lba, bytes, fed: 0 });
@@ -194,8 +222,8 @@ impl<B: Block> Device<B> {
     }
 
     /// Memory for the reserve's users: a buffer that waiting writes cannot take.
-    pub(crate) fn reserve_buffer(&self, bytes: usize) -> Option<Buffer> {
-        self.reserve.allocate(bytes)
+    pub(crate) fn reserve_buffer(&mut self, bytes: usize) -> Option<Buffer> {
+        self.reserve.take(bytes)
     }
 
     fn feed(&mut self) {
@@ -203,7 +231,7 @@ impl<B: Block> Device<B> {
             while feeding.fed < feeding.bytes.len() {
                 let rest = feeding.bytes.len() - feeding.fed;
                 let bytes = rest.min(self.transfer_bytes_max).min(RESERVE_BYTES / 8);
-                let Some(mut buffer) = self.reserve.allocate(bytes) else {
+                let Some(mut buffer) = self.reserve.take(bytes) else {
                     self.feeding.push_front(feeding);
                     return;
                 };
@@ -211,7 +239,7 @@ impl<B: Block> Device<B> {
                     .as_mut_slice()
                     .copy_from_slice(&feeding.bytes[feeding.fed..feeding.fed + bytes]);
                 let lba = feeding.lba.plus((feeding.fed / BLOCK_BYTES) as u64);
-                self.submit(feeding.group, Kind::Write { lba }, Some(buffer));
+                self.submit_of(feeding.group, Kind::Write { lba }, buffer);
                 feeding.fed += bytes;
             }
             self.groups.get_mut(feeding.group).remaining -= 1;
@@ -224,9 +252,13 @@ impl<B: Block> Device<B> {
         self.spent.pop()
     }
 
-    fn submit(&mut self, group: u64, kind: Kind, buffer: Option<Buffer>) {
+    fn submit_of(&mut self, group: u64, kind: Kind, buffer: Buffer) {
         self.groups.get_mut(group).remaining += 1;
-        let token = self.ios.insert(Io { group, kind, attempts: 1 });
+        self.submit(Owner::Group(group), kind, Some(buffer));
+    }
+
+    fn submit(&mut self, owner: Owner, kind: Kind, buffer: Option<Buffer>) {
+        let token = self.ios.insert(Io { owner, kind, attempts: 1 });
         self.enqueue(token, kind, buffer);
     }
 
@@ -284,25 +316,48 @@ impl<B: Block> Device<B> {
             self.stats.device_retries.add(1);
             return self.enqueue(token, kind, buffer);
         }
-        let io = self.ios.remove(token);
-        let group = self.groups.get_mut(io.group);
-        if let Kind::Read { piece, .. } = io.kind {
-            group.pieces[piece] = buffer;
+        let Io { owner, kind, .. } = self.ios.remove(token);
+        let result = result.map_err(|error| self.on_error(kind, error));
+        let group = match owner {
+            Owner::Alone(purpose) => {
+                let pieces = Pieces::from_buf([buffer]);
+                return finished.push(Finished { purpose, result, pieces });
+            }
+            Owner::Group(group) => group,
+        };
+        let state = self.groups.get_mut(group);
+        match (kind, buffer) {
+            (Kind::Read { piece, .. }, buffer) => state.pieces[piece] = buffer,
+            (Kind::Write { .. }, Some(buffer)) if buffer.is_of(self.reserve.arena()) => {
+                self.reserve.give(buffer);
+            }
+            (Kind::Write { .. } | Kind::Flush, buffer) => state.pieces.push(buffer),
         }
-        if let Err(error) = result {
-            self.stats.device_errors.add(1);
-            tracing::error!(ost = self.stats.index.0, command = ?io.kind, %error, "device command failed");
-            group.fault = Some(match error {
-                BlockError::NoSpace => IoFault::NoSpace,
-                BlockError::Gone => IoFault::Gone,
-                BlockError::Retry | BlockError::MediaLost | BlockError::Rejected => IoFault::Media,
-            });
-        }
-        group.remaining -= 1;
-        if group.remaining == 0 {
-            let Group { purpose, fault, pieces, .. } = self.groups.remove(io.group);
-            let pieces = pieces.into_iter().flatten().collect();
+        state.fault = result.err().or(state.fault);
+        state.remaining -= 1;
+        if state.remaining == 0 {
+            let Group { purpose, fault, pieces, .. } = self.groups.remove(group);
             finished.push(Finished { purpose, result: fault.map_or(Ok(()), Err), pieces });
         }
     }
+
+    #[cold]
+    fn on_error(&self, kind: Kind, error: BlockError) -> IoFault {
+        self.stats.device_errors.add(1);
+        tracing::error!(ost = self.stats.index.0, command = ?kind, %error, "device command failed");
+        match error {
+            BlockError::NoSpace => IoFault::NoSpace,
+            BlockError::Gone => IoFault::Gone,
+            BlockError::Retry | BlockError::MediaLost | BlockError::Rejected => IoFault::Media,
+        }
+    }
+}
+
+/// Cuts the next command's part off the front; None when nothing is left.
+fn next_part(buffer: &mut Option<Buffer>, bytes_max: usize) -> Option<Buffer> {
+    let mut part = buffer.take().filter(|buffer| !buffer.is_empty())?;
+    if part.len() > bytes_max {
+        *buffer = Some(part.split_off(bytes_max));
+    }
+    Some(part)
 }

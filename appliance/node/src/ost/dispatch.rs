@@ -29,7 +29,7 @@ pub(crate) type Payload = (Buffer, usize, u32);
 impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
     /// Path: D5. Decides what becomes of a request.
     pub(crate) fn on_request(&mut self, request: RequestId, frame: &Frame, body: &[u8]) {
-        let since = self.clock.now();
+        let since = self.now;
         let ost = target_of(frame.opcode, body);
         let origin = Origin::Fabric { request, frame: *frame, since, ost };
         let is_attach = frame.opcode == Opcode::Attach;
@@ -223,11 +223,12 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
             buffer
         });
         let body = result.unwrap_or(&[]);
-        let mut message = Vec::with_capacity(sheen_wire::FRAME_BYTES + body.len());
-        reply.encode_with(body, &mut message);
-        self.fabric.reply(request, &message, payload);
+        let message = &mut self.scratch.message;
+        message.clear();
+        reply.encode_with(body, message);
+        self.fabric.reply(request, message, payload);
         let bytes_in = if status == 0 { u64::from(frame.payload_bytes) } else { 0 };
-        let latency = self.clock.now().since(since);
+        let latency = self.now.since(since);
         let bytes_out = u64::from(reply.payload_bytes);
         let target = self.stats.targets.iter().find(|target| Some(target.index) == ost);
         let operations = target.map_or(&self.stats.operations, |target| &target.operations);

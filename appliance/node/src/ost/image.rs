@@ -2,19 +2,20 @@
 
 use sheen_dma::Buffer;
 use sheen_types::BLOCK_BYTES;
+use smallvec::{SmallVec, smallvec};
 
 /// Pieces in order, each whole blocks. What was taken out is gone.
 #[derive(Debug, Default)]
 pub(crate) struct Image {
     /// First block of each piece, and its bytes.
-    pieces: Vec<(usize, Buffer)>,
+    pieces: SmallVec<[(usize, Buffer); 1]>,
 }
 
 impl Image {
     /// An image of all of `buffer`, which is whole blocks.
     pub(crate) fn new(buffer: Buffer) -> Self {
         assert!(buffer.len().is_multiple_of(BLOCK_BYTES), "an image of {} bytes", buffer.len());
-        Self { pieces: vec![(0, buffer)] }
+        Self { pieces: smallvec![(0, buffer)] }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -40,6 +41,9 @@ impl Image {
     pub(crate) fn take(&mut self, first: usize, blocks: usize) -> Buffer {
         let at = self.position(first);
         let (start, mut buffer) = self.pieces.remove(at);
+        if first == start && buffer.len() == blocks * BLOCK_BYTES {
+            return buffer;
+        }
         let mut wanted = buffer.split_off((first - start) * BLOCK_BYTES);
         let rest = wanted.split_off(blocks * BLOCK_BYTES);
         if !rest.is_empty() {

@@ -2,7 +2,7 @@
 
 use sheen_dma::Buffer;
 use sheen_ports::RequestId;
-use sheen_store::{Merge, MergeToken, ReadPin, Segment};
+use sheen_store::{Merge, MergeToken, ReadPin, ReadPlan};
 use sheen_types::{ClientId, Epoch, Fid, OstIndex, Tick};
 use sheen_wire::{Frame, object::ObjectWrite};
 
@@ -50,12 +50,12 @@ pub(crate) struct Operation {
 /// What it waits for. A write goes Pulling → Storing; a change begins at Storing; a read is Reading.
 #[derive(Debug)]
 pub(crate) enum Work {
-    /// The payload. The buffer is the image from its first payload byte on.
-    Pulling { write: ObjectWrite, head: Buffer },
+    /// The payload, into the image from its first payload byte on; `head` is the image before that byte, if there is any.
+    Pulling { write: ObjectWrite, head: Option<Buffer> },
     /// The store.
     Storing { image: Image },
     /// The device.
-    Reading(Box<Reading>),
+    Reading(Reading),
 }
 
 /// A read whose blocks are on their way.
@@ -64,11 +64,8 @@ pub(crate) struct Reading {
     pub(crate) pin: ReadPin,
     pub(crate) object: Fid,
     pub(crate) offset: u64,
-    pub(crate) size: u64,
-    pub(crate) length: usize,
-    pub(crate) skip: usize,
-    pub(crate) segments: Vec<Segment>,
-    pub(crate) checksums: Vec<u32>,
+    /// Goes back to the service's spares, so that its memory is used again.
+    pub(crate) plan: ReadPlan,
 }
 
 /// Old blocks on their way into an image.

@@ -2,12 +2,12 @@
 
 use std::{os::fd::RawFd, sync::Arc, time::Duration};
 
-use sheen_dma::{Arena, ArenaError};
+use sheen_dma::{Arena, ArenaError, Pool};
 use sheen_ports::{Block, Clock, Fabric, FabricEvent};
 use sheen_reactor::Service;
 use sheen_store::{Command, Limits, ReadPlan};
 use sheen_types::{ClientId, Epoch, Errno, OstIndex, Tick};
-use sheen_wire::Frame;
+use sheen_wire::{Field, Frame, codec::Encoder};
 
 use crate::stats::ConnectionStats;
 
@@ -56,14 +56,14 @@ pub(crate) struct PendingFence {
 pub struct OstService<B, F, C> {
     pub(crate) fabric: F,
     pub(crate) clock: C,
-    pub(crate) arena: Arena,
+    pub(crate) buffers: Pool,
     pub(crate) operations_max: usize,
     pub(crate) targets: Vec<Target<B>>,
     pub(crate) operations: Slab<Operation>,
     pub(crate) merges: Slab<Merging>,
     /// Commands of a target that are to be carried out.
     pub(crate) commands: Vec<Command>,
-    pub(crate) plan: ReadPlan,
+    pub(crate) scratch: Scratch,
     pub(crate) fences: FenceTable,
     pub(crate) attachments: Attachments,
     pub(crate) pending_fences: Vec<PendingFence>,
@@ -74,7 +74,20 @@ pub struct OstService<B, F, C> {
     events: Vec<FabricEvent>,
     finished: Vec<Finished>,
     turns: u32,
-    now: Tick,
+    pub(crate) now: Tick,
+}
+
+/// Memory used again by each request.
+#[derive(Debug, Default)]
+pub(crate) struct Scratch {
+    /// Commands that are being carried out.
+    pub(crate) commands: Vec<Command>,
+    /// Plans no read has; as many as reads were ever under way.
+    pub(crate) plans: Vec<ReadPlan>,
+    /// Sums of a write's blocks.
+    pub(crate) checksums: Vec<u32>,
+    pub(crate) body: Vec<u8>,
+    pub(crate) message: Vec<u8>,
 }
 
 /// Serving → Draining → Flushing → Ended.
@@ -108,13 +121,13 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
         let stats = OstServiceStats { targets: stats.collect(), ..OstServiceStats::default() };
         let mut service = Self {
             fabric,
-            arena: config.arena,
+            buffers: Pool::new(config.arena),
             operations_max: config.operations_max,
             targets: Vec::new(),
             operations: Slab::new(slots),
             merges: Slab::new(slots),
             commands: Vec::new(),
-            plan: ReadPlan::default(),
+            scratch: Scratch::default(),
             fences: FenceTable::default(),
             attachments: Attachments::default(),
             pending_fences: Vec::new(),
@@ -198,12 +211,12 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
                     let decoded =
                         Frame::decode_with(&message).expect("the fabric delivers whole messages");
                     self.on_request(request, &decoded.0, decoded.1);
+                    self.fabric.recycle(message);
                 }
                 FabricEvent::Pulled { token, buffer, result } => {
                     self.on_pulled(token, buffer, result)
                 }
-                // The buffer returns to its arena by being dropped.
-                FabricEvent::Sent { buffer } => drop(buffer),
+                FabricEvent::Sent { buffer } => self.buffers.give(buffer),
                 FabricEvent::Opened { connection, peer } => {
                     tracing::debug!(connection = connection.0, peer, "client connected");
                 }
@@ -220,6 +233,10 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
     fn take_completions(&mut self, number: usize) -> usize {
         let mut finished = std::mem::take(&mut self.finished);
         let count = self.targets[number].device.poll(&mut finished);
+        if count > 0 {
+            // Replies tell when they were sent to within a turn; a look at the clock for each costs more than its sums do.
+            self.now = self.clock.now();
+        }
         for group in finished.drain(..) {
             self.on_finished(number, group);
         }
@@ -227,10 +244,12 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
         count
     }
 
-    fn on_finished(&mut self, number: usize, finished: Finished) {
+    fn on_finished(&mut self, number: usize, mut finished: Finished) {
         let target = &mut self.targets[number];
         match finished.purpose {
             Purpose::Store(io) => {
+                let written = finished.pieces.drain(..).flatten();
+                written.for_each(|buffer| self.buffers.give(buffer));
                 if let Some(store) = target.store() {
                     store.on_io(io, finished.result, &mut self.commands);
                 } else {
@@ -317,6 +336,21 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
         ended
     }
 
+    /// Answers an origin with a body and no payload.
+    pub(crate) fn answer_with(&mut self, origin: &Origin, body: &impl Field) {
+        let bytes = self.encode(body);
+        self.answer(origin, Ok(&bytes));
+        self.scratch.body = bytes;
+    }
+
+    /// A body as bytes, in the scratch's memory, which is to be given back.
+    pub(crate) fn encode(&mut self, body: &impl Field) -> Vec<u8> {
+        let mut bytes = std::mem::take(&mut self.scratch.body);
+        bytes.clear();
+        body.encode(&mut Encoder(&mut bytes));
+        bytes
+    }
+
     /// Answers an origin without payload.
     pub(crate) fn answer(&mut self, origin: &Origin, result: Result<&[u8], Errno>) {
         match *origin {
@@ -358,6 +392,7 @@ impl<B: Block, F: Fabric, C: Clock> Service for OstService<B, F, C> {
 
     fn prepare_sleep(&mut self) -> bool {
         self.publish();
+        self.buffers.release();
         // All announce, whatever the first one says: `end_sleep` follows in any case.
         let fabric = self.fabric.prepare_sleep();
         let desk = self.desk.as_mut().is_none_or(ServiceDesk::prepare_sleep);

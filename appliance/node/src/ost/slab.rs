@@ -50,6 +50,16 @@ impl<T> Slab<T> {
         self.slot(token).as_mut().expect("tokens name what is there")
     }
 
+    /// The value behind a token, to look at.
+    ///
+    /// # Panics
+    /// As [`Slab::get_mut`].
+    pub(crate) fn get(&self, token: u64) -> &T {
+        let index = usize::try_from(token).unwrap_or(usize::MAX);
+        let slot = self.entries.get(index).expect("tokens come from this table");
+        slot.as_ref().expect("tokens name what is there")
+    }
+
     /// Takes the value out.
     ///
     /// # Panics

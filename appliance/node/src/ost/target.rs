@@ -71,9 +71,10 @@ impl<B: Block> Target<B> {
         let joined: Vec<u8>;
         let bytes = match finished.pieces.as_slice() {
             [] => &[][..],
-            [only] => only.as_slice(),
+            [only] => only.as_ref().map_or(&[][..], |piece| piece.as_slice()),
             pieces => {
-                joined = pieces.iter().flat_map(|piece| piece.as_slice()).copied().collect();
+                let pieces = pieces.iter().flatten();
+                joined = pieces.flat_map(|piece| piece.as_slice()).copied().collect();
                 &joined
             }
         };

@@ -5,7 +5,7 @@ use sheen_ports::{Block, Clock, Fabric, NotifyError};
 use sheen_store::{Outcome, Owner, RequestToken, Write};
 use sheen_types::{BLOCK_BYTES, Errno, checksum::crc32c, units::BLOCK_BYTES_U64};
 use sheen_wire::{
-    Field, Frame, Opcode,
+    Frame, Opcode,
     object::{ObjectWrite, WriteReply},
 };
 
@@ -34,8 +34,11 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
         let Origin::Fabric { request, .. } = origin else { return Err(Errno::EINVAL) };
         let skip = skip_of(&write);
         let blocks = (skip + frame.payload_bytes as usize).div_ceil(BLOCK_BYTES);
-        let mut head = self.arena.allocate(blocks * BLOCK_BYTES).ok_or(Errno::EAGAIN)?;
-        let buffer = head.split_off(skip);
+        let mut buffer = self.buffers.take(blocks * BLOCK_BYTES).ok_or(Errno::EAGAIN)?;
+        let head = (skip > 0).then(|| {
+            let payload = buffer.split_off(skip);
+            std::mem::replace(&mut buffer, payload)
+        });
         let work = Work::Pulling { write, head };
         let token = self.operations.insert(Operation { origin, target: number, work });
         self.fabric.pull(request, token, buffer);
@@ -49,20 +52,35 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
         buffer: Buffer,
         result: Result<(), NotifyError>,
     ) {
-        let Operation { origin, target: number, work } = self.operations.remove(token);
-        let Work::Pulling { write, mut head } = work else { unreachable!("only writes pull") };
-        let Origin::Fabric { frame, .. } = origin else { unreachable!("only peers have payloads") };
+        let operation = self.operations.get_mut(token);
+        let (origin, number) = (operation.origin, operation.target);
+        let storing = Work::Storing { image: Image::default() };
+        let Work::Pulling { write, head } = std::mem::replace(&mut operation.work, storing) else {
+            unreachable!("only writes pull")
+        };
+        let Origin::Fabric { frame, .. } = &origin else {
+            unreachable!("only peers have payloads")
+        };
         if result.is_err() {
             // The connection is gone, and with it whoever waited.
+            self.operations.remove(token);
             return;
         }
         if self.fences.refuses(frame.client, frame.epoch) {
             self.stats.fenced.add(1);
+            self.operations.remove(token);
             return self.answer(&origin, Err(Errno::ENOTCONN));
         }
-        head.join(buffer).expect("head and payload were one buffer");
-        let result = self.store_write(number, &write, &frame, head, origin);
+        let image = match head {
+            None => buffer,
+            Some(mut head) => {
+                head.join(buffer).expect("head and payload were one buffer");
+                head
+            }
+        };
+        let result = self.store_write(token, number, &write, frame, image);
         if let Err(errno) = result {
+            self.operations.remove(token);
             self.answer(&origin, Err(errno));
         }
         self.carry_out(number);
@@ -70,19 +88,21 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
 
     fn store_write(
         &mut self,
+        token: u64,
         number: usize,
         write: &ObjectWrite,
         frame: &Frame,
         mut buffer: Buffer,
-        origin: Origin,
     ) -> Result<(), Errno> {
         let (skip, length) = (skip_of(write), frame.payload_bytes as usize);
         let bytes = buffer.as_mut_slice();
         bytes[..skip].fill(0);
         bytes[skip + length..].fill(0);
-        let checksums: Vec<u32> = bytes.chunks(BLOCK_BYTES).map(crc32c).collect();
+        let checksums = &mut self.scratch.checksums;
+        checksums.clear();
+        checksums.extend(bytes.chunks(BLOCK_BYTES).map(crc32c));
         let block = |index: usize| &bytes[index * BLOCK_BYTES..(index + 1) * BLOCK_BYTES];
-        let found = payload_checksum(&checksums, skip, length, block);
+        let found = payload_checksum(checksums, skip, length, block);
         if found != frame.payload_checksum {
             self.stats.payload_mismatches.add(1);
             let expected = frame.payload_checksum;
@@ -92,17 +112,12 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
             );
             return Err(Errno::EAGAIN);
         }
-        let image = Image::new(buffer);
-        let token = self.operations.insert(Operation {
-            origin,
-            target: number,
-            work: Work::Storing { image },
-        });
+        self.operations.get_mut(token).work = Work::Storing { image: Image::new(buffer) };
         let write = Write {
             object: write.object,
             offset: write.offset,
             length: length as u64,
-            checksums: &checksums,
+            checksums: &self.scratch.checksums,
             packed: &[],
             mtime: write.mtime,
             owner: Owner { uid: write.uid, gid: write.gid, projid: write.projid },
@@ -113,7 +128,6 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
         if matches!(taken, Some(Ok(()))) {
             return Ok(());
         }
-        self.operations.remove(token);
         self.stats.busy.add(1);
         Err(Errno::EAGAIN)
     }
@@ -121,15 +135,16 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
     /// Path: D11. The store ended a write or change.
     pub(crate) fn on_complete(&mut self, token: u64, result: Result<Outcome, Errno>) {
         let operation = self.operations.remove(token);
-        let body = result.map(|outcome| {
-            let reply =
-                WriteReply { size: outcome.size, blocks: outcome.blocks * SECTORS_PER_BLOCK };
-            match operation.origin {
-                Origin::Fabric { frame, .. } if has_write_reply(frame.opcode) => reply.to_vec(),
-                Origin::Fabric { .. } | Origin::Gateway { .. } | Origin::Stop => Vec::new(),
+        let origin = &operation.origin;
+        match (result, origin) {
+            (Ok(Outcome { size, blocks }), Origin::Fabric { frame, .. })
+                if has_write_reply(frame.opcode) =>
+            {
+                let blocks = blocks * SECTORS_PER_BLOCK;
+                self.answer_with(origin, &WriteReply { size, blocks });
             }
-        });
-        self.answer(&operation.origin, body.as_deref().map_err(|errno| *errno));
+            (result, _) => self.answer(origin, result.map(|_| &[][..])),
+        }
     }
 }
 

@@ -126,6 +126,7 @@ fn without_slot_or_buffer_a_request_is_busy_and_nothing_is_held() {
     for &request in &requests[..4] {
         assert_eq!(rig.wait(request).status(), 0);
     }
+    rig.settle();
     let held = rig.arena.allocate(ARENA_BYTES);
     assert_eq!(rig.write(object(1), 0, &bytes).status(), -Errno::EAGAIN.0, "no buffer");
     assert_eq!(rig.read(object(1), 0, 4096).status(), -Errno::EAGAIN.0, "no buffer");

@@ -267,11 +267,12 @@ impl Rig {
         self.call(Opcode::ObjectRead, &body, &[], length as usize)
     }
 
-    /// Turns until nothing happens any more.
+    /// Turns until nothing happens any more, then sleeps and wakes once.
     pub(crate) fn settle(&mut self) {
         for _ in 0..10_000 {
             if self.turn() == 0 {
-                return;
+                self.service.prepare_sleep();
+                return self.service.end_sleep();
             }
         }
         panic!("the service never rests");
