@@ -15,6 +15,7 @@ pub mod registers;
 pub mod view;
 mod physical;
 mod file_mapping;
+mod locked;
 pub use arena::{Arena, ArenaError, ArenaId, Buffer, Hold};
 pub use cells::{DeviceCell, DeviceCells};
 pub use fence::{
@@ -24,5 +25,6 @@ pub use fence::{
 pub use file_mapping::FileMapping;
 pub use iova::Iova;
 pub use pool::Pool;
+pub use locked::{LockError, LockedMemory, cleanse};
 pub use registers::{Register32, Registers};
 pub use view::DeviceView;
