@@ -29,4 +29,4 @@ pub use key_file::KeyFile;
 pub use secret::Secret;
 pub use sheen_dma::{LockError, cleanse};
 pub use source::{KeyKind, KeySource, PARAMETERS_BYTES_MAX, SourceError};
-pub use unlock::{SlotNames, UnlockError};
+pub use unlock::{SlotNames, UnlockError, Unlocked};

@@ -33,6 +33,15 @@ pub enum UnlockError {
     },
 }
 
+/// An open key block.
+#[derive(Debug)]
+pub struct Unlocked {
+    /// The data key.
+    pub data: DataKey,
+    /// The slot it came from.
+    pub slot: usize,
+}
+
 /// The slots of a key block, by name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SlotNames(pub Vec<KeySource>);
@@ -92,7 +101,7 @@ impl KeyBlock {
     ///
     /// # Errors
     /// [`UnlockError`].
-    pub fn unlock(&self, source: &KeySource) -> Result<DataKey, UnlockError> {
+    pub fn unlock(&self, source: &KeySource) -> Result<Unlocked, UnlockError> {
         self.unlock_with(source, &*source.open()?)
     }
 
@@ -104,7 +113,7 @@ impl KeyBlock {
         &self,
         source: &KeySource,
         key: &dyn KeyEncryption,
-    ) -> Result<DataKey, UnlockError> {
+    ) -> Result<Unlocked, UnlockError> {
         let tried = || source.to_string();
         for (index, slot) in self.slots.iter().enumerate() {
             if slot.source.kind() != source.kind() {
@@ -114,7 +123,8 @@ impl KeyBlock {
                 Ok(secret) => {
                     let data = DataKey::of(secret);
                     let data = data.filter(|data| data.check_value(&self.uuid) == self.check);
-                    return data.ok_or_else(|| UnlockError::Check { tried: tried(), slot: index });
+                    let wrong = || UnlockError::Check { tried: tried(), slot: index };
+                    return Ok(Unlocked { data: data.ok_or_else(wrong)?, slot: index });
                 }
                 Err(KekError::WrongKey { .. }) => {}
                 Err(error) => return Err(error.into()),
@@ -123,33 +133,27 @@ impl KeyBlock {
         Err(UnlockError::WrongKey { tried: tried(), slots: SlotNames::of(self) })
     }
 
-    /// This block, opened by `key` as well: the step between an old key and a new one.
+    /// The two steps from the key in `slot` to `key`: a block that both open, and a later one that `key` alone opens. Other slots,
+    /// which a change that did not end may have left, go with the first.
     ///
     /// # Errors
-    /// [`KekError`]; [`KekError::NotSupported`] if all slots are taken.
-    pub fn with_key(
+    /// [`KekError`].
+    ///
+    /// # Panics
+    /// When there is no such slot.
+    pub fn change_key(
         &self,
         data: &DataKey,
+        slot: usize,
         source: &KeySource,
         key: &dyn KeyEncryption,
-    ) -> Result<Self, KekError> {
-        if self.slots.len() >= crate::SLOTS_MAX {
-            let reason = "every slot of the key block is taken".to_owned();
-            return Err(KekError::NotSupported { key: key.describe(), reason });
-        }
-        let mut block = self.clone();
-        block.generation += 1;
-        block.slots.push(wrap(&self.uuid, data, source, key)?);
-        Ok(block)
-    }
-
-    /// This block with its last slot alone: the step after [`KeyBlock::with_key`], behind which only the new key opens it.
-    #[must_use]
-    pub fn with_last_slot_alone(&self) -> Self {
-        let mut block = self.clone();
-        block.generation += 1;
-        block.slots.drain(..block.slots.len() - 1);
-        block
+    ) -> Result<[Self; 2], KekError> {
+        let new = wrap(&self.uuid, data, source, key)?;
+        let step = |generation, slots| Self { generation, slots, ..self.clone() };
+        Ok([
+            step(self.generation + 1, vec![self.slots[slot].clone(), new.clone()]),
+            step(self.generation + 2, vec![new]),
+        ])
     }
 }
 
@@ -178,8 +182,8 @@ mod test {
         let [old, new, other] = ["old", "new", "other"].map(|name| source(directory.path(), name));
         let data = DataKey::generate().unwrap();
         let first = KeyBlock::new([7; 16], &data, &old, &*open(&old)).unwrap();
-        let both = first.with_key(&data, &new, &*open(&new)).unwrap();
-        let last = both.with_last_slot_alone();
+        let unlocked = first.unlock(&old).unwrap();
+        let [both, last] = first.change_key(&data, unlocked.slot, &new, &*open(&new)).unwrap();
         assert!(first.generation < both.generation && both.generation < last.generation);
         for (block, opens) in [
             (&first, [true, false, false]),
@@ -190,7 +194,7 @@ mod test {
                 match block.unlock(source) {
                     Ok(found) => {
                         assert!(opens, "{source}");
-                        assert_eq!(found.secret().expose(), data.secret().expose());
+                        assert_eq!(found.data.secret().expose(), data.secret().expose());
                     }
                     Err(UnlockError::WrongKey { tried, slots }) => {
                         assert!(!opens, "{source}");
@@ -233,15 +237,17 @@ mod test {
     }
 
     #[test]
-    fn a_fifth_key_is_refused() {
+    fn changes_that_did_not_end_leave_no_slots_behind() {
         let directory = tempfile::tempdir().unwrap();
         let one = source(directory.path(), "one");
         let data = DataKey::generate().unwrap();
         let mut block = KeyBlock::new([7; 16], &data, &one, &*open(&one)).unwrap();
-        for _ in 1..crate::SLOTS_MAX {
-            block = block.with_key(&data, &one, &*open(&one)).unwrap();
+        for round in 0..10 {
+            let other = source(directory.path(), &format!("other{round}"));
+            let unlocked = block.unlock(&one).unwrap();
+            let [both, _] = block.change_key(&data, unlocked.slot, &other, &*open(&other)).unwrap();
+            assert_eq!(both.slots.len(), 2);
+            block = both;
         }
-        let refused = block.with_key(&data, &one, &*open(&one));
-        assert!(matches!(refused, Err(KekError::NotSupported { .. })));
     }
 }

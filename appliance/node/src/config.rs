@@ -10,6 +10,7 @@ use std::{
 };
 
 use serde::{Deserialize, Deserializer, de};
+use sheen_keys::KeySource;
 use sheen_types::Bytes;
 
 pub mod load;
@@ -39,6 +40,9 @@ pub struct Config {
     pub metrics: SocketAddr,
     /// The device.
     pub device: DeviceConfig,
+    /// Encryption of the device.
+    #[serde(default)]
+    pub encryption: EncryptionConfig,
     /// Threads.
     #[serde(default)]
     pub threads: ThreadsConfig,
@@ -65,6 +69,29 @@ pub struct DeviceConfig {
     /// Device commands each OST may have in flight, 8..=4096.
     #[serde(default = "defaults::queue_depth")]
     pub queue_depth: u32,
+}
+
+/// Encryption of the device.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EncryptionConfig {
+    /// The key-encryption key. Absent: the device is not encrypted.
+    #[serde(default, deserialize_with = "key_source")]
+    key: Option<KeySource>,
+}
+
+impl EncryptionConfig {
+    /// Encrypted under this key.
+    #[must_use]
+    pub const fn under(key: KeySource) -> Self {
+        Self { key: Some(key) }
+    }
+
+    /// The key-encryption key. None: the device is not encrypted.
+    #[must_use]
+    pub const fn key(&self) -> Option<&KeySource> {
+        self.key.as_ref()
+    }
 }
 
 /// Threads.
@@ -197,6 +224,11 @@ fn optional_size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<By
     size(deserializer).map(Some)
 }
 
+fn key_source<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<KeySource>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    text.parse().map(Some).map_err(|error| de::Error::custom(format!("{error}, found \"{text}\"")))
+}
+
 impl Config {
     /// A configuration with every key explained; [`Config::parse`] reads it.
     pub const EXAMPLE: &str = include_str!("../../docs/node.toml");
@@ -215,6 +247,7 @@ impl Config {
                 osts: defaults::osts(),
                 queue_depth: defaults::queue_depth(),
             },
+            encryption: EncryptionConfig::default(),
             threads: ThreadsConfig::default(),
             limits: LimitsConfig::default(),
             times: TimesConfig::default(),

@@ -11,27 +11,32 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use sheen_keys::{KekError, KeyBlock, KeyBlockError, KeySource, LockError, SlotNames, UnlockError};
 use sheen_nvme::{OpenError, ZoneError};
 use sheen_types::{BLOCK_BYTES, Bytes, Lba};
 use thiserror::Error;
 
 pub mod way;
 mod medium;
+mod keys;
 mod zone_block;
 pub mod superblock;
 pub mod signature;
 pub mod format;
 
 pub use format::{Force, FormatPlan, format_device};
+use keys::DeviceKeys;
+pub use keys::{erase_keys, key_block};
 use medium::{Medium, NvmeMedium};
 pub use signature::Content;
 pub use superblock::{Superblock, SuperblockError, ZoneEntry, ZoneKind};
+use way::Reach;
 pub use way::{DeviceHandle, NvmeError, QueueBudget, Way, WayError};
 pub use zone_block::ZoneBlock;
 
 /// Where the superblock is kept. The second copy lies behind everything partition tools write at the start of a disk.
 pub const SUPERBLOCK_LBAS: [Lba; 2] = [Lba(0), Lba(128)];
-/// First block of the first zone: the first MiB is the superblocks'.
+/// First block of the first zone: the first MiB is the superblocks' and the key blocks'.
 pub const ZONES_START: Lba = Lba(256);
 
 /// Why a device could not be opened or formatted.
@@ -73,6 +78,65 @@ pub enum DeviceError {
         first: SuperblockError,
         /// What is wrong with the second.
         second: SuperblockError,
+    },
+    /// It is encrypted, and no key is configured.
+    #[error(
+        "{path}: is encrypted under {slots}; name that key in the configuration, as `key` of [encryption]",
+        path = path.display()
+    )]
+    Encrypted {
+        /// The device.
+        path: PathBuf,
+        /// The keys that open it.
+        slots: SlotNames,
+    },
+    /// It is not encrypted, and a key is configured.
+    #[error(
+        "{path}: is not encrypted, but the configuration names the key {key}: take [encryption] out, or format the device again to encrypt it",
+        path = path.display()
+    )]
+    NotEncrypted {
+        /// The device.
+        path: PathBuf,
+        /// The key.
+        key: String,
+    },
+    /// It is encrypted, and both key blocks are bad.
+    #[error(
+        "{path}: no key block: {first}; and {second}: erased or damaged, what the device holds cannot be read any more",
+        path = path.display()
+    )]
+    KeyBlock {
+        /// The device.
+        path: PathBuf,
+        /// What is wrong with the first copy.
+        first: KeyBlockError,
+        /// What is wrong with the second.
+        second: KeyBlockError,
+    },
+    /// The configured key does not open it.
+    #[error("{path}: {source}", path = path.display())]
+    Unlock {
+        /// The device.
+        path: PathBuf,
+        /// Why, and which would.
+        source: UnlockError,
+    },
+    /// The key cannot wrap.
+    #[error("{path}: {source}", path = path.display())]
+    Key {
+        /// The device.
+        path: PathBuf,
+        /// Why.
+        source: KekError,
+    },
+    /// There is no locked memory for keys.
+    #[error("{path}: {source}", path = path.display())]
+    Lock {
+        /// The device.
+        path: PathBuf,
+        /// Why.
+        source: LockError,
     },
     /// Formatting was begun and not finished.
     #[error("{path}: formatting was not finished; format it again", path = .0.display())]
@@ -146,24 +210,32 @@ impl DeviceError {
 pub struct Device {
     path: PathBuf,
     superblock: Superblock,
+    /// None: not encrypted.
+    keys: Option<DeviceKeys>,
     /// Holds the lock, or the controller.
     medium: Medium,
 }
 
 impl Device {
-    /// Opens and locks `path` and reads its superblock. A copy that is damaged or older is written anew from the other.
+    /// Opens and locks `path`, which is not encrypted, and reads its superblock. A copy that is damaged or older is written anew
+    /// from the other.
     ///
     /// # Errors
     /// [`DeviceError`].
     pub fn open(path: &Path) -> Result<Self, DeviceError> {
-        Self::open_for(path, QueueBudget::SMALL)
+        Self::open_for(path, QueueBudget::SMALL, None)
     }
 
-    /// As [`Device::open`]; an NVMe controller is given memory for these queue pairs.
+    /// As [`Device::open`]; an NVMe controller is given memory for these queue pairs, and `key` opens the device if it is
+    /// encrypted.
     ///
     /// # Errors
-    /// [`DeviceError`].
-    pub fn open_for(path: &Path, budget: QueueBudget) -> Result<Self, DeviceError> {
+    /// [`DeviceError`]; also when there is a key and nothing that it opens.
+    pub fn open_for(
+        path: &Path,
+        budget: QueueBudget,
+        key: Option<&KeySource>,
+    ) -> Result<Self, DeviceError> {
         let medium = open_medium(path, budget)?;
         let size = size(path, &medium)?;
         let superblock = read_superblock(path, &medium)?;
@@ -174,19 +246,41 @@ impl Device {
         if size < expected {
             return Err(DeviceError::Shrunk { path: path.into(), expected, found: size });
         }
-        Ok(Self { path: path.into(), superblock, medium })
+        let keys = keys::unlock(path, &medium, &superblock, key)?;
+        Ok(Self { path: path.into(), superblock, keys, medium })
     }
 
     /// A way for threads to open their zones. It keeps an NVMe controller attached.
     #[must_use]
     pub fn handle(&self) -> DeviceHandle {
-        let path = self.path.clone();
-        match &self.medium {
-            Medium::File(_) => DeviceHandle::Path(path),
+        let reach = match &self.medium {
+            Medium::File(_) => Reach::Path,
             Medium::Nvme(nvme) => {
-                DeviceHandle::Nvme { path, controller: nvme.controller().clone(), nsid: nvme.nsid }
+                Reach::Nvme { controller: nvme.controller().clone(), nsid: nvme.nsid }
             }
-        }
+        };
+        let keys = self.keys.as_ref().map(DeviceKeys::zones);
+        DeviceHandle { path: self.path.clone(), reach, keys }
+    }
+
+    /// Wraps the data key under `new` instead of the key it was opened with; the data is not touched, and zones may be in use.
+    /// At every instant the old key or the new one opens the device; afterwards the new one alone.
+    ///
+    /// # Errors
+    /// [`DeviceError`]; [`DeviceError::NotEncrypted`] if there is no data key. The old key opens the device then, and perhaps the new
+    /// one too.
+    pub fn rotate_key(&self, new: &KeySource) -> Result<KeyBlock, DeviceError> {
+        let keys = self.keys.as_ref().ok_or_else(|| DeviceError::NotEncrypted {
+            path: self.path.clone(),
+            key: new.to_string(),
+        })?;
+        keys.rotate(&self.path, &self.medium, new)
+    }
+
+    /// The key block as it is now. None: not encrypted.
+    #[must_use]
+    pub fn key_block(&self) -> Option<KeyBlock> {
+        self.keys.as_ref().map(DeviceKeys::block)
     }
 
     /// What the superblock says.
@@ -259,26 +353,35 @@ fn size(path: &Path, medium: &Medium) -> Result<Bytes, DeviceError> {
 
 /// The newer good copy; the other is repaired.
 fn read_superblock(path: &Path, file: &Medium) -> Result<Superblock, DeviceError> {
+    let (superblock, is_whole) = read_copies(path, file)?;
+    if !is_whole {
+        write_superblock(path, file, &superblock)?;
+    }
+    Ok(superblock)
+}
+
+/// The newer good copy; nothing is written.
+fn newest_superblock(path: &Path, file: &Medium) -> Result<Superblock, DeviceError> {
+    Ok(read_copies(path, file)?.0)
+}
+
+/// The newer good copy, and whether the other is the same.
+fn read_copies(path: &Path, file: &Medium) -> Result<(Superblock, bool), DeviceError> {
     let [first, second] = SUPERBLOCK_LBAS.map(|lba| read_copy(file, lba));
-    let superblock = match (first, second) {
-        (Ok(first), Ok(second)) if first == second => return Ok(first),
+    match (first, second) {
+        (Ok(first), Ok(second)) if first == second => Ok((first, true)),
         (Ok(first), Ok(second)) => {
-            if first.generation >= second.generation {
-                first
-            } else {
-                second
-            }
+            let is_first = first.generation >= second.generation;
+            Ok((if is_first { first } else { second }, false))
         }
         (Ok(good), Err(bad)) | (Err(bad), Ok(good)) => {
-            tracing::warn!(device = %path.display(), "superblock copy is bad and is written anew: {bad}");
-            good
+            tracing::warn!(device = %path.display(), "superblock copy is bad: {bad}");
+            Ok((good, false))
         }
         (Err(first), Err(second)) => {
-            return Err(DeviceError::Superblock { path: path.into(), first, second });
+            Err(DeviceError::Superblock { path: path.into(), first, second })
         }
-    };
-    write_superblock(path, file, &superblock)?;
-    Ok(superblock)
+    }
 }
 
 fn read_copy(file: &Medium, lba: Lba) -> Result<Superblock, SuperblockError> {

@@ -14,6 +14,7 @@ use std::{
 };
 
 use sheen_firmware_config::{PinningPlan, Topology, pinning::reactors_for};
+use sheen_keys::{KeyBlock, KeySource};
 use sheen_ports::Entropy;
 use sheen_rdma::{Acceptor, AcceptorConfig, AcceptorCounters, NewConnection};
 use sheen_reactor::{Load, SystemEntropy, mailbox, thread::ThreadPlan};
@@ -58,6 +59,7 @@ pub fn format(config: &Config, force: Force) -> Result<(), NodeError> {
         size: config.device.size,
         osts: config.device.osts,
         force,
+        key: config.encryption.key(),
     };
     format_device(&config.device.path, &plan, &mut entropy()?)?;
     Ok(())
@@ -95,7 +97,8 @@ impl Node {
     /// [`NodeError`]; what was started is stopped again.
     pub fn start(config: Config) -> Result<Self, NodeError> {
         let started = Instant::now();
-        let device = Device::open_for(&config.device.path, QueueBudget::of(&config.device))?;
+        let budget = QueueBudget::of(&config.device);
+        let device = Device::open_for(&config.device.path, budget, config.encryption.key())?;
         let (reactors, pinning) = threads_for(&config, device.osts());
         let blocks = device.superblock().device_blocks;
         let memory = MemoryPlan::new(&config, reactors, device.osts(), blocks).check()?;
@@ -291,6 +294,23 @@ impl Node {
     #[must_use]
     pub fn is_healthy(&self) -> bool {
         !self.services.iter().any(|service| service.has_ended() || service.failure.get().is_some())
+    }
+
+    /// Wraps the device's data key under `new` while the node serves, and returns the key block as it is then. The configuration still
+    /// names the old key; the next start needs the new one there.
+    ///
+    /// # Errors
+    /// [`NodeError::Device`]; see [`Device::rotate_key`].
+    pub fn rotate_key(&self, new: &KeySource) -> Result<KeyBlock, NodeError> {
+        let block = self.device.rotate_key(new)?;
+        tracing::info!(key = %new, generation = block.generation, "the data key is wrapped under another key");
+        Ok(block)
+    }
+
+    /// The device's key block as it is now. None: not encrypted.
+    #[must_use]
+    pub fn key_block(&self) -> Option<KeyBlock> {
+        self.device.key_block()
     }
 
     /// The configuration it runs with.

@@ -31,7 +31,8 @@ pub enum BlockOperation {
         /// Where to.
         buffer: Buffer,
     },
-    /// Writes the buffer; its length is a multiple of 4 KiB.
+    /// Writes the buffer; its length is a multiple of 4 KiB. A write that was carried out may give it back with other bytes in it (a device
+    /// that encrypts does so in place); one that was not, with the same.
     Write {
         /// First block.
         lba: Lba,

@@ -40,6 +40,7 @@ pub(crate) fn write_empty(config: &Config, force: Force) -> Result<Bytes> {
         size: config.device.size,
         osts: config.device.osts,
         force,
+        key: config.encryption.key(),
     };
     let superblock = format_device(&config.device.path, &plan, &mut SystemEntropy::open()?)?;
     Ok(Bytes(Blocks(superblock.device_blocks).bytes()))

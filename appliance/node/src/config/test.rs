@@ -48,6 +48,19 @@ fn a_value_of_the_wrong_kind_is_refused_with_its_line_and_what_was_expected() {
 }
 
 #[test]
+fn a_key_is_a_file_a_kms_or_a_tpm_and_nothing_else() {
+    let key = |text: &str| format!("[device]\npath = \"/d\"\n[encryption]\nkey = \"{text}\"\n");
+    let config = parse(&key("file:/etc/sheen/key")).unwrap();
+    assert_eq!(config.encryption.key().unwrap().to_string(), "file:/etc/sheen/key");
+    assert_eq!(parse("[device]\npath = \"/d\"\n").unwrap().encryption.key(), None);
+    for text in ["vault:secret", "file:relative", "/etc/sheen/key", ""] {
+        let message = refused(&key(text));
+        assert!(message.contains("line 4") && message.contains("file:/PATH"), "{message}");
+        assert!(message.contains(&format!("found \"{text}\"")), "{message}");
+    }
+}
+
+#[test]
 fn a_value_out_of_range_is_refused_with_its_line_and_its_range() {
     let message = refused("[device]\npath = \"/d\"\nosts = 0\n");
     assert_eq!(message, "node.toml:3: device.osts: expected 1 to 32, found 0");

@@ -6,18 +6,19 @@
 use std::path::Path;
 
 use sheen_consensus::Format as MdtFormat;
+use sheen_keys::{BlockCipher, KeySource};
 use sheen_ports::{Clock, Entropy};
 use sheen_reactor::SystemClock;
-use sheen_types::{Blocks, Bytes, Lba};
+use sheen_types::{BLOCK_BYTES, Blocks, Bytes, Lba};
 
 use super::{
     Content, DeviceError, Medium, QueueBudget, Superblock, Way, ZONES_START, ZoneEntry, ZoneKind,
-    open_medium, read_copy, signature, size, write_superblock,
+    keys, open_medium, read_copy, signature, size, write_superblock,
 };
 use crate::device::SUPERBLOCK_LBAS;
 
-/// Bytes zeroed at a time.
-const ZERO_BYTES: usize = 1 << 20;
+/// Blocks zeroed at a time: 1 MiB.
+const ZERO_BLOCKS: u64 = 256;
 /// Zones start at multiples of this: 1 MiB, whatever the medium's own blocks are.
 const ALIGNMENT_BLOCKS: u64 = 256;
 
@@ -32,6 +33,8 @@ pub struct FormatPlan<'a> {
     pub osts: u32,
     /// Overwrite what it holds.
     pub force: Force,
+    /// Encrypt it, with a new data key under this key.
+    pub key: Option<&'a KeySource>,
 }
 
 /// Whether to overwrite what a device holds.
@@ -73,6 +76,7 @@ pub fn format_device(
     let mut superblock = Superblock {
         generation: 1,
         complete: false,
+        encrypted: plan.key.is_some(),
         uuid,
         device_blocks: blocks,
         created_seconds: SystemClock.wall().seconds,
@@ -80,8 +84,11 @@ pub fn format_device(
         zones,
     };
     write_superblock(path, &file, &superblock)?;
+    let keys = keys::make(path, &file, &superblock, plan.key)?;
     for &zone in &superblock.zones {
-        format_zone(path, &file, zone)?;
+        let cipher = keys.as_ref().map(|keys| keys.cipher(zone)).transpose();
+        let cipher = cipher.map_err(|source| DeviceError::Lock { path: path.into(), source })?;
+        format_zone(&mut ZoneWriter { path, file: &file, cipher }, zone)?;
     }
     file.sync().map_err(|source| DeviceError::Io {
         path: path.into(),
@@ -149,48 +156,60 @@ fn cut(blocks: u64, osts: u32, entropy: &mut dyn Entropy) -> Option<Vec<ZoneEntr
     Some(zones)
 }
 
-fn format_zone(path: &Path, file: &Medium, zone: ZoneEntry) -> Result<(), DeviceError> {
+/// Writes into a zone before anybody serves it.
+struct ZoneWriter<'a> {
+    path: &'a Path,
+    file: &'a Medium,
+    /// None: not encrypted.
+    cipher: Option<BlockCipher>,
+}
+
+impl ZoneWriter<'_> {
+    /// Writes whole blocks at `lba` of the device.
+    fn write(&mut self, lba: Lba, mut bytes: Vec<u8>) -> Result<(), DeviceError> {
+        if let Some(cipher) = &mut self.cipher {
+            cipher.encrypt(lba, &mut bytes);
+        }
+        self.file.write_all_at(&bytes, lba.byte_offset()).map_err(|source| DeviceError::Io {
+            path: self.path.into(),
+            doing: "writing",
+            source,
+        })
+    }
+
+    /// Writes zeros, which are encrypted like all else.
+    fn write_zeros(&mut self, mut lba: Lba, mut blocks: u64) -> Result<(), DeviceError> {
+        while blocks > 0 {
+            let count = blocks.min(ZERO_BLOCKS);
+            let bytes = usize::try_from(Blocks(count).bytes()).unwrap_or(BLOCK_BYTES);
+            self.write(lba, vec![0; bytes])?;
+            lba = lba.plus(count);
+            blocks -= count;
+        }
+        Ok(())
+    }
+}
+
+fn format_zone(writer: &mut ZoneWriter<'_>, zone: ZoneEntry) -> Result<(), DeviceError> {
+    let path = writer.path;
     let unfit = |reason: String| DeviceError::Format { path: path.into(), kind: zone.kind, reason };
-    match zone.kind {
+    let blocks = match zone.kind {
         ZoneKind::Mdt => {
             let cut = sheen_consensus::Zone::new(zone.blocks)
                 .ok_or_else(|| unfit(format!("{} blocks are too few", zone.blocks)))?;
             let format =
                 MdtFormat { zone: cut, identity: zone.identity, replica: 1, voters: vec![1] };
             let ring = format.zero_range();
-            write_zeros(path, file, zone.first.plus(ring.start.0), ring.blocks)?;
-            write_blocks(path, file, zone.first, &format.anchors())
+            writer.write_zeros(zone.first.plus(ring.start.0), ring.blocks)?;
+            Vec::from(format.anchors())
         }
         ZoneKind::Ost(_) => {
             let own = sheen_store::Zone { first: Lba(0), blocks: zone.blocks };
-            let blocks = sheen_store::format(own, zone.identity)
-                .map_err(|error| unfit(error.to_string()))?;
-            write_blocks(path, file, zone.first, &blocks)
+            sheen_store::format(own, zone.identity).map_err(|error| unfit(error.to_string()))?
         }
-    }
-}
-
-fn write_blocks(
-    path: &Path,
-    file: &Medium,
-    zone: Lba,
-    blocks: &[(Lba, Vec<u8>)],
-) -> Result<(), DeviceError> {
-    let failed = |source| DeviceError::Io { path: path.into(), doing: "writing", source };
+    };
     for (lba, bytes) in blocks {
-        file.write_all_at(bytes, zone.plus(lba.0).byte_offset()).map_err(failed)?;
-    }
-    Ok(())
-}
-
-fn write_zeros(path: &Path, file: &Medium, first: Lba, blocks: u64) -> Result<(), DeviceError> {
-    let failed = |source| DeviceError::Io { path: path.into(), doing: "writing", source };
-    let zeros = vec![0; ZERO_BYTES];
-    let (mut at, end) = (first.byte_offset(), first.plus(blocks).byte_offset());
-    while at < end {
-        let bytes = usize::try_from(end - at).unwrap_or(ZERO_BYTES).min(ZERO_BYTES);
-        file.write_all_at(&zeros[..bytes], at).map_err(failed)?;
-        at += bytes as u64;
+        writer.write(zone.first.plus(lba.0), bytes)?;
     }
     Ok(())
 }

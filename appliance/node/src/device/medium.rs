@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use nix::fcntl::{FallocateFlags, fallocate};
 use sheen_dma::Buffer;
 use sheen_nvme::driver::{Controller, NvmeBlock};
 use sheen_ports::{Block, BlockCommand, BlockError, BlockOperation};
@@ -173,6 +174,26 @@ impl Medium {
         match self {
             Self::File(file) => file.write_all_at(from, offset),
             Self::Nvme(nvme) => nvme.write(from, offset),
+        }
+    }
+
+    /// Gives the blocks that hold these bytes back to the medium. A hint: not every medium can.
+    pub(crate) fn discard(&self, offset: u64, bytes: u64) -> io::Result<()> {
+        match self {
+            Self::File(file) => {
+                let (offset, bytes) = match (i64::try_from(offset), i64::try_from(bytes)) {
+                    (Ok(offset), Ok(bytes)) => (offset, bytes),
+                    _ => return Err(io::ErrorKind::InvalidInput.into()),
+                };
+                let flags =
+                    FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+                Ok(fallocate(file, flags, offset, bytes)?)
+            }
+            Self::Nvme(nvme) => {
+                let lba = Lba(offset / BLOCK_BYTES_U64);
+                let blocks = bytes / BLOCK_BYTES_U64;
+                nvme.run(BlockOperation::Discard { lba, blocks }).map(drop)
+            }
         }
     }
 

@@ -19,6 +19,7 @@ const NAME_AT: usize = 72;
 const ZONES_AT: usize = 256;
 const ZONE_BYTES: usize = 64;
 const FLAG_COMPLETE: u32 = 1;
+const FLAG_ENCRYPTED: u32 = 2;
 
 const _: () = assert!(NAME_AT + NAME_BYTES_MAX <= ZONES_AT, "the name ends before the zone table");
 
@@ -29,6 +30,17 @@ pub enum ZoneKind {
     Mdt,
     /// An object store, by number of the OST on this node.
     Ost(u32),
+}
+
+impl ZoneKind {
+    /// Kind and number, as the zone table has them.
+    #[must_use]
+    pub const fn numbers(self) -> (u32, u32) {
+        match self {
+            Self::Mdt => (1, 0),
+            Self::Ost(number) => (2, number),
+        }
+    }
 }
 
 impl fmt::Display for ZoneKind {
@@ -60,6 +72,8 @@ pub struct Superblock {
     pub generation: u64,
     /// Whether formatting was finished.
     pub complete: bool,
+    /// Whether the zones are encrypted; then there is a key block (`docs/formats/keys.md`).
+    pub encrypted: bool,
     /// Random number of the device.
     pub uuid: [u8; 16],
     /// Size of the device in blocks when it was formatted.
@@ -179,17 +193,16 @@ impl Superblock {
         put(32, &self.uuid);
         put(48, &self.device_blocks.to_le_bytes());
         put(56, &self.created_seconds.to_le_bytes());
-        put(64, &if self.complete { FLAG_COMPLETE } else { 0 }.to_le_bytes());
+        let flag = |is_set: bool, flag: u32| if is_set { flag } else { 0 };
+        let flags = flag(self.complete, FLAG_COMPLETE) | flag(self.encrypted, FLAG_ENCRYPTED);
+        put(64, &flags.to_le_bytes());
         let zones = u32::try_from(self.zones.len()).expect("asserted above");
         put(68, &zones.to_le_bytes());
         assert!(self.name.len() <= NAME_BYTES_MAX, "a name of {} bytes", self.name.len());
         put(NAME_AT, self.name.as_bytes());
         for (index, zone) in self.zones.iter().enumerate() {
             let at = ZONES_AT + index * ZONE_BYTES;
-            let (kind, number) = match zone.kind {
-                ZoneKind::Mdt => (1_u32, 0),
-                ZoneKind::Ost(number) => (2, number),
-            };
+            let (kind, number) = zone.kind.numbers();
             put(at, &kind.to_le_bytes());
             put(at + 4, &number.to_le_bytes());
             put(at + 8, &zone.first.0.to_le_bytes());
@@ -225,7 +238,7 @@ impl Superblock {
         }
         let wrong = |offset, field| SuperblockError::Field { lba, offset, field };
         let flags = read.u32(64);
-        if flags & !FLAG_COMPLETE != 0 {
+        if flags & !(FLAG_COMPLETE | FLAG_ENCRYPTED) != 0 {
             return Err(wrong(64, "set of flags"));
         }
         let name: &[u8] = &block[NAME_AT..NAME_AT + NAME_BYTES_MAX];
@@ -235,6 +248,7 @@ impl Superblock {
         Ok(Self {
             generation: read.u64(24),
             complete: flags & FLAG_COMPLETE != 0,
+            encrypted: flags & FLAG_ENCRYPTED != 0,
             uuid: read.bytes(32),
             device_blocks,
             created_seconds: i64::from_le_bytes(read.bytes(56)),
@@ -319,6 +333,7 @@ mod test {
         Superblock {
             generation: 2,
             complete: true,
+            encrypted: true,
             uuid: *b"0123456789abcdef",
             device_blocks: 100_000,
             created_seconds: 1_800_000_000,

@@ -18,7 +18,7 @@ impl Entropy for Counting {
 const SIZE: u64 = 512 << 20;
 
 fn plan(force: Force) -> FormatPlan<'static> {
-    FormatPlan { name: "node0", size: Some(Bytes(SIZE)), osts: 2, force }
+    FormatPlan { name: "node0", size: Some(Bytes(SIZE)), osts: 2, force, key: None }
 }
 
 fn formatted() -> (tempfile::TempDir, PathBuf) {

@@ -15,7 +15,7 @@ use sheen_nvme::{
 };
 use thiserror::Error;
 
-use super::{DeviceError, ZoneEntry, zone_block::ZoneBlock};
+use super::{DeviceError, ZoneEntry, keys::ZoneKeys, zone_block::ZoneBlock};
 use crate::config::DeviceConfig;
 
 /// Memory for rings, lists and copies beside what the queue pairs' depth asks for.
@@ -140,13 +140,21 @@ impl QueueBudget {
 
 /// A way to the device that threads open their zones by. Clones are the same device.
 #[derive(Clone, Debug)]
-pub enum DeviceHandle {
+pub struct DeviceHandle {
+    /// `device.path`.
+    pub(super) path: PathBuf,
+    pub(super) reach: Reach,
+    /// None: not encrypted.
+    pub(super) keys: Option<ZoneKeys>,
+}
+
+/// How threads reach a device.
+#[derive(Clone, Debug)]
+pub(super) enum Reach {
     /// Each thread opens the file.
-    Path(PathBuf),
+    Path,
     /// Each thread gets a queue pair.
     Nvme {
-        /// `device.path`.
-        path: PathBuf,
         /// The controller.
         controller: Arc<Controller>,
         /// The namespace.
@@ -165,12 +173,15 @@ impl DeviceHandle {
         zone: ZoneEntry,
         queue_depth: u32,
     ) -> Result<Zone<ZoneBlock>, DeviceError> {
-        let (path, block) = match self {
-            Self::Path(path) => (path, ZoneBlock::Uring(UringFile::open(path, queue_depth)?)),
-            Self::Nvme { path, controller, nsid } => {
+        let path = &self.path;
+        let cipher = self.keys.as_ref().map(|keys| keys.cipher(zone)).transpose();
+        let cipher = cipher.map_err(|source| DeviceError::Lock { path: path.clone(), source })?;
+        let block = match &self.reach {
+            Reach::Path => ZoneBlock::uring(UringFile::open(path, queue_depth)?, cipher),
+            Reach::Nvme { controller, nsid } => {
                 let queue = controller.queue_pair(*nsid, queue_depth);
                 let queue = queue.map_err(|error| DeviceError::nvme(path, error.into()))?;
-                (path, ZoneBlock::Nvme(NvmeBlock::new(queue)))
+                ZoneBlock::nvme(NvmeBlock::new(queue), cipher)
             }
         };
         Zone::new(block, zone.first, zone.blocks)
@@ -182,10 +193,11 @@ impl DeviceHandle {
     /// # Errors
     /// [`DeviceError`].
     pub fn arena(&self, bytes: usize) -> Result<Arena, DeviceError> {
-        match self {
-            Self::Path(path) => Arena::anonymous(bytes)
+        let path = &self.path;
+        match &self.reach {
+            Reach::Path => Arena::anonymous(bytes)
                 .map_err(|error| DeviceError::nvme(path, NvmeError::Arena(error))),
-            Self::Nvme { path, controller, .. } => {
+            Reach::Nvme { controller, .. } => {
                 let failed = |error| DeviceError::nvme(path, error);
                 let arena = device_arena(bytes).map_err(failed)?;
                 controller.map(&arena).map_err(|error| failed(NvmeError::Map(error)))?;

@@ -1,8 +1,9 @@
-//! The block device under a zone: one of the two kinds a node uses.
+//! The block device under a zone: one of the two kinds a node uses, encrypted or not.
 
 use std::os::fd::RawFd;
 
 use sheen_dma::Arena;
+use sheen_keys::{BlockCipher, EncryptedBlock};
 use sheen_nvme::{UringFile, driver::NvmeBlock};
 use sheen_ports::{Block, BlockCommand, BlockCompletion, BlockError, BlockGeometry};
 
@@ -14,6 +15,26 @@ pub enum ZoneBlock {
     Uring(UringFile),
     /// By our own driver.
     Nvme(NvmeBlock),
+    /// By io_uring, encrypted.
+    EncryptedUring(EncryptedBlock<UringFile>),
+    /// By our own driver, encrypted.
+    EncryptedNvme(EncryptedBlock<NvmeBlock>),
+}
+
+impl ZoneBlock {
+    pub(super) fn uring(file: UringFile, cipher: Option<BlockCipher>) -> Self {
+        match cipher {
+            None => Self::Uring(file),
+            Some(cipher) => Self::EncryptedUring(EncryptedBlock::new(file, cipher)),
+        }
+    }
+
+    pub(super) fn nvme(block: NvmeBlock, cipher: Option<BlockCipher>) -> Self {
+        match cipher {
+            None => Self::Nvme(block),
+            Some(cipher) => Self::EncryptedNvme(EncryptedBlock::new(block, cipher)),
+        }
+    }
 }
 
 macro_rules! each {
@@ -21,6 +42,8 @@ macro_rules! each {
         match $self {
             Self::Uring($block) => $call,
             Self::Nvme($block) => $call,
+            Self::EncryptedUring($block) => $call,
+            Self::EncryptedNvme($block) => $call,
         }
     };
 }

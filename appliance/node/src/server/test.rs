@@ -12,6 +12,7 @@ use sheen_wire::{
 };
 
 use super::*;
+use crate::config::EncryptionConfig;
 
 fn config(directory: &Path) -> Config {
     let mut config = Config::embedded(directory, Bytes(1 << 30));
@@ -107,6 +108,45 @@ fn a_node_on_an_nvme_controller_of_another_process_does_the_same() {
     config.device.path = format!("vfio-user:{}", socket.display()).into();
     config.device.queue_depth = 64;
     keeps_what_it_acknowledged(config);
+}
+
+fn new_key(directory: &Path, name: &str) -> KeySource {
+    let path = directory.join(name);
+    sheen_keys::KeyFile::create(&path).unwrap();
+    format!("file:{}", path.display()).parse().unwrap()
+}
+
+#[test]
+fn a_node_on_an_encrypted_device_does_the_same() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut config = config(directory.path());
+    config.encryption = EncryptionConfig::under(new_key(directory.path(), "key"));
+    keeps_what_it_acknowledged(config);
+}
+
+#[test]
+fn a_node_changes_keys_while_it_serves_and_starts_with_the_new_one_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut config = config(directory.path());
+    let [old, new] = ["old", "new"].map(|name| new_key(directory.path(), name));
+    config.encryption = EncryptionConfig::under(old.clone());
+    format(&config, Force::No).unwrap();
+    let node = Node::start(config.clone()).unwrap();
+    let address = format!("unix:{}", config.socket.display());
+    let mut session = Session::open(&address);
+    for name in ["a", "b", "c"] {
+        let create = FilesystemCreate { name: name.into(), permissions: 0o755 };
+        session.call(Opcode::FilesystemCreate, &create.to_vec());
+        let block = node.rotate_key(&new).unwrap();
+        assert_eq!((block.slots.len(), &block.slots[0].source), (1, &new));
+    }
+    session.call(Opcode::Disconnect, &[]);
+    node.stop().unwrap();
+    let error = Node::start(config.clone()).unwrap_err().to_string();
+    assert!(error.contains(&old.to_string()) && error.contains(&new.to_string()), "{error}");
+    config.encryption = EncryptionConfig::under(new);
+    let _node = Node::start(config).unwrap();
+    assert_eq!(Session::open(&address).names(), ["a", "b", "c"]);
 }
 
 fn keeps_what_it_acknowledged(config: Config) {
