@@ -4,7 +4,7 @@ use std::{ffi::OsString, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::commands::nvme::Nvme;
+use crate::commands::{key::Key, nvme::Nvme};
 
 /// Sheen: a parallel POSIX file system at the speed of your SSDs, on your own machines.
 #[derive(Debug, Parser)]
@@ -53,6 +53,9 @@ pub(crate) enum Command {
     Status(Status),
     /// Check whether this machine is fit for Sheen, and say what to do where not
     Doctor(Doctor),
+    /// Make, show, change and destroy the keys of encrypted devices
+    #[command(subcommand)]
+    Key(Key),
     /// Look after NVMe drives: which there are, who drives them, how they are
     #[command(subcommand)]
     Nvme(Nvme),

@@ -1,8 +1,10 @@
-//! One HTTP GET, for the node's own endpoint: it answers small pages on loopback.
+//! One HTTP request, for the node's own endpoints: small pages on loopback, orders on a UNIX socket.
 
 use std::{
-    io::{Read, Write},
+    io::{ErrorKind, Read, Write},
     net::{TcpStream, ToSocketAddrs},
+    os::unix::net::UnixStream,
+    path::Path,
     time::Duration,
 };
 
@@ -12,6 +14,9 @@ use anyhow::{Context, Result, bail};
 const ANSWER_BYTES_MAX: u64 = 16 << 20;
 /// How long connecting, and each read, may take.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long an order may take: a key may lie behind a network.
+const ORDER_PATIENCE: Duration = Duration::from_secs(120);
 
 /// The body behind `path` at `address` (HOST:PORT).
 ///
@@ -27,13 +32,47 @@ pub(crate) fn get(address: &str, path: &str) -> Result<String> {
         .with_context(|| format!("no node answers at {address}; is `sheen node` running there?"))?;
     stream.set_read_timeout(Some(PATIENCE))?;
     write!(stream, "GET {path} HTTP/1.0\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
+    let (status, body) = answer(stream)?;
+    if code(&status) != Some("200") {
+        bail!("{address}{path} answers `{status}`");
+    }
+    Ok(body)
+}
+
+/// Posts `body` to `path` on the UNIX socket `socket`, and waits for the answer: whether it is status 200, and its body. None: nobody
+/// listens there.
+///
+/// # Errors
+/// When the answer is none.
+pub(crate) fn post_unix(socket: &Path, path: &str, body: &str) -> Result<Option<(bool, String)>> {
+    let mut stream = match UnixStream::connect(socket) {
+        Ok(stream) => stream,
+        Err(error)
+            if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) =>
+        {
+            return Ok(None);
+        }
+        Err(error) => return Err(error).with_context(|| socket.display().to_string()),
+    };
+    stream.set_read_timeout(Some(ORDER_PATIENCE))?;
+    let length = body.len();
+    write!(
+        stream,
+        "POST {path} HTTP/1.0\r\nHost: node\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+    )?;
+    let (status, body) = answer(stream)?;
+    Ok(Some((code(&status) == Some("200"), body)))
+}
+
+/// Status line and body.
+fn answer(stream: impl Read) -> Result<(String, String)> {
     let mut answer = Vec::new();
     stream.take(ANSWER_BYTES_MAX).read_to_end(&mut answer)?;
     let answer = String::from_utf8_lossy(&answer);
     let (head, body) = answer.split_once("\r\n\r\n").context("the answer is not HTTP")?;
-    let status = head.lines().next().unwrap_or_default();
-    if status.split(' ').nth(1) != Some("200") {
-        bail!("{address}{path} answers `{status}`");
-    }
-    Ok(body.to_owned())
+    Ok((head.lines().next().unwrap_or_default().to_owned(), body.to_owned()))
+}
+
+fn code(status: &str) -> Option<&str> {
+    status.split(' ').nth(1)
 }

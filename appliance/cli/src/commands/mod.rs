@@ -10,6 +10,7 @@ mod doctor;
 mod setup;
 mod up;
 mod down;
+pub(crate) mod key;
 pub(crate) mod nvme;
 
 use std::process::ExitCode;
@@ -34,6 +35,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode> {
         Command::Umount(umount) => umount::run(json, &umount),
         Command::Status(status) => status::run(json, &status),
         Command::Doctor(doctor) => return doctor::run(json, &doctor),
+        Command::Key(key) => key::run(json, &key),
         Command::Nvme(nvme) => return nvme::run(json, nvme),
         Command::Setup => setup::run(json),
     }

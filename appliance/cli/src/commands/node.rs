@@ -1,11 +1,14 @@
 //! `sheen node`.
 
-use std::{sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result, bail};
-use sheen_control::NodePages;
+use sheen_control::{NodeOperator, NodePages};
 use sheen_node::Config;
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    task::JoinHandle,
+};
 
 use crate::{answer, arguments::Node, process};
 
@@ -52,11 +55,13 @@ async fn serve(config: Config, report_ready: bool) -> Result<()> {
     let node = Arc::new(node);
     let server =
         tokio::spawn(sheen_control::serve(listener, Arc::new(NodePages::new(node.clone()))));
+    let orders = Orders::serve(&node)?;
     if report_ready {
         answer::text(process::READY);
     }
     let healthy = until_stopped(&node, &mut stop).await;
     // Stopped by drop if a page is still being made from it; that is for milliseconds.
+    orders.end().await;
     server.abort();
     let _aborted = server.await;
     tokio::task::spawn_blocking(move || {
@@ -67,6 +72,30 @@ async fn serve(config: Config, report_ready: bool) -> Result<()> {
         bail!("a service thread ended; start the node again: nothing acknowledged is lost");
     }
     Ok(())
+}
+
+/// The socket on which the node's own user gives it orders.
+struct Orders {
+    path: PathBuf,
+    task: JoinHandle<()>,
+}
+
+impl Orders {
+    fn serve(node: &Arc<sheen_node::Node>) -> Result<Self> {
+        let path = sheen_control::operator_socket(node.socket());
+        let listener = sheen_control::operator::listen(&path)
+            .with_context(|| format!("cannot listen on {}", path.display()))?;
+        let operator = Arc::new(NodeOperator::new(node.clone()));
+        let task = tokio::spawn(sheen_control::operator::serve(listener, path.clone(), operator));
+        Ok(Self { path, task })
+    }
+
+    async fn end(self) {
+        self.task.abort();
+        let _aborted = self.task.await;
+        // Another one replaces it, should it not go.
+        let _ = std::fs::remove_file(self.path);
+    }
 }
 
 /// Waits for a signal (true), or for a thread to end that should not (false).

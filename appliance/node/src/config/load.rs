@@ -11,8 +11,9 @@ use thiserror::Error;
 use super::{Config, OSTS_MAX, REACTORS_MAX};
 use crate::device::Way;
 
-/// Longest path of a UNIX socket in bytes (`sun_path`, with its NUL).
-const SOCKET_PATH_BYTES_MAX: usize = 107;
+/// Longest path of the node's socket in bytes: `sun_path` has 107 before its NUL, and beside the socket lies one with `.admin` behind
+/// its name.
+const SOCKET_PATH_BYTES_MAX: usize = 101;
 
 /// What is wrong with a configuration.
 #[derive(Debug, Error)]
@@ -97,7 +98,7 @@ impl Config {
         let socket = self.socket.as_os_str();
         let fits = !socket.is_empty() && socket.len() <= SOCKET_PATH_BYTES_MAX;
         let found = format!("{} bytes", socket.len());
-        expect(fits, "socket", "a path of 1 to 107 bytes (a limit of UNIX sockets)", found)?;
+        expect(fits, "socket", "a path of 1 to 101 bytes (a limit of UNIX sockets)", found)?;
         let path = &self.device.path;
         let expected =
             "a path, nvme:ADDRESS or vfio-user:SOCKET, the latter two optionally with ?ns=NUMBER";

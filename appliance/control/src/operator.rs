@@ -1,0 +1,253 @@
+//! Orders to a running node, over HTTP on a UNIX socket that the node's user alone may use.
+//!
+//! `POST /key/rotate` with `{"to": "file:/path"}` wraps the data key under another key. Beside the pages, which anybody who reaches their
+//! address may read, this is the only way to change a node from outside its protocol; who is on the other end is asked of the
+//! kernel for each connection. Owns the listener and a bounded number of connections. Never touches a data thread.
+
+use std::{
+    convert::Infallible,
+    io,
+    os::unix::fs::{MetadataExt, PermissionsExt},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::{
+    Method, Request, Response, StatusCode,
+    body::{Bytes, Incoming},
+    header::{CONTENT_TYPE, HeaderValue},
+    server::conn::http1,
+    service::service_fn,
+};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use serde::Deserialize;
+use sheen_node::Node;
+use tokio::{
+    net::{UnixListener, UnixStream},
+    sync::Semaphore,
+    time::timeout,
+};
+
+/// Connections served at a time; more wait in the listen queue.
+const CONNECTIONS_MAX: usize = 4;
+/// Bytes of an order.
+const ORDER_BYTES_MAX: usize = 4096;
+/// Time a client has to send an order's head.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time an order may take: a key may lie behind a network.
+const ORDER_TIMEOUT: Duration = Duration::from_secs(120);
+/// Pause after accept failed for want of descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// What the socket of orders is called: the node's socket with this behind it.
+pub const OPERATOR_SUFFIX: &str = ".admin";
+
+/// The socket of orders of a node that listens on `socket`.
+#[must_use]
+pub fn operator_socket(socket: &Path) -> PathBuf {
+    let mut name = socket.as_os_str().to_owned();
+    name.push(OPERATOR_SUFFIX);
+    name.into()
+}
+
+/// Whoever carries orders out.
+pub trait Operator: Send + Sync {
+    /// Wraps the data key under the key that `to` names; may block. The answer is JSON.
+    ///
+    /// # Errors
+    /// What went wrong, and what to do, for people.
+    fn rotate_key(&self, to: &str) -> Result<String, String>;
+}
+
+/// A running node as operator.
+#[derive(Debug)]
+pub struct NodeOperator {
+    node: Arc<Node>,
+}
+
+impl NodeOperator {
+    /// Carries orders out on `node`.
+    #[must_use]
+    pub const fn new(node: Arc<Node>) -> Self {
+        Self { node }
+    }
+}
+
+impl Operator for NodeOperator {
+    fn rotate_key(&self, to: &str) -> Result<String, String> {
+        let source = to.parse().map_err(|error| format!("{error}, found \"{to}\""))?;
+        let block = self.node.rotate_key(&source).map_err(|error| error.to_string())?;
+        Ok(serde_json::json!({ "generation": block.generation, "key": to }).to_string())
+    }
+}
+
+/// Listens at `path` for our own user. A socket that is there is replaced: whoever has the node's device and socket owns it.
+///
+/// # Errors
+/// What the system says.
+pub fn listen(path: &Path) -> io::Result<UnixListener> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    let listener = UnixListener::bind(path)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
+}
+
+/// Serves orders on `listener`, which listens at `path`, until the future is dropped.
+///
+/// # Panics
+/// Never: the semaphore is not closed while this runs.
+pub async fn serve(listener: UnixListener, path: PathBuf, operator: Arc<dyn Operator>) {
+    let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    loop {
+        let permit = room.clone().acquire_owned().await.expect("the semaphore is never closed");
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::warn!(%error, "the socket of orders cannot accept");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        if !is_allowed(&stream, &path) {
+            tracing::warn!("an order of another user is refused");
+            continue;
+        }
+        let operator = operator.clone();
+        tokio::spawn(async move {
+            let service = service_fn(move |request| answer(operator.clone(), request));
+            let connection = http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(HEAD_TIMEOUT)
+                .serve_connection(TokioIo::new(stream), service);
+            // What a client does wrong ends its connection; there is nobody else to tell.
+            let _ended = timeout(ORDER_TIMEOUT, connection).await;
+            drop(permit);
+        });
+    }
+}
+
+/// Whether the other end is our own user (whom the socket belongs to) or root. The socket's mode says the same, but not in the moment
+/// between its birth and its mode.
+fn is_allowed(stream: &UnixStream, path: &Path) -> bool {
+    let Ok(owner) = std::fs::metadata(path).map(|metadata| metadata.uid()) else { return false };
+    stream.peer_cred().is_ok_and(|peer| peer.uid() == 0 || peer.uid() == owner)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RotateOrder {
+    to: String,
+}
+
+async fn answer(
+    operator: Arc<dyn Operator>,
+    request: Request<Incoming>,
+) -> Result<Response<Full<Bytes>>, Infallible> {
+    if request.uri().path() != "/key/rotate" {
+        return Ok(error(StatusCode::NOT_FOUND, "orders are: POST /key/rotate"));
+    }
+    if request.method() != Method::POST {
+        return Ok(error(StatusCode::METHOD_NOT_ALLOWED, "an order is a POST"));
+    }
+    let Ok(body) = Limited::new(request.into_body(), ORDER_BYTES_MAX).collect().await else {
+        return Ok(error(StatusCode::PAYLOAD_TOO_LARGE, "an order has at most 4 KiB"));
+    };
+    let order: RotateOrder = match serde_json::from_slice(&body.to_bytes()) {
+        Ok(order) => order,
+        Err(reason) => return Ok(error(StatusCode::BAD_REQUEST, &reason.to_string())),
+    };
+    // May wait for a network or a chip.
+    let done = tokio::task::spawn_blocking(move || operator.rotate_key(&order.to)).await;
+    Ok(match done {
+        Ok(Ok(body)) => json(StatusCode::OK, body),
+        Ok(Err(reason)) => error(StatusCode::CONFLICT, &reason),
+        Err(_) => error(StatusCode::INTERNAL_SERVER_ERROR, "the order was not carried out"),
+    })
+}
+
+fn error(status: StatusCode, reason: &str) -> Response<Full<Bytes>> {
+    json(status, serde_json::json!({ "error": reason }).to_string())
+}
+
+fn json(status: StatusCode, body: String) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from(body)));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+#[cfg(test)]
+mod test {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    struct Echo;
+
+    impl Operator for Echo {
+        fn rotate_key(&self, to: &str) -> Result<String, String> {
+            if to == "bad" {
+                Err("no such key".into())
+            } else {
+                Ok(format!("{{\"key\":\"{to}\"}}"))
+            }
+        }
+    }
+
+    async fn ask(path: &Path, request: String) -> String {
+        let mut stream = UnixStream::connect(path).await.unwrap();
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    }
+
+    fn post(path: &str, body: &str) -> String {
+        let length = body.len();
+        format!("POST {path} HTTP/1.0\r\nContent-Length: {length}\r\n\r\n{body}")
+    }
+
+    fn test(run: impl AsyncFnOnce(PathBuf)) {
+        let directory = std::env::temp_dir().join(format!("sheen-operator-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let path = operator_socket(&directory.join("node.sock"));
+            // One left by a killed process is replaced.
+            drop(listen(&path).unwrap());
+            let listener = listen(&path).unwrap();
+            let server = tokio::spawn(serve(listener, path.clone(), Arc::new(Echo)));
+            run(path).await;
+            server.abort();
+        });
+        std::fs::remove_dir_all(directory).unwrap();
+    }
+
+    #[test]
+    fn orders_are_carried_out_and_refusals_say_why() {
+        test(async |path| {
+            assert!(path.ends_with("node.sock.admin"));
+            assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+            let answer = ask(&path, post("/key/rotate", "{\"to\": \"file:/k\"}")).await;
+            assert!(
+                answer.contains("200 OK") && answer.ends_with("{\"key\":\"file:/k\"}"),
+                "{answer}"
+            );
+            for (request, status, word) in [
+                (post("/key/rotate", "{\"to\": \"bad\"}"), "409", "no such key"),
+                (post("/key/rotate", "{\"from\": \"x\"}"), "400", "from"),
+                (post("/key/rotate", &"x".repeat(5000)), "413", "4 KiB"),
+                (post("/else", ""), "404", "/key/rotate"),
+                ("GET /key/rotate HTTP/1.0\r\n\r\n".to_owned(), "405", "POST"),
+            ] {
+                let answer = ask(&path, request).await;
+                let line = answer.lines().next().unwrap();
+                assert!(line.contains(status) && answer.contains(word), "{answer}");
+            }
+        });
+    }
+}
