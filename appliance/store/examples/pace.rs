@@ -53,7 +53,10 @@ fn open(zone: Zone, device: &mut Device) -> anyhow::Result<Box<Store>> {
                 (io, Vec::new())
             }
             Command::Flush { io } => (io, Vec::new()),
-            Command::Merge { .. } | Command::WriteData { .. } | Command::Complete { .. } => {
+            Command::Merge { .. }
+            | Command::Repack { .. }
+            | Command::WriteData { .. }
+            | Command::Complete { .. } => {
                 continue;
             }
         };
@@ -83,7 +86,7 @@ fn carry_out(
                     done.push(io);
                 }
                 Command::Complete { .. } => ended += 1,
-                Command::Merge { .. } | Command::Read { .. } => {}
+                Command::Merge { .. } | Command::Repack { .. } | Command::Read { .. } => {}
             }
         }
         for io in done.drain(..) {

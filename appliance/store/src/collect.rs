@@ -5,6 +5,7 @@ use crate::{
     object::Object,
     operation::{Kind, Operation},
     record::SizeRule,
+    repack::repack_parts,
     run::Packing,
 };
 
@@ -39,7 +40,7 @@ pub(crate) struct Need {
     pub(crate) blocks: u64,
     /// How many more they are, at most, than those set free.
     pub(crate) added: u64,
-    /// Whether some of them must lie in one piece.
+    /// Whether some of them must lie in one piece, or all had better.
     pub(crate) groups: bool,
     /// Whether there is nothing to do.
     pub(crate) nothing: bool,
@@ -72,6 +73,7 @@ pub(crate) fn collect(
         }
         Kind::PunchZero => collect_zero(operation, object, parts),
         Kind::Allocate => collect_allocate(operation, object, parts),
+        Kind::Repack => collect_repack(operation, object, parts),
         Kind::Destroy => Need { nothing: object.is_none(), ..Need::default() },
         Kind::DestroyList | Kind::Sync => Need { nothing: true, ..Need::default() },
     }
@@ -101,6 +103,20 @@ fn collect_write(operation: &Operation, object: Option<&Object>, parts: &mut Vec
     let range = (operation.offset / 4096, end_block(operation));
     let mut taking = Taking { object, range, need: Need::default(), freed: 0, regroups: false };
     for part in image_parts(range, 0, range.0, &operation.packed) {
+        taking.take(&part, parts);
+    }
+    taking.finish()
+}
+
+/// All that is written in the range of a repack, on new blocks: in one piece, if there is one.
+fn collect_repack(operation: &Operation, object: Option<&Object>, parts: &mut Vec<Part>) -> Need {
+    let Some(written) = object.filter(|_| !operation.checksums.is_empty()) else {
+        return Need { nothing: true, ..Need::default() };
+    };
+    let range = (operation.offset / 4096, end_block(operation));
+    let need = Need { groups: true, ..Need::default() };
+    let mut taking = Taking { object, range, need, freed: 0, regroups: false };
+    for part in repack_parts(written, range, &operation.packed) {
         taking.take(&part, parts);
     }
     taking.finish()
@@ -261,6 +277,7 @@ pub(crate) fn piece_end(operation: &Operation) -> u64 {
         Kind::Write
         | Kind::Truncate
         | Kind::PunchHole
+        | Kind::Repack
         | Kind::Destroy
         | Kind::DestroyList
         | Kind::Sync => end_block(operation),
@@ -279,6 +296,7 @@ pub(crate) fn is_first_piece(operation: &Operation) -> bool {
         | Kind::Truncate
         | Kind::PunchHole
         | Kind::Allocate
+        | Kind::Repack
         | Kind::Destroy
         | Kind::DestroyList
         | Kind::Sync => true,

@@ -4,6 +4,8 @@ use std::{error::Error, fmt};
 
 use sheen_types::{Codec, Errno, Lba};
 
+use crate::ReadPlan;
+
 /// Names a request; the service's choice, comes back in commands.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct RequestToken(pub u64);
@@ -12,9 +14,16 @@ pub struct RequestToken(pub u64);
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct IoToken(pub u64);
 
-/// Names a merge asked for; given back by [`crate::Store::merged`] or [`crate::Store::merge_failed`].
+/// Names a merge or repack asked for; given back by [`crate::Store::merged`], [`crate::Store::repacked`] or
+/// [`crate::Store::merge_failed`].
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct MergeToken(pub u64);
+
+impl MergeToken {
+    pub(crate) fn new(generation: u32, operation: u32) -> Self {
+        Self(u64::from(generation) << 32 | u64::from(operation))
+    }
+}
 
 /// One block of a request's image that keeps part of the object's old block.
 ///
@@ -83,6 +92,16 @@ pub enum Command {
         image_blocks: u32,
         /// One or two blocks.
         merges: [Option<Merge>; 2],
+    },
+    /// Read the plan's blocks, unpack those packed, pack as is wanted now, keep the outcome as the request's image, then call
+    /// [`crate::Store::repacked`]. The blocks stay where they are until the request ends.
+    Repack {
+        /// The request.
+        request: RequestToken,
+        /// To give back.
+        token: MergeToken,
+        /// What there is.
+        plan: Box<ReadPlan>,
     },
     /// Write blocks of the request's image to the device.
     WriteData {

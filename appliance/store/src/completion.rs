@@ -211,6 +211,7 @@ impl Store {
             | Kind::PunchHole
             | Kind::PunchZero
             | Kind::Allocate
+            | Kind::Repack
             | Kind::Destroy => operation.state != State::Flushing,
         };
         if claims {

@@ -108,6 +108,7 @@ impl Store {
             Kind::Write
             | Kind::PunchZero
             | Kind::Allocate
+            | Kind::Repack
             | Kind::Destroy
             | Kind::DestroyList
             | Kind::Sync => total,
@@ -304,7 +305,7 @@ pub(crate) fn change(operation: &Operation, generation: u32) -> Change<'_> {
         mtime: operation.mtime,
         owner: operation.owner,
         edges: edges(operation),
-        stands: operation.kind == Kind::Allocate,
+        stands: matches!(operation.kind, Kind::Allocate | Kind::Repack),
         unmap: operation.unmap,
         extents: &operation.extents,
         checksums,
@@ -320,6 +321,6 @@ fn edges(operation: &Operation) -> [Option<u64>; 2] {
             [edge(operation.offset), edge(operation.end)]
         }
         Kind::Truncate => [edge(operation.offset), None],
-        Kind::Allocate | Kind::Destroy | Kind::DestroyList | Kind::Sync => [None; 2],
+        Kind::Allocate | Kind::Repack | Kind::Destroy | Kind::DestroyList | Kind::Sync => [None; 2],
     }
 }

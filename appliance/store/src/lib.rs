@@ -14,6 +14,7 @@ mod operation;
 mod image;
 mod claims;
 mod plan;
+mod repack;
 mod collect;
 mod issue;
 mod io;
@@ -46,8 +47,8 @@ pub use inspection::{Conflict, Facts, Inspection, StoredRun};
 pub use opening::{OpenError, Opening, Progress};
 pub use read::{ReadPin, ReadPlan, Segment, Source};
 pub use request::{
-    Allocate, Busy, ObjectAttributes, Owner, Packed, Punch, PunchKind, SeekTarget, Statistics,
-    Truncate, Write,
+    Allocate, Busy, ObjectAttributes, Owner, Packed, Punch, PunchKind, Repack, SeekTarget,
+    Statistics, Truncate, Write,
 };
 pub use run::PACK_BLOCKS;
 pub use store::Store;

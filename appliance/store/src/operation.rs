@@ -1,7 +1,7 @@
 //! What the store remembers of a request while it is inside: one slot each, all taken at start.
 //!
 //! ```text
-//! Waiting (for its blocks) → Merging (old bytes) → Ready (for journal and space) → Issued (data and record in flight)
+//! Waiting (for its blocks) → Merging (old bytes, or all of a repack) → Ready (for journal and space) → Issued (data and record in flight)
 //!   → applied: either the next piece (Ready), or Flushing (if it must be durable), or ended
 //!   → its data could not be written: request answered; Ready (void record) → Issued → Flushing → its blocks are free
 //! ```
@@ -22,6 +22,7 @@ pub(crate) enum Kind {
     PunchHole,
     PunchZero,
     Allocate,
+    Repack,
     /// One object of a destroy list.
     Destroy,
     /// The list itself: ends when its children did.

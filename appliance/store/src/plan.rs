@@ -30,6 +30,8 @@ impl Store {
             at += 1;
             if self.stopped {
                 self.end(number, Err(Errno::EIO), commands);
+            } else if self.operations.get(number).kind == Kind::Repack {
+                self.plan_repack(number, commands);
             } else {
                 self.plan(number, commands);
             }
@@ -49,7 +51,7 @@ impl Store {
         let image_blocks = match operation.kind {
             Kind::Write => operation.checksums.len(),
             Kind::Truncate | Kind::PunchHole | Kind::PunchZero => merges.iter().flatten().count(),
-            Kind::Allocate | Kind::Destroy | Kind::DestroyList | Kind::Sync => 0,
+            Kind::Allocate | Kind::Repack | Kind::Destroy | Kind::DestroyList | Kind::Sync => 0,
         };
         if operation.kind != Kind::Write {
             operation.checksums.resize(image_blocks, 0);
@@ -57,7 +59,7 @@ impl Store {
         operation.state = State::Merging;
         commands.push(Command::Merge {
             request: operation.request,
-            merge: MergeToken(u64::from(operation.generation) << 32 | u64::from(number)),
+            merge: MergeToken::new(operation.generation, number),
             image_blocks: u32::try_from(image_blocks).expect("images are bounded"),
             merges: merges
                 .map(|merge| merge.map(|merge| merge.command(&self.layout, operation.object))),
@@ -96,7 +98,7 @@ impl Store {
     }
 
     /// None if the store stopped meanwhile and ended the request.
-    fn merging(&self, merge: MergeToken) -> Option<u32> {
+    pub(crate) fn merging(&self, merge: MergeToken) -> Option<u32> {
         let number = u32::try_from(merge.0 & 0xffff_ffff).ok()?;
         let generation = u32::try_from(merge.0 >> 32).ok()?;
         let operation = self.operations.find(number, generation)?;
@@ -109,7 +111,7 @@ fn edge_merges<'a>(operation: &Operation, object: &'a Object) -> [Option<EdgeMer
         Kind::Write => write_edges(operation, object),
         Kind::Truncate => truncate_edge(operation, object),
         Kind::PunchHole | Kind::PunchZero => punch_edges(operation, object),
-        Kind::Allocate | Kind::Destroy | Kind::DestroyList | Kind::Sync => [None; 2],
+        Kind::Allocate | Kind::Repack | Kind::Destroy | Kind::DestroyList | Kind::Sync => [None; 2],
     }
 }
 

@@ -119,6 +119,19 @@ pub struct Allocate {
     pub durable: bool,
 }
 
+/// Stores a range anew, with the same content: see [`crate::Store::repack`].
+#[derive(Clone, Copy, Debug)]
+pub struct Repack {
+    /// The object.
+    pub object: Fid,
+    /// First byte; of a block.
+    pub offset: u64,
+    /// Bytes; whole blocks, as many as a [`Write`] may touch.
+    pub length: u64,
+    /// Complete only when durable against power loss.
+    pub durable: bool,
+}
+
 /// What an object knows of itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ObjectAttributes {

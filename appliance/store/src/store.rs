@@ -324,13 +324,18 @@ impl Store {
         self.log.recycle(bytes);
     }
 
-    fn take(&mut self, kind: Kind, request: RequestToken, object: Fid) -> Result<u32, Busy> {
+    pub(crate) fn take(
+        &mut self,
+        kind: Kind,
+        request: RequestToken,
+        object: Fid,
+    ) -> Result<u32, Busy> {
         let number = self.operations.take(kind, request).ok_or(Busy)?;
         self.operations.get_mut(number).object = object;
         Ok(number)
     }
 
-    fn refuse(
+    pub(crate) fn refuse(
         request: RequestToken,
         errno: Errno,
         commands: &mut Vec<Command>,
@@ -339,7 +344,7 @@ impl Store {
         Ok(())
     }
 
-    fn claim(&mut self, number: u32, first: u64, end: u64, commands: &mut Vec<Command>) {
+    pub(crate) fn claim(&mut self, number: u32, first: u64, end: u64, commands: &mut Vec<Command>) {
         let object = self.operations.get(number).object;
         // An empty range still takes its turn against the block it begins in.
         let claim = Claim { first, end: end.max(first + 1), operation: number };

@@ -31,6 +31,7 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
             Command::Merge { request, merge, image_blocks, merges } => {
                 self.begin_merge(number, request, merge, image_blocks as usize, merges);
             }
+            Command::Repack { token, .. } => self.refuse_repack(number, token),
             Command::WriteData { io, request, lba, image_block, blocks } => {
                 let buffer = self.image(request).take(image_block as usize, blocks as usize);
                 self.targets[number].device.write(Purpose::Store(io), lba, buffer);

@@ -24,7 +24,7 @@ fn number_from(variable: &str) -> Option<u64> {
 #[test]
 fn after_any_crash_what_was_promised_is_there_and_nothing_by_half() {
     let (mut checked, mut skipped, mut ios, mut checkpoints, mut faults) = (0, 0, 0, 0, 0);
-    let (mut groups, mut parts) = (0, (0, 0));
+    let (mut groups, mut parts, mut repacks) = (0, (0, 0), 0);
     let seeds = match number_from("SHEEN_SEED") {
         Some(seed) => seed..seed + 1,
         None => 1..1 + number_from("SHEEN_HISTORIES").unwrap_or(400),
@@ -39,11 +39,12 @@ fn after_any_crash_what_was_promised_is_there_and_nothing_by_half() {
         checkpoints += history.checkpoints;
         faults += history.world.faulted.len();
         groups += history.groups;
+        repacks += history.repacks;
         parts = (parts.0 + history.parts.0, parts.1 + history.parts.1);
     }
     println!(
         "{checked} objects checked, {skipped} in part, {ios} writes, {checkpoints} checkpoints, \
-         {faults} faults, {groups} groups packed, {} runs of groups left, {} surely cut",
+         {faults} faults, {groups} groups packed, {repacks} repacks, {} runs of groups left, {} surely cut",
         parts.0, parts.1
     );
     assert!(skipped * 10 < checked.max(10), "{skipped} of {checked} were not decided");

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use sheen_store::{
-    Allocate, Limits, Owner, Punch, PunchKind, ReadPlan, RequestToken, StoredRun, Truncate, Write,
-    Zone,
+    Allocate, Limits, Owner, Punch, PunchKind, ReadPlan, Repack, RequestToken, StoredRun, Truncate,
+    Write, Zone,
 };
 use sheen_types::{Errno, Fid, Lba, Timespec};
 
@@ -34,6 +34,7 @@ pub(crate) struct History {
     pub(crate) checked: u64,
     pub(crate) skipped: u64,
     pub(crate) checkpoints: u64,
+    pub(crate) repacks: u64,
     /// Packed groups written.
     pub(crate) groups: usize,
     /// Parts of packed groups seen, and how many were not whole groups.
@@ -94,6 +95,7 @@ impl History {
             checked: 0,
             skipped: 0,
             checkpoints: 0,
+            repacks: 0,
             groups: 0,
             parts: (0, 0),
         }
@@ -139,6 +141,7 @@ impl History {
             3 => self.look(),
             4 => self.sync(),
             5 if self.chance.one_in(8) => self.world.store().checkpoint(),
+            5 if self.chance.one_in(2) => self.repack(),
             _ => {
                 self.world.step(&mut self.chance);
             }
@@ -249,6 +252,23 @@ impl History {
             Change::Destroy => {
                 self.world.call(|store, commands| store.destroy(token, &[object], commands)).is_ok()
             }
+        }
+    }
+
+    /// Stores a range anew; the content stays.
+    fn repack(&mut self) {
+        let object = fid(self.chance.below(OBJECTS));
+        let (first, end) = self.pick_range();
+        let block = BLOCK as u64;
+        let (first, end) = (first * CELL / block, (end * CELL).div_ceil(block));
+        self.request += 1;
+        let durable = self.chance.one_in(6);
+        let length = (end - first) * block;
+        let repack = Repack { object, offset: first * block, length, durable };
+        let token = RequestToken(self.request);
+        self.world.repacks.insert(self.request, first);
+        if self.world.call(|store, commands| store.repack(token, &repack, commands)).is_ok() {
+            self.repacks += 1;
         }
     }
 

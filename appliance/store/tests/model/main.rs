@@ -8,6 +8,7 @@ mod reference;
 mod world;
 mod history;
 mod packing;
+mod packed;
 mod crashes;
 mod cost;
 mod full;

@@ -4,14 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use sheen_store::{
     Command, Inspection, IoFault, IoToken, Limits, Merge, MergeToken, OldBlock, OpenError, Opening,
-    Outcome, Progress, ReadPin, ReadPlan, RequestToken, Source, Store, Zone,
+    Outcome, Packed, Progress, ReadPin, ReadPlan, RequestToken, Segment, Source, Store, Zone,
 };
 use sheen_types::{Codec, Errno, Lba, checksum::crc32c};
 
 use crate::{
     chance::Chance,
     device::{BLOCK, Crash, Device, Pending},
-    packing::unpack,
+    packing::{Packer, unpack},
 };
 
 /// A request that ended.
@@ -26,6 +26,7 @@ pub(crate) struct Ended {
 enum Event {
     Io { io: IoToken, pending: Pending, data_of: Option<u64> },
     Merge { request: u64, merge: MergeToken, image_blocks: u32, merges: [Option<Merge>; 2] },
+    Repack { request: u64, token: MergeToken, plan: Box<ReadPlan> },
     Read { plan: ReadPlan, pin: ReadPin, expected: Option<Vec<u8>> },
 }
 
@@ -39,6 +40,8 @@ pub(crate) struct World {
     pub(crate) device: Device,
     pub(crate) store: Option<Box<Store>>,
     pub(crate) images: BTreeMap<u64, Vec<u8>>,
+    /// First block of each repack.
+    pub(crate) repacks: BTreeMap<u64, u64>,
     pub(crate) ended: Vec<Ended>,
     commands: Vec<Command>,
     events: Vec<Event>,
@@ -63,6 +66,7 @@ impl World {
             device,
             store: None,
             images: BTreeMap::new(),
+            repacks: BTreeMap::new(),
             ended: Vec::new(),
             commands: Vec::new(),
             events: Vec::new(),
@@ -105,6 +109,9 @@ impl World {
                 Command::Merge { request, merge, image_blocks, merges } => {
                     let request = request.0;
                     self.events.push(Event::Merge { request, merge, image_blocks, merges });
+                }
+                Command::Repack { request, token, plan } => {
+                    self.events.push(Event::Repack { request: request.0, token, plan });
                 }
                 Command::WriteData { io, request, lba, image_block, blocks } => {
                     let image = &self.images[&request.0];
@@ -154,7 +161,9 @@ impl World {
                         );
                     }
                 }
-                Event::Io { pending: Pending::Flush { .. }, .. } | Event::Merge { .. } => {}
+                Event::Io { pending: Pending::Flush { .. }, .. }
+                | Event::Merge { .. }
+                | Event::Repack { .. } => {}
             }
         }
         self.io_count += 1;
@@ -175,6 +184,7 @@ impl World {
             Event::Merge { request, merge, image_blocks, merges } => {
                 self.merge(request, merge, image_blocks, merges);
             }
+            Event::Repack { request, token, plan } => self.repack(request, token, &plan, chance),
             Event::Read { plan, pin, expected } => {
                 let bytes = self.read_plan(&plan);
                 if let Some(expected) = expected {
@@ -234,6 +244,43 @@ impl World {
             checksums[at] = Some(crc32c(block));
         }
         self.call(|store, commands| store.merged(merge, checksums, commands));
+    }
+
+    /// Packs a range anew, some of it.
+    fn repack(&mut self, request: u64, token: MergeToken, plan: &ReadPlan, chance: &mut Chance) {
+        let bytes = self.read_plan(plan);
+        let origin = self.repacks[&request];
+        let (mut image, mut checksums, mut packed) = (Vec::new(), Vec::new(), Vec::new());
+        let is_hole = |segment: &Segment| segment.source == Source::Hole;
+        let alike = |a: &Segment, b: &Segment| is_hole(a) == is_hole(b);
+        for range in plan.segments.chunk_by(alike).filter(|range| !is_hole(&range[0])) {
+            let first = range[0].image_block;
+            let blocks: u32 = range.iter().map(|segment| segment.blocks).sum();
+            let from = first as usize * BLOCK;
+            let bytes = &bytes[from..from + blocks as usize * BLOCK];
+            let whole = 0..u64::from(blocks);
+            let packer = Packer::new(bytes, origin + u64::from(first), whole, chance);
+            image.extend(packer.image);
+            checksums.extend(packer.checksums);
+            packed.extend(
+                packer.packed.iter().map(|group| Packed { first: group.first + first, ..*group }),
+            );
+        }
+        self.images.insert(request, image);
+        self.call(|store, commands| store.repacked(token, &checksums, &packed, commands));
+    }
+
+    /// Answers the one merge there is as if its block now had this checksum; its image is zeros. False if there is none.
+    pub(crate) fn answer_merge(&mut self, checksum: u32) -> bool {
+        let is_merge = |event: &Event| matches!(event, Event::Merge { .. });
+        let Some(at) = self.events.iter().position(is_merge) else { return false };
+        let Event::Merge { request, merge, image_blocks, merges } = self.events.remove(at) else {
+            return false;
+        };
+        self.images.insert(request, vec![0; image_blocks as usize * BLOCK]);
+        let checksums = merges.map(|merge| merge.map(|_| checksum));
+        self.call(|store, commands| store.merged(merge, checksums, commands));
+        true
     }
 
     fn old_block(&self, old: &OldBlock) -> Vec<u8> {
@@ -310,7 +357,7 @@ impl World {
     pub(crate) fn crash(&mut self, crash: Crash, chance: &mut Chance) {
         let pending = self.events.drain(..).filter_map(|event| match event {
             Event::Io { pending, .. } => Some(pending),
-            Event::Merge { .. } | Event::Read { .. } => None,
+            Event::Merge { .. } | Event::Repack { .. } | Event::Read { .. } => None,
         });
         let pending = pending.collect();
         self.device.crash(crash, pending, chance);
@@ -392,7 +439,10 @@ impl World {
             Command::Read { io, lba, blocks } => (io, Err((lba, blocks))),
             Command::WriteBytes { io, lba, bytes } => (io, Ok(Pending::Write { lba, bytes })),
             Command::Flush { io } => (io, Ok(self.device.flush())),
-            Command::Merge { .. } | Command::WriteData { .. } | Command::Complete { .. } => {
+            Command::Merge { .. }
+            | Command::Repack { .. }
+            | Command::WriteData { .. }
+            | Command::Complete { .. } => {
                 panic!("an opening has no requests")
             }
         }
