@@ -62,6 +62,13 @@ impl Device {
         }
     }
 
+    /// Forgets what was written to a block and is not flushed.
+    pub(crate) fn lose(&mut self, lba: Lba) {
+        let before = self.cache.len();
+        self.cache.retain(|&(at, _)| at != lba.0);
+        self.drained += (before - self.cache.len()) as u64;
+    }
+
     pub(crate) fn read(&self, lba: Lba) -> Vec<u8> {
         self.read_run(lba, 1)
     }

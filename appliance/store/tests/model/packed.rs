@@ -131,3 +131,42 @@ fn a_repack_brings_scattered_blocks_together_and_keeps_their_bytes() {
     world.read(object, 0, length, Some(expected[..length as usize].to_vec()));
     world.settle(&mut chance);
 }
+
+/// Writes `words` as the content of the blocks from `block` on, each one word over and over.
+fn write_words(world: &mut World, request: u64, block: u64, words: &[u32]) {
+    let image: Vec<u8> =
+        words.iter().flat_map(|word| word.to_le_bytes().repeat(BLOCK / 4)).collect();
+    let checksums: Vec<u32> = image.chunks(BLOCK).map(crc32c).collect();
+    world.images.insert(request, image);
+    let length = (words.len() * BLOCK) as u64;
+    let write = Write { length, checksums: &checksums, ..write_block(block) };
+    let token = RequestToken(request);
+    world.call(|store, commands| store.write(token, &write, commands)).unwrap();
+}
+
+#[test]
+fn a_repack_does_not_outlive_the_change_it_copied() {
+    let (mut world, mut chance) = open_world(2048, Limits::default());
+    let object = write_block(0).object;
+    write_words(&mut world, 1, 0, &[1, 1]);
+    world.settle(&mut chance);
+    world.call(|store, commands| store.sync(RequestToken(2), commands)).unwrap();
+    world.settle(&mut chance);
+    write_words(&mut world, 3, 0, &[2, 2]);
+    world.settle(&mut chance);
+    let lost = world.store().stored(object).unwrap();
+    world.repacks.insert(4, 0);
+    let repack = Repack { object, offset: 0, length: BLOCK as u64, durable: false };
+    world.call(|store, commands| store.repack(RequestToken(4), &repack, commands)).unwrap();
+    world.settle(&mut chance);
+    assert_all_went_well(&mut world);
+    // Power fails; both records reached the medium, and the copy, but not what was copied.
+    for run in &lost {
+        (0..run.blocks).for_each(|block| world.device.lose(run.lba.plus(block)));
+    }
+    world.crash(Crash::Kill, &mut chance);
+    world.open(Crash::Kill, &mut chance);
+    let expected = [1_u32, 1].map(|word| word.to_le_bytes().repeat(BLOCK / 4)).concat();
+    world.read(object, 0, expected.len() as u64, Some(expected));
+    world.settle(&mut chance);
+}
