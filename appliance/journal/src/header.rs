@@ -56,6 +56,13 @@ impl Header {
         put_u32(out, 0, sum);
     }
 
+    /// Gives an encoded header another home.
+    pub(crate) fn move_home(home: Lba, out: &mut [u8]) {
+        put_u64(out, 16, home.0);
+        let sum = crc32c(&out[4..HEADER_BYTES]);
+        put_u32(out, 0, sum);
+    }
+
     /// Reads the header of the batch that is expected at block `block` of the ring.
     pub(crate) fn decode(raw: &[u8], geometry: &Geometry, block: u64) -> Result<Self, Fault> {
         let expected = u32_at(raw, 0);

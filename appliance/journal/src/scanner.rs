@@ -164,6 +164,12 @@ impl Scanner {
         }
     }
 
+    /// Place of the next batch.
+    #[must_use]
+    pub fn position(&self) -> Position {
+        self.at
+    }
+
     /// Takes the bytes of the read asked for by the last step.
     ///
     /// # Panics

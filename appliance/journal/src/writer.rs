@@ -54,6 +54,16 @@ pub struct Sealed {
     pub records: u32,
 }
 
+impl Sealed {
+    /// The same batch for another home: a log that is kept twice. Everything but the header's home is alike.
+    #[must_use]
+    pub fn twin_at(&self, home: Lba) -> Vec<u8> {
+        let mut bytes = self.bytes.clone();
+        Header::move_home(home, &mut bytes);
+        bytes
+    }
+}
+
 /// The writing end of a log.
 #[derive(Debug)]
 pub struct Writer {

@@ -1,44 +1,75 @@
-//! The index as bytes: objects in order of their ids, cut into records of the checkpoint area's log.
+//! The index as bytes: parts of objects, the records of a checkpoint area's log.
 //!
-//! A checkpoint is taken while service goes on: records are formed one after another from the index as it is at that moment.
-//! What they hold is a mixture of moments, but each completed change from before the checkpoint began is in it, and the
-//! journal is replayed from there: see [`crate::record`] for why that ends right.
+//! An area's log is a *base*, parts of all objects in order of their ids, and *deltas*, parts of what changed since. Each
+//! part says what some blocks of an object are; read in order, a later one overrules an earlier one. See [`crate::switch`]
+//! for why the whole, with the journal behind it, is the index.
 
 use std::{collections::BTreeMap, ops::Bound};
 
 use sheen_types::Fid;
 
 use crate::{
-    bytes::{Reader, put_u16, put_u32, put_u64},
-    chunk::{Chunk, Run, Runs},
+    bytes::{Reader, put_u32, put_u64},
+    chunk::{CHUNK_BLOCKS, Chunk, Run, Runs},
+    dirty::{Entry, Mark},
     object::Object,
     record::{fid, owner, put_fid, timespec},
+    request::OBJECT_BYTES_MAX,
 };
 
 /// Blocks of one batch of a checkpoint area: 64 KiB, so that forming one does not hold up requests for long.
 pub(crate) const AREA_BATCH_BLOCKS: u32 = 16;
-/// Bytes of an object part before its chunks.
-pub(crate) const OBJECT_HEADER_BYTES: usize = 52;
-/// Bytes of a chunk before its runs.
-pub(crate) const CHUNK_HEADER_BYTES: usize = 8;
+/// Bytes of a part before its pieces.
+pub(crate) const PART_BYTES: usize = 52;
+/// Bytes of a cut.
+const CUT_BYTES: usize = 8;
+/// Bytes of a piece before its runs.
+pub(crate) const PIECE_BYTES: usize = 10;
 /// Bytes of a run.
 pub(crate) const RUN_BYTES: usize = 16;
 
 /// Bytes of an object of one block.
-pub(crate) const SMALL_OBJECT_BYTES: usize =
-    OBJECT_HEADER_BYTES + CHUNK_HEADER_BYTES + RUN_BYTES + 4;
+pub(crate) const SMALL_OBJECT_BYTES: usize = PART_BYTES + PIECE_BYTES + RUN_BYTES + 4;
 
-/// Where the next record begins.
+/// Blocks of the largest object.
+const OBJECT_BLOCKS: u64 = OBJECT_BYTES_MAX / 4096;
+
+const GONE: u32 = 1 << 24;
+const FRESH: u32 = 1 << 25;
+const CUT: u32 = 1 << 26;
+const PIECES_MASK: u32 = GONE - 1;
+
+/// Where a base goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Cursor {
     Start,
-    /// Within an object: its chunks from this number on.
-    Within(Fid, u32),
+    /// Within an object: its blocks from this number on.
+    Within(Fid, u64),
     After(Fid),
     Done,
 }
 
-/// Appends parts of objects from the cursor on, at most `bytes_max` bytes, and moves the cursor.
+impl Cursor {
+    /// Whether the base said something of the object already, or will not any more.
+    pub(crate) fn has_reached(self, object: Fid) -> bool {
+        match self {
+            Self::Start => false,
+            Self::Within(reached, _) | Self::After(reached) => object <= reached,
+            Self::Done => true,
+        }
+    }
+}
+
+/// Where a delta goes on: an entry, and a block of its range.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub(crate) struct Place {
+    pub(crate) entry: usize,
+    pub(crate) block: u64,
+}
+
+/// Forms a record of parts, at most `bytes_max` bytes behind what `out` holds.
+///
+/// A part:
 ///
 /// | bytes  | field     | meaning                                                       |
 /// |--------|-----------|---------------------------------------------------------------|
@@ -46,118 +77,331 @@ pub(crate) enum Cursor {
 /// | 16..24 | size      | bytes                                                         |
 /// | 24..36 | mtime     | seconds i64, nanoseconds u32                                  |
 /// | 36..48 | owner     | uid, gid, projid                                              |
-/// | 48..52 | chunks    | how many follow in this part                                  |
-/// | ..     | chunk     | number u32, runs u16, checksums u16, then the runs (16 bytes, see [`Run`]), then the checksums (u32) |
+/// | 48..52 | pieces    | bits 0..24: how many follow; bit 24: gone, there is no such object; bit 25: fresh, forget what was said of it before; bit 26: a cut follows |
+/// | 52..60 | cut       | (if so) first u32, last u32: chunks that are unmapped before the pieces |
+/// | ..     | piece     | chunk u32, first u8 and last u8 block in it, runs u16, checksums u16, then the runs (see [`Run`]), then the checksums (u32): what lies in these blocks, and nothing else |
 ///
-/// A part of the same object as the one before it continues it.
 /// Source of truth for `appliance/docs/formats/store.md`.
-pub(crate) fn encode(
+struct Former<'a> {
+    out: &'a mut Vec<u8>,
+    bytes_max: usize,
+    begin: usize,
+    /// The part that gathers pieces: its object, and where its count stands.
+    part: Option<(Fid, usize)>,
+}
+
+impl<'a> Former<'a> {
+    fn new(out: &'a mut Vec<u8>, bytes_max: usize) -> Self {
+        let begin = out.len();
+        Self { out, bytes_max, begin, part: None }
+    }
+
+    fn room(&self) -> usize {
+        self.bytes_max - (self.out.len() - self.begin)
+    }
+
+    /// Begins a part, if it has room together with one piece.
+    fn part(&mut self, id: Fid, object: Option<&Object>, flags: u32) -> bool {
+        if self.room() < PART_BYTES + CUT_BYTES + PIECE_BYTES {
+            return false;
+        }
+        let attributes = object.map(Object::attributes).unwrap_or_default();
+        put_fid(self.out, id);
+        put_u64(self.out, attributes.size);
+        self.out.extend_from_slice(&attributes.mtime.seconds.to_le_bytes());
+        put_u32(self.out, attributes.mtime.nanoseconds);
+        put_u32(self.out, attributes.owner.uid);
+        put_u32(self.out, attributes.owner.gid);
+        put_u32(self.out, attributes.owner.projid);
+        self.part = Some((id, self.out.len()));
+        put_u32(self.out, flags);
+        true
+    }
+
+    /// Goes on with the part of this object, or begins one.
+    fn go_on(&mut self, id: Fid, object: &Object) -> bool {
+        match self.part {
+            Some((same, _)) if same == id => true,
+            Some(_) | None => self.part(id, Some(object), 0),
+        }
+    }
+
+    fn count_piece(&mut self) {
+        let (_, at) = self.part.expect("pieces follow a part");
+        let count = &mut self.out[at..at + 4];
+        let before = u32::from_le_bytes([count[0], count[1], count[2], count[3]]);
+        count.copy_from_slice(&(before + 1).to_le_bytes());
+    }
+
+    /// Says what blocks `first..end` of a chunk are; Err is the first that had no room.
+    fn piece(
+        &mut self,
+        number: u32,
+        chunk: Option<&Chunk>,
+        first: u64,
+        end: u64,
+    ) -> Result<(), u64> {
+        if self.room() < PIECE_BYTES {
+            return Err(first);
+        }
+        let header = self.out.len();
+        self.out.extend_from_slice(&[0; PIECE_BYTES]);
+        let (mut runs, mut checksums, mut reached) = (0_usize, 0_usize, end);
+        for piece in chunk.into_iter().flat_map(|chunk| chunk.pieces(first, end)) {
+            if self.room() < RUN_BYTES + (checksums + piece.checksums.len()) * 4 {
+                reached = piece.run.first();
+                break;
+            }
+            let (word, generation, packing) = piece.run.words();
+            put_u64(self.out, word);
+            put_u32(self.out, generation);
+            put_u32(self.out, packing);
+            runs += 1;
+            checksums += piece.checksums.len();
+        }
+        if reached == first {
+            self.out.truncate(header);
+            return Err(first);
+        }
+        for piece in chunk.into_iter().flat_map(|chunk| chunk.pieces(first, reached)) {
+            for &checksum in piece.checksums {
+                put_u32(self.out, checksum);
+            }
+        }
+        let small = "a chunk has 256 blocks";
+        let head = &mut self.out[header..header + PIECE_BYTES];
+        head[..4].copy_from_slice(&number.to_le_bytes());
+        head[4] = u8::try_from(first).expect(small);
+        head[5] = u8::try_from(reached - 1).expect(small);
+        head[6..8].copy_from_slice(&u16::try_from(runs).expect(small).to_le_bytes());
+        head[8..10].copy_from_slice(&u16::try_from(checksums).expect(small).to_le_bytes());
+        self.count_piece();
+        if reached == end { Ok(()) } else { Err(reached) }
+    }
+
+    /// Says what the chunks there are hold of blocks `first..end`; Err is the first block that had no room.
+    fn chunks(&mut self, object: &Object, (first, end): (u64, u64)) -> Result<(), u64> {
+        if first >= end {
+            return Ok(());
+        }
+        for (number, chunk) in object.chunks_from(chunk_of(first)) {
+            let start = u64::from(number) * CHUNK_BLOCKS;
+            if start >= end {
+                break;
+            }
+            let (from, to) = (first.saturating_sub(start), (end - start).min(CHUNK_BLOCKS));
+            self.piece(number, Some(chunk), from, to).map_err(|block| start + block)?;
+        }
+        Ok(())
+    }
+
+    /// Says what blocks `first..end`, all of one chunk, are; Err is the first that had no room.
+    fn part_of_chunk(&mut self, object: &Object, (first, end): (u64, u64)) -> Result<(), u64> {
+        if first >= end {
+            return Ok(());
+        }
+        let (number, start) = (chunk_of(first), first - first % CHUNK_BLOCKS);
+        let said = self.piece(number, object.chunk(number), first - start, end - start);
+        said.map_err(|block| start + block)
+    }
+}
+
+fn chunk_of(block: u64) -> u32 {
+    u32::try_from(block / CHUNK_BLOCKS).unwrap_or(u32::MAX)
+}
+
+/// Appends a record of the base from the cursor on; returns the cursor behind it.
+pub(crate) fn encode_base(
     objects: &BTreeMap<Fid, Object>,
     cursor: Cursor,
     bytes_max: usize,
     out: &mut Vec<u8>,
 ) -> Cursor {
-    let (from, mut first_chunk) = match cursor {
+    let (from, mut first) = match cursor {
         Cursor::Start => (Bound::Unbounded, 0),
-        Cursor::Within(object, chunk) => (Bound::Included(object), chunk),
+        Cursor::Within(object, block) => (Bound::Included(object), block),
         Cursor::After(object) => (Bound::Excluded(object), 0),
         Cursor::Done => return Cursor::Done,
     };
-    let begin = out.len();
+    let mut former = Former::new(out, bytes_max);
     let mut reached = cursor;
     for (&id, object) in objects.range((from, Bound::Unbounded)) {
         if matches!(cursor, Cursor::Within(within, _) if within != id) {
             // The object the last record ended in is gone meanwhile.
-            first_chunk = 0;
+            first = 0;
         }
-        let room = bytes_max - (out.len() - begin);
-        if room < OBJECT_HEADER_BYTES {
+        let flags = if first == 0 { FRESH } else { 0 };
+        if !former.part(id, Some(object), flags) {
             return reached;
         }
-        match encode_object(id, object, first_chunk, room, out) {
-            Some(chunk) => return Cursor::Within(id, chunk),
-            None => reached = Cursor::After(id),
+        if let Err(block) = former.chunks(object, (first, OBJECT_BLOCKS)) {
+            // A part of an object that begins again with block 0 would be fresh again, and right.
+            return Cursor::Within(id, block);
         }
-        first_chunk = 0;
+        reached = Cursor::After(id);
+        first = 0;
     }
     Cursor::Done
 }
 
-/// Appends what fits of one object; Some(chunk) is the first that did not.
-fn encode_object(
-    id: Fid,
-    object: &Object,
-    first_chunk: u32,
-    room: usize,
+/// Appends a record of what the entries from `from` up to `to` are about, as far as it has room, leaving out objects `skip`
+/// holds of; returns where the next record goes on.
+pub(crate) fn encode_delta(
+    objects: &BTreeMap<Fid, Object>,
+    entries: &[Entry],
+    (from, to): (Place, Place),
+    skip: impl Fn(Fid) -> bool,
+    bytes_max: usize,
     out: &mut Vec<u8>,
-) -> Option<u32> {
-    let begin = out.len();
-    put_fid(out, id);
-    put_u64(out, object.size);
-    out.extend_from_slice(&object.mtime.seconds.to_le_bytes());
-    put_u32(out, object.mtime.nanoseconds);
-    put_u32(out, object.owner.uid);
-    put_u32(out, object.owner.gid);
-    put_u32(out, object.owner.projid);
-    let count_at = out.len();
-    put_u32(out, 0);
-    let mut chunks = 0_u32;
-    let mut rest = None;
-    for (number, chunk) in object.chunks_from(first_chunk) {
-        let bytes =
-            CHUNK_HEADER_BYTES + chunk.runs().len() * RUN_BYTES + chunk.checksums().len() * 4;
-        if out.len() - begin + bytes > room {
-            rest = Some(number);
-            break;
+) -> Place {
+    let mut former = Former::new(out, bytes_max);
+    let mut at = from;
+    while at < to {
+        let Some(entry) = entries.get(at.entry) else { break };
+        let end = if at.entry == to.entry { to.block } else { u64::MAX };
+        if !skip(entry.object)
+            && let Err(block) = encode_entry(objects, entry, (at.block, end), &mut former)
+        {
+            return Place { entry: at.entry, block };
         }
-        put_u32(out, number);
-        put_u16(out, u16::try_from(chunk.runs().len()).expect("at most 256"));
-        put_u16(out, u16::try_from(chunk.checksums().len()).expect("at most 256"));
-        for run in chunk.runs() {
-            let (word, generation, packing) = run.words();
-            put_u64(out, word);
-            put_u32(out, generation);
-            put_u32(out, packing);
+        if at.entry == to.entry {
+            return to;
         }
-        for &checksum in chunk.checksums() {
-            put_u32(out, checksum);
-        }
-        chunks += 1;
+        at = Place { entry: at.entry + 1, block: 0 };
     }
-    out[count_at..count_at + 4].copy_from_slice(&chunks.to_le_bytes());
-    rest
+    at
 }
 
-/// Reads a record's parts behind `objects`, the last of which may be continued; None if they are not in order or not
-/// whole.
-pub(crate) fn decode(record: &[u8], objects: &mut Vec<(Fid, Object)>) -> Option<()> {
-    let mut reader = Reader::new(record);
-    while !reader.is_empty() {
-        let id = fid(&mut reader)?;
-        let continued = match objects.last() {
-            Some(&(last, _)) if last > id => return None,
-            Some(&(last, _)) => last == id,
-            None => false,
-        };
-        if !continued {
-            objects.push((id, Object::default()));
+/// Says what an entry is about, its blocks `from..to`; Err is the first block that had no room.
+fn encode_entry(
+    objects: &BTreeMap<Fid, Object>,
+    entry: &Entry,
+    (from, to): (u64, u64),
+    former: &mut Former<'_>,
+) -> Result<(), u64> {
+    let id = entry.object;
+    let begun = |begun: bool| if begun { Ok(()) } else { Err(from) };
+    let (object, first, end) = match (objects.get(&id), entry.mark()) {
+        // Gone already; if only by now, it will be said again.
+        (None, _) => return begun(former.part(id, None, GONE)),
+        (Some(object), Mark::Destroyed) => return begun(former.part(id, Some(object), FRESH)),
+        (Some(object), Mark::Blocks { first, end }) => (object, first, end.min(OBJECT_BLOCKS)),
+    };
+    // Part of a chunk, whole chunks, part of a chunk.
+    let whole_first = first.next_multiple_of(CHUNK_BLOCKS).min(end);
+    let whole_end = (end - end % CHUNK_BLOCKS).max(whole_first);
+    if from == 0 && whole_first < whole_end {
+        begun(former.part(id, Some(object), CUT))?;
+        put_u32(former.out, chunk_of(whole_first));
+        put_u32(former.out, chunk_of(whole_end - 1));
+    } else {
+        begun(former.go_on(id, object))?;
+    }
+    let within = |first: u64, end: u64| (first.max(from), end.min(to));
+    former.part_of_chunk(object, within(first, whole_first))?;
+    former.chunks(object, within(whole_first, whole_end))?;
+    former.part_of_chunk(object, within(whole_end, end))
+}
+
+/// The objects of an area's log on their way into memory.
+///
+/// The base comes in order of ids and is most of it: a list. What deltas add between is kept apart until the end.
+#[derive(Debug, Default)]
+pub(crate) struct Loaded {
+    /// Sorted.
+    objects: Vec<(Fid, Object)>,
+    /// Objects with smaller ids than the last one of the list when they came.
+    late: BTreeMap<Fid, Object>,
+    /// Objects of the list that are gone.
+    gone: std::collections::BTreeSet<Fid>,
+}
+
+impl Loaded {
+    /// Room for as many objects: moving them while the list grows takes longer than decoding them, and room that is not used
+    /// is never touched.
+    pub(crate) fn with_capacity(objects: usize) -> Self {
+        Self { objects: Vec::with_capacity(objects), ..Self::default() }
+    }
+
+    /// Reads a record's parts over what was read before; None if it is not one.
+    pub(crate) fn read(&mut self, record: &[u8]) -> Option<()> {
+        let mut reader = Reader::new(record);
+        while !reader.is_empty() {
+            self.read_part(&mut reader)?;
         }
-        let (_, object) = objects.last_mut()?;
-        object.size = reader.u64()?;
-        object.mtime = timespec(&mut reader)?;
-        object.owner = owner(&mut reader)?;
-        for _ in 0..reader.u32()? {
-            let (number, chunk) = decode_chunk(&mut reader)?;
-            if !object.insert_chunk(number, chunk) {
-                return None;
+        Some(())
+    }
+
+    fn read_part(&mut self, reader: &mut Reader<'_>) -> Option<()> {
+        let id = fid(reader)?;
+        let size = reader.u64()?;
+        let (mtime, owner) = (timespec(reader)?, owner(reader)?);
+        let (flags, pieces) = reader.u32().map(|word| (word & !PIECES_MASK, word & PIECES_MASK))?;
+        if flags & !(GONE | FRESH | CUT) != 0 {
+            return None;
+        }
+        if flags & GONE != 0 {
+            self.remove(id);
+            return (flags == GONE && pieces == 0).then_some(());
+        }
+        let object = self.object(id);
+        if flags & FRESH != 0 {
+            *object = Object::default();
+        }
+        (object.size, object.mtime, object.owner) = (size, mtime, owner);
+        if flags & CUT != 0 {
+            let (first, last) = (u64::from(reader.u32()?), u64::from(reader.u32()?));
+            object.clear(first * CHUNK_BLOCKS, (last + 1) * CHUNK_BLOCKS, &mut |_| {});
+        }
+        for _ in 0..pieces {
+            read_piece(reader, object)?;
+        }
+        Some(())
+    }
+
+    /// The object of this id, made if there is none.
+    fn object(&mut self, id: Fid) -> &mut Object {
+        if !self.gone.is_empty() {
+            self.gone.remove(&id);
+        }
+        let last = self.objects.last().map(|&(last, _)| last);
+        if last.is_none_or(|last| last < id) {
+            self.objects.push((id, Object::default()));
+        }
+        let at = match self.objects.len().checked_sub(1) {
+            Some(at) if self.objects[at].0 == id => Ok(at),
+            Some(_) | None => self.objects.binary_search_by_key(&id, |&(other, _)| other),
+        };
+        match at {
+            Ok(at) => &mut self.objects[at].1,
+            Err(_) => self.late.entry(id).or_default(),
+        }
+    }
+
+    fn remove(&mut self, id: Fid) {
+        match self.objects.binary_search_by_key(&id, |&(other, _)| other) {
+            Ok(at) => {
+                self.objects[at].1 = Object::default();
+                self.gone.insert(id);
+            }
+            Err(_) => {
+                self.late.remove(&id);
             }
         }
     }
-    Some(())
+
+    /// What there is in the end: a sorted list, and objects that belong between.
+    pub(crate) fn finish(mut self) -> (Vec<(Fid, Object)>, BTreeMap<Fid, Object>) {
+        if !self.gone.is_empty() {
+            self.objects.retain(|(id, _)| !self.gone.contains(id));
+        }
+        (self.objects, self.late)
+    }
 }
 
-fn decode_chunk(reader: &mut Reader<'_>) -> Option<(u32, Chunk)> {
+fn read_piece(reader: &mut Reader<'_>, object: &mut Object) -> Option<()> {
     let number = reader.u32()?;
+    let (first, end) = (u64::from(reader.u8()?), u64::from(reader.u8()?) + 1);
     let (runs, checksums) = (usize::from(reader.u16()?), usize::from(reader.u16()?));
     let runs: Option<Runs> = reader
         .take(runs * RUN_BYTES)?
@@ -172,5 +416,11 @@ fn decode_chunk(reader: &mut Reader<'_>) -> Option<(u32, Chunk)> {
         .chunks_exact(4)
         .map(|sum| u32::from_le_bytes([sum[0], sum[1], sum[2], sum[3]]))
         .collect();
-    Some((number, Chunk::from_parts(runs?, checksums)?))
+    let chunk = Chunk::from_parts(runs?, checksums)?;
+    let within = chunk.runs().iter().all(|run| run.first() >= first && run.end() <= end);
+    if first >= end || !within {
+        return None;
+    }
+    object.replace_piece(number, (first, end), chunk);
+    Some(())
 }

@@ -61,10 +61,6 @@ impl Chunk {
         &self.runs
     }
 
-    pub(crate) fn checksums(&self) -> &[u32] {
-        &self.checksums
-    }
-
     pub(crate) fn is_empty(&self) -> bool {
         self.runs.is_empty()
     }
@@ -102,6 +98,17 @@ impl Chunk {
                 }
             })
             .sum()
+    }
+
+    /// Blocks of the object that packed runs map, and the bytes of these runs in a checkpoint.
+    pub(crate) fn packed(&self) -> (u64, u64) {
+        if !self.packed {
+            return (0, 0);
+        }
+        let packed = self.runs.iter().filter(|run| run.is_packed());
+        packed.fold((0, 0), |(logical, bytes), run| {
+            (logical + run.blocks(), bytes + size_of::<Run>() as u64 + 4 * run.stored())
+        })
     }
 
     /// Whether a part of `run`'s group lies before run number `at`.
@@ -150,8 +157,13 @@ impl Chunk {
     /// Maps `run`, which is plain or a whole group, and whose checksums are given if it is written; `freed` hears what lay
     /// there before.
     pub(crate) fn set(&mut self, run: Run, checksums: &[u32], freed: &mut impl FnMut(Gone)) {
-        assert!(run.checksums() == checksums.len() as u64, "one checksum for each stored block");
         assert!(!run.is_packed() || run.window() == (run.first(), run.end()), "a whole group");
+        self.put(run, checksums, freed);
+    }
+
+    /// Maps `run`, which may be a part of a packed group whose other parts are mapped, or will be.
+    pub(crate) fn put(&mut self, run: Run, checksums: &[u32], freed: &mut impl FnMut(Gone)) {
+        assert!(run.checksums() == checksums.len() as u64, "one checksum for each stored block");
         self.replace(run.first(), run.end(), Some(run), checksums, freed);
         self.packed |= run.is_packed();
     }

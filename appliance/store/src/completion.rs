@@ -9,7 +9,7 @@ use crate::{
     claims::Claims,
     collect::{end_block, piece_end},
     io::Io,
-    issue::change,
+    issue::{change, promised_bytes},
     operation::{Kind, State},
     quarantine::Quarantine,
     record::Extent,
@@ -33,7 +33,7 @@ impl Store {
             Io::Data { operation, generation } => {
                 self.on_data(operation, generation, result, commands);
             }
-            Io::Checkpoint => self.switch.on_batch_written(result),
+            Io::Area { role, sequence } => self.switch.on_batch_written(role, sequence, result),
             Io::Journal { .. } | Io::Flush | Io::Anchor if failed => self.stop(commands),
             Io::Journal { sequence } => self.on_journal(sequence, commands),
             Io::Flush => self.on_flush(commands),
@@ -118,13 +118,17 @@ impl Store {
         let freed = |gone: Gone| quarantine_blocks(quarantine, data_first, gone);
         if operation.kind == Kind::Destroy {
             self.index.destroy(operation.object, freed);
+            self.dirty.note_destroyed(operation.object);
         } else {
-            self.index.apply(&change(operation, self.generation), freed);
+            let change = change(operation, self.generation);
+            self.index.apply(&change, freed);
+            self.dirty.note(&change);
         }
         let written = operation.extents.iter().filter(|extent| extent.written);
         self.unflushed_blocks += written.map(Extent::stored).sum::<u64>();
         self.blocks_promised -= operation.blocks_added;
         self.objects_promised -= u64::from(operation.creates);
+        self.index_bytes_promised -= promised_bytes(operation);
         self.log.on_complete(operation.record.sequence);
         self.go_on(number, commands);
     }
@@ -156,6 +160,7 @@ impl Store {
         }
         self.blocks_promised -= operation.blocks_added;
         self.objects_promised -= u64::from(operation.creates);
+        self.index_bytes_promised -= promised_bytes(operation);
         self.log.on_complete(operation.record.sequence);
         if let Some(voided) = operation.voided {
             self.log.on_complete(voided.sequence);

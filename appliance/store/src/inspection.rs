@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use sheen_journal::Damage;
 use sheen_types::{Fid, Lba};
 
 use crate::{
@@ -85,12 +86,20 @@ pub struct Inspection {
     layout: Layout,
     index: Index,
     conflicts: Vec<Conflict>,
+    healed: Vec<Damage>,
 }
 
 impl Inspection {
-    pub(crate) fn new(layout: Layout, index: Index) -> Self {
+    pub(crate) fn new(layout: Layout, index: Index, healed: Vec<Damage>) -> Self {
         let conflicts = find_conflicts(&layout, &index);
-        Self { layout, index, conflicts }
+        Self { layout, index, conflicts, healed }
+    }
+
+    /// Batches of the checkpoint that are bad in one of their copies, at most the first 64 of them: what they hold was read from
+    /// the twin. The next opening begins a new base, which leaves them behind.
+    #[must_use]
+    pub fn healed(&self) -> &[Damage] {
+        &self.healed
     }
 
     /// Every object and what it knows of itself, in order of ids.
@@ -244,7 +253,7 @@ mod test {
         map(&mut index, a, 50, data + 20, 10);
         map(&mut index, b, 7, data + 5, 20);
         map(&mut index, b, 100, 3, 2);
-        let inspection = Inspection::new(layout, index);
+        let inspection = Inspection::new(layout, index, Vec::new());
         let lba = |place| layout.lba(place);
         assert_eq!(
             inspection.conflicts(),

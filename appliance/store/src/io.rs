@@ -1,6 +1,6 @@
 //! What a token of the store's names.
 
-use crate::IoToken;
+use crate::{IoToken, area::Role};
 
 /// A device operation of the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -11,8 +11,8 @@ pub(crate) enum Io {
     Journal { sequence: u64 },
     /// A flush.
     Flush,
-    /// A batch of a checkpoint.
-    Checkpoint,
+    /// A copy of a batch of a checkpoint area.
+    Area { role: Role, sequence: u64 },
     /// A copy of the anchor.
     Anchor,
     /// A read while opening: which one.
@@ -20,6 +20,7 @@ pub(crate) enum Io {
 }
 
 const KIND_SHIFT: u32 = 61;
+const ROLE_SHIFT: u32 = KIND_SHIFT - 1;
 const GENERATION_BITS: u32 = 29;
 
 impl Io {
@@ -31,7 +32,9 @@ impl Io {
             }
             Self::Journal { sequence } => (1, sequence),
             Self::Flush => (2, 0),
-            Self::Checkpoint => (3, 0),
+            Self::Area { role, sequence } => {
+                (3, u64::from(role == Role::Growing) << ROLE_SHIFT | sequence)
+            }
             Self::Anchor => (4, 0),
             Self::Open { read } => (5, u64::from(read)),
         };
@@ -52,7 +55,11 @@ impl Io {
             },
             1 => Self::Journal { sequence: rest },
             2 => Self::Flush,
-            3 => Self::Checkpoint,
+            3 => {
+                let growing = rest >> ROLE_SHIFT == 1;
+                let role = if growing { Role::Growing } else { Role::Current };
+                Self::Area { role, sequence: rest & ((1 << ROLE_SHIFT) - 1) }
+            }
             4 => Self::Anchor,
             5 => Self::Open { read: low },
             kind => panic!("no token is of kind {kind}"),

@@ -5,7 +5,9 @@ use sheen_types::Errno;
 use crate::{
     Command, RequestToken, Store,
     allocator::Span,
+    chunk::CHUNK_BLOCKS,
     collect::{Need, Part, collect, end_block, is_first_piece, piece_end},
+    index::{GROUP_BYTES_MAX, encoded_bytes},
     io::Io,
     layout::Layout,
     operation::{Kind, Operation, State},
@@ -73,6 +75,9 @@ impl Store {
         operation.creates = object.is_none();
         let attempt = if need.nothing {
             Attempt::Nothing
+        } else if self.dirty.is_full() {
+            // The next checkpoint takes what is noted; nothing else helps.
+            Attempt::Stalled
         } else if !self.has_space(number, need.added) {
             Attempt::Refused(Errno::ENOSPC)
         } else {
@@ -114,7 +119,10 @@ impl Store {
             | Kind::Sync => total,
         };
         let objects = self.index.objects.len() as u64 + self.objects_promised + 1;
-        (added == 0 || self.index.mapped() + self.blocks_promised + added <= most)
+        let index_bytes = self.index.encoded_bytes() + self.index_bytes_promised;
+        let index_added = added_bytes(operation, added);
+        (index_added == 0 || index_bytes + index_added <= self.layout.index_bytes_max)
+            && (added == 0 || self.index.mapped() + self.blocks_promised + added <= most)
             && (!operation.creates || objects <= self.layout.objects_max)
     }
 
@@ -142,6 +150,7 @@ impl Store {
         operation.recorded = false;
         self.blocks_promised += need.added;
         self.objects_promised += u64::from(operation.creates);
+        self.index_bytes_promised += promised_bytes(operation);
         self.place_parts(number, parts, commands);
         self.append_record(number);
         self.operations.get_mut(number).state = State::Issued;
@@ -291,6 +300,29 @@ impl<'a> Writes<'a> {
         self.send();
         (self.count, self.blocks)
     }
+}
+
+/// Most bytes the index grows by, when an issued operation is carried out.
+pub(crate) fn promised_bytes(operation: &Operation) -> u64 {
+    added_bytes(operation, operation.blocks_added)
+}
+
+/// Most bytes the index grows by, if the piece at hand takes `added` device blocks more than it sets free. Blocks that lie
+/// on the device plain, where others were, need none; a part of a packed group may be cut in two at each end.
+fn added_bytes(operation: &Operation, added: u64) -> u64 {
+    let objects = u64::from(operation.creates);
+    let blocks = match operation.kind {
+        Kind::Write | Kind::Repack => end_block(operation) - operation.offset / 4096,
+        Kind::PunchZero | Kind::Allocate => piece_end(operation) - operation.next_block,
+        // What shrinks an object is let through: it can cut a group once, and then there is less of it.
+        Kind::Truncate | Kind::Destroy | Kind::DestroyList | Kind::Sync => 0,
+        Kind::PunchHole => return encoded_bytes(objects, 0, 0) + 2 * GROUP_BYTES_MAX,
+    };
+    if added == 0 || blocks == 0 {
+        return encoded_bytes(objects, 0, 0);
+    }
+    // Chunks that had nothing: all of their blocks are added, but for the first and the last one.
+    encoded_bytes(objects, blocks / CHUNK_BLOCKS + 2, blocks) + 2 * GROUP_BYTES_MAX
 }
 
 /// The change an issued operation makes, as recorded and as applied.

@@ -23,6 +23,7 @@ mod pump;
 mod log;
 mod flusher;
 mod switch;
+mod area;
 pub mod read;
 mod index;
 mod object;
@@ -32,14 +33,18 @@ mod binding;
 mod allocator;
 mod quarantine;
 mod layout;
+mod anchor;
 mod record;
+mod dirty;
 mod checkpoint;
 pub mod opening;
+mod loading;
 mod replay;
 mod verification;
 pub mod inspection;
 mod bytes;
 
+pub use anchor::ScrubPosition;
 pub use command::{
     Command, IoFault, IoToken, Merge, MergeToken, OldBlock, OldGroup, Outcome, RequestToken,
 };

@@ -57,6 +57,15 @@ pub(crate) struct Tally {
     pub(crate) stored: u64,
 }
 
+/// Packed runs, in sum.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub(crate) struct PackedRuns {
+    /// Blocks of objects.
+    pub(crate) logical: u64,
+    /// Bytes in a checkpoint.
+    pub(crate) bytes: u64,
+}
+
 impl Object {
     /// What it knows of itself.
     pub(crate) fn attributes(&self) -> ObjectAttributes {
@@ -98,14 +107,43 @@ impl Object {
             .sum()
     }
 
-    /// Takes over a chunk read from a checkpoint; false if there is one already or it is empty.
-    pub(crate) fn insert_chunk(&mut self, number: u32, chunk: Chunk) -> bool {
-        let blocks: u64 = chunk.owners().map(Run::stored).sum();
-        let chunk = Box::new(chunk);
-        let old =
-            if number == 0 { self.first.replace(chunk) } else { self.rest.insert(number, chunk) };
-        self.blocks += blocks;
-        old.is_none() && blocks > 0
+    /// Chunks it has.
+    pub(crate) fn chunks(&self) -> u64 {
+        u64::from(self.first.is_some()) + self.rest.len() as u64
+    }
+
+    /// The packed runs of chunks that have one of blocks `first..end`: blocks of the object, and bytes in a checkpoint.
+    pub(crate) fn packed_near(&self, first: u64, end: u64) -> PackedRuns {
+        let mut packed = PackedRuns::default();
+        for (number, chunk) in self.chunks_from(chunk_number(first)) {
+            if u64::from(number) * CHUNK_BLOCKS >= end {
+                break;
+            }
+            let (logical, bytes) = chunk.packed();
+            packed.logical += logical;
+            packed.bytes += bytes;
+        }
+        packed
+    }
+
+    /// Blocks `first..end` of a chunk become what `piece` maps, which lies within them.
+    pub(crate) fn replace_piece(&mut self, number: u32, (first, end): (u64, u64), piece: Chunk) {
+        let stored = |chunk: &Chunk| chunk.owners().map(Run::stored).sum::<u64>();
+        let chunk = self.chunk_mut(number);
+        let before = stored(chunk);
+        if chunk.is_empty() {
+            *chunk = piece;
+        } else {
+            chunk.clear(first, end, &mut |_| {});
+            for part in piece.pieces(0, CHUNK_BLOCKS) {
+                chunk.put(part.run, part.checksums, &mut |_| {});
+            }
+        }
+        let (after, is_empty) = (stored(chunk), chunk.is_empty());
+        self.blocks = self.blocks + after - before;
+        if is_empty {
+            self.remove_chunk(number);
+        }
     }
 
     /// Chunks from number `from` on, in order.
@@ -199,7 +237,8 @@ impl Object {
         self.chunks_from(chunk_number(block)).next().map(|(number, _)| number)
     }
 
-    fn chunk(&self, number: u32) -> Option<&Chunk> {
+    /// The chunk of this number.
+    pub(crate) fn chunk(&self, number: u32) -> Option<&Chunk> {
         if number == 0 {
             self.first.as_deref()
         } else {
@@ -221,6 +260,18 @@ impl Object {
         } else {
             self.rest.remove(&number);
         }
+    }
+}
+
+impl PackedRuns {
+    pub(crate) fn add(&mut self, other: Self) {
+        self.logical += other.logical;
+        self.bytes += other.bytes;
+    }
+
+    pub(crate) fn remove(&mut self, other: Self) {
+        self.logical -= other.logical;
+        self.bytes -= other.bytes;
     }
 }
 

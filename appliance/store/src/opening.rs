@@ -4,22 +4,18 @@
 
 use std::{error::Error, fmt};
 
-use sheen_journal::{
-    Anchor, AnchorDamage, Damage, Fault, Position, ScanStart, Scanner, Step, Tail, Writer,
-};
+use sheen_journal::{Anchor, AnchorDamage, Damage, Fault, ScanStart, Scanner, Step, Tail, Writer};
 use sheen_types::{BLOCK_BYTES, Fid, Lba};
 
 use crate::{
     Command, Inspection, IoFault, IoToken, Limits, Store, Zone,
-    bytes::index,
-    checkpoint,
-    index::Index,
+    anchor::{ANCHOR_KIND, AnchorState, VOIDS_MAX},
     io::Io,
-    layout::{ANCHOR_KIND, AnchorState, VOIDS_MAX, anchor_lbas},
+    layout::anchor_lbas,
+    loading::{Loading, Loads},
     log::Log,
-    object::Object,
     replay::Replay,
-    switch::Switch,
+    switch::{Lengths, Switch},
     verification::Verification,
 };
 
@@ -104,7 +100,7 @@ enum Goal {
 #[derive(Debug)]
 enum Phase {
     Anchor([Option<Result<Anchor, Fault>>; 2]),
-    Checkpoint { base: Base, scanner: Scanner, objects: Vec<(Fid, Object)>, asked: u32 },
+    Checkpoint { base: Base, loading: Box<Loading>, asked: u32 },
     Journal { base: Base, scanner: Scanner, replay: Replay, asked: u32 },
     Verification { base: Base, tail: Tail, replay: Replay, verification: Verification },
     Switch(Box<Store>),
@@ -117,6 +113,11 @@ struct Base {
     identity: u64,
     generation: u64,
     state: AnchorState,
+    /// The checkpoint's log, once it is read.
+    lengths: Option<Lengths>,
+    /// Its batches that were bad in one copy, the first of so many.
+    healed: Vec<Damage>,
+    healed_batches: u64,
 }
 
 impl Opening {
@@ -163,9 +164,9 @@ impl Opening {
         let Self { zone, limits, goal, phase } = *self;
         let phase = match phase {
             Phase::Anchor(copies) => on_anchor(zone, copies, io, result, commands)?,
-            Phase::Checkpoint { base, mut scanner, objects, asked } => {
-                feed(&mut scanner, asked, result);
-                scan_checkpoint(base, scanner, objects, commands)?
+            Phase::Checkpoint { base, mut loading, asked } => {
+                feed(loading.scanner(), asked, result);
+                load_checkpoint(base, loading, commands)?
             }
             Phase::Journal { base, mut scanner, replay, asked } => {
                 feed(&mut scanner, asked, result);
@@ -183,6 +184,9 @@ impl Opening {
                 }
                 store.pump(commands);
                 if store.is_idle() {
+                    if store.healed_batches > 0 {
+                        store.switch.want_base();
+                    }
                     return Ok(Progress::Ready(store));
                 }
                 Phase::Switch(store)
@@ -225,23 +229,16 @@ fn on_anchor(
     if state.layout.zone != zone {
         return Err(OpenError::Zone { expected: state.layout.zone, found: zone });
     }
-    let base = Base { identity: anchor.identity, generation: anchor.generation, state };
-    let generation = base.state.checkpoint_generation;
-    let batches = if generation == 0 { 0 } else { base.state.checkpoint_batches };
-    let start = ScanStart {
-        position: Position::START,
-        durable_sequence: batches,
-        incarnations: generation..=generation,
-        last_sequence: batches,
+    let loading = Box::new(Loading::new(anchor.identity, &state));
+    let base = Base {
+        identity: anchor.identity,
+        generation: anchor.generation,
+        state,
+        lengths: None,
+        healed: Vec::new(),
+        healed_batches: 0,
     };
-    let scanner = Scanner::new(base.state.layout.area(base.identity, generation), &start);
-    // Room for as many small objects as the checkpoint can hold: moving them while it grows takes longer than decoding
-    // them, and room that is not used is never touched.
-    let area_blocks = base.state.layout.area(base.identity, generation).blocks;
-    let blocks = batches.saturating_mul(u64::from(checkpoint::AREA_BATCH_BLOCKS)).min(area_blocks);
-    let bytes = index(blocks).saturating_mul(BLOCK_BYTES);
-    let objects = Vec::with_capacity(bytes / checkpoint::SMALL_OBJECT_BYTES);
-    scan_checkpoint(base, scanner, objects, commands)
+    load_checkpoint(base, loading, commands)
 }
 
 /// A read the scanner asks for; only one is in flight.
@@ -250,33 +247,21 @@ fn ask(lba: Lba, blocks: u32, commands: &mut Vec<Command>) -> u32 {
     blocks
 }
 
-fn scan_checkpoint(
-    base: Base,
-    mut scanner: Scanner,
-    mut objects: Vec<(Fid, Object)>,
+fn load_checkpoint(
+    mut base: Base,
+    mut loading: Box<Loading>,
     commands: &mut Vec<Command>,
 ) -> Result<Phase, OpenError> {
-    let area = base.state.layout.area(base.identity, base.state.checkpoint_generation);
-    loop {
-        match scanner.step().map_err(OpenError::Checkpoint)? {
-            Step::Read { lba, blocks } => {
-                let asked = ask(lba, blocks, commands);
-                return Ok(Phase::Checkpoint { base, scanner, objects, asked });
-            }
-            Step::Batch(batch) => {
-                for record in batch.records() {
-                    checkpoint::decode(record, &mut objects).ok_or(OpenError::Checkpoint(
-                        Damage {
-                            lba: area.lba(batch.position.block),
-                            sequence: batch.position.sequence,
-                            fault: Fault::Malformed { field: "object" },
-                        },
-                    ))?;
-                }
-            }
-            Step::End(_) => break,
+    match loading.step().map_err(OpenError::Checkpoint)? {
+        Loads::Read(lba, blocks) => {
+            let asked = ask(lba, blocks, commands);
+            return Ok(Phase::Checkpoint { base, loading, asked });
         }
+        Loads::End => {}
     }
+    let (index, lengths, healed, healed_batches) = loading.finish();
+    base.lengths = Some(lengths);
+    (base.healed, base.healed_batches) = (healed, healed_batches);
     let state = &base.state;
     let start = ScanStart {
         position: state.head,
@@ -285,7 +270,7 @@ fn scan_checkpoint(
         last_sequence: u64::MAX,
     };
     let scanner = Scanner::new(state.layout.journal(base.identity), &start);
-    let replay = Replay::new(state, Index::from_sorted(objects));
+    let replay = Replay::new(state, index);
     // No read is fed yet: the first step asks for it.
     scan_journal_begin(base, scanner, replay, commands)
 }
@@ -350,12 +335,11 @@ fn verify(
     }
     verification.decide(&mut replay);
     if goal == Goal::Inspect {
-        let (index, _) = replay.finish();
-        let inspection = Inspection::new(base.state.layout, index);
+        let (index, _, _) = replay.finish();
+        let inspection = Inspection::new(base.state.layout, index, base.healed);
         return Ok(Phase::Inspected(Box::new(inspection)));
     }
     let mut store = assemble(base, &tail, replay, limits)?;
-    store.flusher.wait_for_switch();
     store.pump(commands);
     Ok(Phase::Switch(store))
 }
@@ -369,16 +353,24 @@ fn assemble(
 ) -> Result<Box<Store>, OpenError> {
     let current = base.state;
     let layout = current.layout;
-    let (index, voids) = replay.finish();
+    let (index, voids, dirty) = replay.finish();
     let incarnation = current.incarnation + 1;
     let ring = layout.journal(base.identity);
     let writer = Writer::new(ring, current.head, tail.next, incarnation);
-    let next = AnchorState { incarnation, voids, ..current.clone() };
+    let generation = current.generation.saturating_add(1);
+    let next = AnchorState { incarnation, generation, voids, ..current.clone() };
+    let mut switch = Switch::new((base.identity, base.generation), current, base.lengths);
     let crowded = next.voids.len() > VOIDS_MAX;
-    let mut switch = Switch::new(base.identity, base.generation, current, next);
     if crowded {
-        switch.begin_snapshot(&layout, tail.next);
+        switch.say_with_checkpoint(next);
+    } else {
+        switch.say(next);
     }
-    let generation = u32::try_from(incarnation).unwrap_or(u32::MAX);
-    Store::assemble(layout, limits, index, Log::new(writer), switch, generation)
+    let mut store = Store::assemble(layout, limits, index, Log::new(writer), switch, generation)?;
+    store.dirty = dirty;
+    store.healed_batches = base.healed_batches;
+    if !crowded {
+        store.flusher.wait_for_switch();
+    }
+    Ok(store)
 }

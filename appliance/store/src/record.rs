@@ -160,6 +160,14 @@ pub(crate) const fn change_bytes(extents: usize, checksums: usize) -> usize {
 }
 
 impl Change<'_> {
+    /// First and end block of all that it touches.
+    pub(crate) fn range(&self) -> (u64, u64) {
+        let unmap = Some(self.unmap).filter(|&(first, end)| first < end);
+        let extents = self.extents.iter().map(|extent| (extent.block, extent.end()));
+        let ranges = unmap.into_iter().chain(extents);
+        ranges.reduce(|a, b| (a.0.min(b.0), a.1.max(b.1))).unwrap_or_default()
+    }
+
     pub(crate) fn encode(&self, out: &mut Vec<u8>) {
         let (rule, size) = match self.size {
             SizeRule::Keep => (0, 0),

@@ -8,8 +8,10 @@ use std::collections::{BTreeSet, VecDeque};
 use sheen_journal::Batch;
 
 use crate::{
+    anchor::AnchorState,
+    dirty::Dirty,
     index::Index,
-    layout::{AnchorState, Layout, RecordId},
+    layout::{Layout, RecordId},
     record::{OwnedChange, Record},
     request::OBJECT_BYTES_MAX,
 };
@@ -19,6 +21,8 @@ use crate::{
 pub(crate) struct Replay {
     layout: Layout,
     index: Index,
+    /// What no checkpoint says yet.
+    dirty: Dirty,
     /// Records read, not applied, in order.
     pending: VecDeque<(RecordId, Record)>,
     /// Records that never happened.
@@ -30,6 +34,7 @@ impl Replay {
         Self {
             layout: anchor.layout,
             index,
+            dirty: Dirty::new(anchor.layout.delta_bytes_max()),
             pending: VecDeque::new(),
             voids: anchor.voids.iter().copied().collect(),
         }
@@ -77,8 +82,14 @@ impl Replay {
             return;
         }
         match record {
-            Record::Change(change) => self.index.apply(&change.as_change(), |_| {}),
-            Record::Destroy(object) => self.index.destroy(*object, |_| {}),
+            Record::Change(change) => {
+                self.index.apply(&change.as_change(), |_| {});
+                self.dirty.note(&change.as_change());
+            }
+            Record::Destroy(object) => {
+                self.index.destroy(*object, |_| {});
+                self.dirty.note_destroyed(*object);
+            }
             Record::Void(_) => {}
         }
     }
@@ -88,9 +99,9 @@ impl Replay {
         self.voids.insert(id);
     }
 
-    /// The index, and the records that never happened.
-    pub(crate) fn finish(self) -> (Index, Vec<RecordId>) {
-        (self.index, self.voids.into_iter().collect())
+    /// The index, the records that never happened, and what the next checkpoint must say.
+    pub(crate) fn finish(self) -> (Index, Vec<RecordId>, Dirty) {
+        (self.index, self.voids.into_iter().collect(), self.dirty)
     }
 
     fn is_possible(&self, change: &OwnedChange) -> bool {

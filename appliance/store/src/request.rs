@@ -133,7 +133,7 @@ pub struct Repack {
 }
 
 /// What an object knows of itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct ObjectAttributes {
     /// Size in bytes.
     pub size: u64,
@@ -185,10 +185,18 @@ pub struct Statistics {
     pub journal_blocks_written: u64,
     /// Data blocks written since the start.
     pub data_blocks_written: u64,
-    /// Checkpoint blocks written since the start.
+    /// Checkpoint blocks written since the start, both copies.
     pub checkpoint_blocks_written: u64,
     /// Checkpoints completed since the start.
     pub checkpoints: u64,
+    /// Of them, those that wrote a new base.
+    pub checkpoint_bases: u64,
+    /// Batches of the checkpoint that were bad in one copy, and read from the other, when the store was opened.
+    pub healed_batches: u64,
+    /// Most bytes the index takes in a checkpoint, however its blocks will be scattered.
+    pub index_bytes: u64,
+    /// What it may take: beyond it new objects and blocks are refused.
+    pub index_bytes_max: u64,
     /// Flushes submitted since the start.
     pub flushes: u64,
 }

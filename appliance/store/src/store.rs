@@ -9,11 +9,12 @@ use std::collections::VecDeque;
 use sheen_types::{Errno, Fid};
 
 use crate::{
-    Allocate, Busy, Command, Limits, OpenError, Punch, PunchKind, RequestToken, Statistics,
-    Truncate, Write,
+    Allocate, Busy, Command, Limits, OpenError, Punch, PunchKind, RequestToken, ScrubPosition,
+    Statistics, Truncate, Write,
     allocator::{Allocator, Span},
     binding::Binding,
     claims::{Claim, Claims},
+    dirty::Dirty,
     flusher::Flusher,
     image::{are_sound, bind_image, image_parts},
     index::Index,
@@ -41,6 +42,10 @@ pub struct Store {
     pub(crate) operations: Operations,
     pub(crate) flusher: Flusher,
     pub(crate) switch: Switch,
+    /// What no checkpoint says yet.
+    pub(crate) dirty: Dirty,
+    /// Batches of the checkpoint that were bad in one copy when the store was opened.
+    pub(crate) healed_batches: u64,
     /// Operations that have their blocks and wait for journal room or space, in order.
     pub(crate) ready: VecDeque<u32>,
     /// Operations that just got their claim.
@@ -49,6 +54,8 @@ pub struct Store {
     pub(crate) blocks_promised: u64,
     /// Objects that issued changes will make, at most.
     pub(crate) objects_promised: u64,
+    /// Bytes of the index that both will take, at most.
+    pub(crate) index_bytes_promised: u64,
     /// Data blocks whose completion no flush covers.
     pub(crate) unflushed_blocks: u64,
     pub(crate) data_blocks_written: u64,
@@ -99,6 +106,9 @@ impl Store {
             operations: Operations::new(limits.requests_max),
             flusher: Flusher::default(),
             switch,
+            dirty: Dirty::new(layout.delta_bytes_max()),
+            healed_batches: 0,
+            index_bytes_promised: 0,
             ready: VecDeque::new(),
             granted: Vec::new(),
             blocks_promised: 0,
@@ -277,6 +287,17 @@ impl Store {
         self.switch.want_checkpoint();
     }
 
+    /// How far the scrub is, as [`Self::set_scrub_position`] said last, in this life or an earlier one.
+    #[must_use]
+    pub fn scrub_position(&self) -> ScrubPosition {
+        self.switch.scrub()
+    }
+
+    /// Notes how far the scrub is. It is kept with the next checkpoint: after a crash an earlier position may be back.
+    pub fn set_scrub_position(&mut self, position: ScrubPosition) {
+        self.switch.set_scrub(position);
+    }
+
     /// Whether no request is inside, no device operation in flight and no checkpoint under way.
     #[must_use]
     pub fn is_idle(&self) -> bool {
@@ -308,6 +329,10 @@ impl Store {
             data_blocks_written: self.data_blocks_written,
             checkpoint_blocks_written: self.switch.blocks_written(),
             checkpoints: self.switch.checkpoints(),
+            checkpoint_bases: self.switch.bases(),
+            healed_batches: self.healed_batches,
+            index_bytes: self.index.encoded_bytes(),
+            index_bytes_max: self.layout.index_bytes_max,
             flushes: self.flusher.submitted(),
         }
     }

@@ -5,7 +5,10 @@ use std::{error::Error, fmt};
 use sheen_journal::{Anchor, Position};
 use sheen_types::Lba;
 
-use crate::layout::{ANCHOR_KIND, AnchorState, Layout};
+use crate::{
+    anchor::{ANCHOR_KIND, AnchorState, ScrubPosition},
+    layout::Layout,
+};
 
 /// The blocks a store owns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,6 +82,10 @@ pub fn format(zone: Zone, identity: u64) -> Result<Vec<(Lba, Vec<u8>)>, FormatEr
         incarnation: 1,
         checkpoint_generation: 0,
         checkpoint_batches: 0,
+        base_batches: 0,
+        area: 1,
+        generation: 0,
+        scrub: ScrubPosition::default(),
         head: Position::START,
         head_incarnation: 1,
         durable_sequence: 0,

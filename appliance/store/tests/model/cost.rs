@@ -120,3 +120,44 @@ fn a_large_write_is_one_run_with_one_record() {
     assert_eq!(data, 1024);
     assert!(journal <= 4, "{journal}");
 }
+
+/// Device blocks written per user block: random overwrites of a large object, `depth` at once, once it is as scattered as it
+/// gets. Everything counts: data, journal, checkpoints with both copies, anchors.
+fn amplification(depth: u64, rounds: u64) -> f64 {
+    const OBJECT_BLOCKS: u64 = 12 << 10;
+    let (mut world, mut chance) = open_world(32 << 10, Limits::default());
+    let mut request = 0;
+    let mut overwrite = |world: &mut World, chance: &mut Chance, block: u64| {
+        submit(world, request, block);
+        request += 1;
+        if request.is_multiple_of(depth) {
+            world.settle(chance);
+            world.ended.clear();
+        }
+    };
+    for block in 0..OBJECT_BLOCKS {
+        overwrite(&mut world, &mut chance, block);
+    }
+    for _ in 0..2 * OBJECT_BLOCKS {
+        let block = chance.below(OBJECT_BLOCKS);
+        overwrite(&mut world, &mut chance, block);
+    }
+    let (before, bases) =
+        (world.device.blocks_written, world.store().statistics().checkpoint_bases);
+    for _ in 0..rounds {
+        let block = chance.below(OBJECT_BLOCKS);
+        overwrite(&mut world, &mut chance, block);
+    }
+    let bases = world.store().statistics().checkpoint_bases - bases;
+    assert!(bases >= 2, "a steady state has its share of bases: {bases}");
+    (world.device.blocks_written - before) as f64 / rounds as f64
+}
+
+#[test]
+fn random_small_overwrites_cost_little_more_than_data_and_journal() {
+    let alone = amplification(1, 120_000);
+    let deep = amplification(32, 160_000);
+    println!("device blocks per user block: {alone:.3} at depth 1, {deep:.3} at depth 32");
+    assert!(alone <= 2.1, "{alone}");
+    assert!(deep <= 1.2, "{deep}");
+}

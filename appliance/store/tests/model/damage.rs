@@ -7,7 +7,7 @@ use sheen_types::Lba;
 use crate::{
     chance::Chance,
     cost::{open_world, write_block},
-    device::{BLOCK, Pending},
+    device::{BLOCK, Crash, Pending},
     world::World,
 };
 
@@ -26,7 +26,7 @@ fn closed_store() -> (World, Chance) {
         world.settle(&mut chance);
     }
     assert_eq!(world.store().statistics().checkpoints, 1);
-    world.crash(crate::device::Crash::Kill, &mut chance);
+    world.crash(Crash::Kill, &mut chance);
     (world, chance)
 }
 
@@ -50,7 +50,7 @@ fn one_rotten_anchor_is_replaced_by_its_copy_and_two_are_an_error() {
         let (mut world, mut chance) = closed_store();
         let lba = world.zone.first.plus(copy);
         spoil(&mut world, lba);
-        world.open(crate::device::Crash::Kill, &mut chance);
+        world.open(Crash::Kill, &mut chance);
         assert_eq!(world.store().statistics().used_blocks, 30);
     }
     let (mut world, mut chance) = closed_store();
@@ -104,19 +104,60 @@ fn the_last_journal_batch_rotten_is_a_torn_tail() {
     let journal = batches(&world, 1..65);
     // Nothing says of the last batch that it was durable.
     spoil(&mut world, *journal.last().unwrap());
-    world.open(crate::device::Crash::Kill, &mut chance);
+    world.open(Crash::Kill, &mut chance);
     assert_eq!(world.store().statistics().used_blocks, 29);
 }
 
+/// The batches of the checkpoint in use: both copies, as pairs.
+fn checkpoint_batches(world: &World) -> Vec<[Lba; 2]> {
+    let all: Vec<Lba> = batches(world, 65..2047);
+    let sequence = |lba: Lba| {
+        let bytes = world.device.read(lba);
+        u64::from_le_bytes(bytes[24..32].try_into().unwrap())
+    };
+    let half = all.len() / 2;
+    all[..half]
+        .iter()
+        .zip(&all[half..])
+        .map(|(&first, &twin)| {
+            assert_eq!(sequence(first), sequence(twin));
+            [first, twin]
+        })
+        .collect()
+}
+
 #[test]
-fn a_rotten_checkpoint_is_an_error_with_its_place() {
+fn a_rotten_checkpoint_batch_is_read_from_its_twin_and_a_new_base_begins() {
+    for copy in 0..2 {
+        let (mut world, mut chance) = closed_store();
+        let pairs = checkpoint_batches(&world);
+        // The last batch; the copies alternate if both have a bad one.
+        spoil(&mut world, pairs[0][copy]);
+        let healed = world.inspect().unwrap().healed().to_vec();
+        assert_eq!(healed.len(), usize::from(copy == 0), "only a copy that is read is known bad");
+        world.open(Crash::Kill, &mut chance);
+        assert_eq!(world.store().statistics().used_blocks, 30);
+        let found = world.store().statistics().healed_batches;
+        assert_eq!(found, u64::from(copy == 0));
+        if copy == 0 {
+            assert_eq!(healed[0].lba, pairs[0][0]);
+            world.settle(&mut chance);
+            assert_eq!(world.store().statistics().checkpoint_bases, 1, "at once");
+            world.crash(Crash::Power, &mut chance);
+            assert!(world.inspect().unwrap().healed().is_empty());
+        }
+    }
+}
+
+#[test]
+fn a_checkpoint_rotten_in_both_copies_is_an_error_with_its_place() {
     let (mut world, mut chance) = closed_store();
-    let area = batches(&world, 65..700);
-    assert_eq!(area.len(), 1);
-    spoil(&mut world, area[0]);
+    let [first, twin] = checkpoint_batches(&world)[0];
+    spoil(&mut world, first);
+    spoil(&mut world, twin);
     match world.open_once(&mut chance) {
         Err(OpenError::Checkpoint(damage)) => {
-            assert_eq!((damage.lba, damage.sequence), (area[0], 1));
+            assert_eq!((damage.lba, damage.sequence), (twin, 1));
         }
         other => panic!("{other:?}"),
     }
@@ -141,7 +182,7 @@ fn a_store_formatted_anew_knows_nothing_of_the_old_one() {
     for (lba, bytes) in sheen_store::format(world.zone, 100).unwrap() {
         world.device.complete(Pending::Write { lba, bytes });
     }
-    world.open(crate::device::Crash::Kill, &mut chance);
+    world.open(Crash::Kill, &mut chance);
     let statistics = world.store().statistics();
     assert_eq!((statistics.objects, statistics.used_blocks), (0, 0));
 }

@@ -38,6 +38,8 @@ pub(crate) struct Device {
     cache: Vec<(u64, Vec<u8>)>,
     /// Blocks that ever left the cache.
     drained: u64,
+    /// Blocks written, whoever wrote them.
+    pub(crate) blocks_written: u64,
 }
 
 impl Device {
@@ -49,6 +51,7 @@ impl Device {
         match pending {
             Pending::Write { lba, bytes } => {
                 for (lba, block) in (lba.0..).zip(bytes.chunks(BLOCK)) {
+                    self.blocks_written += 1;
                     self.cache.push((lba, block.to_vec()));
                 }
             }

@@ -124,6 +124,12 @@ impl History {
     fn open(&mut self, crash: Crash) {
         let inspection = self.world.inspect().unwrap();
         self.world.open(crash, &mut self.chance);
+        self.check_alike(&inspection);
+        self.check_recovered(crash);
+    }
+
+    /// The store holds what was found on its device.
+    fn check_alike(&mut self, inspection: &sheen_store::Inspection) {
         assert_eq!(inspection.conflicts(), []);
         let store = self.world.store();
         assert!(inspection.objects().map(|(object, _)| object).eq(store.objects(Fid::NONE)));
@@ -132,7 +138,6 @@ impl History {
             assert_eq!(inspection.stored(object), store.stored(object));
         }
         assert_eq!(inspection.facts().used_blocks, store.statistics().used_blocks);
-        self.check_recovered(crash);
     }
 
     fn turn(&mut self) {
@@ -398,5 +403,7 @@ impl History {
             assert_eq!(found, reference.settled(), "object {number}");
         }
         self.check_space();
+        let inspection = self.world.inspect().unwrap();
+        self.check_alike(&inspection);
     }
 }

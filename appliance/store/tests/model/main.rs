@@ -11,5 +11,6 @@ mod packing;
 mod packed;
 mod crashes;
 mod cost;
+mod bases;
 mod full;
 mod damage;
