@@ -10,6 +10,7 @@ use sheen_types::{BLOCK_BYTES, Lba, checksum::crc32c};
 use crate::{
     Fault,
     bytes::{index, put_u32, put_u64, u32_at, u64_at},
+    geometry::COUNTER_MAX,
 };
 
 /// Bytes of an anchor's header.
@@ -124,9 +125,13 @@ impl Anchor {
         if block[40..HEADER_BYTES].iter().any(|&byte| byte != 0) {
             return Err(Fault::Malformed { field: "reserved" });
         }
+        let generation = u64_at(block, 24);
+        if generation > COUNTER_MAX {
+            return Err(Fault::Malformed { field: "generation" });
+        }
         Ok(Self {
             identity: u64_at(block, 8),
-            generation: u64_at(block, 24),
+            generation,
             kind,
             payload: block[HEADER_BYTES..HEADER_BYTES + payload_bytes].to_vec(),
         })

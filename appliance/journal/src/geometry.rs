@@ -18,6 +18,10 @@ pub struct Geometry {
     pub batch_blocks_max: u32,
 }
 
+/// Most a sequence, generation or incarnation can be. At a million a second it is reached after 2000 years: what says it
+/// is beyond was not written by us, and whoever counts on from it may do so without minding overflow.
+pub const COUNTER_MAX: u64 = 1 << 56;
+
 /// Bytes that frame one record inside a batch: its length.
 pub(crate) const RECORD_FRAME_BYTES: usize = 4;
 

@@ -5,6 +5,7 @@ use sheen_types::{BLOCK_BYTES, Lba, checksum::crc32c};
 use crate::{
     Fault, Geometry,
     bytes::{put_u32, put_u64, u32_at, u64_at},
+    geometry::COUNTER_MAX,
 };
 
 /// Bytes of a batch header.
@@ -99,8 +100,11 @@ impl Header {
     }
 
     fn check(&self, geometry: &Geometry, block: u64) -> Result<(), Fault> {
-        if self.sequence == 0 {
+        if self.sequence == 0 || self.sequence > COUNTER_MAX {
             return Err(Fault::Malformed { field: "sequence" });
+        }
+        if self.incarnation > COUNTER_MAX {
+            return Err(Fault::Malformed { field: "incarnation" });
         }
         if self.durable_sequence >= self.sequence {
             return Err(Fault::Malformed { field: "durable_sequence" });

@@ -24,6 +24,6 @@ pub mod anchor;
 
 pub use anchor::{Anchor, AnchorDamage};
 pub use fault::{Damage, Fault};
-pub use geometry::{Geometry, Position};
+pub use geometry::{COUNTER_MAX, Geometry, Position};
 pub use scanner::{Batch, Records, ScanStart, Scanner, Step, Tail};
 pub use writer::{AppendError, Sealed, Writer};

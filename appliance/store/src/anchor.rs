@@ -1,6 +1,6 @@
 //! The anchor: what a store says of itself in the two blocks at the ends of its zone.
 
-use sheen_journal::{Fault, Position};
+use sheen_journal::{COUNTER_MAX, Fault, Position};
 use sheen_types::{Fid, Lba};
 
 use crate::{
@@ -18,6 +18,11 @@ const VOID_BYTES: usize = 12;
 /// Most void records an anchor can name; more need a checkpoint.
 pub(crate) const VOIDS_MAX: usize =
     (sheen_journal::anchor::PAYLOAD_BYTES_MAX - FIXED_BYTES) / VOID_BYTES;
+
+/// Bases one incarnation may begin, so that each has a generation that was never used.
+pub(crate) const BASES_MAX: u64 = 1 << 28;
+/// Openings a store can have had: generations stay below [`COUNTER_MAX`].
+const INCARNATION_END: u64 = COUNTER_MAX / BASES_MAX;
 
 /// How far a scrub of all objects is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -184,7 +189,22 @@ impl AnchorState {
         {
             return Err(Fault::Malformed { field: "head" });
         }
+        if state.counters().iter().any(|&counter| counter > COUNTER_MAX)
+            || state.incarnation >= INCARNATION_END
+        {
+            return Err(Fault::Malformed { field: "counter" });
+        }
         Ok(state)
+    }
+
+    /// What an opening and service count on from.
+    fn counters(&self) -> [u64; 4] {
+        [
+            self.checkpoint_generation,
+            self.checkpoint_batches,
+            self.head.sequence,
+            self.durable_sequence,
+        ]
     }
 
     fn decode_state(layout: Layout, reader: &mut Reader<'_>) -> Option<Self> {
@@ -208,5 +228,50 @@ impl AnchorState {
         state.scrub.object = fid(reader)?;
         state.scrub.block = reader.u64()?;
         (reserved == 0).then_some(state)
+    }
+}
+
+#[cfg(test)]
+mod test {
+    use super::*;
+    use crate::layout::ZONE_BLOCKS_MIN;
+
+    fn state() -> AnchorState {
+        AnchorState {
+            layout: Layout::plan(Zone { first: Lba(0), blocks: ZONE_BLOCKS_MIN }).unwrap(),
+            incarnation: 2,
+            checkpoint_generation: 1,
+            checkpoint_batches: 7,
+            base_batches: 5,
+            area: 1,
+            generation: 9,
+            scrub: ScrubPosition { object: Fid::new(3, 4), block: 5, pass: 6 },
+            head: Position::START,
+            head_incarnation: 1,
+            durable_sequence: 0,
+            voids: vec![RecordId { sequence: 1, index: 2 }],
+        }
+    }
+
+    /// Found by fuzzing: an address beyond the last, and counters that overflow or outgrow a token, stopped the process.
+    #[test]
+    fn numbers_an_opening_cannot_count_on_from_are_refused() {
+        assert_eq!(AnchorState::decode(&state().encode()), Ok(state()));
+        let refused = |change: fn(&mut AnchorState)| {
+            let mut state = state();
+            change(&mut state);
+            let fault = AnchorState::decode(&state.encode());
+            assert!(matches!(fault, Err(Fault::Malformed { .. })), "{fault:?}");
+        };
+        refused(|state| state.layout.zone.first = Lba(u64::MAX - 5));
+        refused(|state| state.layout.twin_blocks = u64::MAX - 5);
+        refused(|state| state.layout.twin_blocks -= 1);
+        refused(|state| state.incarnation = u64::MAX);
+        refused(|state| state.incarnation = INCARNATION_END);
+        refused(|state| state.checkpoint_generation = u64::MAX);
+        refused(|state| state.checkpoint_batches = 4);
+        refused(|state| state.area = 2);
+        refused(|state| state.head.sequence = 1 << 60);
+        refused(|state| state.durable_sequence = u64::MAX);
     }
 }

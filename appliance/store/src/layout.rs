@@ -143,6 +143,7 @@ impl Layout {
         }
         end < self.zone.blocks
             && self.zone.blocks <= ZONE_BLOCKS_MAX
+            && self.zone.first.0.checked_add(self.zone.blocks).is_some()
             && self.reserve_blocks < self.data_blocks
             && self.journal(0).is_sound()
             && self.area(0, 0).is_sound()

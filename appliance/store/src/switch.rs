@@ -33,7 +33,7 @@ use sheen_journal::{Anchor, Position};
 
 use crate::{
     Command, IoFault, ScrubPosition, Store,
-    anchor::{ANCHOR_KIND, AnchorState},
+    anchor::{ANCHOR_KIND, AnchorState, BASES_MAX},
     area::{AreaLog, Role},
     checkpoint::{self, Cursor, Place},
     dirty::Dirty,
@@ -237,8 +237,8 @@ impl Switch {
         }
         self.base_wanted = false;
         self.attempts += 1;
-        assert!(self.attempts < 1 << 32 && self.current.incarnation < 1 << 32, "not in any life");
-        let generation = self.current.incarnation << 32 | self.attempts;
+        assert!(self.attempts < BASES_MAX, "no life is so long");
+        let generation = self.current.incarnation * BASES_MAX + self.attempts;
         let mut log = AreaLog::begin(layout, self.identity, 1 - self.current.area, generation);
         // Before the anchor says so, another opening can be this incarnation, and use this generation.
         if self.is_said {
