@@ -56,6 +56,7 @@ fn open(zone: Zone, device: &mut Device) -> anyhow::Result<Box<Store>> {
             Command::Merge { .. }
             | Command::Repack { .. }
             | Command::WriteData { .. }
+            | Command::Discard { .. }
             | Command::Complete { .. } => {
                 continue;
             }
@@ -79,7 +80,9 @@ fn carry_out(
     while !commands.is_empty() {
         for command in commands.drain(..) {
             match command {
-                Command::WriteData { io, .. } | Command::Flush { io } => done.push(io),
+                Command::WriteData { io, .. }
+                | Command::Flush { io }
+                | Command::Discard { io, .. } => done.push(io),
                 Command::WriteBytes { io, lba, bytes } => {
                     device.write(lba, &bytes);
                     store.recycle(bytes);

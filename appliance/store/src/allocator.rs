@@ -41,6 +41,8 @@ pub(crate) struct Allocator {
     /// Free blocks below the mark.
     free_below: u64,
     cursor: u64,
+    /// Blocks that ever came back.
+    releases: u64,
 }
 
 impl Allocator {
@@ -54,6 +56,7 @@ impl Allocator {
             high_water: 0,
             free_below: 0,
             cursor: 0,
+            releases: 0,
         };
         if !blocks.is_multiple_of(WORD) {
             allocator.used[words - 1] = u64::MAX << (blocks % WORD);
@@ -71,6 +74,7 @@ impl Allocator {
         if span.blocks > self.blocks || span.first > self.blocks - span.blocks {
             return false;
         }
+        self.raise_mark(span.end());
         let mut sound = true;
         for_words(span, |word, mask| {
             sound &= self.used[word] & mask == 0;
@@ -78,7 +82,6 @@ impl Allocator {
             self.note_word(word);
         });
         self.free = self.free.saturating_sub(span.blocks);
-        self.raise_mark(span.end());
         self.free_below = self.free_below.saturating_sub(span.blocks);
         sound
     }
@@ -121,13 +124,51 @@ impl Allocator {
     /// When one of them is free already.
     pub(crate) fn release(&mut self, span: Span) {
         assert!(span.end() <= self.high_water, "only blocks given out come back");
+        self.clear(span);
+        self.free += span.blocks;
+        self.free_below += span.blocks;
+        self.releases += span.blocks;
+    }
+
+    /// Blocks that ever came back.
+    pub(crate) fn releases(&self) -> u64 {
+        self.releases
+    }
+
+    /// Takes a span if every block of it is free. It is given back by [`Self::release_unwritten`].
+    pub(crate) fn try_take(&mut self, span: Span) -> bool {
+        let mut free = true;
+        for_words(span, |word, mask| free &= self.used[word] & mask == 0);
+        if !free {
+            return false;
+        }
+        for_words(span, |word, mask| {
+            self.used[word] |= mask;
+            self.note_word(word);
+        });
+        self.free -= span.blocks;
+        self.free_below -= self.below_mark(span);
+        true
+    }
+
+    /// Gives a span back that [`Self::try_take`] took: nothing was written to it.
+    pub(crate) fn release_unwritten(&mut self, span: Span) {
+        self.clear(span);
+        self.free += span.blocks;
+        self.free_below += self.below_mark(span);
+    }
+
+    /// How much of a span lies below the high-water mark.
+    fn below_mark(&self, span: Span) -> u64 {
+        self.high_water.clamp(span.first, span.end()) - span.first
+    }
+
+    fn clear(&mut self, span: Span) {
         for_words(span, |word, mask| {
             assert!(self.used[word] & mask == mask, "a block is freed once");
             self.used[word] &= !mask;
             self.full[word / 64] &= !(1 << (word % 64));
         });
-        self.free += span.blocks;
-        self.free_below += span.blocks;
     }
 
     fn take(&mut self, span: Span) {
@@ -150,20 +191,33 @@ impl Allocator {
 
     fn raise_mark(&mut self, end: u64) {
         if end > self.high_water {
-            self.free_below += end - self.high_water;
+            let span = Span { first: self.high_water, blocks: end - self.high_water };
+            for_words(span, |word, mask| {
+                self.free_below += u64::from((!self.used[word] & mask).count_ones());
+            });
             self.high_water = end;
         }
     }
 
     /// The untouched run at the mark, at most `blocks` long. Called when nothing below is free but something is.
     fn rise(&self, blocks: u64) -> Span {
-        let left = self.blocks - self.high_water;
-        assert!(left > 0, "a free block is either below the mark or above");
-        Span { first: self.high_water, blocks: blocks.min(left) }
+        // Blocks above the mark may be held by a discard.
+        let first = self.next_free(self.high_water, self.blocks);
+        let first = first.expect("a free block is either below the mark or above");
+        let end = self.run_end(first, (first + blocks).min(self.blocks));
+        Span { first, blocks: end - first }
     }
 
     fn run_above_mark(&self, blocks: u64) -> Option<Span> {
-        (self.blocks - self.high_water >= blocks).then_some(Span { first: self.high_water, blocks })
+        let mut at = self.high_water;
+        // As many times as there are discards, and once more.
+        while let Some(first) = self.next_free(at, self.blocks) {
+            at = self.run_end(first, (first + blocks).min(self.blocks));
+            if at - first == blocks {
+                return Some(Span { first, blocks });
+            }
+        }
+        None
     }
 
     /// The next free span below the mark, from the cursor on and round, at most `blocks` long.

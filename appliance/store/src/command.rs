@@ -131,6 +131,16 @@ pub enum Command {
         /// To give back with the completion.
         io: IoToken,
     },
+    /// Tell the device that these blocks hold nothing: what is read there afterwards is not wanted. A hint that may be
+    /// ignored; report its completion all the same. The blocks are written only after that.
+    Discard {
+        /// To give back with the completion.
+        io: IoToken,
+        /// Device address.
+        lba: Lba,
+        /// How many blocks.
+        blocks: u64,
+    },
     /// Read blocks; only while opening.
     Read {
         /// To give back with the bytes.

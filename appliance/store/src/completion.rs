@@ -34,6 +34,7 @@ impl Store {
                 self.on_data(operation, generation, result, commands);
             }
             Io::Area { role, sequence } => self.switch.on_batch_written(role, sequence, result),
+            Io::Discard { region } => self.on_discarded(region, result),
             Io::Journal { .. } | Io::Flush | Io::Anchor if failed => self.stop(commands),
             Io::Journal { sequence } => self.on_journal(sequence, commands),
             Io::Flush => self.on_flush(commands),

@@ -15,6 +15,8 @@ pub(crate) enum Io {
     Area { role: Role, sequence: u64 },
     /// A copy of the anchor.
     Anchor,
+    /// A discard of a region.
+    Discard { region: u64 },
     /// A read while opening: which one.
     Open { read: u32 },
 }
@@ -37,6 +39,7 @@ impl Io {
             }
             Self::Anchor => (4, 0),
             Self::Open { read } => (5, u64::from(read)),
+            Self::Discard { region } => (6, region),
         };
         IoToken(kind << KIND_SHIFT | rest)
     }
@@ -62,6 +65,7 @@ impl Io {
             }
             4 => Self::Anchor,
             5 => Self::Open { read: low },
+            6 => Self::Discard { region: rest },
             kind => panic!("no token is of kind {kind}"),
         }
     }

@@ -145,6 +145,9 @@ impl Store {
         if !self.take_spans(need, parts) {
             return Attempt::Refused(Errno::EAGAIN);
         }
+        for &span in &self.scratch.spans {
+            self.discards.note_given(span);
+        }
         let operation = self.operations.get_mut(number);
         operation.blocks_added = need.added;
         operation.recorded = false;

@@ -32,6 +32,7 @@ pub mod run;
 mod binding;
 mod allocator;
 mod quarantine;
+mod discard;
 mod layout;
 mod anchor;
 mod record;

@@ -10,6 +10,7 @@ use sheen_types::{BLOCK_BYTES, Fid, Lba};
 use crate::{
     Command, Inspection, IoFault, IoToken, Limits, Store, Zone,
     anchor::{ANCHOR_KIND, AnchorState, VOIDS_MAX},
+    discard::Discards,
     io::Io,
     layout::anchor_lbas,
     loading::{Loading, Loads},
@@ -184,6 +185,7 @@ impl Opening {
                 }
                 store.pump(commands);
                 if store.is_idle() {
+                    store.discards = Discards::new(&store.layout, store.limits.discard);
                     if store.healed_batches > 0 {
                         store.switch.want_base();
                     }

@@ -19,6 +19,7 @@ impl Store {
         if self.must_flush() {
             self.flusher.want();
         }
+        self.step_discards(commands);
         if self.flusher.is_due() {
             self.flusher.begin(self.log.completed_through());
             self.quarantine.begin_flush();

@@ -175,6 +175,12 @@ pub struct Statistics {
     pub reserve_blocks: u64,
     /// Blocks that could be given out at once, the reserve included.
     pub allocatable_blocks: u64,
+    /// Free blocks that are held back while the device is told so.
+    pub discarding_blocks: u64,
+    /// Blocks the device was told to be free since the start.
+    pub discarded_blocks: u64,
+    /// Times it would not hear since the start; that is no error.
+    pub discards_failed: u64,
     /// Blocks the medium failed to write, out of use until the next start.
     pub retired_blocks: u64,
     /// Freed blocks that wait for a flush (or a reader) before they are used again.

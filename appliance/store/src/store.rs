@@ -15,6 +15,7 @@ use crate::{
     binding::Binding,
     claims::{Claim, Claims},
     dirty::Dirty,
+    discard::Discards,
     flusher::Flusher,
     image::{are_sound, bind_image, image_parts},
     index::Index,
@@ -44,6 +45,7 @@ pub struct Store {
     pub(crate) switch: Switch,
     /// What no checkpoint says yet.
     pub(crate) dirty: Dirty,
+    pub(crate) discards: Discards,
     /// Batches of the checkpoint that were bad in one copy when the store was opened.
     pub(crate) healed_batches: u64,
     /// Operations that have their blocks and wait for journal room or space, in order.
@@ -107,6 +109,8 @@ impl Store {
             flusher: Flusher::default(),
             switch,
             dirty: Dirty::new(layout.delta_bytes_max()),
+            // Nothing while it opens.
+            discards: Discards::new(&layout, false),
             healed_batches: 0,
             index_bytes_promised: 0,
             ready: VecDeque::new(),
@@ -304,6 +308,7 @@ impl Store {
         self.operations.active() == 0
             && self.log.in_flight() == 0
             && !self.flusher.in_flight()
+            && self.discards.blocks_in_flight() == 0
             && self.switch.is_idle()
     }
 
@@ -322,6 +327,9 @@ impl Store {
             requests: u32::try_from(self.operations.active()).unwrap_or(u32::MAX),
             reserve_blocks: self.layout.reserve_blocks,
             allocatable_blocks: self.allocator.free(),
+            discarding_blocks: self.discards.blocks_in_flight(),
+            discarded_blocks: self.discards.counts().0,
+            discards_failed: self.discards.counts().1,
             retired_blocks: self.retired_blocks,
             quarantined_blocks: self.quarantine.blocks(),
             journal_free_blocks: self.log.writer().free_blocks(),

@@ -28,12 +28,19 @@ pub struct Limits {
     pub unflushed_blocks_max: u64,
     /// Journal batches in flight.
     pub journal_writes_max: u32,
+    /// Tell the device which blocks are free, lazily.
+    pub discard: bool,
 }
 
 impl Default for Limits {
-    /// 1024 requests, 128 MiB unflushed, 2 journal writes (chosen by eye).
+    /// 1024 requests, 128 MiB unflushed, 2 journal writes (chosen by eye), discards.
     fn default() -> Self {
-        Self { requests_max: 1024, unflushed_blocks_max: 32 << 10, journal_writes_max: 2 }
+        Self {
+            requests_max: 1024,
+            unflushed_blocks_max: 32 << 10,
+            journal_writes_max: 2,
+            discard: true,
+        }
     }
 }
 

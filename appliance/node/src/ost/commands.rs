@@ -42,6 +42,9 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
             Command::Flush { io } => {
                 self.targets[number].device.flush(Purpose::Store(io));
             }
+            Command::Discard { io, lba, blocks } => {
+                self.targets[number].device.discard(Purpose::Store(io), lba, blocks);
+            }
             Command::Read { io, lba, blocks } => {
                 let bytes = blocks as usize * BLOCK_BYTES;
                 let buffer = self.buffers.take(bytes);

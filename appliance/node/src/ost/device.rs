@@ -70,6 +70,7 @@ enum Kind {
     Read { lba: Lba, piece: usize },
     Write { lba: Lba },
     Flush,
+    Discard { lba: Lba, blocks: u64 },
 }
 
 /// Whose command it is.
@@ -207,6 +208,11 @@ impl<B: Block> Device<B> {
         self.submit(Owner::Alone(purpose), Kind::Flush, None);
     }
 
+    /// Tells the device that blocks hold nothing.
+    pub(crate) fn discard(&mut self, purpose: Purpose, lba: Lba, blocks: u64) {
+        self.submit(Owner::Alone(purpose), Kind::Discard { lba, blocks }, None);
+    }
+
     /// Writes bytes the store formed, as memory for them becomes free.
     pub(crate) fn write_bytes(&mut self, purpose: Purpose, lba: Lba, bytes: Vec<u8>) {
         assert!(
@@ -269,6 +275,7 @@ impl<B: Block> Device<B> {
                 BlockOperation::Write { lba, buffer, durable: false }
             }
             (Kind::Flush, _) => BlockOperation::Flush,
+            (Kind::Discard { lba, blocks }, _) => BlockOperation::Discard { lba, blocks },
             (Kind::Read { .. } | Kind::Write { .. }, None) => {
                 unreachable!("transfers have a buffer")
             }
@@ -331,7 +338,9 @@ impl<B: Block> Device<B> {
             (Kind::Write { .. }, Some(buffer)) if buffer.is_of(self.reserve.arena()) => {
                 self.reserve.give(buffer);
             }
-            (Kind::Write { .. } | Kind::Flush, buffer) => state.pieces.push(buffer),
+            (Kind::Write { .. } | Kind::Flush | Kind::Discard { .. }, buffer) => {
+                state.pieces.push(buffer);
+            }
         }
         state.fault = result.err().or(state.fault);
         state.remaining -= 1;
@@ -343,6 +352,10 @@ impl<B: Block> Device<B> {
 
     #[cold]
     fn on_error(&self, kind: Kind, error: BlockError) -> IoFault {
+        if matches!(kind, Kind::Discard { .. }) && error != BlockError::Gone {
+            // A hint that was not taken; the store counts it.
+            return IoFault::Media;
+        }
         self.stats.device_errors.add(1);
         tracing::error!(ost = self.stats.index.0, command = ?kind, %error, "device command failed");
         match error {

@@ -25,10 +25,26 @@ pub(crate) enum Pending {
         lba: Lba,
         bytes: Vec<u8>,
     },
+    /// The blocks hold anything from then on.
+    Discard {
+        lba: Lba,
+        blocks: u64,
+    },
     /// Makes the first so many cached blocks stable.
     Flush {
         cached: u64,
     },
+}
+
+impl Pending {
+    /// The blocks it touches; none for a flush.
+    pub(crate) fn range(&self) -> std::ops::Range<u64> {
+        match self {
+            Self::Write { lba, bytes } => lba.0..lba.0 + (bytes.len() / BLOCK) as u64,
+            Self::Discard { lba, blocks } => lba.0..lba.0 + blocks,
+            Self::Flush { .. } => 0..0,
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -40,6 +56,7 @@ pub(crate) struct Device {
     drained: u64,
     /// Blocks written, whoever wrote them.
     pub(crate) blocks_written: u64,
+    pub(crate) blocks_discarded: u64,
 }
 
 impl Device {
@@ -54,6 +71,11 @@ impl Device {
                     self.blocks_written += 1;
                     self.cache.push((lba, block.to_vec()));
                 }
+            }
+            Pending::Discard { lba, blocks } => {
+                let garbage = (lba.0..lba.0 + blocks).map(|lba| (lba, garbage(lba)));
+                self.cache.extend(garbage);
+                self.blocks_discarded += blocks;
             }
             Pending::Flush { cached } => {
                 let count = usize::try_from(cached.saturating_sub(self.drained)).unwrap();
@@ -102,7 +124,13 @@ impl Device {
             }
         }
         for pending in pending {
-            let Pending::Write { lba, bytes } = pending else { continue };
+            let (lba, bytes) = match pending {
+                Pending::Write { lba, bytes } => (lba, bytes),
+                Pending::Discard { lba, blocks } => {
+                    (lba, (lba.0..lba.0 + blocks).flat_map(garbage).collect())
+                }
+                Pending::Flush { .. } => continue,
+            };
             for (lba, block) in (lba.0..).zip(bytes.chunks(BLOCK)) {
                 match crash {
                     Crash::Kill if chance.one_in(2) => {
@@ -130,4 +158,9 @@ impl Device {
         }
         self.stable.insert(lba, block);
     }
+}
+
+/// What is found in a discarded block: zeros, or what nobody wrote.
+fn garbage(lba: u64) -> Vec<u8> {
+    vec![if lba.is_multiple_of(2) { 0 } else { 0xd5 }; BLOCK]
 }

@@ -79,6 +79,7 @@ impl History {
             requests_max: REQUESTS,
             unflushed_blocks_max: 40 + chance.below(400),
             journal_writes_max: 1 + chance.below(3) as u32,
+            discard: chance.one_in(2),
         };
         let mut world = World::new(zone, limits, chance.next());
         world.faults_one_in = if chance.one_in(4) { 12 } else { u64::MAX };
@@ -385,6 +386,7 @@ impl History {
         assert_eq!(
             statistics.allocatable_blocks
                 + statistics.quarantined_blocks
+                + statistics.discarding_blocks
                 + statistics.retired_blocks
                 + mapped,
             statistics.total_blocks + statistics.reserve_blocks

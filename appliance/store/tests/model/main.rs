@@ -12,5 +12,6 @@ mod packed;
 mod crashes;
 mod cost;
 mod bases;
+mod discards;
 mod full;
 mod damage;

@@ -128,23 +128,32 @@ impl World {
                     self.images.remove(&request);
                     self.ended.push(Ended { request, result });
                 }
+                Command::Discard { io, lba, blocks } => {
+                    self.push_io(io, Pending::Discard { lba, blocks }, None);
+                }
                 Command::Read { .. } => panic!("an open store reads nothing"),
             }
         }
     }
 
     fn push_write(&mut self, io: IoToken, lba: Lba, bytes: Vec<u8>, data_of: Option<u64>) {
-        let range = lba.0..lba.0 + (bytes.len() / BLOCK) as u64;
+        self.io_count += 1;
+        self.push_io(io, Pending::Write { lba, bytes }, data_of);
+    }
+
+    /// Blocks on their way belong to nobody else.
+    fn push_io(&mut self, io: IoToken, pending: Pending, data_of: Option<u64>) {
+        let range = pending.range();
         assert!(
             range.start >= self.zone.first.0 && range.end <= self.zone.first.0 + self.zone.blocks
         );
         for event in &self.events {
             match event {
-                Event::Io { pending: Pending::Write { lba, bytes }, .. } => {
-                    let other = lba.0..lba.0 + (bytes.len() / BLOCK) as u64;
+                Event::Io { pending, .. } => {
+                    let other = pending.range();
                     assert!(
                         range.end <= other.start || other.end <= range.start,
-                        "two writes at {lba}"
+                        "two at {range:?}"
                     );
                 }
                 Event::Read { plan, .. } => {
@@ -161,13 +170,10 @@ impl World {
                         );
                     }
                 }
-                Event::Io { pending: Pending::Flush { .. }, .. }
-                | Event::Merge { .. }
-                | Event::Repack { .. } => {}
+                Event::Merge { .. } | Event::Repack { .. } => {}
             }
         }
-        self.io_count += 1;
-        self.events.push(Event::Io { io, pending: Pending::Write { lba, bytes }, data_of });
+        self.events.push(Event::Io { io, pending, data_of });
     }
 
     /// Lets one pending thing happen; false if there is none.
@@ -214,6 +220,9 @@ impl World {
                     }
                 }
                 Err(if chance.one_in(2) { IoFault::NoSpace } else { IoFault::Media })
+            }
+            None if matches!(pending, Pending::Discard { .. }) && chance.one_in(4) => {
+                Err(IoFault::Media)
             }
             Some(_) | None => {
                 self.device.complete(pending);
@@ -442,6 +451,7 @@ impl World {
             Command::Merge { .. }
             | Command::Repack { .. }
             | Command::WriteData { .. }
+            | Command::Discard { .. }
             | Command::Complete { .. } => {
                 panic!("an opening has no requests")
             }
