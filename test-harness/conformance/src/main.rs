@@ -82,9 +82,11 @@ enum Check {
     Garbage,
     /// The metrics page
     Metrics,
+    /// Keys in a KMS and in a TPM
+    Keys,
 }
 
-const ORDER: [Check; 12] = [
+const ORDER: [Check; 13] = [
     Check::Git,
     Check::Litmus,
     Check::Fio,
@@ -92,6 +94,7 @@ const ORDER: [Check; 12] = [
     Check::Pjdfstest,
     Check::Garbage,
     Check::Metrics,
+    Check::Keys,
     Check::Kill,
     Check::Cargo,
     Check::LinuxSource,
@@ -216,5 +219,6 @@ fn run_check(check: Check, context: &mut Context<'_>) {
         Check::Full => checks::full::run(context),
         Check::Garbage => checks::garbage::run(context),
         Check::Metrics => checks::exposition::run(context),
+        Check::Keys => checks::keys::run(context),
     }
 }

@@ -34,6 +34,10 @@ pub const POSTGRES: Package =
 pub const XZ: Package = Package { name: "xz-utils", program: "xz" };
 /// The header `pjdfstest` is built with.
 pub const ACL: Package = Package { name: "libacl1-dev", program: "/usr/include/sys/acl.h" };
+/// A TPM 2.0 in software.
+pub const SWTPM: Package = Package { name: "swtpm", program: "swtpm" };
+/// What makes environments for Python's packages, on systems that keep it apart from Python.
+pub const VENV: Package = Package { name: "python3-venv", program: "/usr/share/doc/python3-venv" };
 
 /// Prometheus' linter.
 pub const PROMTOOL: Package = Package { name: "prometheus", program: "promtool" };

@@ -63,6 +63,14 @@ impl ServiceError {
     }
 }
 
+impl ServiceError {
+    fn is_access_denied(&self) -> bool {
+        self.code == "AccessDeniedException"
+            || self.code == "AccessDenied"
+            || self.code == "HTTP 403"
+    }
+}
+
 /// These texts hold the canonical request, with every header.
 fn repeats_request(code: &str) -> bool {
     matches!(
@@ -107,7 +115,7 @@ impl CallError {
 
     /// Whether KMS knows us and does not grant this call.
     pub(super) fn is_access_denied(&self) -> bool {
-        matches!(self, Self::Service(error) if error.code == "AccessDeniedException")
+        matches!(self, Self::Service(error) if error.is_access_denied())
     }
 
     /// The same for the operator; `key` is what the configuration names.
@@ -123,15 +131,20 @@ impl CallError {
             Self::Http(HttpError::Url(_)) | Self::Answer(_) => KekError::Malformed { key, reason },
             Self::Http(_) => KekError::Unreachable { key, reason },
             Self::Service(_) if passing => KekError::Unreachable { key, reason },
-            Self::Service(error) => sorted(&error.code, key, reason),
+            Self::Service(error) => sorted(&error, key, reason),
         }
     }
 }
 
-fn sorted(code: &str, key: String, reason: String) -> KekError {
+fn sorted(error: &ServiceError, key: String, reason: String) -> KekError {
     let denied =
         |help: &str| KekError::Denied { key: key.clone(), reason: format!("{reason}{help}") };
-    match code {
+    if error.is_access_denied() {
+        return denied(
+            " (the key's policy or IAM must allow kms:Encrypt, kms:Decrypt and kms:DescribeKey)",
+        );
+    }
+    match error.code.as_str() {
         "InvalidCiphertextException" | "IncorrectKeyException" => KekError::WrongKey { key },
         "NotFoundException" => KekError::Unreachable {
             key,
@@ -142,9 +155,6 @@ fn sorted(code: &str, key: String, reason: String) -> KekError {
         "DisabledException" => denied(" (the key is disabled; `aws kms enable-key` enables it)"),
         "KMSInvalidStateException" => denied(
             " (if the key is scheduled for deletion, `aws kms cancel-key-deletion` stops that)",
-        ),
-        "AccessDeniedException" => denied(
-            " (the key's policy or IAM must allow kms:Encrypt, kms:Decrypt and kms:DescribeKey)",
         ),
         "InvalidSignatureException" | "SignatureDoesNotMatch" | "IncompleteSignatureException" => {
             denied(

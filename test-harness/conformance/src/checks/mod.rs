@@ -11,6 +11,7 @@ pub mod fio;
 pub mod full;
 pub mod garbage;
 pub mod git;
+pub mod keys;
 pub mod kill;
 pub mod linux_source;
 pub mod litmus;
