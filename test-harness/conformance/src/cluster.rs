@@ -38,6 +38,10 @@ pub struct ClusterOptions {
     pub osts: u32,
     /// Data reactors the node runs; zero for as many as it finds fit.
     pub reactors: u32,
+    /// The key that opens the device, as the configuration names it; `None` for a device that is not encrypted.
+    pub key: Option<String>,
+    /// Further environment variables of `sheen`.
+    pub environment: Vec<(String, String)>,
 }
 
 impl ClusterOptions {
@@ -50,7 +54,17 @@ impl ClusterOptions {
             device_bytes: 32 << 30,
             osts: 2,
             reactors: 0,
+            key: None,
+            environment: Vec::new(),
         }
+    }
+
+    /// A call of `sheen` in its environment.
+    fn sheen(&self) -> Command {
+        let mut command = Command::new(&self.program);
+        let variables = self.environment.iter().map(|(name, value)| (name, value));
+        command.envs(variables);
+        command
     }
 }
 
@@ -112,7 +126,7 @@ impl Cluster {
             directory,
         };
         fs::write(cluster.configuration_file(), cluster.configuration())?;
-        let mut format = Command::new(&cluster.options.program);
+        let mut format = cluster.options.sheen();
         format.args(["format", "--config"]).arg(cluster.configuration_file());
         process::run(&mut format, START_DEADLINE).context("formatting the device")?;
         cluster.restart()?;
@@ -174,7 +188,7 @@ impl Cluster {
         // A socket file left by a killed node must not be taken for the new one.
         let _ = fs::remove_file(self.socket());
         let log = File::options().create(true).append(true).open(self.log())?;
-        let mut command = Command::new(&self.options.program);
+        let mut command = self.options.sheen();
         command.args(["node", "--config"]).arg(self.configuration_file());
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         let node = interruption::spawn(&mut command).context("starting the node")?;
@@ -260,14 +274,37 @@ impl Cluster {
         process::tail(&fs::read_to_string(self.log()).unwrap_or_default(), 800)
     }
 
+    /// Runs `sheen` with the node's configuration as its last argument, and requires success; gives its standard output.
+    ///
+    /// # Errors
+    /// As [`process::run`].
+    pub fn sheen_with_configuration(&self, arguments: &[&str]) -> anyhow::Result<String> {
+        let mut command = self.options.sheen();
+        command.args(arguments).arg("--config").arg(self.configuration_file());
+        process::run(&mut command, START_DEADLINE)
+    }
+
+    /// Names another key in the configuration; the node reads it at its next start.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn set_key(&mut self, key: &str) -> anyhow::Result<()> {
+        self.options.key = Some(key.to_owned());
+        fs::write(self.configuration_file(), self.configuration())?;
+        Ok(())
+    }
+
     fn configuration_file(&self) -> PathBuf {
         self.directory.path().join("node.toml")
     }
 
     fn configuration(&self) -> String {
+        let key = self.options.key.as_ref();
+        let encryption =
+            key.map(|key| format!("\n[encryption]\nkey = \"{key}\"\n")).unwrap_or_default();
         format!(
             "name = \"conformance\"\nsocket = \"{}\"\nlisten = \"{}\"\nmetrics = \"{}\"\n\n\
-             [device]\npath = \"{}\"\nsize = {}\nosts = {}\n\n[threads]\nreactors = {}\n",
+             [device]\npath = \"{}\"\nsize = {}\nosts = {}\n\n[threads]\nreactors = {}\n{encryption}",
             self.socket().display(),
             self.tcp,
             self.admin,

@@ -1,4 +1,4 @@
-//! The machine's hardware: processors, an IOMMU, NVMe controllers on ports of their own.
+//! The machine's hardware: processors, an IOMMU, NVMe controllers on ports of their own, a TPM 2.0.
 //!
 //! Each controller sits behind its own PCIe root port, so that it has an IOMMU group of its own and can be pulled.
 //! Namespaces are sparse files; nothing of them has to survive the machine.
@@ -144,6 +144,28 @@ pub fn controller_arguments(directory: &Path) -> Vec<String> {
         }
     }
     arguments
+}
+
+/// The socket at which the TPM's process takes the emulator's orders.
+#[must_use]
+pub fn tpm_socket(directory: &Path) -> PathBuf {
+    directory.join("tpm.sock")
+}
+
+/// The emulator's arguments for the TPM.
+#[must_use]
+pub fn tpm_arguments(directory: &Path) -> Vec<String> {
+    let socket = tpm_socket(directory);
+    [
+        "-chardev",
+        &format!("socket,id=tpm-control,path={}", socket.display()),
+        "-tpmdev",
+        "emulator,id=tpm,chardev=tpm-control",
+        "-device",
+        "tpm-crb,tpmdev=tpm",
+    ]
+    .map(str::to_owned)
+    .to_vec()
 }
 
 /// A controller and its namespaces as `-device` describes them, in the order in which they are added.

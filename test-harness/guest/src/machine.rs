@@ -1,6 +1,6 @@
 //! Boots the guest and runs one command in it.
 //!
-//! Owns the emulator process, its sockets and a scratch directory with the namespaces. All of it ends with the value,
+//! Owns the emulator process, its TPM's process, its sockets and a scratch directory with the namespaces. All of it ends with the value,
 //! on success, failure, deadline and signal.
 
 use std::fs::{self, File};
@@ -16,6 +16,7 @@ use anyhow::{Context, Result, bail, ensure};
 use sheen_conformance::interruption::{self, Guard};
 use sheen_conformance::process::{self, pid_of};
 use sheen_conformance::report::line;
+use sheen_conformance::swtpm::Swtpm;
 use tempfile::TempDir;
 
 use crate::channel::{CONTROL, OUTPUT, Request};
@@ -83,6 +84,7 @@ pub struct Machine {
     /// Controllers plugged in since power-on.
     plugged: u32,
     directory: TempDir,
+    _tpm: Swtpm,
     _guards: [Guard; 2],
 }
 
@@ -100,6 +102,7 @@ impl Machine {
         hardware::make_media(home)?;
         write_root(image, run, &home.join("root.cpio"))?;
         let sockets = Sockets::listen(home)?;
+        let tpm = Swtpm::for_emulator(&home.join("tpm"), &hardware::tpm_socket(home))?;
         let begun = Instant::now();
         let mut emulator = spawn(image, run, home)?;
         let guards = [directory_guard, Guard::of_process(pid_of(&emulator))];
@@ -124,6 +127,7 @@ impl Machine {
             deadline: begun + run.deadline,
             plugged: 0,
             directory,
+            _tpm: tpm,
             _guards: guards,
         })
     }
@@ -247,6 +251,7 @@ fn spawn(image: &Image, run: &Run, home: &Path) -> Result<Child> {
     command.arg("-kernel").arg(&image.kernel).arg("-initrd").arg(home.join("root.cpio"));
     command.arg("-append").arg(format!("{KERNEL_ARGUMENTS} {}", run.kernel_arguments));
     command.args(hardware::controller_arguments(home));
+    command.args(hardware::tpm_arguments(home));
     command.args(["-serial", "stdio", "-device", "virtio-serial-pci"]);
     let socket = |name: &str| home.join(name).display().to_string();
     command.arg("-qmp").arg(format!("unix:{}", socket("qmp")));

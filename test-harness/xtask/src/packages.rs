@@ -30,6 +30,7 @@ pub(crate) const GUEST: &[Package] = &[
     ("debian-archive-keyring", "/usr/share/keyrings/debian-archive-trixie-stable.gpg"),
     ("binutils", "/usr/bin/strip"),
     ("xz-utils", "/usr/bin/xz"),
+    ("swtpm", "/usr/bin/swtpm"),
 ];
 
 /// Makes sure every package is there.

@@ -9,6 +9,7 @@ use hyper::Method;
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderName, HeaderValue};
 use serde::Deserialize;
 
+use super::context::Context;
 use super::credentials::{self, Credentials};
 use super::environment::Environment;
 use super::http::{self, Answer, Body, HttpError, Patience, Place, Question};
@@ -109,7 +110,7 @@ impl Kms {
     pub(super) async fn encrypt(
         &self,
         key: &str,
-        context: &Context<'_>,
+        context: &Context,
         secret: &Secret,
     ) -> Result<Encrypted, CallError> {
         assert!(secret.len() <= PLAINTEXT_BYTES_MAX);
@@ -133,7 +134,7 @@ impl Kms {
     pub(super) async fn decrypt(
         &self,
         key: &str,
-        context: &Context<'_>,
+        context: &Context,
         blob: &[u8],
     ) -> Result<Secret, CallError> {
         let answer = self.call("Decrypt", |text| {
@@ -247,15 +248,6 @@ fn pause(attempt: u32) -> Duration {
     bound / 2 + bound / 2 * u32::from(byte[0]) / 255
 }
 
-/// The encryption context: one pair.
-#[derive(Debug)]
-pub(super) struct Context<'a> {
-    /// Name.
-    pub(super) name: &'static str,
-    /// Value.
-    pub(super) value: &'a str,
-}
-
 /// A JSON object being written in locked memory.
 struct Text {
     bytes: Secret,
@@ -295,12 +287,17 @@ impl Text {
         self.string(value);
     }
 
-    fn context(&mut self, context: &Context<'_>) {
+    fn context(&mut self, context: &Context) {
         self.name("EncryptionContext");
         self.push(b"{");
-        self.string(context.name);
-        self.push(b":");
-        self.string(context.value);
+        for (number, (name, value)) in context.pairs().iter().enumerate() {
+            if number > 0 {
+                self.push(b",");
+            }
+            self.string(name);
+            self.push(b":");
+            self.string(value);
+        }
         self.push(b"}");
     }
 
@@ -327,11 +324,10 @@ mod test {
     fn a_request_is_json() {
         let mut text = Text::begin().unwrap();
         text.pair("KeyId", "alias/\"x\"");
-        text.context(&Context { name: "device", value: "1" });
+        text.context(&Context::of(b"1"));
         text.base64("Plaintext", b"hello");
         let body = text.end();
-        let expected =
-            r#"{"KeyId":"alias/\"x\"","EncryptionContext":{"device":"1"},"Plaintext":"aGVsbG8="}"#;
+        let expected = r#"{"KeyId":"alias/\"x\"","EncryptionContext":{"sheen-context":"31"},"Plaintext":"aGVsbG8="}"#;
         assert_eq!(std::str::from_utf8(body.as_ref()).unwrap(), expected);
     }
 
@@ -339,7 +335,7 @@ mod test {
     fn the_longest_request_fits() {
         let mut text = Text::begin().unwrap();
         text.pair("KeyId", &"k".repeat(2048));
-        text.context(&Context { name: "sheen-device", value: &"f".repeat(128) });
+        text.context(&Context::of(&[b'p'; 64]));
         text.base64("Plaintext", &[0xff; PLAINTEXT_BYTES_MAX]);
         assert!(text.end().as_ref().len() < Text::ROOM);
     }

@@ -2,7 +2,7 @@
 //!
 //! The real service's API (JSON 1.1, Signature Version 4); anything that speaks it serves as well. Owns no connection and no
 //! credentials: both are had anew for each call, which comes at start and at rotation. What is wrapped is encrypted by KMS
-//! itself, bound to the device by the encryption context `sheen-device`.
+//! itself, bound to the device by the encryption context (`sheen-device`, `sheen-purpose`).
 //!
 //! Wrapped bytes:
 //!
@@ -24,24 +24,23 @@ mod profile;
 mod credentials;
 mod timestamp;
 mod signature;
+mod context;
 mod tls;
 mod http;
 mod refusal;
 mod api;
 
-use api::{Context, Described, Kms};
+use api::{Described, Kms};
+use context::Context;
 use http::Place;
 use reference::Reference;
 use refusal::CallError;
-use signature::hex;
 use tls::Tls;
 
 pub use environment::Environment;
 
 use crate::{KekError, KeyEncryption, Secret, WRAPPED_BYTES_MAX};
 
-/// The pair of the encryption context; policies may ask for it as `kms:EncryptionContext:sheen-device`.
-const CONTEXT_NAME: &str = "sheen-device";
 const FORMAT: u8 = 1;
 const HEADER_BYTES: usize = 3;
 const NOT_OURS: &str = "what it wrapped is not in the form this version knows";
@@ -120,8 +119,7 @@ impl KmsKey {
 
     async fn wrapped(&self, context: &[u8], secret: &Secret) -> Result<Vec<u8>, KekError> {
         self.described().await?;
-        let value = context_text(context);
-        let context = Context { name: CONTEXT_NAME, value: &value };
+        let context = Context::of(context);
         let encrypted = self.kms.encrypt(&self.key, &context, secret).await;
         let encrypted = encrypted.map_err(|error| self.refused(error))?;
         encoded(&encrypted.arn, &encrypted.blob).ok_or_else(|| KekError::NotSupported {
@@ -144,8 +142,7 @@ impl KmsKey {
             let key = format!("{} (this is {}, wrapped was by {arn})", self.name, described.arn);
             return Err(KekError::WrongKey { key });
         }
-        let value = context_text(context);
-        let context = Context { name: CONTEXT_NAME, value: &value };
+        let context = Context::of(context);
         self.kms.decrypt(&self.key, &context, blob).await.map_err(|error| self.refused(error))
     }
 
@@ -220,16 +217,6 @@ fn endpoint(reference: &Reference, environment: &Environment, region: &str) -> S
         None if region.starts_with("cn-") => format!("https://kms.{region}.amazonaws.com.cn"),
         None => format!("https://kms.{region}.amazonaws.com"),
     }
-}
-
-/// Sixteen bytes as a UUID, so that a policy can name the device; anything else in hexadecimal.
-fn context_text(context: &[u8]) -> String {
-    let digits = hex(context);
-    if context.len() != 16 {
-        return digits;
-    }
-    let cut = [0..8, 8..12, 12..16, 16..20, 20..32];
-    cut.map(|range| &digits[range]).join("-")
 }
 
 /// Key ids are unique everywhere; replicas of a key in other regions have the same.
@@ -326,13 +313,6 @@ mod test {
                 "{parameters}: {refused:?}"
             );
         }
-    }
-
-    #[test]
-    fn a_context_of_sixteen_bytes_is_a_uuid() {
-        let bytes: Vec<u8> = (0..16).collect();
-        assert_eq!(context_text(&bytes), "00010203-0405-0607-0809-0a0b0c0d0e0f");
-        assert_eq!(context_text(&bytes[..2]), "0001");
     }
 
     #[test]

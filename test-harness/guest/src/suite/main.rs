@@ -11,6 +11,7 @@ mod commands;
 mod plug;
 mod driver;
 mod node;
+mod tpm;
 mod speed;
 
 use anyhow::{Result, bail};
@@ -42,6 +43,7 @@ const ITEMS: &[Item] = &[
     ("plug", plug::run),
     ("driver", driver::run),
     ("node", node::run),
+    ("tpm", tpm::run),
     ("speed", speed::run),
 ];
 

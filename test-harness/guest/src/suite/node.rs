@@ -33,7 +33,7 @@ pub(crate) fn run(context: &mut Context) {
     let mut node = None;
     let started = report.case(CHECK, "a node serves from the controller, mounted", || {
         bind(&address)?;
-        node = Some(Node::start_new(&format!("nvme:{address}"))?);
+        node = Some(Node::start_new(&format!("nvme:{address}"), None)?);
         Ok(format!("nvme:{address}"))
     });
     let Some(mut node) = node.filter(|_| started) else { return };
@@ -60,15 +60,15 @@ pub(crate) fn run(context: &mut Context) {
 
 /// A node with a file system and a mount.
 #[derive(Debug)]
-struct Node {
+pub(crate) struct Node {
     server: Option<Child>,
 }
 
 impl Node {
-    /// Formats the device, and starts.
-    fn start_new(device: &str) -> Result<Self> {
+    /// Formats the device, encrypted if there is a key, and starts.
+    pub(crate) fn start_new(device: &str, key: Option<&str>) -> Result<Self> {
         fs::create_dir_all(HOME)?;
-        fs::write(configuration(), text(device))?;
+        fs::write(configuration(), text(device, key))?;
         let config = configuration().display().to_string();
         sheen_succeeds(&["format", "--force", "--config", &config])?;
         let mut node = Self { server: None };
@@ -78,7 +78,8 @@ impl Node {
         Ok(node)
     }
 
-    fn start(&mut self) -> Result<()> {
+    /// Starts the program; fails with its last words if it does not serve.
+    pub(crate) fn start(&mut self) -> Result<()> {
         // Left by the one before.
         let _ = fs::remove_file(socket());
         let log = File::options().create(true).append(true).open(log())?;
@@ -105,19 +106,21 @@ impl Node {
     }
 
     /// A directory of the mount.
-    fn place(&self, name: &str) -> Result<PathBuf> {
+    pub(crate) fn place(&self, name: &str) -> Result<PathBuf> {
         let place = Path::new(MOUNT).join(name);
         fs::create_dir_all(&place)?;
         Ok(place)
     }
 
-    fn restart(&mut self) -> Result<()> {
+    /// Unmounts, stops, starts and mounts again.
+    pub(crate) fn restart(&mut self) -> Result<()> {
         self.stop()?;
         self.start()?;
         self.mount()
     }
 
-    fn stop(&mut self) -> Result<()> {
+    /// Unmounts and stops.
+    pub(crate) fn stop(&mut self) -> Result<()> {
         sheen_succeeds(&["umount", MOUNT])?;
         let mut server = self.server.take().context("no node runs")?;
         kill(pid_of(&server), Signal::SIGTERM)?;
@@ -162,12 +165,13 @@ fn last_words() -> String {
 }
 
 /// A small node, on one thread: the guest has two slow processors.
-fn text(device: &str) -> String {
+fn text(device: &str, key: Option<&str>) -> String {
+    let encryption = key.map(|key| format!("[encryption]\nkey = \"{key}\"\n")).unwrap_or_default();
     format!(
         "name = \"guest\"\nsocket = \"{}\"\n[device]\npath = \"{device}\"\nosts = 1\nqueue_depth = 64\n\
          [threads]\nreactors = 1\n\
          [limits]\nmemory = \"1GiB\"\nbuffers = \"32MiB\"\ninodes = 65536\nleases = 16384\nlocks = 16384\n\
-         clients = 16\n",
+         clients = 16\n{encryption}",
         socket().display()
     )
 }
@@ -186,7 +190,7 @@ fn content(number: u32) -> Vec<u8> {
     bytes
 }
 
-fn write_files(place: &Path) -> Result<()> {
+pub(crate) fn write_files(place: &Path) -> Result<()> {
     for number in 0..FILES {
         let file = File::create(place.join(format!("{number}")))?;
         file.write_all_at(&content(number), 0)?;
@@ -195,7 +199,7 @@ fn write_files(place: &Path) -> Result<()> {
     Ok(())
 }
 
-fn check_files(place: &Path) -> Result<String> {
+pub(crate) fn check_files(place: &Path) -> Result<String> {
     for number in 0..FILES {
         let mut bytes = Vec::new();
         File::open(place.join(format!("{number}")))?.read_to_end(&mut bytes)?;

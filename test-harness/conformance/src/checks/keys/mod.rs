@@ -1,17 +1,19 @@
 //! Key-encryption keys elsewhere: in a KMS (a real server that speaks its API) and in a TPM 2.0 (in software).
 
 use super::Context;
+use crate::moto::{Moto, VERSION};
 
 mod kms;
 mod tpm;
+mod node;
 
 const CHECK: &str = "keys";
-/// A device's data key, as far as whoever wraps it can tell.
-const SECRET: [u8; 64] = [0x5a; 64];
-/// A device.
-const DEVICE: [u8; 16] = *b"device number 1 ";
-/// Another one.
-const OTHER_DEVICE: [u8; 16] = *b"device number 2 ";
+/// A data key. No sixteen bytes of it are alike.
+const SECRET: [u8; 32] = *b"0123456789abcdefghijklmnopqrstuv";
+/// A context: a purpose and a device.
+const DEVICE: [u8; 33] = *b"sheen data key v1device number 1 ";
+/// Another device's.
+const OTHER_DEVICE: [u8; 33] = *b"sheen data key v1device number 2 ";
 
 /// Runs the check.
 pub fn run(context: &mut Context<'_>) {
@@ -21,7 +23,15 @@ pub fn run(context: &mut Context<'_>) {
         Ok(String::new())
     });
     if made {
-        kms::run(context, &scratch);
+        let mut started = None;
+        let cache = context.cache.clone();
+        context.report.case(CHECK, "a KMS serves", || {
+            started = Some(Moto::start(&cache, &scratch)?);
+            Ok(format!("moto {VERSION}"))
+        });
         tpm::run(context, &scratch);
+        let Some(moto) = started else { return };
+        kms::run(context, &moto);
+        node::run(context, &scratch, &moto);
     }
 }

@@ -72,7 +72,7 @@ fn opens(address: SocketAddr) -> anyhow::Result<Vec<u8>> {
     for _ in 0..ROUNDS {
         sealed = key.wrap(&DEVICE, &Secret::copy_of(&SECRET)?)?;
         ensure!(sealed.len() <= WRAPPED_BYTES_MAX, "{} bytes", sealed.len());
-        let found = sealed.windows(16).any(|window| SECRET.starts_with(window));
+        let found = sealed.windows(16).any(|window| *window == SECRET[..16]);
         ensure!(!found, "the secret stands in what was sealed");
         require_opens(&*key, &sealed)?;
     }
