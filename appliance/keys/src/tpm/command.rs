@@ -26,10 +26,11 @@ pub(super) enum Code {
     Unseal,
     FlushContext,
     ReadPublic,
+    StartAuthSession,
 }
 
 impl Code {
-    const fn number(self) -> u32 {
+    pub(super) const fn number(self) -> u32 {
         match self {
             Self::CreatePrimary => 0x131,
             Self::Create => 0x153,
@@ -37,63 +38,32 @@ impl Code {
             Self::Unseal => 0x15e,
             Self::FlushContext => 0x165,
             Self::ReadPublic => 0x173,
+            Self::StartAuthSession => 0x176,
         }
     }
 }
 
-/// A command being written.
+/// Bytes being written, in locked memory.
 #[derive(Debug)]
-pub(super) struct Command {
-    code: Code,
+pub(super) struct Writer {
     bytes: Secret,
     length: usize,
 }
 
-impl Command {
-    /// With handles that need no authorization, or none.
+impl Writer {
+    /// Nothing yet.
     ///
     /// # Errors
     /// [`LockError`].
-    pub(super) fn plain(code: Code, handles: &[u32]) -> Result<Self, LockError> {
-        Self::begin(code, TAG_NO_SESSIONS, handles)
-    }
-
-    /// With one handle, authorized by a password.
-    ///
-    /// # Errors
-    /// [`LockError`].
-    pub(super) fn authorized(code: Code, handle: u32, password: &[u8]) -> Result<Self, LockError> {
-        let mut command = Self::begin(code, TAG_SESSIONS, &[handle])?;
-        // Handle, an empty nonce, no attributes, the password.
-        let length = 4 + 2 + 1 + 2 + password.len();
-        command.u32(u32::try_from(length).unwrap_or(u32::MAX));
-        command.u32(PASSWORD);
-        command.sized(&[]);
-        command.push(&[0]);
-        command.sized(password);
-        Ok(command)
-    }
-
-    fn begin(code: Code, tag: u16, handles: &[u32]) -> Result<Self, LockError> {
-        let mut command = Self { code, bytes: Secret::zeroed(MESSAGE_BYTES_MAX)?, length: 0 };
-        command.u16(tag);
-        command.u32(0);
-        command.u32(code.number());
-        for handle in handles {
-            command.u32(*handle);
-        }
-        Ok(command)
+    pub(super) fn new() -> Result<Self, LockError> {
+        Ok(Self { bytes: Secret::zeroed(MESSAGE_BYTES_MAX)?, length: 0 })
     }
 
     /// # Panics
-    /// When the command gets longer than any: its parts are bounded by who calls.
-    fn push(&mut self, bytes: &[u8]) {
+    /// When a command gets longer than any: its parts are bounded by who calls.
+    pub(super) fn push(&mut self, bytes: &[u8]) {
         self.bytes.expose_mut()[self.length..self.length + bytes.len()].copy_from_slice(bytes);
         self.length += bytes.len();
-        let size = u32::try_from(self.length).unwrap_or(u32::MAX);
-        if self.length >= HEADER_BYTES {
-            self.bytes.expose_mut()[2..6].copy_from_slice(&size.to_be_bytes());
-        }
     }
 
     pub(super) fn u16(&mut self, value: u16) {
@@ -119,14 +89,111 @@ impl Command {
         self.bytes.expose_mut()[place..place + 2].copy_from_slice(&size.to_be_bytes());
     }
 
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.bytes.expose()[..self.length]
+    }
+
+    /// The content of the first field, which has its number of bytes in front.
+    ///
+    /// # Panics
+    /// When that was not written.
+    pub(super) fn first_mut(&mut self) -> &mut [u8] {
+        let bytes = &mut self.bytes.expose_mut()[..self.length];
+        let length = usize::from(u16::from_be_bytes([bytes[0], bytes[1]]));
+        &mut bytes[2..2 + length]
+    }
+}
+
+/// One session's part of an authorization area.
+#[derive(Debug)]
+pub(super) struct Authorization<'a> {
+    /// The session.
+    pub(super) session: u32,
+    /// Our nonce.
+    pub(super) nonce: &'a [u8],
+    /// The session's attributes.
+    pub(super) attributes: u8,
+    /// Password, or proof that we know it.
+    pub(super) proof: &'a [u8],
+}
+
+impl<'a> Authorization<'a> {
+    /// The password itself.
+    pub(super) fn password(password: &'a [u8]) -> Self {
+        Self { session: PASSWORD, nonce: &[], attributes: 0, proof: password }
+    }
+}
+
+/// A whole command.
+#[derive(Debug)]
+pub(super) struct Command {
+    code: Code,
+    whole: Writer,
+}
+
+impl Command {
+    /// With handles that need no authorization, or none.
+    ///
+    /// # Errors
+    /// [`LockError`].
+    pub(super) fn plain(
+        code: Code,
+        handles: &[u32],
+        parameters: &Writer,
+    ) -> Result<Self, LockError> {
+        Self::new(code, handles, None, parameters)
+    }
+
+    /// With one handle that is authorized.
+    ///
+    /// # Errors
+    /// [`LockError`].
+    pub(super) fn authorized(
+        code: Code,
+        handle: u32,
+        authorization: &Authorization<'_>,
+        parameters: &Writer,
+    ) -> Result<Self, LockError> {
+        Self::new(code, &[handle], Some(authorization), parameters)
+    }
+
+    fn new(
+        code: Code,
+        handles: &[u32],
+        authorization: Option<&Authorization<'_>>,
+        parameters: &Writer,
+    ) -> Result<Self, LockError> {
+        let area = authorization.map_or(0, |authorization| {
+            4 + 4 + 2 + authorization.nonce.len() + 1 + 2 + authorization.proof.len()
+        });
+        let size = HEADER_BYTES + 4 * handles.len() + area + parameters.length;
+        let mut whole = Writer::new()?;
+        whole.u16(if authorization.is_some() { TAG_SESSIONS } else { TAG_NO_SESSIONS });
+        whole.u32(u32::try_from(size).unwrap_or(u32::MAX));
+        whole.u32(code.number());
+        for handle in handles {
+            whole.u32(*handle);
+        }
+        if let Some(authorization) = authorization {
+            whole.u32(u32::try_from(area - 4).unwrap_or(u32::MAX));
+            whole.u32(authorization.session);
+            whole.sized(authorization.nonce);
+            whole.push(&[authorization.attributes]);
+            whole.sized(authorization.proof);
+        }
+        whole.push(parameters.bytes());
+        assert!(whole.length == size, "the size says {size}, the command has {}", whole.length);
+        Ok(Self { code, whole })
+    }
+
     /// Which it is.
     pub(super) fn code(&self) -> Code {
         self.code
     }
 
-    /// The whole command.
+    /// All of it.
     pub(super) fn bytes(&self) -> &[u8] {
-        &self.bytes.expose()[..self.length]
+        self.whole.bytes()
     }
 }
 
@@ -192,6 +259,25 @@ impl Answer {
         Ok((reader.u32()?, self.parameters_of(reader)?))
     }
 
+    /// The parameters as they came and the session's part behind them, of an answer without handles.
+    ///
+    /// # Errors
+    /// [`Malformed`]; also when it has no session.
+    pub(super) fn parameters_and_authorization(
+        &self,
+    ) -> Result<(&[u8], Authorization<'_>), Malformed> {
+        if !self.has_sessions {
+            return Err(Malformed::Tag);
+        }
+        let mut reader = Reader(&self.bytes.expose()[HEADER_BYTES..self.length]);
+        let length = usize::try_from(reader.u32()?).map_err(|_| Malformed::Length)?;
+        let parameters = reader.take(length)?;
+        let nonce = reader.sized()?;
+        let attributes = reader.take(1)?[0];
+        let proof = reader.sized()?;
+        Ok((parameters, Authorization { session: 0, nonce, attributes, proof }))
+    }
+
     fn parameters_of<'a>(&self, mut reader: Reader<'a>) -> Result<Reader<'a>, Malformed> {
         if !self.has_sessions {
             return Ok(reader);
@@ -206,19 +292,28 @@ impl Answer {
 pub(super) struct Reader<'a>(&'a [u8]);
 
 impl<'a> Reader<'a> {
+    /// Over bytes of an answer.
+    pub(super) fn new(bytes: &'a [u8]) -> Self {
+        Self(bytes)
+    }
+
     fn take(&mut self, length: usize) -> Result<&'a [u8], Malformed> {
         let (front, rest) = self.0.split_at_checked(length).ok_or(Malformed::Length)?;
         self.0 = rest;
         Ok(front)
     }
 
-    fn u16(&mut self) -> Result<u16, Malformed> {
+    /// # Errors
+    /// [`Malformed::Length`].
+    pub(super) fn u16(&mut self) -> Result<u16, Malformed> {
         let (front, rest) = self.0.split_first_chunk().ok_or(Malformed::Length)?;
         self.0 = rest;
         Ok(u16::from_be_bytes(*front))
     }
 
-    fn u32(&mut self) -> Result<u32, Malformed> {
+    /// # Errors
+    /// [`Malformed::Length`].
+    pub(super) fn u32(&mut self) -> Result<u32, Malformed> {
         let (front, rest) = self.0.split_first_chunk().ok_or(Malformed::Length)?;
         self.0 = rest;
         Ok(u32::from_be_bytes(*front))
@@ -231,16 +326,6 @@ impl<'a> Reader<'a> {
     pub(super) fn sized(&mut self) -> Result<&'a [u8], Malformed> {
         let length = self.u16()?;
         self.take(length.into())
-    }
-
-    /// A creation ticket, which is of no use here.
-    ///
-    /// # Errors
-    /// [`Malformed::Length`].
-    pub(super) fn skip_ticket(&mut self) -> Result<(), Malformed> {
-        self.u16()?;
-        self.u32()?;
-        self.sized().map(drop)
     }
 }
 
@@ -256,8 +341,12 @@ mod test {
 
     #[test]
     fn a_command_is_laid_out_as_the_specification_draws_it() {
-        let mut command = Command::authorized(Code::Unseal, 0x8000_0001, b"pw").unwrap();
-        command.sized_of(|command| command.u16(7));
+        let mut parameters = Writer::new().unwrap();
+        parameters.sized_of(|inner| inner.u16(7));
+        assert_eq!(parameters.first_mut(), [0, 7]);
+        let password = Authorization::password(b"pw");
+        let command =
+            Command::authorized(Code::Unseal, 0x8000_0001, &password, &parameters).unwrap();
         assert_eq!(
             command.bytes(),
             [

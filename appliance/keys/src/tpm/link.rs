@@ -6,7 +6,7 @@ use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use super::command::{Answer, Code, Command, HEADER_BYTES, MESSAGE_BYTES_MAX};
+use super::command::{Answer, Code, Command, HEADER_BYTES, MESSAGE_BYTES_MAX, Writer};
 use super::place::Place;
 use super::refusal::TpmError;
 use crate::Secret;
@@ -74,8 +74,11 @@ impl Link {
 
     /// Forgets what `handle` names. A failure is none: the kernel's resource manager forgets when the device is closed.
     pub(super) fn flush(&mut self, handle: u32) {
-        if let Ok(mut command) = Command::plain(Code::FlushContext, &[]) {
-            command.u32(handle);
+        let command = Writer::new().and_then(|mut parameters| {
+            parameters.u32(handle);
+            Command::plain(Code::FlushContext, &[], &parameters)
+        });
+        if let Ok(command) = command {
             let _ = self.run(&command);
         }
     }

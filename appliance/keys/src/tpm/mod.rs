@@ -7,8 +7,7 @@
 //! Wrapped bytes: the format (1), the parent (`u32`: 0, or its persistent handle), and three fields of a `u16` length and bytes: the
 //! parent's name, the sealed object's public and private area. Integers outside of the TPM's own areas are little-endian.
 //!
-//! Deliberately absent: PCR policies (an update of firmware or kernel would lock the data away) and sessions that encrypt what
-//! crosses the bus to a discrete chip; `docs/keys.md` says what that means.
+//! Deliberately absent: PCR policies (an update of firmware or kernel would lock the data away); `docs/keys.md` says what that means.
 
 use aws_lc_rs::digest;
 
@@ -16,11 +15,15 @@ mod place;
 mod command;
 mod refusal;
 mod link;
+mod parent;
+mod session;
 
-use command::{Code, Command};
+use command::{Authorization, Code, Command, Writer};
 use link::Link;
+use parent::{ALG_NULL, ALG_SHA256, FIXED_PARENT, FIXED_TPM, Loaded, NO_DA, USER_WITH_AUTH};
 use place::{Parent, Reference};
 use refusal::TpmError;
+use session::Object;
 
 use crate::{KekError, KeyEncryption, Secret};
 
@@ -30,22 +33,7 @@ const SECRET_BYTES_MAX: usize = 128;
 /// Tells this use of a context's hash from every other.
 const CONTEXT_PREFIX: &[u8] = b"sheen tpm context 1";
 
-const OWNER: u32 = 0x4000_0001;
-const ALG_AES: u16 = 0x0006;
 const ALG_KEYEDHASH: u16 = 0x0008;
-const ALG_SHA256: u16 = 0x000b;
-const ALG_NULL: u16 = 0x0010;
-const ALG_ECC: u16 = 0x0023;
-const ALG_CFB: u16 = 0x0043;
-const CURVE_P256: u16 = 0x0003;
-const FIXED_TPM: u32 = 1 << 1;
-const FIXED_PARENT: u32 = 1 << 4;
-const SENSITIVE_DATA_ORIGIN: u32 = 1 << 5;
-const USER_WITH_AUTH: u32 = 1 << 6;
-/// Wrong authorizations do not count towards a lockout.
-const NO_DA: u32 = 1 << 10;
-const RESTRICTED: u32 = 1 << 16;
-const DECRYPT: u32 = 1 << 17;
 
 /// Opens the TPM that `parameters` (what stands behind `tpm:`) name. Asks nobody yet.
 ///
@@ -88,8 +76,8 @@ impl TpmKey {
         }
         let mut link = Link::open(&self.reference.place)?;
         let parent = self.reference.parent;
-        let loaded = Loaded::parent(&mut link, parent)?;
-        let created = create(&mut link, loaded.handle, &authorization(context), secret);
+        let loaded = Loaded::new(&mut link, parent)?;
+        let created = create(&mut link, &loaded, &authorization(context), secret);
         loaded.forget(&mut link);
         let (public, private) = created?;
         Ok(Sealed { parent, name: &loaded.name, public: &public, private: &private }.encoded())
@@ -98,17 +86,8 @@ impl TpmKey {
     fn unseal(&self, context: &[u8], wrapped: &[u8]) -> Result<Secret, TpmError> {
         let sealed = Sealed::decoded(wrapped).ok_or(TpmError::Sealed)?;
         let mut link = Link::open(&self.reference.place)?;
-        let loaded = Loaded::parent(&mut link, sealed.parent)?;
-        let opened = if loaded.name == sealed.name {
-            load(&mut link, loaded.handle, &sealed)
-        } else {
-            Err(TpmError::OtherTpm)
-        };
-        let opened = opened.and_then(|object| {
-            let secret = unsealed(&mut link, object, &authorization(context));
-            link.flush(object);
-            secret
-        });
+        let loaded = Loaded::new(&mut link, sealed.parent)?;
+        let opened = open_sealed(&mut link, &loaded, &sealed, &authorization(context));
         loaded.forget(&mut link);
         opened
     }
@@ -124,95 +103,19 @@ fn authorization(context: &[u8]) -> [u8; digest::SHA256_OUTPUT_LEN] {
     value
 }
 
-/// A storage key ready for use.
-#[derive(Debug)]
-struct Loaded {
-    handle: u32,
-    /// The hash of its public area: who it is.
-    name: Vec<u8>,
-    /// Whether it takes room in the TPM until it is flushed.
-    is_transient: bool,
-}
-
-impl Loaded {
-    fn parent(link: &mut Link, parent: Parent) -> Result<Self, TpmError> {
-        match parent {
-            Parent::Primary => primary(link),
-            Parent::Persistent(handle) => {
-                let answer = link.run(&Command::plain(Code::ReadPublic, &[handle])?)?;
-                let mut parameters = answer.parameters()?;
-                parameters.sized()?;
-                let name = parameters.sized()?.to_vec();
-                Ok(Self { handle, name, is_transient: false })
-            }
-        }
-    }
-
-    fn forget(&self, link: &mut Link) {
-        if self.is_transient {
-            link.flush(self.handle);
-        }
-    }
-}
-
-/// The owner hierarchy's storage key by the template of the TCG's provisioning guidance (ECC P-256, AES-128-CFB).
-fn primary(link: &mut Link) -> Result<Loaded, TpmError> {
-    let mut command = Command::authorized(Code::CreatePrimary, OWNER, &[])?;
-    command.sized_of(|sensitive| {
-        sensitive.sized(&[]);
-        sensitive.sized(&[]);
-    });
-    command.sized_of(|public| {
-        public.u16(ALG_ECC);
-        public.u16(ALG_SHA256);
-        public.u32(
-            FIXED_TPM
-                | FIXED_PARENT
-                | SENSITIVE_DATA_ORIGIN
-                | USER_WITH_AUTH
-                | NO_DA
-                | RESTRICTED
-                | DECRYPT,
-        );
-        public.sized(&[]); // no policy
-        public.u16(ALG_AES);
-        public.u16(128);
-        public.u16(ALG_CFB);
-        public.u16(ALG_NULL); // scheme
-        public.u16(CURVE_P256);
-        public.u16(ALG_NULL); // key derivation
-        public.sized(&[0; 32]); // x and y of the point that tells one template from another
-        public.sized(&[0; 32]);
-    });
-    end_creation(&mut command);
-    let answer = link.run(&command)?;
-    let (handle, mut parameters) = answer.handle_and_parameters()?;
-    for _ in ["public", "creation data", "creation hash"] {
-        parameters.sized()?;
-    }
-    parameters.skip_ticket()?;
-    Ok(Loaded { handle, name: parameters.sized()?.to_vec(), is_transient: true })
-}
-
-/// No outside information, no PCRs.
-fn end_creation(command: &mut Command) {
-    command.sized(&[]);
-    command.u32(0);
-}
-
 /// Seals; gives the public and the private area.
 fn create(
     link: &mut Link,
-    parent: u32,
+    parent: &Loaded,
     authorization: &[u8],
     secret: &Secret,
 ) -> Result<(Vec<u8>, Vec<u8>), TpmError> {
-    let mut command = Command::authorized(Code::Create, parent, &[])?;
-    command.sized_of(|sensitive| {
+    let mut parameters = Writer::new()?;
+    parameters.sized_of(|sensitive| {
         sensitive.sized(authorization);
         sensitive.sized(secret.expose());
     });
-    command.sized_of(|public| {
+    parameters.sized_of(|public| {
         public.u16(ALG_KEYEDHASH);
         public.u16(ALG_SHA256);
         public.u32(FIXED_TPM | FIXED_PARENT | USER_WITH_AUTH | NO_DA);
@@ -220,24 +123,39 @@ fn create(
         public.u16(ALG_NULL); // scheme
         public.sized(&[]);
     });
-    end_creation(&mut command);
-    let answer = link.run(&command)?;
-    let mut parameters = answer.parameters()?;
-    let private = parameters.sized()?.to_vec();
-    Ok((parameters.sized()?.to_vec(), private))
+    parent::end_creation(&mut parameters);
+    let object = Object { handle: parent.handle, name: &parent.name, authorization: &[] };
+    let answer = session::run_hiding_request(link, parent, Code::Create, object, parameters)?;
+    let mut fields = answer.parameters()?;
+    let private = fields.sized()?.to_vec();
+    Ok((fields.sized()?.to_vec(), private))
 }
 
-fn load(link: &mut Link, parent: u32, sealed: &Sealed<'_>) -> Result<u32, TpmError> {
-    let mut command = Command::authorized(Code::Load, parent, &[])?;
-    command.sized(sealed.private);
-    command.sized(sealed.public);
+fn open_sealed(
+    link: &mut Link,
+    parent: &Loaded,
+    sealed: &Sealed<'_>,
+    authorization: &[u8],
+) -> Result<Secret, TpmError> {
+    if parent.name != sealed.name {
+        return Err(TpmError::OtherTpm);
+    }
+    let handle = load(link, parent, sealed)?;
+    let name = parent::name(sealed.public);
+    let object = Object { handle, name: &name, authorization };
+    let secret = session::run_hiding_answer(link, parent, Code::Unseal, object);
+    link.flush(handle);
+    secret
+}
+
+fn load(link: &mut Link, parent: &Loaded, sealed: &Sealed<'_>) -> Result<u32, TpmError> {
+    let mut parameters = Writer::new()?;
+    parameters.sized(sealed.private);
+    parameters.sized(sealed.public);
+    let password = Authorization::password(&[]);
+    let command = Command::authorized(Code::Load, parent.handle, &password, &parameters)?;
     let (handle, _) = link.run(&command)?.handle_and_parameters()?;
     Ok(handle)
-}
-
-fn unsealed(link: &mut Link, object: u32, authorization: &[u8]) -> Result<Secret, TpmError> {
-    let answer = link.run(&Command::authorized(Code::Unseal, object, authorization)?)?;
-    Ok(Secret::copy_of(answer.parameters()?.sized()?)?)
 }
 
 /// The wrapped bytes.

@@ -20,6 +20,14 @@ pub(super) enum TpmError {
     Refused { command: Code, code: u32 },
     #[error("sealed by another TPM, or by this one before it was cleared")]
     OtherTpm,
+    #[error("an answer that is not the TPM's: somebody is in between")]
+    Forged,
+    #[error("no randomness, or no key could be made of it")]
+    Random,
+    #[error("its storage key is not a point of P-256")]
+    Point,
+    #[error("the parent is not a storage key of P-256 with SHA-256")]
+    Parent,
     #[error("sealed bytes of another form")]
     Sealed,
     #[error("a secret of {0} bytes: a TPM seals 128 at most")]
@@ -78,8 +86,11 @@ impl TpmError {
                 key,
                 reason: "it is a TPM 1.2; a TPM 2.0 is needed".into(),
             },
-            Self::Answer(_) | Self::Sealed => KekError::Malformed { key, reason },
-            Self::TooLong(_) => KekError::NotSupported { key, reason },
+            Self::Answer(_) | Self::Sealed | Self::Forged | Self::Point => {
+                KekError::Malformed { key, reason }
+            }
+            Self::Random => KekError::Unreachable { key, reason },
+            Self::Parent | Self::TooLong(_) => KekError::NotSupported { key, reason },
             Self::Refused { command, code } => refused(command, base(code), key, reason),
         }
     }

@@ -9,6 +9,7 @@ use sheen_keys::{KekError, KeyEncryption, Secret, WRAPPED_BYTES_MAX, tpm};
 
 use super::{CHECK, DEVICE, OTHER_DEVICE, SECRET};
 use crate::checks::Context;
+use crate::relay::Relay;
 use crate::swtpm::Swtpm;
 
 /// More than a TPM has room for loaded keys: what is loaded must be forgotten.
@@ -40,6 +41,17 @@ pub(super) fn run(context: &mut Context<'_>, scratch: &Path) {
             Ok(format!("unsealed in {} ms", took.as_millis()))
         },
     );
+    report.case(CHECK, "tpm: the secret does not cross the wires", || {
+        let (_tpm, address) = Swtpm::on_tcp(&scratch.join("tpm-1"))?;
+        let relay = Relay::open(address)?;
+        let key = key(relay.address())?;
+        let wrapped = key.wrap(&DEVICE, &Secret::copy_of(&SECRET)?)?;
+        require_opens(&*key, &wrapped)?;
+        let heard = relay.heard();
+        ensure!(heard.windows(8).any(|window| wrapped.ends_with(window)), "nothing was heard");
+        ensure!(!heard.windows(8).any(|window| *window == SECRET[..8]), "the secret was heard");
+        Ok(format!("{} bytes heard", heard.len()))
+    });
     report.case(CHECK, "tpm: another TPM refuses", || {
         let (_tpm, address) = Swtpm::on_tcp(&scratch.join("tpm-2"))?;
         match key(address)?.unwrap(&DEVICE, &sealed) {
