@@ -4,6 +4,7 @@ use sheen_store::{Allocate, Limits, RequestToken, Truncate};
 use sheen_types::{Errno, Fid, Timespec};
 
 use crate::{
+    chance::Chance,
     cost::{open_world, write_block},
     device::{BLOCK, Crash},
     world::World,
@@ -109,4 +110,65 @@ fn a_write_that_leaves_the_largest_object_is_too_big() {
     assert!(world.ended.is_empty(), "the last block is an object's");
     write(&mut world, 2, 1 << 40);
     assert_eq!(world.ended.drain(..).next().unwrap().result, Err(Errno::EFBIG));
+}
+
+#[test]
+fn a_store_filled_to_the_last_block_is_overwritten_half_deleted_and_filled_again() {
+    const OBJECTS: u64 = 8;
+    let limits = Limits { requests_max: 16, ..Limits::default() };
+    let (mut world, mut chance) = open_world(4096, limits);
+    let total = world.store().statistics().total_blocks;
+    let id = |number: u64| Fid::new(Fid::NORMAL_SEQUENCE_FIRST, number as u32 + 1);
+    let mut request = 0;
+    let mut write = |world: &mut World, chance: &mut Chance, number: u64| {
+        request += 1;
+        world.images.insert(request, vec![0; BLOCK]);
+        let mut write = write_block(number / OBJECTS);
+        write.object = id(number % OBJECTS);
+        let token = RequestToken(request);
+        world.call(|store, commands| store.write(token, &write, commands)).unwrap();
+        while world.store().statistics().requests == 16 {
+            assert!(world.step(chance), "somebody goes on");
+            world.pump();
+        }
+    };
+    let fill = |world: &mut World,
+                chance: &mut Chance,
+                write: &mut dyn FnMut(&mut World, &mut Chance, u64)| {
+        for number in 0..total {
+            write(world, chance, number);
+        }
+        world.settle(chance);
+        let refused = world.ended.drain(..).filter(|ended| ended.result.is_err()).count();
+        assert_eq!(refused, 0, "every block there is can be had");
+        let statistics = world.store().statistics();
+        assert_eq!((statistics.used_blocks, statistics.free_blocks), (total, 0));
+        write(world, chance, total);
+        world.settle(chance);
+        let refused: Vec<_> = world.ended.drain(..).map(|ended| ended.result).collect();
+        assert_eq!(refused, [Err(Errno::ENOSPC)], "and no more");
+    };
+    fill(&mut world, &mut chance, &mut write);
+    for _ in 0..4 * total {
+        let number = chance.below(total);
+        write(&mut world, &mut chance, number);
+    }
+    world.settle(&mut chance);
+    assert!(world.ended.drain(..).all(|ended| ended.result.is_ok()), "overwrites go on");
+
+    let gone: Vec<Fid> = (0..OBJECTS / 2).map(id).collect();
+    world.call(|store, commands| store.destroy(RequestToken(1 << 40), &gone, commands)).unwrap();
+    world.settle(&mut chance);
+    assert!(world.ended.drain(..).all(|ended| ended.result.is_ok()));
+    let left = world.store().statistics();
+    let expected: u64 = (0..total).filter(|number| number % OBJECTS >= OBJECTS / 2).count() as u64;
+    assert_eq!(left.used_blocks, expected);
+    assert_eq!(left.used_blocks + left.free_blocks, total);
+    assert_eq!(left.objects, OBJECTS / 2);
+    fill(&mut world, &mut chance, &mut write);
+    world.crash(Crash::Power, &mut chance);
+    world.open(Crash::Power, &mut chance);
+    let inspection = world.inspect().unwrap();
+    assert_eq!(inspection.conflicts(), []);
+    assert_eq!(world.store().statistics().used_blocks, inspection.facts().used_blocks);
 }
