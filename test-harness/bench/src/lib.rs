@@ -14,7 +14,6 @@ pub mod rest;
 pub mod restart;
 pub mod samples;
 pub mod small_files;
-pub mod store_cost;
-pub mod store_loop;
+pub mod store;
 pub mod table;
 pub mod yardstick;

@@ -11,7 +11,7 @@ use clap::{Parser, ValueEnum};
 use sheen_bench::block_io::{self, Extent, Places};
 use sheen_bench::table::Table;
 use sheen_bench::yardstick::{self, Yardstick};
-use sheen_bench::{nvme, passthrough, rest, restart, small_files, store_cost};
+use sheen_bench::{nvme, passthrough, rest, restart, small_files, store};
 use sheen_conformance::cluster::{Cluster, ClusterOptions, Mount};
 use sheen_conformance::interruption::{self, Guard};
 use sheen_conformance::programs;
@@ -72,8 +72,20 @@ enum Part {
     Rest,
     /// Time from kill -9 to serving
     Restart,
-    /// The object store alone on a device in memory
+    /// The object store alone on a device in memory, beside that device: 4 KiB requests
     Store,
+    /// The same, 1 MiB requests in order
+    StoreSequential,
+    /// Instructions of a 4 KiB request by stage, and its allocations
+    StoreSplit,
+    /// Bytes written to the device for each byte a user writes
+    Amplification,
+    /// A store that was nearly full for long
+    Aged,
+    /// Latency beside the store's own work
+    Background,
+    /// What checksums cost
+    Integrity,
     /// The NVMe driver against a controller in memory
     Nvme,
     /// What the NVMe driver's data path must not do
@@ -104,7 +116,6 @@ fn started() -> Result<()> {
         [small_files::WORD, phase, directory, files] => {
             return small_files::work(phase, directory.as_ref(), files.parse()?);
         }
-        [store_cost::WORD, subject, operation] => return store_cost::work(subject, operation),
         _ => {}
     }
     let arguments = Arguments::parse();
@@ -117,9 +128,7 @@ fn started() -> Result<()> {
     let scratch = tempfile::Builder::new().prefix("sheen-bench-").tempdir_in(&arguments.scratch)?;
     let _guard = Guard::of_directory(scratch.path());
     let mut table = Table::new();
-    if is_wanted(&arguments, Part::Store) {
-        store_cost::run(&mut table, arguments.rounds)?;
-    }
+    measure_store(&arguments, &mut table)?;
     if is_wanted(&arguments, Part::Nvme) {
         nvme::path::run(&mut table)?;
         nvme::rate::run(&mut table, arguments.rounds, Duration::from_secs(1))?;
@@ -173,6 +182,32 @@ impl Subject {
 
 fn is_wanted(arguments: &Arguments, part: Part) -> bool {
     arguments.only.is_empty() || arguments.only.contains(&part)
+}
+
+fn measure_store(arguments: &Arguments, table: &mut Table) -> Result<()> {
+    let (rounds, is_wanted) = (arguments.rounds, |part| is_wanted(arguments, part));
+    if is_wanted(Part::Store) {
+        store::rate::random(table, rounds)?;
+    }
+    if is_wanted(Part::StoreSequential) {
+        store::rate::sequential(table, rounds)?;
+    }
+    if is_wanted(Part::StoreSplit) {
+        store::split::run(table)?;
+    }
+    if is_wanted(Part::Amplification) {
+        store::amplification::run(table)?;
+    }
+    if is_wanted(Part::Aged) {
+        store::aged::run(table, rounds)?;
+    }
+    if is_wanted(Part::Background) {
+        store::background::run(table, rounds)?;
+    }
+    if is_wanted(Part::Integrity) {
+        store::integrity::run(table, rounds)?;
+    }
+    Ok(())
 }
 
 fn measure(

@@ -174,6 +174,11 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
         !self.targets.iter().any(Target::is_opening)
     }
 
+    /// Begins a checkpoint of every OST that serves, with its next turn; nothing where one is under way.
+    pub fn checkpoint(&mut self) {
+        self.targets.iter_mut().filter_map(Target::store).for_each(|store| store.checkpoint());
+    }
+
     /// Finishes what is under way, makes it durable, and ends.
     pub fn stop(&mut self) {
         if self.stopping == Stopping::Serving {
@@ -301,7 +306,8 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
         self.carry_out(number);
     }
 
-    fn publish(&self) {
+    /// Brings the counters that are levels or totals of the stores up to date. Done by itself now and then.
+    pub fn publish(&self) {
         for target in &self.targets {
             target.publish();
         }

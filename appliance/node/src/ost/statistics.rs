@@ -60,6 +60,8 @@ pub struct OstStats {
     pub journal_bytes_written: Counter,
     /// Bytes written to the device for checkpoints.
     pub checkpoint_bytes_written: Counter,
+    /// Checkpoints completed.
+    pub checkpoints: Counter,
     /// Flushes of the device.
     pub flushes: Counter,
 }

@@ -133,6 +133,7 @@ impl<B: Block> Target<B> {
         stats.data_bytes_written.set(now.data_blocks_written * BLOCK_BYTES_U64);
         stats.journal_bytes_written.set(now.journal_blocks_written * BLOCK_BYTES_U64);
         stats.checkpoint_bytes_written.set(now.checkpoint_blocks_written * BLOCK_BYTES_U64);
+        stats.checkpoints.set(now.checkpoints);
         stats.flushes.set(now.flushes);
     }
 }

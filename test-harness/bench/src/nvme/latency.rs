@@ -1,7 +1,7 @@
 //! Latencies of a run, kept whole, since a percentile of rounded values hides the tail.
 
 /// Nanoseconds of each command.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Latencies(Vec<u32>);
 
 impl Latencies {
