@@ -1,8 +1,8 @@
 //! Buffers of an arena that one thread keeps at hand.
 //!
 //! An arena is shared: every buffer taken from it costs a lock, twice. A thread that takes and gives back buffers all the time
-//! keeps those it got, whole, and takes them again. Bound: a share of the arena; what is beyond goes back at once, and when
-//! the arena is used up everything kept goes back first.
+//! keeps those it got, whole, and takes them again. Bound: a share of the arena. Beyond it larger ones go back for smaller
+//! ones, whose way through the arena is the greater part of their use; when the arena is used up everything kept goes back.
 
 use crate::{Arena, Buffer};
 
@@ -54,12 +54,20 @@ impl Pool {
         }
         let Some(whole) = buffer.into_whole() else { return };
         let order = Buffer::order_for(whole.len());
-        if self.idle_bytes + whole.len() <= self.idle_bytes_max
-            && let Some(idle) = self.idle.get_mut(order)
-        {
+        if order <= ORDER_MAX && self.make_room(order, whole.len()) {
             self.idle_bytes += whole.len();
-            idle.push(whole);
+            self.idle[order].push(whole);
         }
+    }
+
+    /// Gives back larger pieces until one of this order has room; false if there is none for it.
+    fn make_room(&mut self, order: usize, bytes: usize) -> bool {
+        while self.idle_bytes + bytes > self.idle_bytes_max {
+            let larger = self.idle[order + 1..].iter_mut().rev().find_map(Vec::pop);
+            let Some(larger) = larger else { return false };
+            self.idle_bytes -= larger.len();
+        }
+        true
     }
 
     /// Gives back to the arena what is kept: before a thread sleeps.
@@ -120,6 +128,13 @@ mod test {
         assert!(pool.take(1).is_none());
         held.into_iter().for_each(|buffer| pool.give(buffer));
         assert_eq!(pool.idle_bytes(), (1 << 17) / ARENA_SHARE);
+        let large: Vec<Buffer> = (0..3).map(|_| pool.take(8192).unwrap()).collect();
+        pool.release();
+        large.into_iter().for_each(|buffer| pool.give(buffer));
+        assert_eq!(pool.idle_bytes(), 2 * 8192);
+        let small: Vec<Buffer> = (0..3).map(|_| pool.take(4096).unwrap()).collect();
+        small.into_iter().for_each(|buffer| pool.give(buffer));
+        assert_eq!(pool.idle_bytes(), 3 * 4096, "small ones displace large ones");
         let whole = pool.take(1 << 17).unwrap();
         assert_eq!((whole.len(), pool.idle_bytes()), (1 << 17, 0));
         drop(whole);

@@ -1,4 +1,4 @@
-//! The 4 KiB workload: a random block of a 64 MiB object (or of as much of the device), again and again.
+//! The 4 KiB workload: a random block of a 384 MiB object (or of as much of the device), again and again.
 
 use anyhow::{Result, bail};
 use sheen_conformance::random::Random;
@@ -12,8 +12,9 @@ use super::rig::{self, BLOCK_BYTES, QUEUE_DEPTH, Store, Subject, drive, drive_un
 /// Requests under way at a time.
 pub const DEPTH: usize = 32;
 /// Blocks of the object that is read and written.
-const OBJECT_BLOCKS: u64 = 16 << 10;
-const DEVICE_BLOCKS: u64 = 64 << 10;
+const OBJECT_BLOCKS: u64 = 96 << 10;
+/// Not much more, so that the store's blocks lie no farther apart than those of what it is compared with.
+const DEVICE_BLOCKS: u64 = 128 << 10;
 const OBJECT: u32 = 1;
 
 /// What is measured, or what it is compared with.
