@@ -78,7 +78,7 @@ impl Chunk {
 
     /// Device blocks that nothing would own any more if `first..end` were not mapped; those of unwritten runs are not counted.
     pub(crate) fn owned_within(&self, first: u64, end: u64) -> u64 {
-        let from = self.runs.partition_point(|run| run.end() <= first);
+        let from = self.position(first);
         let touched = self.runs[from..].iter().take_while(|run| run.first() < end);
         touched
             .enumerate()
@@ -127,7 +127,7 @@ impl Chunk {
 
     /// The mapped pieces within `first..end`, in order.
     pub(crate) fn pieces(&self, first: u64, end: u64) -> impl Iterator<Item = Piece<'_>> {
-        let from = self.runs.partition_point(|run| run.end() <= first);
+        let from = self.position(first);
         let mut at = self.checksums_before(from);
         self.runs[from..].iter().take_while(move |run| run.first() < end).map(move |&run| {
             let cut = run.cut(first, end);
@@ -138,6 +138,16 @@ impl Chunk {
             let checksums = &self.checksums[index(start)..index(start + cut.checksums())];
             Piece { run: cut, checksums }
         })
+    }
+
+    /// Number of the first run that ends behind block `first`.
+    ///
+    /// Looked for where it stands if runs lie evenly, as they do in a chunk that is written at random: one or two cache lines,
+    /// where halving the list would touch one for each of its steps.
+    fn position(&self, first: u64) -> usize {
+        let chunk = index(CHUNK_BLOCKS);
+        let guess = self.runs.len() * index(first).min(chunk) / chunk;
+        partition_near(&self.runs, guess, |run| run.end() <= first)
     }
 
     /// Checksums of the runs before run number `at`.
@@ -176,7 +186,7 @@ impl Chunk {
         checksums: &[u32],
         freed: &mut impl FnMut(Gone),
     ) {
-        let from = self.runs.partition_point(|run| run.end() <= first);
+        let from = self.position(first);
         let sums_from = self.checksums_before(from);
         let mut sums_to = sums_from;
         let mut to = from;
@@ -264,6 +274,26 @@ impl Chunk {
     }
 }
 
+/// As `partition_point`, by steps that double away from `guess`.
+fn partition_near<T>(list: &[T], guess: usize, is_before: impl Fn(&T) -> bool) -> usize {
+    let (mut low, mut high, mut step) = (guess + 1, list.len(), 1);
+    if list.get(guess).is_some_and(&is_before) {
+        while low + step <= high && is_before(&list[low + step - 1]) {
+            low += step;
+            step *= 2;
+        }
+        high = high.min(low + step);
+    } else {
+        high = high.min(guess);
+        while step <= high && !is_before(&list[high - step]) {
+            high -= step;
+            step *= 2;
+        }
+        low = high.saturating_sub(step);
+    }
+    low + list[low..high].partition_point(is_before)
+}
+
 /// Puts `new` in the place of `list[from..to]`.
 fn replace<A>(list: &mut SmallVec<A>, from: usize, to: usize, new: &[A::Item])
 where
@@ -284,6 +314,20 @@ mod test {
     use sheen_types::Codec;
 
     use super::*;
+
+    #[test]
+    fn the_search_finds_the_same_place_from_wherever_it_begins() {
+        for length in 0..40_usize {
+            let list: Vec<usize> = (0..length).map(|at| 3 * at + at % 2).collect();
+            for wanted in 0..130 {
+                let expected = list.partition_point(|&value| value < wanted);
+                for guess in 0..=length {
+                    let found = partition_near(&list, guess, |&value| value < wanted);
+                    assert_eq!(found, expected, "{wanted} from {guess} of {length}");
+                }
+            }
+        }
+    }
     use crate::run::{Home, PACK_BLOCKS, Packing};
 
     /// Place and checksum of a plain block; place, block and first checksum of a packed one.

@@ -3,7 +3,10 @@
 use sheen_types::{Codec, Fid, Lba};
 
 use crate::{
-    ObjectAttributes, SeekTarget, Store, bytes::index, layout::Layout, object::Object,
+    ObjectAttributes, SeekTarget, Store,
+    bytes::index,
+    layout::Layout,
+    object::{Object, ObjectPiece},
     request::WRITE_BLOCKS_MAX,
 };
 
@@ -84,31 +87,41 @@ impl ReadPlan {
         assert!(end - first <= WRITE_BLOCKS_MAX as u64, "a bounded read");
         self.checksums.resize(index(end - first), 0);
         let mut at = first;
-        for piece in object.pieces(first, end).filter(|piece| piece.written) {
-            self.push(at - first, piece.block - at, Source::Hole);
-            let from = piece.block - first;
-            let lba = layout.lba(piece.place);
-            match piece.packing.codec() {
-                None => {
-                    self.push(from, piece.blocks, Source::Device(lba));
-                    let own = &mut self.checksums[index(from)..];
-                    for (own, raw) in own.iter_mut().zip(piece.raw_checksums(id)) {
-                        *own = raw;
-                    }
-                }
-                Some(codec) => {
-                    let [stored, first, whole] = piece.packing.counts();
-                    self.push(
-                        from,
-                        piece.blocks,
-                        Source::Packed { lba, stored, first, whole, codec },
-                    );
-                    self.packed_checksums.extend(piece.raw_checksums(id));
-                }
+        if end - first == 1 {
+            // One block, as small reads are: no walk.
+            if let Some(piece) = object.piece_at(first).filter(|piece| piece.written) {
+                self.add(layout, id, first, &piece);
+                at = end;
             }
-            at = piece.block + piece.blocks;
+        } else {
+            for piece in object.pieces(first, end).filter(|piece| piece.written) {
+                self.push(at - first, piece.block - at, Source::Hole);
+                self.add(layout, id, first, &piece);
+                at = piece.block + piece.blocks;
+            }
         }
         self.push(at - first, end - at, Source::Hole);
+    }
+
+    /// Adds a written piece of an image that begins with block `first`.
+    fn add(&mut self, layout: &Layout, id: Fid, first: u64, piece: &ObjectPiece<'_>) {
+        let from = piece.block - first;
+        let lba = layout.lba(piece.place);
+        match piece.packing.codec() {
+            None => {
+                self.push(from, piece.blocks, Source::Device(lba));
+                let own = &mut self.checksums[index(from)..];
+                for (own, raw) in own.iter_mut().zip(piece.raw_checksums(id)) {
+                    *own = raw;
+                }
+            }
+            Some(codec) => {
+                let [stored, first, whole] = piece.packing.counts();
+                let source = Source::Packed { lba, stored, first, whole, codec };
+                self.push(from, piece.blocks, source);
+                self.packed_checksums.extend(piece.raw_checksums(id));
+            }
+        }
     }
 
     fn push(&mut self, image_block: u64, blocks: u64, source: Source) {

@@ -93,7 +93,7 @@ pub fn fill(subject: &mut impl Subject, object: u32, bytes: u64) -> Result<()> {
 ///
 /// # Errors
 /// When a request failed or is not answered.
-pub fn drive(subject: &mut impl Subject) -> Result<()> {
+pub fn drive(subject: &mut (impl Subject + ?Sized)) -> Result<()> {
     measured_section(|| turn_until_answered(subject));
     subject.peer().check()
 }
@@ -102,12 +102,12 @@ pub fn drive(subject: &mut impl Subject) -> Result<()> {
 ///
 /// # Errors
 /// As [`drive`].
-pub fn drive_uncounted(subject: &mut impl Subject) -> Result<()> {
+pub fn drive_uncounted(subject: &mut (impl Subject + ?Sized)) -> Result<()> {
     turn_until_answered(subject);
     subject.peer().check()
 }
 
-fn turn_until_answered(subject: &mut impl Subject) {
+fn turn_until_answered(subject: &mut (impl Subject + ?Sized)) {
     let mut idle = 0;
     while idle < IDLE_TURNS_MAX && !subject.peer().is_done() {
         let now = SystemClock.now();
