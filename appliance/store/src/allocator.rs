@@ -13,6 +13,8 @@ const WORD: u64 = 64;
 const SMALL_BLOCKS: u64 = 16;
 /// Words looked at for a run before the mark rises or pieces are taken: 1 GiB of blocks.
 const SEARCH_WORDS: u64 = 4096;
+/// Runs looked at for one that is long enough, if they are short: an aged store has thousands in the words above.
+const SEARCH_RUNS: u64 = 256;
 
 /// Blocks that follow one another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -43,6 +45,8 @@ pub(crate) struct Allocator {
     cursor: u64,
     /// Blocks that ever came back.
     releases: u64,
+    /// Words and runs ever looked at: what searching costs.
+    looks: u64,
 }
 
 impl Allocator {
@@ -57,6 +61,7 @@ impl Allocator {
             free_below: 0,
             cursor: 0,
             releases: 0,
+            looks: 0,
         };
         if !blocks.is_multiple_of(WORD) {
             allocator.used[words - 1] = u64::MAX << (blocks % WORD);
@@ -221,19 +226,21 @@ impl Allocator {
     }
 
     /// The next free span below the mark, from the cursor on and round, at most `blocks` long.
-    fn next_below_mark(&self, blocks: u64) -> Option<Span> {
+    fn next_below_mark(&mut self, blocks: u64) -> Option<Span> {
         if self.free_below == 0 {
             return None;
         }
         let first = self
             .next_free(self.cursor, self.high_water)
             .or_else(|| self.next_free(0, self.high_water))?;
+        // The words between are full, 64 of them to one of the summary.
+        self.looks += 1 + first.abs_diff(self.cursor) / (WORD * 64);
         let end = self.run_end(first, (first + blocks).min(self.high_water));
         Some(Span { first, blocks: end - first })
     }
 
     /// A free run of `blocks` below the mark, if one turns up within the search bound.
-    fn find_run(&self, blocks: u64) -> Option<Span> {
+    fn find_run(&mut self, blocks: u64) -> Option<Span> {
         if self.free_below < blocks {
             return None;
         }
@@ -245,14 +252,42 @@ impl Allocator {
         })
     }
 
-    fn find_run_within(&self, from: u64, to: u64, blocks: u64) -> Option<Span> {
+    fn find_run_within(&mut self, from: u64, to: u64, blocks: u64) -> Option<Span> {
+        if blocks >= 2 * WORD {
+            return self.find_long_run_within(from, to, blocks);
+        }
         let mut at = from;
-        while let Some(first) = self.next_free(at, to) {
+        for _ in 0..SEARCH_RUNS {
+            self.looks += 1;
+            let first = self.next_free(at, to)?;
             let end = self.run_end(first, (first + blocks).min(self.high_water));
             if end - first == blocks {
                 return Some(Span { first, blocks });
             }
             at = end;
+        }
+        None
+    }
+
+    /// A run so long has a word that is wholly free, and only such words are looked at.
+    fn find_long_run_within(&mut self, from: u64, to: u64, blocks: u64) -> Option<Span> {
+        let mut word = from.div_ceil(WORD);
+        while word * WORD < to {
+            self.looks += 1;
+            if self.used[index(word)] != 0 {
+                word += 1;
+                continue;
+            }
+            let before = match word.checked_sub(1) {
+                Some(before) if (word - 1) * WORD >= from => self.used[index(before)],
+                Some(_) | None => u64::MAX,
+            };
+            let first = word * WORD - u64::from(before.leading_zeros());
+            let end = self.run_end(first, (first + blocks).min(self.high_water));
+            if end - first == blocks {
+                return Some(Span { first, blocks });
+            }
+            word = end.div_ceil(WORD).max(word + 1);
         }
         None
     }
@@ -363,5 +398,64 @@ mod test {
         spans.clear();
         assert!(allocator.allocate(256, &mut spans));
         assert_eq!(spans, [Span { first: 1000, blocks: 256 }], "a large one wants one run");
+    }
+
+    /// Ages an allocator: 95 % full, then each block given back and taken anew ten times on average, in any order, coming back
+    /// some time after the next was taken, as behind a flush.
+    #[test]
+    fn searching_costs_no_more_when_the_store_has_aged() {
+        const BLOCKS: u64 = 1 << 18;
+        let mut state = 3_u64;
+        let mut next = |bound: u64| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (state >> 33) % bound
+        };
+        let mut allocator = Allocator::new(BLOCKS);
+        let mut spans = Vec::new();
+        assert!(allocator.allocate(BLOCKS / 20 * 19, &mut spans));
+        let mut places: Vec<u64> = (0..BLOCKS / 20 * 19).collect();
+        let mut waiting = Vec::new();
+        let (mut most, before) = (0, allocator.looks);
+        let rounds = 10 * places.len();
+        for _ in 0..rounds {
+            let block = index(next(places.len() as u64));
+            let looks = allocator.looks;
+            spans.clear();
+            assert!(allocator.allocate(1, &mut spans));
+            most = most.max(allocator.looks - looks);
+            waiting.push(std::mem::replace(&mut places[block], spans[0].first));
+            if waiting.len() == 2048 {
+                waiting.drain(..).for_each(|first| allocator.release(Span { first, blocks: 1 }));
+            }
+        }
+        let mean = (allocator.looks - before) as f64 / rounds as f64;
+        println!("{mean:.2} words and runs looked at for a block, {most} at most");
+        assert!(mean < 2.0 && most <= 1 + BLOCKS / (WORD * 64), "{mean}, {most}");
+
+        // Long runs are hardly left; looking for one is bounded, and pieces do.
+        for blocks in [32, 256] {
+            let looks = allocator.looks;
+            spans.clear();
+            assert!(allocator.allocate(blocks, &mut spans));
+            let (looks, pieces) = (allocator.looks - looks, spans.len());
+            println!("{looks} looked at for {blocks} blocks, in {pieces} pieces");
+            assert!(looks <= 2 * SEARCH_WORDS + 2 * blocks + BLOCKS / (WORD * 64), "{looks}");
+        }
+    }
+
+    #[test]
+    fn a_long_run_is_found_wherever_it_begins() {
+        for first in [0, 1, 63, 64, 65, 1000, 4000 - 300] {
+            let mut allocator = Allocator::new(4000);
+            let mut spans = Vec::new();
+            assert!(allocator.allocate(4000, &mut spans));
+            allocator.release(Span { first, blocks: 300 });
+            for blocks in [17, 127, 128, 300] {
+                let span = allocator.allocate_run(blocks);
+                assert_eq!(span.map(|span| span.blocks), Some(blocks), "{blocks} at {first}");
+                allocator.release(span.unwrap());
+            }
+            assert_eq!(allocator.allocate_run(301), None);
+        }
     }
 }
