@@ -20,9 +20,11 @@ mod header;
 pub mod writer;
 mod window;
 pub mod scanner;
+pub mod excavate;
 pub mod anchor;
 
 pub use anchor::{Anchor, AnchorDamage};
+pub use excavate::{Found, Relic, excavate};
 pub use fault::{Damage, Fault};
 pub use geometry::{COUNTER_MAX, Geometry, Position};
 pub use scanner::{Batch, Records, ScanStart, Scanner, Step, Tail};

@@ -80,6 +80,14 @@ pub struct Records<'a> {
     rest: &'a [u8],
 }
 
+impl<'a> Records<'a> {
+    /// Those of a batch that was checked; `bytes` begin with its header.
+    pub(crate) fn of(header: &Header, bytes: &'a [u8]) -> Self {
+        let end = HEADER_BYTES + index(u64::from(header.payload_bytes));
+        Self { rest: &bytes[HEADER_BYTES..end] }
+    }
+}
+
 impl<'a> Iterator for Records<'a> {
     type Item = &'a [u8];
 
@@ -348,7 +356,7 @@ impl Scanner {
     }
 }
 
-fn check_payload(header: &Header, bytes: &[u8]) -> Result<(), Fault> {
+pub(crate) fn check_payload(header: &Header, bytes: &[u8]) -> Result<(), Fault> {
     let end = HEADER_BYTES + index(u64::from(header.payload_bytes));
     let payload = &bytes[HEADER_BYTES..end];
     let (expected, found) = (header.payload_checksum, crc32c(payload));

@@ -9,7 +9,7 @@ use sheen_journal::Damage;
 use sheen_types::{Fid, Lba};
 
 use crate::{
-    ObjectAttributes, Store, Zone,
+    Claim, ObjectAttributes, Store, Zone,
     index::Index,
     layout::Layout,
     object::{Object, ObjectPiece},
@@ -84,15 +84,24 @@ pub struct Facts {
 #[derive(Debug)]
 pub struct Inspection {
     layout: Layout,
+    identity: u64,
     index: Index,
     conflicts: Vec<Conflict>,
     healed: Vec<Damage>,
 }
 
 impl Inspection {
-    pub(crate) fn new(layout: Layout, index: Index, healed: Vec<Damage>) -> Self {
+    pub(crate) fn new(layout: Layout, identity: u64, index: Index, healed: Vec<Damage>) -> Self {
         let conflicts = find_conflicts(&layout, &index);
-        Self { layout, index, conflicts, healed }
+        Self { layout, identity, index, conflicts, healed }
+    }
+
+    pub(crate) fn parts(&self) -> (&Layout, &Index) {
+        (&self.layout, &self.index)
+    }
+
+    pub(crate) fn identity(&self) -> u64 {
+        self.identity
     }
 
     /// Batches of the checkpoint that are bad in one of their copies, at most the first 64 of them: what they hold was read from
@@ -157,6 +166,21 @@ fn stored_runs(layout: &Layout, id: Fid, object: &Object) -> Vec<StoredRun> {
         checksums: piece.raw_checksums(id).collect(),
     };
     object.pieces(0, u64::MAX).map(run).collect()
+}
+
+/// The blocks of a written piece as they lie on the device.
+pub(crate) fn stored_at<'a>(
+    layout: &'a Layout,
+    object: Fid,
+    piece: &ObjectPiece<'a>,
+) -> impl Iterator<Item = Claim> + use<'a> {
+    let (place, first) = (piece.place, piece.block - piece.packing.first());
+    (0..).zip(piece.raw_checksums(object)).map(move |(at, checksum)| Claim {
+        lba: layout.lba(place + at),
+        object,
+        block: first + at,
+        checksum,
+    })
 }
 
 /// Who owns which places: by first place, the end and the owner's block at the first.
@@ -253,7 +277,7 @@ mod test {
         map(&mut index, a, 50, data + 20, 10);
         map(&mut index, b, 7, data + 5, 20);
         map(&mut index, b, 100, 3, 2);
-        let inspection = Inspection::new(layout, index, Vec::new());
+        let inspection = Inspection::new(layout, 1, index, Vec::new());
         let lba = |place| layout.lba(place);
         assert_eq!(
             inspection.conflicts(),

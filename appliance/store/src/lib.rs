@@ -43,14 +43,18 @@ mod loading;
 mod replay;
 mod verification;
 pub mod inspection;
+pub mod diagnosis;
+pub mod past;
 mod bytes;
 
 pub use anchor::ScrubPosition;
 pub use command::{
     Command, IoFault, IoToken, Merge, MergeToken, OldBlock, OldGroup, Outcome, RequestToken,
 };
+pub use diagnosis::{Claim, Diagnosis, Verdict, Witness};
 pub use inspection::{Conflict, Facts, Inspection, StoredRun};
 pub use opening::{OpenError, Opening, Progress};
+pub use past::Past;
 pub use read::{ReadPin, ReadPlan, Segment, Source};
 pub use request::{
     Allocate, Busy, ObjectAttributes, Owner, Packed, Punch, PunchKind, Repack, SeekTarget,

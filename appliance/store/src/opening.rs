@@ -338,7 +338,7 @@ fn verify(
     verification.decide(&mut replay);
     if goal == Goal::Inspect {
         let (index, _, _) = replay.finish();
-        let inspection = Inspection::new(base.state.layout, index, base.healed);
+        let inspection = Inspection::new(base.state.layout, base.identity, index, base.healed);
         return Ok(Phase::Inspected(Box::new(inspection)));
     }
     let mut store = assemble(base, &tail, replay, limits)?;

@@ -13,5 +13,6 @@ mod crashes;
 mod cost;
 mod bases;
 mod discards;
+mod diagnosis;
 mod full;
 mod damage;
