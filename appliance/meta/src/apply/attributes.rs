@@ -1,6 +1,6 @@
 //! Attributes: mode, owner, times, size, flags; and the layout.
 
-use sheen_types::{Errno, FileKind, Timespec};
+use sheen_types::{Errno, FileKind, Timespec, compression};
 use sheen_wire::{
     Field,
     lease::SizeUpdate,
@@ -61,7 +61,7 @@ impl State {
             inode.projid = request.projid;
         }
         if has(set::FLAGS) {
-            inode.flags = request.flags;
+            inode.flags = compression::settle(inode.flags, request.flags);
         }
         if has(set::MODE) {
             set_mode(inode, request.permissions)?;

@@ -153,9 +153,14 @@ fn inherit_group(inode: &mut Inode, parent: &Inode) {
 fn inherit_flags(inode: &mut Inode, parent: &Inode) {
     let inherited = match inode.kind {
         FileKind::Directory => {
-            flags::SYNC | flags::NODUMP | flags::NOATIME | flags::DIRSYNC | flags::PROJINHERIT
+            flags::SYNC
+                | flags::NODUMP
+                | flags::NOATIME
+                | flags::DIRSYNC
+                | flags::PROJINHERIT
+                | flags::COMPRESSION
         }
-        FileKind::Regular => flags::SYNC | flags::NODUMP | flags::NOATIME,
+        FileKind::Regular => flags::SYNC | flags::NODUMP | flags::NOATIME | flags::COMPRESSION,
         FileKind::Symlink
         | FileKind::Fifo
         | FileKind::Socket

@@ -31,9 +31,11 @@ pub(crate) mod flags {
     pub(crate) const DIRSYNC: u32 = 0x1_0000;
     /// Children inherit the project.
     pub(crate) const PROJINHERIT: u32 = 0x2000_0000;
+    /// Whether and how content is compressed.
+    pub(crate) const COMPRESSION: u32 = sheen_types::compression::flags::ALL;
     /// All that can be set.
     pub(crate) const SETTABLE: u32 =
-        SYNC | IMMUTABLE | APPEND | NODUMP | NOATIME | DIRSYNC | PROJINHERIT;
+        SYNC | IMMUTABLE | APPEND | NODUMP | NOATIME | DIRSYNC | PROJINHERIT | COMPRESSION;
 }
 
 /// Size shown for a directory in bytes, whatever it holds.

@@ -131,6 +131,31 @@ fn a_directory_with_set_group_id_gives_its_group() {
 }
 
 #[test]
+fn compression_is_inherited_by_files_and_directories_alone() {
+    use sheen_types::{Compression, compression};
+    let mut h = Harness::new();
+    let top = h.dir(h.root, "top");
+    for choice in [Compression::Zstd, Compression::Lz4, Compression::None] {
+        h.chattr(top, choice.in_flags(flags::NODUMP));
+        let (file, sub) = (h.file(top, choice.name()), h.dir(top, &format!("{choice}.d")));
+        let wanted = choice.in_flags(flags::NODUMP);
+        assert_eq!((h.stat(file).flags, h.stat(sub).flags), (wanted, wanted));
+        let fifo = h.creation(top, &format!("{choice}.p"), FileKind::Fifo);
+        let fid = fifo.fid;
+        h.ok(create(fifo));
+        assert_eq!(h.stat(fid).flags, flags::NODUMP);
+    }
+    // What was there before keeps its own choice.
+    let (on, off) = (compression::flags::COMPRESS, compression::flags::NO_COMPRESS);
+    let file = h.file(top, "mine");
+    assert_eq!(h.stat(file).flags, off | flags::NODUMP);
+    h.chattr(file, on | off);
+    assert_eq!(h.stat(file).flags, on, "chattr +c takes +m away");
+    h.chattr(file, on | off);
+    assert_eq!(h.stat(file).flags, off, "chattr +m takes +c away");
+}
+
+#[test]
 fn flags_and_project_are_inherited() {
     let mut h = Harness::new();
     let top = h.dir(h.root, "top");
