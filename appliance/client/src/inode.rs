@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use sheen_types::{Attributes, Fid, FileKind, Layout, OstIndex, Tick, Timespec};
+use sheen_types::{Attributes, Compression, Fid, FileKind, Layout, OstIndex, Tick, Timespec};
 use sheen_wire::lease::{LeaseGrant, bits};
 
 use crate::{
@@ -95,6 +95,8 @@ pub(crate) struct InodeState {
     pub(crate) voiding: bool,
     /// User, group and project as last seen, for quotas.
     pub(crate) owner: (u32, u32, u32),
+    /// Compression of what is written, as last seen.
+    pub(crate) compression: Compression,
     /// Changes of content by this client in flight.
     pub(crate) writing: u32,
     /// Stamp of the last own change of attributes that ended.

@@ -5,7 +5,7 @@
 
 use std::sync::{Arc, atomic::Ordering};
 
-use sheen_types::{Attributes, Errno, Layout};
+use sheen_types::{Attributes, Compression, Errno, Layout};
 use sheen_wire::{
     Field, Opcode,
     lease::{LeaseGrant, LeaseReply, LeaseRequest, LockMode, bits},
@@ -146,6 +146,7 @@ fn settle_locked(
 ) -> Settled {
     state.kind = Some(attributes.kind);
     state.owner = (attributes.uid, attributes.gid, attributes.projid);
+    state.compression = Compression::of_flags(attributes.flags);
     if !state.apply(server, grant) {
         return Settled { fresh: false, names: None, attributes: None };
     }

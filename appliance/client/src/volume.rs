@@ -19,6 +19,10 @@ pub struct VolumeStatistics {
     pub total_bytes: u64,
     /// Of it not used.
     pub free_bytes: u64,
+    /// Content stored, before compression.
+    pub logical_bytes: u64,
+    /// Space it takes.
+    pub physical_bytes: u64,
     /// Inodes in use.
     pub inodes_used: u64,
     /// Inodes that can be in use.
@@ -53,6 +57,8 @@ impl Client {
             let space = space?;
             volume.total_bytes = volume.total_bytes.saturating_add(space.total_bytes);
             volume.free_bytes = volume.free_bytes.saturating_add(space.free_bytes);
+            volume.logical_bytes = volume.logical_bytes.saturating_add(space.logical_bytes);
+            volume.physical_bytes = volume.physical_bytes.saturating_add(space.physical_bytes);
         }
         Ok(volume)
     }

@@ -4,7 +4,7 @@ use std::{ops::Range, sync::Arc};
 
 use sheen_dma::Buffer;
 use sheen_ports::Cancel;
-use sheen_types::{Errno, Layout, OstIndex, Segment, StripeObject, Timespec};
+use sheen_types::{Errno, Fid, Layout, OstIndex, Segment, StripeObject};
 use sheen_wire::{
     Opcode,
     object::{ObjectWrite, WriteReply},
@@ -124,16 +124,32 @@ impl Client {
         let length = payload.len();
         let pieces = split(layout, at, payload)?;
         let targets: Vec<OstIndex> = pieces.iter().map(|piece| piece.object.ost).collect();
-        let owner = {
+        let model = {
             let mut state = inode.lock();
             state.begin_write();
-            state.owner
+            ObjectWrite {
+                ost: OstIndex(0),
+                object: Fid::NONE,
+                offset: 0,
+                mtime,
+                uid: state.owner.0,
+                gid: state.owner.1,
+                projid: state.owner.2,
+                durable: options.durable,
+                compression: state.compression,
+            }
         };
         let tasks = pieces
             .into_iter()
             .map(|piece| {
-                let (client, cancel, durable) = (self.clone(), cancel.clone(), options.durable);
-                let task = move || client.write_piece(piece, owner, mtime, durable, &cancel);
+                let (client, cancel) = (self.clone(), cancel.clone());
+                let body = ObjectWrite {
+                    ost: piece.object.ost,
+                    object: piece.object.object,
+                    offset: piece.object_offset,
+                    ..model.clone()
+                };
+                let task = move || client.write_piece(&body, piece.payload, &cancel);
                 Box::new(task) as Box<dyn FnOnce() -> Ended + Send>
             })
             .collect();
@@ -156,27 +172,10 @@ impl Client {
         }
     }
 
-    fn write_piece(
-        &self,
-        piece: Piece,
-        owner: (u32, u32, u32),
-        mtime: Timespec,
-        durable: bool,
-        cancel: &Cancel,
-    ) -> Ended {
-        let body = ObjectWrite {
-            ost: piece.object.ost,
-            object: piece.object.object,
-            offset: piece.object_offset,
-            mtime,
-            uid: owner.0,
-            gid: owner.1,
-            projid: owner.2,
-            durable,
-        };
-        let bytes = piece.payload.len();
-        let mut request = ObjectRequest::new(piece.object.ost, Opcode::ObjectWrite, &body);
-        request.payload = Some(piece.payload);
+    fn write_piece(&self, body: &ObjectWrite, payload: Buffer, cancel: &Cancel) -> Ended {
+        let bytes = payload.len();
+        let mut request = ObjectRequest::new(body.ost, Opcode::ObjectWrite, body);
+        request.payload = Some(payload);
         match self.ask_object(request, cancel) {
             Ok(reply) => {
                 let result = reply.decode::<WriteReply>().map(|reply| reply.blocks);

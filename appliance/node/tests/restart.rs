@@ -21,7 +21,7 @@ use sheen_dma::Arena;
 use sheen_node::{Config, Force, Node, format};
 use sheen_ports::{Call, Cancel, Link};
 use sheen_types::{
-    Bytes, ClientId, Epoch, Errno, Fid, OstIndex, Tag, Timespec, Xid, checksum::crc32c,
+    Bytes, ClientId, Compression, Epoch, Errno, Fid, OstIndex, Tag, Timespec, Xid, checksum::crc32c,
 };
 use sheen_wire::{
     Field, Frame, Opcode,
@@ -109,6 +109,7 @@ impl Service {
             gid: 0,
             projid: 0,
             durable: false,
+            compression: Compression::None,
         };
         self.call(
             Opcode::ObjectWrite,

@@ -1,8 +1,8 @@
 //! How each kind of field is written.
 
 use sheen_types::{
-    Attributes, ClientId, Component, Epoch, Errno, Fid, FileKind, Layout, Name, OstIndex,
-    StripeObject, Tag, Timespec, TransactionNumber, Xid,
+    Attributes, ClientId, Component, Compression, Epoch, Errno, Fid, FileKind, Layout, Name,
+    OstIndex, StripeObject, Tag, Timespec, TransactionNumber, Xid,
     layout::{COMPONENTS_MAX, STRIPE_BYTES_UNIT, STRIPES_MAX},
 };
 
@@ -172,6 +172,17 @@ impl Field for FileKind {
 
     fn decode(input: &mut Decoder<'_>) -> Result<Self, DecodeError> {
         Self::from_number(u8::decode(input)?).ok_or(DecodeError::Value("file kind"))
+    }
+}
+
+/// One byte: 0 none, 1 LZ4, 2 zstd.
+impl Field for Compression {
+    fn encode(&self, out: &mut Encoder<'_>) {
+        self.number().encode(out);
+    }
+
+    fn decode(input: &mut Decoder<'_>) -> Result<Self, DecodeError> {
+        Self::from_number(u8::decode(input)?).ok_or(DecodeError::Value("compression"))
     }
 }
 

@@ -124,6 +124,8 @@ number_enum! {
         ObjectStatistics = 0x69,
         /// Refuses sessions of a client older than an epoch from now on.
         ObjectFence = 0x6a,
+        /// Stores a range anew, compressed or not.
+        ObjectRepack = 0x6b,
         /// Server to client: give these lease bits back.
         LeaseRevoke = 0x80,
         /// Server to client: the session was ended by the server.

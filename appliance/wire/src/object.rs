@@ -1,6 +1,6 @@
 //! Bodies of messages to object storage targets.
 
-use sheen_types::{ClientId, Epoch, Fid, OstIndex, Timespec};
+use sheen_types::{ClientId, Compression, Epoch, Fid, OstIndex, Timespec};
 
 use crate::{fields::List, message, number_enum};
 
@@ -24,6 +24,8 @@ message! {
         pub projid: u32,
         /// Reply only when durable against power loss (`O_DSYNC`); else when it survives the process.
         pub durable: bool,
+        /// How to compress what the write covers whole, where that saves space.
+        pub compression: Compression,
     }
 }
 
@@ -121,6 +123,26 @@ message! {
         pub mtime: Timespec,
     }
 }
+
+message! {
+    /// Stores the content of a range anew, compressed as asked or plain; the content stays what it is, and so do size and
+    /// times. Holes stay holes; what lies behind the end is nothing. Reply: [`WriteReply`].
+    pub struct ObjectRepack {
+        /// Which OST of the service.
+        pub ost: OstIndex,
+        /// The object.
+        pub object: Fid,
+        /// First byte, a multiple of [`REPACK_BYTES_UNIT`].
+        pub offset: u64,
+        /// Bytes, at most one slab.
+        pub length: u32,
+        /// How.
+        pub compression: Compression,
+    }
+}
+
+/// Compression works on windows of this size, aligned to it in the object.
+pub const REPACK_BYTES_UNIT: u64 = 64 << 10;
 
 message! {
     /// Asks for sizes of up to [`GLIMPSE_MAX`] objects. Reply: [`GlimpseReply`], in the same order.
@@ -229,6 +251,10 @@ message! {
         pub free_bytes: u64,
         /// Objects.
         pub objects: u64,
+        /// Content that is stored, before compression.
+        pub logical_bytes: u64,
+        /// Space it takes.
+        pub physical_bytes: u64,
     }
 }
 

@@ -7,7 +7,7 @@ use anyhow::{Result, anyhow, ensure};
 use sheen_dma::Arena;
 use sheen_ports::{Call, Cancel, Link};
 use sheen_types::checksum::crc32c;
-use sheen_types::{ClientId, Epoch, Errno, Fid, OstIndex, Tag, Timespec, Xid};
+use sheen_types::{ClientId, Compression, Epoch, Errno, Fid, OstIndex, Tag, Timespec, Xid};
 use sheen_wire::object::{ObjectRead, ObjectSync, ObjectWrite};
 use sheen_wire::{Field, Frame, Opcode};
 
@@ -99,6 +99,7 @@ impl Target {
             gid: 0,
             projid: 0,
             durable: false,
+            compression: Compression::None,
         };
         let payload = number.to_le_bytes().repeat(OBJECT_BYTES / 8);
         self.call(Opcode::ObjectWrite, &body.to_vec(), Some(&payload)).map(drop)

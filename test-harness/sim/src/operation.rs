@@ -1,6 +1,6 @@
 //! What an actor asks for, as values, and the messages they become.
 
-use sheen_types::{Fid, FileKind, OstIndex, Timespec};
+use sheen_types::{Compression, Fid, FileKind, OstIndex, Timespec};
 use sheen_wire::{
     Field, Opcode,
     fields::List,
@@ -215,8 +215,17 @@ impl Edit {
         let Place { ost, object } = place;
         match self {
             Self::Write { offset, length, tag, durable } => {
-                let (uid, gid, projid) = (0, 0, 0);
-                let body = ObjectWrite { ost, object, offset, mtime, uid, gid, projid, durable };
+                let body = ObjectWrite {
+                    ost,
+                    object,
+                    offset,
+                    mtime,
+                    uid: 0,
+                    gid: 0,
+                    projid: 0,
+                    durable,
+                    compression: Compression::None,
+                };
                 Message::new(Opcode::ObjectWrite, &body).payload(&pattern(tag, offset, length))
             }
             Self::Truncate { size } => {

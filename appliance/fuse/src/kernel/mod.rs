@@ -9,6 +9,7 @@ pub mod operation;
 pub mod session;
 pub mod device;
 pub mod mountpoint;
+pub mod control;
 mod worker;
 mod message;
 mod crew;

@@ -1,10 +1,12 @@
-//! Inode flags and project ids by `ioctl`: `lsattr`, `chattr`, `chattr -p`.
+//! Inode flags and project ids by `ioctl`: `lsattr`, `chattr`, `chattr -p`; and storing a file's content anew.
 
-use sheen_client::Changes;
+use std::sync::Arc;
+
+use sheen_client::{Changes, Inode};
 use sheen_types::Errno;
 
 use crate::{
-    kernel::{Context, Ioctl, IoctlAnswer},
+    kernel::{Context, Ioctl, IoctlAnswer, control},
     mount::{Mount, caller},
 };
 
@@ -34,6 +36,11 @@ fn from_xflags(xflags: u32) -> Option<u32> {
     let flags =
         SAME.iter().filter(|(_, xflag)| xflags & xflag != 0).fold(0, |all, (flag, _)| all | flag);
     (xflags & !known == 0).then_some(flags)
+}
+
+/// Those of `flags` that the other numbering cannot express, and therefore does not change.
+fn without_xflag(flags: u32) -> u32 {
+    flags & !SAME.iter().fold(0, |all, (flag, _)| all | flag)
 }
 
 fn number(bytes: &[u8], at: usize) -> Result<u32, Errno> {
@@ -88,13 +95,39 @@ impl Mount {
             SET_FLAGS => {
                 change(Changes { flags: Some(number(ioctl.input, 0)?), ..Changes::default() })
             }
-            SET_XFLAGS => change(Changes {
-                flags: Some(from_xflags(number(ioctl.input, 0)?).ok_or(Errno::EOPNOTSUPP)?),
-                projid: Some(number(ioctl.input, 12)?),
-                ..Changes::default()
-            }),
+            SET_XFLAGS => {
+                let flags = from_xflags(number(ioctl.input, 0)?).ok_or(Errno::EOPNOTSUPP)?;
+                let found = self.client.attributes(&inode, &context.cancel)?.attributes;
+                change(Changes {
+                    flags: Some(flags | without_xflag(found.flags)),
+                    projid: Some(number(ioctl.input, 12)?),
+                    ..Changes::default()
+                })
+            }
+            control::REPACK => self.repack(context, &inode, ioctl),
             _ => Err(Errno::ENOTTY),
         }
+    }
+
+    /// Only for who may write: the descriptor says so.
+    fn repack(
+        &self,
+        context: &Context,
+        inode: &Arc<Inode>,
+        ioctl: &Ioctl<'_>,
+    ) -> Result<IoctlAnswer, Errno> {
+        if ioctl.on_directory || self.handles.get(ioctl.handle)?.write != Some(true) {
+            return Err(Errno::EBADF);
+        }
+        let asked = control::Repack::parse(ioctl.input)?;
+        let end = asked.offset.checked_add(asked.length).ok_or(Errno::EINVAL)?;
+        let range = asked.offset..end;
+        let result = self.client.repack(inode, range, asked.compression, &context.cancel);
+        // The kernel's idea of the file's space is old, also where the work ended half-way.
+        if let Err(error) = self.notifier.invalidate_attributes(ioctl.node) {
+            tracing::debug!(%error, "the kernel keeps the space of a file");
+        }
+        result.map(|()| IoctlAnswer { result: 0, output: Vec::new() })
     }
 }
 
@@ -109,6 +142,7 @@ mod test {
             assert_eq!(from_xflags(xflag), Some(flag));
         }
         assert_eq!(from_xflags(1 << 31), None);
+        assert_eq!(without_xflag(0x2000_0404), 0x0404, "chattr -p leaves compression alone");
     }
 
     #[test]

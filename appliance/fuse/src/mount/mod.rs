@@ -35,6 +35,7 @@ pub struct Mount {
     root: Fid,
     nodes: Arc<nodes::Nodes>,
     handles: handles::Handles,
+    notifier: Notifier,
     /// Whether names can be taken back all at once: else none is given for longer than its use.
     epochs: OnceLock<bool>,
 }
@@ -45,12 +46,13 @@ impl Mount {
     pub fn new(client: Arc<Client>, notifier: Notifier) -> Arc<Self> {
         let root = client.root();
         let nodes = Arc::new(nodes::Nodes::default());
-        client.set_sink(Arc::new(sink::KernelCaches::new(notifier, root, nodes.clone())));
+        client.set_sink(Arc::new(sink::KernelCaches::new(notifier.clone(), root, nodes.clone())));
         Arc::new(Self {
             client,
             root,
             nodes,
             handles: handles::Handles::default(),
+            notifier,
             epochs: OnceLock::new(),
         })
     }

@@ -253,6 +253,7 @@ impl Mdt {
             | Opcode::ObjectAllocate
             | Opcode::ObjectStatistics
             | Opcode::ObjectFence
+            | Opcode::ObjectRepack
             | Opcode::LeaseRevoke
             | Opcode::Evicted => self.answer(&incoming, Answer::error(Errno::EOPNOTSUPP)),
         }

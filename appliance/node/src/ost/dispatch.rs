@@ -84,10 +84,13 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
             Ask::Statistics => {
                 let store = self.targets[number].store().ok_or(Errno::EAGAIN)?;
                 let now = store.statistics();
+                let used = now.total_blocks.saturating_sub(now.free_blocks) * BLOCK_BYTES_U64;
                 let reply = ObjectStatisticsReply {
                     total_bytes: now.total_blocks * BLOCK_BYTES_U64,
                     free_bytes: now.free_blocks * BLOCK_BYTES_U64,
                     objects: now.objects,
+                    logical_bytes: used,
+                    physical_bytes: used,
                 };
                 Ok(Some(reply.to_vec()))
             }
@@ -250,6 +253,7 @@ fn target_of(opcode: Opcode, body: &[u8]) -> Option<OstIndex> {
             | Opcode::ObjectSeek
             | Opcode::ObjectAllocate
             | Opcode::ObjectStatistics
+            | Opcode::ObjectRepack
     );
     let index = body.first_chunk().filter(|_| asks_one)?;
     Some(OstIndex(u32::from_le_bytes(*index)))

@@ -12,7 +12,7 @@ use nix::time::{ClockId, clock_gettime};
 use sheen_dma::Buffer;
 use sheen_ports::{ConnectionId, Fabric, FabricEvent, NotifyError, RequestId};
 use sheen_types::checksum::crc32c;
-use sheen_types::{ClientId, Epoch, Fid, OstIndex, Timespec, Xid};
+use sheen_types::{ClientId, Compression, Epoch, Fid, OstIndex, Timespec, Xid};
 use sheen_wire::object::{ObjectRead, ObjectTruncate, ObjectWrite};
 use sheen_wire::{Field, Frame, Opcode};
 
@@ -260,7 +260,18 @@ fn body_of(ask: &Ask) -> (Opcode, Vec<u8>) {
         }
         Operation::Write => {
             let (uid, gid, projid, durable) = (0, 0, 0, false);
-            let body = ObjectWrite { ost: OST, object, offset, mtime, uid, gid, projid, durable };
+            let compression = Compression::None;
+            let body = ObjectWrite {
+                ost: OST,
+                object,
+                offset,
+                mtime,
+                uid,
+                gid,
+                projid,
+                compression,
+                durable,
+            };
             (Opcode::ObjectWrite, body.to_vec())
         }
         Operation::Truncate => {

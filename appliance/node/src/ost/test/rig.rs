@@ -11,7 +11,8 @@ use sheen_ports::{
 use sheen_reactor::Service;
 use sheen_store::{Limits, Zone};
 use sheen_types::{
-    BLOCK_BYTES, ClientId, Epoch, Fid, Lba, OstIndex, Tick, Timespec, Xid, checksum::crc32c,
+    BLOCK_BYTES, ClientId, Compression, Epoch, Fid, Lba, OstIndex, Tick, Timespec, Xid,
+    checksum::crc32c,
 };
 use sheen_wire::{Field, Frame, Opcode, object::ObjectWrite};
 
@@ -289,6 +290,7 @@ pub(crate) fn write_body(object: Fid, offset: u64, durable: bool) -> ObjectWrite
         gid: 2,
         projid: 3,
         durable,
+        compression: Compression::None,
     }
 }
 
