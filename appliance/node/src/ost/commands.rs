@@ -9,8 +9,8 @@ use super::{
     device::{Finished, Purpose},
     image::Image,
     operation::{Merging, Work},
-    packing::old_lba,
     service::OstService,
+    unpacking::old_lba,
 };
 
 impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {

@@ -13,8 +13,8 @@ use super::{
     device::{Finished, Pieces, Purpose},
     dispatch::Payload,
     operation::{Operation, Origin, Reading, Work},
-    packing::unpack,
     service::OstService,
+    unpacking::unpack,
 };
 
 /// CRC32C of a block of zeros.

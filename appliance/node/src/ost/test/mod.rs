@@ -4,3 +4,4 @@ mod rig;
 mod faults;
 mod links;
 mod model;
+mod packing;
