@@ -59,6 +59,15 @@ pub(crate) enum Command {
     /// Look after NVMe drives: which there are, who drives them, how they are
     #[command(subcommand)]
     Nvme(Nvme),
+    /// Show and choose how files and directories are compressed
+    #[command(subcommand, after_help = COMPRESSION_AFTER)]
+    Compression(Compression),
+    /// Store what files hold anew, compressed as they ask for
+    ///
+    /// Needed for what was written before compression was chosen: a choice counts for new writes alone. Programs may use the
+    /// files meanwhile. Can be interrupted at any time and run again. Files must be writable to you.
+    #[command(after_help = RECOMPRESS_AFTER)]
+    Recompress(Recompress),
     /// Install /sbin/mount.sheen, so that mount(8) and fstab know the type sheen (as root)
     Setup,
 }
@@ -210,6 +219,65 @@ pub(crate) struct Doctor {
     /// Where the device file would lie
     #[arg(long, value_name = "PATH", default_value = ".")]
     pub path: PathBuf,
+}
+
+const COMPRESSION_AFTER: &str = "\
+A choice counts for what is written from then on; `sheen recompress` brings what is there in line. New files and directories \
+inherit it from their directory. lz4 costs little and suits nearly everything; zstd saves more at a higher cost; what does \
+not shrink is stored as it is.
+
+The same flags are those of chattr and lsattr: +c is lz4, +m is none.
+
+Examples:
+  sheen compression set lz4 /mnt/sheen/logs          # for all that is made in logs from now on
+  sheen compression set zstd -R /mnt/sheen/archive   # also for the files there
+  sheen recompress -R /mnt/sheen/archive             # and for what they hold";
+
+const RECOMPRESS_AFTER: &str = "\
+Examples:
+  sheen recompress -R /mnt/sheen/logs              # as `sheen compression get` shows for each file
+  sheen recompress --codec zstd big.csv            # zstd this once
+  sheen recompress --codec none -R /mnt/sheen/db   # undo
+
+Exit codes: 0 done, 1 some files failed, 2 wrong usage.";
+
+/// Paths, and whether what lies below counts.
+#[derive(Debug, Args)]
+pub(crate) struct Paths {
+    /// Files and directories on a mount
+    #[arg(required = true, value_name = "PATH")]
+    pub paths: Vec<PathBuf>,
+    /// Everything below directories too; other mounts and symbolic links are left alone
+    #[arg(short = 'R', long)]
+    pub recursive: bool,
+}
+
+/// `sheen compression`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Compression {
+    /// Show the choice, and of files the size and the space they take
+    Get {
+        #[command(flatten)]
+        paths: Paths,
+    },
+    /// Choose for what is written from now on; only the owner or root may
+    Set {
+        /// none, lz4 or zstd
+        #[arg(value_name = "none|lz4|zstd")]
+        compression: sheen_types::Compression,
+        #[command(flatten)]
+        paths: Paths,
+    },
+}
+
+/// `sheen recompress`.
+#[derive(Debug, Args)]
+pub(crate) struct Recompress {
+    #[command(flatten)]
+    pub paths: Paths,
+    /// Use this, this once, in place of what each file asks for
+    #[arg(long, value_name = "none|lz4|zstd")]
+    pub codec: Option<sheen_types::Compression>,
 }
 
 /// Turns `mount.sheen SOURCE DIR [-sfnv] [-o OPTIONS] [-t TYPE]` (mount(8), "external helpers") into `sheen mount …`.

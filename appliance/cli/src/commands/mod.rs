@@ -8,6 +8,9 @@ mod umount;
 mod status;
 mod doctor;
 mod setup;
+mod walk;
+mod compression;
+mod recompress;
 mod up;
 mod down;
 pub(crate) mod key;
@@ -37,6 +40,8 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode> {
         Command::Doctor(doctor) => return doctor::run(json, &doctor),
         Command::Key(key) => key::run(json, &key),
         Command::Nvme(nvme) => return nvme::run(json, nvme),
+        Command::Compression(asked) => return compression::run(json, &asked),
+        Command::Recompress(asked) => return recompress::run(json, &asked),
         Command::Setup => setup::run(json),
     }
     .map(|()| ExitCode::SUCCESS)
