@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod block_io;
+pub mod compression;
 pub mod fio;
 pub mod nvme;
 pub mod passthrough;
@@ -13,7 +14,9 @@ pub mod objects;
 pub mod rest;
 pub mod restart;
 pub mod samples;
+pub mod slab_loop;
 pub mod small_files;
 pub mod store;
 pub mod table;
+pub mod throttled;
 pub mod yardstick;

@@ -11,7 +11,7 @@ use clap::{Parser, ValueEnum};
 use sheen_bench::block_io::{self, Extent, Places};
 use sheen_bench::table::Table;
 use sheen_bench::yardstick::{self, Yardstick};
-use sheen_bench::{nvme, passthrough, rest, restart, small_files, store};
+use sheen_bench::{compression, nvme, passthrough, rest, restart, small_files, store};
 use sheen_conformance::cluster::{Cluster, ClusterOptions, Mount};
 use sheen_conformance::interruption::{self, Guard};
 use sheen_conformance::programs;
@@ -86,6 +86,8 @@ enum Part {
     Background,
     /// What checksums cost
     Integrity,
+    /// Compressed content beside plain, on a device of 500 MB/s and in memory
+    Compression,
     /// The NVMe driver against a controller in memory
     Nvme,
     /// What the NVMe driver's data path must not do
@@ -129,6 +131,9 @@ fn started() -> Result<()> {
     let _guard = Guard::of_directory(scratch.path());
     let mut table = Table::new();
     measure_store(&arguments, &mut table)?;
+    if is_wanted(&arguments, Part::Compression) {
+        compression::run(&mut table, arguments.rounds)?;
+    }
     if is_wanted(&arguments, Part::Nvme) {
         nvme::path::run(&mut table)?;
         nvme::rate::run(&mut table, arguments.rounds, Duration::from_secs(1))?;
