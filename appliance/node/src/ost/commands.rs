@@ -3,15 +3,22 @@
 use sheen_dma::Buffer;
 use sheen_ports::{Block, Clock, Fabric};
 use sheen_store::{Command, Merge, MergeToken, OldBlock, RequestToken};
-use sheen_types::{BLOCK_BYTES, Errno, checksum::crc32c};
+use sheen_types::{BLOCK_BYTES, Errno, Lba, checksum::crc32c};
 
 use super::{
     device::{Finished, Purpose},
     image::Image,
     operation::{Merging, Work},
     service::OstService,
-    unpacking::old_lba,
 };
+
+/// Where the old block of a merge, or the group it is in, lies: its first block and how many.
+fn extent(old: &OldBlock) -> (Lba, usize) {
+    match old {
+        OldBlock::Plain { lba, .. } => (*lba, 1),
+        OldBlock::Packed(group) => (group.lba, group.checksums.len()),
+    }
+}
 
 impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
     /// Carries out the commands there are, and those they lead to, in their order.
@@ -57,7 +64,7 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
 
     fn image(&mut self, request: RequestToken) -> &mut Image {
         match &mut self.operations.get_mut(request.0).work {
-            Work::Storing { image } => image,
+            Work::Storing { image, .. } => image,
             Work::Pulling { .. } | Work::Reading(_) => {
                 unreachable!("the store knows writes and changes only")
             }
@@ -84,18 +91,18 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
         let merging = Merging {
             merge,
             operation: request.0,
-            merges: merges.clone(),
+            merges,
             checksums: [None; 2],
             remaining,
             failed: false,
         };
         let token = self.merges.insert(merging);
-        for (which, part) in merges.iter().enumerate() {
-            if let Some(part) = part {
-                let buffer = self.small_buffer(number, BLOCK_BYTES);
-                let purpose = Purpose::Merge { merge: token, which };
-                self.targets[number].device.read(purpose, old_lba(&part.old), buffer);
-            }
+        for which in 0..2 {
+            let part = self.merges.get_mut(token).merges[which].as_ref();
+            let Some((lba, blocks)) = part.map(|part| extent(&part.old)) else { continue };
+            let buffer = self.small_buffer(number, blocks * BLOCK_BYTES);
+            let purpose = Purpose::Merge { merge: token, which };
+            self.targets[number].device.read(purpose, lba, buffer);
         }
         if remaining == 0 {
             self.end_merge(number, token);
@@ -122,7 +129,7 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
         let merging = self.merges.get_mut(token);
         merging.remaining -= 1;
         let last = merging.remaining == 0;
-        let (operation, part) = (merging.operation, merging.merges[which].clone());
+        let (operation, part) = (merging.operation, merging.merges[which].take());
         let old = finished.pieces.pop().flatten();
         let checksum = match (part, &old, finished.result) {
             (Some(part), Some(old), Ok(())) => self.merge_block(number, operation, &part, old),
@@ -145,26 +152,22 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
         number: usize,
         operation: u64,
         part: &Merge,
-        old: &Buffer,
+        stored: &Buffer,
     ) -> Option<u32> {
-        let OldBlock::Plain { lba, checksum: expected } = part.old else { return None };
-        let found = crc32c(old.as_slice());
-        if found != expected {
+        let mut old = [0; BLOCK_BYTES];
+        if let Err(damage) = self.packer.old_block(&part.old, stored.as_slice(), &mut old) {
             let target = &self.targets[number];
             target.stats.checksum_errors.add(1);
             tracing::error!(
-                ost = target.index.0,
-                lba = lba.0,
-                expected,
-                found,
-                "a block's checksum is not the stored one; the change that keeps part of it fails"
+                ost = target.index.0, %damage,
+                "a block is not what was stored; the change that keeps part of it fails"
             );
             return None;
         }
         let block = self.image(RequestToken(operation)).block_mut(part.image_block as usize);
         let (start, end) = (part.fresh_start as usize, part.fresh_end as usize);
-        block[..start].copy_from_slice(&old.as_slice()[..start]);
-        block[end..].copy_from_slice(&old.as_slice()[end..]);
+        block[..start].copy_from_slice(&old[..start]);
+        block[end..].copy_from_slice(&old[end..]);
         Some(crc32c(block))
     }
 

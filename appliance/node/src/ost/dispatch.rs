@@ -84,13 +84,12 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
             Ask::Statistics => {
                 let store = self.targets[number].store().ok_or(Errno::EAGAIN)?;
                 let now = store.statistics();
-                let used = now.total_blocks.saturating_sub(now.free_blocks) * BLOCK_BYTES_U64;
                 let reply = ObjectStatisticsReply {
                     total_bytes: now.total_blocks * BLOCK_BYTES_U64,
                     free_bytes: now.free_blocks * BLOCK_BYTES_U64,
                     objects: now.objects,
-                    logical_bytes: used,
-                    physical_bytes: used,
+                    logical_bytes: now.logical_blocks * BLOCK_BYTES_U64,
+                    physical_bytes: now.used_blocks * BLOCK_BYTES_U64,
                 };
                 Ok(Some(reply.to_vec()))
             }
@@ -162,7 +161,7 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
     }
 
     fn begin_change(&mut self, origin: Origin, number: usize, change: Change) -> Result<(), Errno> {
-        let work = Work::Storing { image: Image::default() };
+        let work = Work::Storing { image: Image::default(), packed: None };
         let token = self.operations.insert(Operation { origin, target: number, work });
         let request = RequestToken(token);
         let commands = &mut self.commands;

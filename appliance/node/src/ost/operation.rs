@@ -6,7 +6,7 @@ use sheen_store::{Merge, MergeToken, ReadPin, ReadPlan};
 use sheen_types::{ClientId, Epoch, Fid, OstIndex, Tick};
 use sheen_wire::{Frame, object::ObjectWrite};
 
-use super::image::Image;
+use super::{image::Image, unpacking::Round};
 
 /// Who waits for the end.
 #[derive(Clone, Copy, Debug)]
@@ -53,7 +53,11 @@ pub(crate) enum Work {
     /// The payload, into the image from its first payload byte on; `head` is the image before that byte, if there is any.
     Pulling { write: ObjectWrite, head: Option<Buffer> },
     /// The store.
-    Storing { image: Image },
+    Storing {
+        image: Image,
+        /// The object, if blocks of it are packed in the image.
+        packed: Option<Fid>,
+    },
     /// The device.
     Reading(Reading),
 }
@@ -66,6 +70,10 @@ pub(crate) struct Reading {
     pub(crate) offset: u64,
     /// Goes back to the service's spares, so that its memory is used again.
     pub(crate) plan: ReadPlan,
+    /// The image, while nothing of it is on its way.
+    pub(crate) image: Option<Buffer>,
+    /// The packed groups on their way.
+    pub(crate) round: Round,
 }
 
 /// Old blocks on their way into an image.

@@ -13,6 +13,7 @@ use std::ops::Range;
 use lz4_flex::block::{
     CompressTable, compress_into_with_table, decompress_into, get_maximum_output_size,
 };
+use sheen_store::Packed;
 use sheen_types::{BLOCK_BYTES, Codec, Fid, checksum::crc32c};
 
 use super::reluctance::Reluctance;
@@ -30,19 +31,6 @@ const SAMPLE_BYTES: usize = 4096;
 const SAMPLE_PIECE_BYTES: usize = 1024;
 /// A sample that shrinks to this promises nothing: of 16 blocks one would have to go.
 const SAMPLE_WORTH_BYTES: usize = SAMPLE_BYTES / 16 * 15;
-
-/// Blocks that were packed.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Group {
-    /// First block, counted from the first of the write.
-    pub first: usize,
-    /// How many.
-    pub blocks: usize,
-    /// Blocks they are stored in.
-    pub stored: usize,
-    /// By which codec.
-    pub codec: Codec,
-}
 
 /// What is to be packed.
 #[derive(Clone, Debug)]
@@ -97,6 +85,8 @@ pub struct Packer {
     /// What a codec wrote.
     output: Box<[u8]>,
     sample: Box<[u8]>,
+    /// A group of which a part is wanted.
+    window: Box<[u8]>,
     reluctance: Reluctance,
 }
 
@@ -114,6 +104,7 @@ impl Default for Packer {
             zstd: None,
             output: vec![0; get_maximum_output_size(WINDOW_BYTES)].into(),
             sample: vec![0; SAMPLE_BYTES].into(),
+            window: vec![0; WINDOW_BYTES].into(),
             reluctance: Reluctance::default(),
         }
     }
@@ -145,7 +136,7 @@ impl Packer {
         job: &Job,
         image: &mut [u8],
         checksums: &mut Vec<u32>,
-        groups: &mut Vec<Group>,
+        groups: &mut Vec<Packed>,
     ) -> usize {
         let Job { codec, object, first, ref whole } = *job;
         assert_eq!(image.len(), checksums.len() * BLOCK_BYTES, "a checksum for each block");
@@ -171,7 +162,7 @@ impl Packer {
             for (block, sum) in room.chunks(BLOCK_BYTES).zip(&mut checksums[kept..]) {
                 *sum = crc32c(block);
             }
-            groups.push(Group { first: range.start, blocks: range.len(), stored, codec });
+            groups.push(packed(&range, stored, codec));
             kept += stored;
             taken = range.end;
         }
@@ -241,6 +232,51 @@ impl Packer {
             }
         };
         if found == content.len() { Ok(()) } else { Err(UnpackError::Short(found)) }
+    }
+}
+
+impl Packer {
+    /// Fills `part` with blocks of a group of `whole` blocks, from its block `first` on.
+    ///
+    /// # Errors
+    /// [`UnpackError`]; `part` is then of no use.
+    ///
+    /// # Panics
+    /// If the group is larger than a window, or has not so many blocks.
+    pub fn unpack_part(
+        &mut self,
+        codec: Codec,
+        stored: &[u8],
+        (first, whole): (usize, usize),
+        part: &mut [u8],
+    ) -> Result<(), UnpackError> {
+        assert!(whole <= WINDOW_BLOCKS, "a group of {whole} blocks");
+        let bytes = whole * BLOCK_BYTES;
+        if part.len() == bytes {
+            return self.unpack(codec, stored, part);
+        }
+        let mut window = std::mem::take(&mut self.window);
+        let result = self.unpack(codec, stored, &mut window[..bytes]);
+        let start = first * BLOCK_BYTES;
+        part.copy_from_slice(&window[start..start + part.len()]);
+        self.window = window;
+        result
+    }
+
+    /// An object's packed blocks could not be placed: its next windows, those of a whole slab at least, stay plain.
+    pub(crate) fn refuse(&mut self, object: Fid) {
+        self.reluctance.refuse(object);
+    }
+}
+
+/// A group of an image's blocks.
+fn packed(blocks: &Range<usize>, stored: usize, codec: Codec) -> Packed {
+    let number = |count: usize| u16::try_from(count).expect("at most a window");
+    Packed {
+        first: u32::try_from(blocks.start).expect("an image is at most a slab"),
+        blocks: number(blocks.len()),
+        stored: number(stored),
+        codec,
     }
 }
 

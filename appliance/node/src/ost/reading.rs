@@ -5,31 +5,22 @@ use std::sync::OnceLock;
 use sheen_dma::Buffer;
 use sheen_ports::{Block, Clock, Fabric};
 use sheen_store::{ReadPlan, Segment, Source};
-use sheen_types::{BLOCK_BYTES, Errno, Lba, checksum::crc32c};
+use sheen_types::{BLOCK_BYTES, Errno, checksum::crc32c};
 use sheen_wire::object::{ObjectRead, ReadReply};
 
 use super::{
     checksum::payload_checksum,
-    device::{Finished, Pieces, Purpose},
+    device::{Device, Finished, Pieces, Purpose},
     dispatch::Payload,
     operation::{Operation, Origin, Reading, Work},
     service::OstService,
-    unpacking::unpack,
+    unpacking::{Damage, Round},
 };
 
 /// CRC32C of a block of zeros.
 fn zero_block_checksum() -> u32 {
     static CHECKSUM: OnceLock<u32> = OnceLock::new();
     *CHECKSUM.get_or_init(|| crc32c(&[0; BLOCK_BYTES]))
-}
-
-/// A block whose bytes are not what was stored.
-#[derive(Clone, Copy, Debug)]
-struct Damage {
-    block: usize,
-    lba: Lba,
-    expected: u32,
-    found: u32,
 }
 
 impl Reading {
@@ -43,7 +34,7 @@ impl Reading {
             let checksums = &mut checksums[range.clone()];
             match segment.source {
                 Source::Hole => checksums.fill(zero_block_checksum()),
-                // Verified when it was unpacked.
+                // Verified as stored, and summed when it was unpacked.
                 Source::Packed { .. } => {}
                 Source::Device(first) => {
                     for (number, expected) in checksums.iter().copied().enumerate() {
@@ -51,7 +42,7 @@ impl Reading {
                         let found = crc32c(&blocks[block]);
                         if expected != found {
                             let lba = first.plus(number as u64);
-                            return Err(Damage { block, lba, expected, found });
+                            return Err(Damage::Checksum { lba, expected, found });
                         }
                     }
                 }
@@ -73,12 +64,12 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
         let mut plan = self.scratch.plans.pop().unwrap_or_default();
         let pin = store.read(read.object, read.offset, u64::from(read.length), &mut plan);
         let blocks = plan.segments.iter().map(|segment| segment.blocks as usize).sum::<usize>();
-        let image = match blocks {
-            0 => None,
-            blocks => self.buffers.take(blocks * BLOCK_BYTES),
-        };
-        let Some(image) = image else {
-            store.release(pin);
+        let round = Round::default().next(&plan);
+        let buffers = self.buffers_for(blocks, round.blocks);
+        let Some((image, stored)) = buffers else {
+            if let Some(store) = self.targets[number].store() {
+                store.release(pin);
+            }
             let size = plan.size;
             self.scratch.plans.push(plan);
             if blocks > 0 {
@@ -87,21 +78,25 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
             self.answer_with(&origin, &ReadReply { size });
             return Ok(());
         };
-        let reading = Reading { pin, object: read.object, offset: read.offset, plan };
+        let (object, offset) = (read.object, read.offset);
+        let reading = Reading { pin, object, offset, plan, image: None, round };
         let work = Work::Reading(reading);
         let token = self.operations.insert(Operation { origin, target: number, work });
-        self.fetch(token, number, image);
+        match stored {
+            None => self.fetch(token, number, image),
+            Some(stored) => self.fetch_packed(token, number, image, stored),
+        }
         Ok(())
     }
 
-    /// Sends for the blocks of a read.
+    /// Sends for the blocks of a read without packed ones.
     fn fetch(&mut self, token: u64, number: usize, mut image: Buffer) {
         let purpose = Purpose::Read { operation: token };
         let Work::Reading(reading) = &self.operations.get(token).work else {
             unreachable!("only reads fetch")
         };
         let segments = &reading.plan.segments;
-        if !segments.iter().any(|segment| matches!(segment.source, Source::Device(_))) {
+        if segments.iter().all(|segment| segment.source == Source::Hole) {
             image.as_mut_slice().fill(0);
             let pieces = Pieces::from_buf([Some(image)]);
             return self.on_read(token, Finished { purpose, result: Ok(()), pieces });
@@ -111,28 +106,52 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
             return device.read(purpose, lba, image);
         }
         let group = device.begin(purpose);
-        let mut rest = Some(image);
-        for segment in segments {
-            let Some(mut piece) = rest.take() else { break };
-            let bytes = segment.blocks as usize * BLOCK_BYTES;
-            if bytes < piece.len() {
-                rest = Some(piece.split_off(bytes));
-            }
-            match segment.source {
-                Source::Hole | Source::Packed { .. } => {
-                    piece.as_mut_slice().fill(0);
-                    device.hold(group, piece);
+        fetch_pieces(device, group, segments, image);
+    }
+
+    /// Sends for a round of packed groups, and with the first round for everything else.
+    fn fetch_packed(&mut self, token: u64, number: usize, mut image: Buffer, stored: Buffer) {
+        let Work::Reading(reading) = &mut self.operations.get_mut(token).work else {
+            unreachable!("only reads fetch")
+        };
+        let device = &mut self.targets[number].device;
+        let group = device.begin(Purpose::Read { operation: token });
+        let segments = &reading.plan.segments;
+        let any_device = segments.iter().any(|segment| matches!(segment.source, Source::Device(_)));
+        if reading.round.is_first() && any_device {
+            fetch_pieces(device, group, segments, image);
+        } else {
+            if reading.round.is_first() {
+                for segment in segments.iter().filter(|segment| segment.source == Source::Hole) {
+                    let first = segment.image_block as usize * BLOCK_BYTES;
+                    let bytes = segment.blocks as usize * BLOCK_BYTES;
+                    image.as_mut_slice()[first..first + bytes].fill(0);
                 }
-                Source::Device(lba) => device.read_piece(group, lba, piece),
+            }
+            reading.image = Some(image);
+        }
+        let mut rest = Some(stored);
+        for (lba, blocks) in reading.round.extents(&reading.plan) {
+            if let Some(piece) = next_piece(&mut rest, blocks) {
+                device.read_piece(group, lba, piece);
             }
         }
     }
 
-    /// Path: D10. All blocks are here: verify, then answer with exactly the bytes asked for.
+    /// Path: D10. All blocks that were sent for are here: verify and unpack; then answer with exactly the bytes asked for, or
+    /// send for more.
     pub(crate) fn on_read(&mut self, token: u64, finished: Finished) {
         let Operation { origin, target: number, work } = self.operations.remove(token);
         let Work::Reading(mut reading) = work else { unreachable!("only reads read") };
-        let answer = self.assemble(number, &mut reading, finished);
+        let answer = match self.assemble(number, &mut reading, finished) {
+            Ok(Assembled::More { image, stored }) => {
+                let work = Work::Reading(reading);
+                let token = self.operations.insert(Operation { origin, target: number, work });
+                return self.fetch_packed(token, number, image, stored);
+            }
+            Ok(Assembled::Whole(payload)) => Ok(payload),
+            Err(errno) => Err(errno),
+        };
         let Reading { pin, plan, .. } = reading;
         if let Some(store) = self.targets[number].store() {
             store.release(pin);
@@ -149,29 +168,36 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
         self.scratch.plans.push(plan);
     }
 
-    /// The payload: the buffer that begins with it, its length and its CRC32C.
+    /// Puts together what came.
     fn assemble(
         &mut self,
         number: usize,
         reading: &mut Reading,
         finished: Finished,
-    ) -> Result<Payload, Errno> {
+    ) -> Result<Assembled, Errno> {
         // The device logged it.
         finished.result.map_err(|_fault| Errno::EIO)?;
         let mut pieces = finished.pieces.into_iter().flatten();
-        let mut image = pieces.next().ok_or(Errno::EIO)?;
-        for piece in pieces {
-            image.join(piece).expect("pieces of one buffer, in order");
+        let mut image = match reading.image.take() {
+            Some(image) => image,
+            None => {
+                let bytes = reading.plan.checksums.len() * BLOCK_BYTES;
+                joined(&mut pieces, bytes).ok_or(Errno::EIO)?
+            }
+        };
+        if reading.round.blocks > 0 {
+            let bytes = reading.round.blocks * BLOCK_BYTES;
+            let stored = joined(&mut pieces, bytes).ok_or(Errno::EIO)?;
+            self.unpack(number, reading, stored, &mut image).map_err(|_damage| Errno::EIO)?;
+            reading.round = reading.round.next(&reading.plan);
+            if reading.round.blocks > 0 {
+                let stored = self.buffers.take(reading.round.blocks * BLOCK_BYTES);
+                let stored = stored.ok_or(Errno::EAGAIN)?;
+                return Ok(Assembled::More { image, stored });
+            }
         }
-        unpack(&reading.plan.segments, image.as_mut_slice())?;
-        if let Err(Damage { block, lba, expected, found }) = reading.verify(image.as_slice()) {
-            let target = &self.targets[number];
-            target.stats.checksum_errors.add(1);
-            tracing::error!(
-                ost = target.index.0, object = ?reading.object, offset = reading.offset, block,
-                lba = lba.0, expected, found,
-                "a block's checksum is not the stored one; the read fails"
-            );
+        if let Err(damage) = reading.verify(image.as_slice()) {
+            self.report(number, reading, &damage);
             return Err(Errno::EIO);
         }
         let ReadPlan { checksums, skip, length, .. } = &reading.plan;
@@ -180,6 +206,49 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
         let block = |index: usize| &bytes[index * BLOCK_BYTES..(index + 1) * BLOCK_BYTES];
         let checksum = payload_checksum(checksums, skip, length, block);
         let payload = if skip == 0 { image } else { image.split_off(skip) };
-        Ok((payload, length, checksum))
+        Ok(Assembled::Whole((payload, length, checksum)))
     }
+}
+
+/// What came of blocks.
+enum Assembled {
+    /// The payload: the buffer that begins with it, its length and its CRC32C.
+    Whole(Payload),
+    /// The image so far, and memory for the next packed groups.
+    More { image: Buffer, stored: Buffer },
+}
+
+/// The next `blocks` blocks of what is left.
+fn next_piece(rest: &mut Option<Buffer>, blocks: usize) -> Option<Buffer> {
+    let mut piece = rest.take()?;
+    let bytes = blocks * BLOCK_BYTES;
+    if bytes < piece.len() {
+        *rest = Some(piece.split_off(bytes));
+    }
+    Some(piece)
+}
+
+/// Sends for the segments of an image, each into its piece of it; those that do not come from the device are held.
+fn fetch_pieces<B: Block>(device: &mut Device<B>, group: u64, segments: &[Segment], image: Buffer) {
+    let mut rest = Some(image);
+    for segment in segments {
+        let Some(mut piece) = next_piece(&mut rest, segment.blocks as usize) else { break };
+        match segment.source {
+            Source::Hole => {
+                piece.as_mut_slice().fill(0);
+                device.hold(group, piece);
+            }
+            Source::Packed { .. } => device.hold(group, piece),
+            Source::Device(lba) => device.read_piece(group, lba, piece),
+        }
+    }
+}
+
+/// The first pieces in one again: `bytes` of them.
+fn joined(pieces: &mut impl Iterator<Item = Buffer>, bytes: usize) -> Option<Buffer> {
+    let mut whole = pieces.next()?;
+    while whole.len() < bytes {
+        whole.join(pieces.next()?).expect("pieces of one buffer, in order");
+    }
+    Some(whole)
 }

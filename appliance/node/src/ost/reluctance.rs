@@ -56,6 +56,11 @@ impl Reluctance {
         entry.next = entry.next.saturating_mul(2).clamp(1, SKIP_WINDOWS_MAX);
     }
 
+    /// The next windows are not to be tried, however the last ones went.
+    pub(crate) fn refuse(&mut self, object: Fid) {
+        *self.entry(object) = Entry { object, skip: SKIP_WINDOWS_MAX, next: 1 };
+    }
+
     /// A window shrank.
     pub(crate) fn succeeded(&mut self, object: Fid) {
         let entry = self.entry(object);

@@ -5,7 +5,7 @@ use std::{os::fd::RawFd, sync::Arc, time::Duration};
 use sheen_dma::{Arena, ArenaError, Pool};
 use sheen_ports::{Block, Clock, Fabric, FabricEvent};
 use sheen_reactor::Service;
-use sheen_store::{Command, Limits, ReadPlan};
+use sheen_store::{Command, Limits, Packed, ReadPlan};
 use sheen_types::{ClientId, Epoch, Errno, OstIndex, Tick};
 use sheen_wire::{Field, Frame, codec::Encoder};
 
@@ -18,6 +18,7 @@ use super::{
     gateway::{ServiceDesk, ServiceEnd, ServiceJob},
     image::Image,
     operation::{Merging, Operation, Origin, Work},
+    packing::Packer,
     slab::Slab,
     statistics::{OstServiceStats, OstStats},
     target::Target,
@@ -64,6 +65,7 @@ pub struct OstService<B, F, C> {
     /// Commands of a target that are to be carried out.
     pub(crate) commands: Vec<Command>,
     pub(crate) scratch: Scratch,
+    pub(crate) packer: Packer,
     pub(crate) fences: FenceTable,
     pub(crate) attachments: Attachments,
     pub(crate) pending_fences: Vec<PendingFence>,
@@ -86,6 +88,8 @@ pub(crate) struct Scratch {
     pub(crate) plans: Vec<ReadPlan>,
     /// Sums of a write's blocks.
     pub(crate) checksums: Vec<u32>,
+    /// Its packed groups.
+    pub(crate) packed: Vec<Packed>,
     pub(crate) body: Vec<u8>,
     pub(crate) message: Vec<u8>,
 }
@@ -128,6 +132,7 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
             merges: Slab::new(slots),
             commands: Vec::new(),
             scratch: Scratch::default(),
+            packer: Packer::default(),
             fences: FenceTable::default(),
             attachments: Attachments::default(),
             pending_fences: Vec::new(),
@@ -296,7 +301,7 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
 
     fn sync_before_end(&mut self, number: usize) {
         let Some(store) = self.targets[number].store() else { return };
-        let work = Work::Storing { image: Image::default() };
+        let work = Work::Storing { image: Image::default(), packed: None };
         let token =
             self.operations.insert(Operation { origin: Origin::Stop, target: number, work });
         let request = sheen_store::RequestToken(token);

@@ -14,6 +14,7 @@ use super::{
     dispatch::SECTORS_PER_BLOCK,
     image::Image,
     operation::{Operation, Origin, Work},
+    packing::Job,
     service::OstService,
 };
 
@@ -54,7 +55,7 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
     ) {
         let operation = self.operations.get_mut(token);
         let (origin, number) = (operation.origin, operation.target);
-        let storing = Work::Storing { image: Image::default() };
+        let storing = Work::Storing { image: Image::default(), packed: None };
         let Work::Pulling { write, head } = std::mem::replace(&mut operation.work, storing) else {
             unreachable!("only writes pull")
         };
@@ -112,13 +113,15 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
             );
             return Err(Errno::EAGAIN);
         }
-        self.operations.get_mut(token).work = Work::Storing { image: Image::new(buffer) };
+        self.pack(write, length, &mut buffer);
+        let packed = (!self.scratch.packed.is_empty()).then_some(write.object);
+        self.operations.get_mut(token).work = Work::Storing { image: Image::new(buffer), packed };
         let write = Write {
             object: write.object,
             offset: write.offset,
             length: length as u64,
             checksums: &self.scratch.checksums,
-            packed: &[],
+            packed: &self.scratch.packed,
             mtime: write.mtime,
             owner: Owner { uid: write.uid, gid: write.gid, projid: write.projid },
             durable: write.durable,
@@ -132,9 +135,31 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
         Err(Errno::EAGAIN)
     }
 
+    /// Packs what the write covers whole of its blocks, if that is asked for.
+    fn pack(&mut self, write: &ObjectWrite, length: usize, image: &mut Buffer) {
+        let groups = &mut self.scratch.packed;
+        groups.clear();
+        let Some(codec) = write.compression.codec() else { return };
+        let skip = skip_of(write);
+        let whole = (skip.div_ceil(BLOCK_BYTES) as u64)..((skip + length) / BLOCK_BYTES) as u64;
+        let first = write.offset / BLOCK_BYTES_U64;
+        let job = Job { codec, object: write.object, first, whole };
+        let checksums = &mut self.scratch.checksums;
+        let blocks = self.packer.pack_image(&job, image.as_mut_slice(), checksums, groups);
+        if blocks * BLOCK_BYTES < image.len() {
+            drop(image.split_off(blocks * BLOCK_BYTES));
+        }
+    }
+
     /// Path: D11. The store ended a write or change.
     pub(crate) fn on_complete(&mut self, token: u64, result: Result<Outcome, Errno>) {
         let operation = self.operations.remove(token);
+        if let (Err(Errno::EAGAIN), Work::Storing { packed: Some(object), .. }) =
+            (&result, &operation.work)
+        {
+            // Free space lies too scattered for groups: sent again, it is to be stored plain.
+            self.packer.refuse(*object);
+        }
         let origin = &operation.origin;
         match (result, origin) {
             (Ok(Outcome { size, blocks }), Origin::Fabric { frame, .. })

@@ -5,3 +5,4 @@ mod faults;
 mod links;
 mod model;
 mod packing;
+mod compressed;

@@ -2,12 +2,14 @@
 
 use sheen_types::{BLOCK_BYTES, Codec, Fid, checksum::crc32c};
 
+use sheen_store::Packed;
+
 use super::rig::Chance;
-use crate::ost::packing::{Group, Job, Packer, UnpackError, WINDOW_BLOCKS, WINDOW_BYTES, windows};
+use crate::ost::packing::{Job, Packer, UnpackError, WINDOW_BLOCKS, WINDOW_BYTES, windows};
 
 const OBJECT: Fid = Fid::new(0x2_0000_0400, 9);
 
-fn text(bytes: usize, chance: &mut Chance) -> Vec<u8> {
+pub(crate) fn text(bytes: usize, chance: &mut Chance) -> Vec<u8> {
     const WORDS: [&str; 8] = ["block", "of", "the", "journal", "is", "written", "before", "it. "];
     let mut text = Vec::new();
     while text.len() < bytes {
@@ -19,12 +21,12 @@ fn text(bytes: usize, chance: &mut Chance) -> Vec<u8> {
     text
 }
 
-fn noise(bytes: usize, chance: &mut Chance) -> Vec<u8> {
+pub(crate) fn noise(bytes: usize, chance: &mut Chance) -> Vec<u8> {
     (0..bytes).map(|_| u8::try_from(chance.below(256)).unwrap()).collect()
 }
 
 /// Base64 of noise: no repetition, but only 64 values.
-fn letters(bytes: usize, chance: &mut Chance) -> Vec<u8> {
+pub(crate) fn letters(bytes: usize, chance: &mut Chance) -> Vec<u8> {
     (0..bytes).map(|_| b'0' + u8::try_from(chance.below(64)).unwrap()).collect()
 }
 
@@ -33,25 +35,25 @@ fn sums(image: &[u8]) -> Vec<u32> {
 }
 
 /// Packs `image` and puts it together again from the groups.
-fn there_and_back(packer: &mut Packer, job: &Job, image: &[u8]) -> (usize, Vec<Group>) {
+fn there_and_back(packer: &mut Packer, job: &Job, image: &[u8]) -> (usize, Vec<Packed>) {
     let (mut packed, mut checksums, mut groups) = (image.to_vec(), sums(image), Vec::new());
     let blocks = packer.pack_image(job, &mut packed, &mut checksums, &mut groups);
     packed.truncate(blocks * BLOCK_BYTES);
     assert_eq!(checksums, sums(&packed), "a checksum for each block as it lies there");
     let (mut rest, mut back) = (packed.as_slice(), Vec::new());
     for group in &groups {
-        let plain = group.first * BLOCK_BYTES - back.len();
+        let plain = group.first as usize * BLOCK_BYTES - back.len();
         back.extend_from_slice(&rest[..plain]);
-        let stored = &rest[plain..plain + group.stored * BLOCK_BYTES];
-        let mut content = vec![0xee; group.blocks * BLOCK_BYTES];
+        let stored = &rest[plain..plain + usize::from(group.stored) * BLOCK_BYTES];
+        let mut content = vec![0xee; usize::from(group.blocks) * BLOCK_BYTES];
         packer.unpack(group.codec, stored, &mut content).unwrap();
         back.extend_from_slice(&content);
         rest = &rest[plain + stored.len()..];
-        assert!(group.stored < group.blocks && group.blocks <= WINDOW_BLOCKS);
-        let first = job.first + group.first as u64;
-        let last = first + group.blocks as u64 - 1;
+        assert!(group.stored < group.blocks && usize::from(group.blocks) <= WINDOW_BLOCKS);
+        let first = job.first + u64::from(group.first);
+        let last = first + u64::from(group.blocks) - 1;
         assert_eq!(first / 16, last / 16, "a group lies in one window");
-        assert!(job.whole.contains(&(group.first as u64)) && last - job.first < job.whole.end);
+        assert!(job.whole.contains(&u64::from(group.first)) && last - job.first < job.whole.end);
     }
     back.extend_from_slice(rest);
     assert!(back == image, "the content of {job:?}");
@@ -136,7 +138,8 @@ fn any_mixture_in_any_place_comes_back() {
         let first = chance.below(1000);
         let job = Job { codec, object: OBJECT, first, whole: start..end };
         let (now, groups) = there_and_back(&mut packer, &job, &image);
-        let saved: usize = groups.iter().map(|group| group.blocks - group.stored).sum();
+        let saved: usize =
+            groups.iter().map(|group| usize::from(group.blocks - group.stored)).sum();
         assert_eq!(now + saved, usize::try_from(blocks).unwrap(), "round {round}");
     }
 }
