@@ -38,7 +38,9 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
             Command::Merge { request, merge, image_blocks, merges } => {
                 self.begin_merge(number, request, merge, image_blocks as usize, merges);
             }
-            Command::Repack { token, .. } => self.refuse_repack(number, token),
+            Command::Repack { request, token, plan } => {
+                self.begin_repack(number, request, token, *plan);
+            }
             Command::WriteData { io, request, lba, image_block, blocks } => {
                 let buffer = self.image(request).take(image_block as usize, blocks as usize);
                 self.targets[number].device.write(Purpose::Store(io), lba, buffer);
@@ -131,8 +133,12 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
         let last = merging.remaining == 0;
         let (operation, part) = (merging.operation, merging.merges[which].take());
         let old = finished.pieces.pop().flatten();
+        // A store that stopped has ended the request.
+        let stopped = self.targets[number].store().is_none_or(|store| store.is_stopped());
         let checksum = match (part, &old, finished.result) {
-            (Some(part), Some(old), Ok(())) => self.merge_block(number, operation, &part, old),
+            (Some(part), Some(old), Ok(())) if !stopped => {
+                self.merge_block(number, operation, &part, old)
+            }
             _ => None,
         };
         if let Some(old) = old {

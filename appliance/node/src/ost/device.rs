@@ -38,6 +38,11 @@ pub(crate) enum Purpose {
         /// Which of its blocks.
         which: usize,
     },
+    /// Blocks that are stored anew.
+    Repack {
+        /// The repack, by its token in the service.
+        repack: u64,
+    },
     /// The blocks of a read request.
     Read {
         /// The operation.

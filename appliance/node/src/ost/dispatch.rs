@@ -13,6 +13,7 @@ use sheen_wire::{
 use super::{
     image::Image,
     operation::{Operation, Origin, Work},
+    repacking::Wanted,
     request::{Ask, Change, Decoded, decode},
     service::{OstService, PendingFence},
     target::State,
@@ -161,7 +162,19 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
     }
 
     fn begin_change(&mut self, origin: Origin, number: usize, change: Change) -> Result<(), Errno> {
-        let work = Work::Storing { image: Image::default(), packed: None };
+        let repack = match &change {
+            Change::Repack(repack, compression) => Some(Wanted {
+                object: repack.object,
+                offset: repack.offset,
+                compression: *compression,
+            }),
+            Change::Punch(_)
+            | Change::Truncate(_)
+            | Change::Allocate(_)
+            | Change::Destroy(_)
+            | Change::Sync => None,
+        };
+        let work = Work::Storing { image: Image::default(), packed: None, repack };
         let token = self.operations.insert(Operation { origin, target: number, work });
         let request = RequestToken(token);
         let commands = &mut self.commands;
@@ -173,6 +186,7 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
                 Change::Allocate(allocate) => store.allocate(request, allocate, commands),
                 Change::Destroy(objects) => store.destroy(request, objects, commands),
                 Change::Sync => store.sync(request, commands),
+                Change::Repack(repack, _) => store.repack(request, repack, commands),
             },
         };
         if taken.is_err() {

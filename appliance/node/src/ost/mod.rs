@@ -14,6 +14,7 @@ mod image;
 mod reluctance;
 pub mod packing;
 mod unpacking;
+mod repacking;
 mod request;
 mod operation;
 mod device;

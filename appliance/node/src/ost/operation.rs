@@ -6,7 +6,7 @@ use sheen_store::{Merge, MergeToken, ReadPin, ReadPlan};
 use sheen_types::{ClientId, Epoch, Fid, OstIndex, Tick};
 use sheen_wire::{Frame, object::ObjectWrite};
 
-use super::{image::Image, unpacking::Round};
+use super::{image::Image, repacking::Wanted, unpacking::Round};
 
 /// Who waits for the end.
 #[derive(Clone, Copy, Debug)]
@@ -57,6 +57,8 @@ pub(crate) enum Work {
         image: Image,
         /// The object, if blocks of it are packed in the image.
         packed: Option<Fid>,
+        /// What is to be stored anew, until its content is here.
+        repack: Option<Wanted>,
     },
     /// The device.
     Reading(Reading),
@@ -65,7 +67,8 @@ pub(crate) enum Work {
 /// A read whose blocks are on their way.
 #[derive(Debug)]
 pub(crate) struct Reading {
-    pub(crate) pin: ReadPin,
+    /// None: the store itself keeps the blocks.
+    pub(crate) pin: Option<ReadPin>,
     pub(crate) object: Fid,
     pub(crate) offset: u64,
     /// Goes back to the service's spares, so that its memory is used again.

@@ -263,6 +263,11 @@ impl Packer {
         result
     }
 
+    /// What was learned of the object's content does not count: it is stored anew as a whole.
+    pub(crate) fn try_again(&mut self, object: Fid) {
+        self.reluctance.try_again(object);
+    }
+
     /// An object's packed blocks could not be placed: its next windows, those of a whole slab at least, stay plain.
     pub(crate) fn refuse(&mut self, object: Fid) {
         self.reluctance.refuse(object);

@@ -79,7 +79,7 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
             return Ok(());
         };
         let (object, offset) = (read.object, read.offset);
-        let reading = Reading { pin, object, offset, plan, image: None, round };
+        let reading = Reading { pin: Some(pin), object, offset, plan, image: None, round };
         let work = Work::Reading(reading);
         let token = self.operations.insert(Operation { origin, target: number, work });
         match stored {
@@ -109,33 +109,13 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
         fetch_pieces(device, group, segments, image);
     }
 
-    /// Sends for a round of packed groups, and with the first round for everything else.
-    fn fetch_packed(&mut self, token: u64, number: usize, mut image: Buffer, stored: Buffer) {
+    fn fetch_packed(&mut self, token: u64, number: usize, image: Buffer, stored: Buffer) {
         let Work::Reading(reading) = &mut self.operations.get_mut(token).work else {
             unreachable!("only reads fetch")
         };
+        let purpose = Purpose::Read { operation: token };
         let device = &mut self.targets[number].device;
-        let group = device.begin(Purpose::Read { operation: token });
-        let segments = &reading.plan.segments;
-        let any_device = segments.iter().any(|segment| matches!(segment.source, Source::Device(_)));
-        if reading.round.is_first() && any_device {
-            fetch_pieces(device, group, segments, image);
-        } else {
-            if reading.round.is_first() {
-                for segment in segments.iter().filter(|segment| segment.source == Source::Hole) {
-                    let first = segment.image_block as usize * BLOCK_BYTES;
-                    let bytes = segment.blocks as usize * BLOCK_BYTES;
-                    image.as_mut_slice()[first..first + bytes].fill(0);
-                }
-            }
-            reading.image = Some(image);
-        }
-        let mut rest = Some(stored);
-        for (lba, blocks) in reading.round.extents(&reading.plan) {
-            if let Some(piece) = next_piece(&mut rest, blocks) {
-                device.read_piece(group, lba, piece);
-            }
-        }
+        fetch_with_packed(device, purpose, reading, image, Some(stored));
     }
 
     /// Path: D10. All blocks that were sent for are here: verify and unpack; then answer with exactly the bytes asked for, or
@@ -149,11 +129,11 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
                 let token = self.operations.insert(Operation { origin, target: number, work });
                 return self.fetch_packed(token, number, image, stored);
             }
-            Ok(Assembled::Whole(payload)) => Ok(payload),
+            Ok(Assembled::Whole(image)) => Ok(payload_of(&reading.plan, image)),
             Err(errno) => Err(errno),
         };
         let Reading { pin, plan, .. } = reading;
-        if let Some(store) = self.targets[number].store() {
+        if let (Some(store), Some(pin)) = (self.targets[number].store(), pin) {
             store.release(pin);
         }
         match (answer, origin) {
@@ -169,7 +149,7 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
     }
 
     /// Puts together what came.
-    fn assemble(
+    pub(crate) fn assemble(
         &mut self,
         number: usize,
         reading: &mut Reading,
@@ -200,20 +180,25 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
             self.report(number, reading, &damage);
             return Err(Errno::EIO);
         }
-        let ReadPlan { checksums, skip, length, .. } = &reading.plan;
-        let (skip, length) = (*skip as usize, usize::try_from(*length).unwrap_or(0));
-        let bytes = image.as_slice();
-        let block = |index: usize| &bytes[index * BLOCK_BYTES..(index + 1) * BLOCK_BYTES];
-        let checksum = payload_checksum(checksums, skip, length, block);
-        let payload = if skip == 0 { image } else { image.split_off(skip) };
-        Ok(Assembled::Whole((payload, length, checksum)))
+        Ok(Assembled::Whole(image))
     }
 }
 
+/// The payload: the buffer that begins with it, its length and its CRC32C.
+fn payload_of(plan: &ReadPlan, mut image: Buffer) -> Payload {
+    let ReadPlan { checksums, skip, length, .. } = plan;
+    let (skip, length) = (*skip as usize, usize::try_from(*length).unwrap_or(0));
+    let bytes = image.as_slice();
+    let block = |index: usize| &bytes[index * BLOCK_BYTES..(index + 1) * BLOCK_BYTES];
+    let checksum = payload_checksum(checksums, skip, length, block);
+    let payload = if skip == 0 { image } else { image.split_off(skip) };
+    (payload, length, checksum)
+}
+
 /// What came of blocks.
-enum Assembled {
-    /// The payload: the buffer that begins with it, its length and its CRC32C.
-    Whole(Payload),
+pub(crate) enum Assembled {
+    /// The image, all of it right.
+    Whole(Buffer),
     /// The image so far, and memory for the next packed groups.
     More { image: Buffer, stored: Buffer },
 }
@@ -226,6 +211,37 @@ fn next_piece(rest: &mut Option<Buffer>, blocks: usize) -> Option<Buffer> {
         *rest = Some(piece.split_off(bytes));
     }
     Some(piece)
+}
+
+/// Sends for a round of packed groups, and with the first round for everything else.
+pub(crate) fn fetch_with_packed<B: Block>(
+    device: &mut Device<B>,
+    purpose: Purpose,
+    reading: &mut Reading,
+    mut image: Buffer,
+    stored: Option<Buffer>,
+) {
+    let group = device.begin(purpose);
+    let segments = &reading.plan.segments;
+    let any_device = segments.iter().any(|segment| matches!(segment.source, Source::Device(_)));
+    if reading.round.is_first() && any_device {
+        fetch_pieces(device, group, segments, image);
+    } else {
+        if reading.round.is_first() {
+            for segment in segments.iter().filter(|segment| segment.source == Source::Hole) {
+                let first = segment.image_block as usize * BLOCK_BYTES;
+                let bytes = segment.blocks as usize * BLOCK_BYTES;
+                image.as_mut_slice()[first..first + bytes].fill(0);
+            }
+        }
+        reading.image = Some(image);
+    }
+    let mut rest = stored;
+    for (lba, blocks) in reading.round.extents(&reading.plan) {
+        if let Some(piece) = next_piece(&mut rest, blocks) {
+            device.read_piece(group, lba, piece);
+        }
+    }
 }
 
 /// Sends for the segments of an image, each into its piece of it; those that do not come from the device are held.

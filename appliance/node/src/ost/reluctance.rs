@@ -16,6 +16,8 @@ struct Entry {
     /// Windows still to be passed over, and how many it will be after the next failure.
     skip: u8,
     next: u8,
+    /// It could not be placed packed: until what is to be passed over was, nothing tries again.
+    refused: bool,
 }
 
 /// The table.
@@ -50,22 +52,31 @@ impl Reluctance {
     pub(crate) fn failed(&mut self, object: Fid) {
         let entry = self.entry(object);
         if entry.object != object {
-            *entry = Entry { object, skip: 0, next: 1 };
+            *entry = Entry { object, next: 1, ..Entry::default() };
         }
+        entry.refused = false;
         entry.skip = entry.next;
         entry.next = entry.next.saturating_mul(2).clamp(1, SKIP_WINDOWS_MAX);
     }
 
     /// The next windows are not to be tried, however the last ones went.
     pub(crate) fn refuse(&mut self, object: Fid) {
-        *self.entry(object) = Entry { object, skip: SKIP_WINDOWS_MAX, next: 1 };
+        *self.entry(object) = Entry { object, skip: SKIP_WINDOWS_MAX, next: 1, refused: true };
+    }
+
+    /// What was learned of the object before does not count.
+    pub(crate) fn try_again(&mut self, object: Fid) {
+        let entry = self.entry(object);
+        if entry.object == object && !(entry.refused && entry.skip > 0) {
+            *entry = Entry { object, next: 1, ..Entry::default() };
+        }
     }
 
     /// A window shrank.
     pub(crate) fn succeeded(&mut self, object: Fid) {
         let entry = self.entry(object);
         if entry.object == object {
-            *entry = Entry { object, skip: 0, next: 1 };
+            *entry = Entry { object, next: 1, ..Entry::default() };
         }
     }
 }
@@ -91,6 +102,22 @@ mod test {
         assert!(reluctance.allows(object));
         reluctance.failed(object);
         assert!(!reluctance.allows(object));
+        assert!(reluctance.allows(object));
+    }
+
+    #[test]
+    fn a_new_attempt_forgets_failures_but_not_a_refusal() {
+        let mut reluctance = Reluctance::default();
+        let object = Fid::new(7, 1);
+        reluctance.failed(object);
+        reluctance.try_again(object);
+        assert!(reluctance.allows(object));
+        reluctance.refuse(object);
+        reluctance.try_again(object);
+        assert!(!reluctance.allows(object));
+        let passed = (0..SKIP_WINDOWS_MAX).take_while(|_| !reluctance.allows(object)).count();
+        assert_eq!(passed, 31);
+        reluctance.try_again(object);
         assert!(reluctance.allows(object));
     }
 

@@ -1,13 +1,15 @@
 //! Requests to an OST as values: decoded, with everything checked that can be without the store.
 
 use sheen_store::{PunchKind, SeekTarget, request::OBJECT_BYTES_MAX};
-use sheen_types::{ClientId, Epoch, Errno, Fid, OstIndex, units::TRANSFER_BYTES_MAX};
+use sheen_types::{
+    Blocks, ClientId, Compression, Epoch, Errno, Fid, OstIndex, units::TRANSFER_BYTES_MAX,
+};
 use sheen_wire::{
     Field, Frame, Opcode,
     object::{
         self, DESTROY_MAX, GLIMPSE_MAX, ObjectAllocate, ObjectDestroy, ObjectFence, ObjectGlimpse,
-        ObjectPunch, ObjectRead, ObjectSeek, ObjectStatistics, ObjectSync, ObjectTruncate,
-        ObjectWrite, PunchMode,
+        ObjectPunch, ObjectRead, ObjectRepack, ObjectSeek, ObjectStatistics, ObjectSync,
+        ObjectTruncate, ObjectWrite, PunchMode, REPACK_BYTES_UNIT,
     },
 };
 
@@ -35,6 +37,7 @@ pub(crate) enum Change {
     Allocate(sheen_store::Allocate),
     Destroy(Vec<Fid>),
     Sync,
+    Repack(sheen_store::Repack, Compression),
 }
 
 /// A request, decoded.
@@ -156,6 +159,16 @@ fn decode_change(frame: &Frame, bytes: &[u8]) -> Result<(OstIndex, Change), Errn
                 return Err(Errno::EINVAL);
             }
             Ok((ost, Change::Destroy(objects.0)))
+        }
+        Opcode::ObjectRepack => {
+            let ObjectRepack { ost, object, offset, length, compression } = body(bytes)?;
+            check_range(offset, u64::from(length))?;
+            if !offset.is_multiple_of(REPACK_BYTES_UNIT) || length as usize > TRANSFER_BYTES_MAX {
+                return Err(Errno::EINVAL);
+            }
+            let length = Blocks::covering(u64::from(length)).bytes();
+            let repack = sheen_store::Repack { object, offset, length, durable: false };
+            Ok((ost, Change::Repack(repack, compression)))
         }
         Opcode::ObjectSync => {
             let ObjectSync { ost, object: _ } = body(bytes)?;

@@ -19,6 +19,7 @@ use super::{
     image::Image,
     operation::{Merging, Operation, Origin, Work},
     packing::Packer,
+    repacking::Repacking,
     slab::Slab,
     statistics::{OstServiceStats, OstStats},
     target::Target,
@@ -62,6 +63,7 @@ pub struct OstService<B, F, C> {
     pub(crate) targets: Vec<Target<B>>,
     pub(crate) operations: Slab<Operation>,
     pub(crate) merges: Slab<Merging>,
+    pub(crate) repacks: Slab<Repacking>,
     /// Commands of a target that are to be carried out.
     pub(crate) commands: Vec<Command>,
     pub(crate) scratch: Scratch,
@@ -130,6 +132,7 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
             targets: Vec::new(),
             operations: Slab::new(slots),
             merges: Slab::new(slots),
+            repacks: Slab::new(slots),
             commands: Vec::new(),
             scratch: Scratch::default(),
             packer: Packer::default(),
@@ -268,6 +271,7 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
             }
             Purpose::Opening(io) => target.on_opening(self.now, io, finished, &mut self.commands),
             Purpose::Merge { merge, which } => self.on_merge_read(number, merge, which, finished),
+            Purpose::Repack { repack } => self.on_repack_read(number, repack, finished),
             Purpose::Read { operation } => self.on_read(operation, finished),
         }
         self.carry_out(number);
@@ -301,7 +305,7 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
 
     fn sync_before_end(&mut self, number: usize) {
         let Some(store) = self.targets[number].store() else { return };
-        let work = Work::Storing { image: Image::default(), packed: None };
+        let work = Work::Storing { image: Image::default(), packed: None, repack: None };
         let token =
             self.operations.insert(Operation { origin: Origin::Stop, target: number, work });
         let request = sheen_store::RequestToken(token);

@@ -7,8 +7,8 @@ use std::fmt;
 
 use sheen_dma::Buffer;
 use sheen_ports::{Block, Clock, Fabric};
-use sheen_store::{MergeToken, OldBlock, ReadPlan, Source};
-use sheen_types::{BLOCK_BYTES, Errno, Lba, checksum::crc32c, units::TRANSFER_BYTES_MAX};
+use sheen_store::{OldBlock, ReadPlan, Source};
+use sheen_types::{BLOCK_BYTES, Lba, checksum::crc32c, units::TRANSFER_BYTES_MAX};
 
 use super::{
     operation::Reading,
@@ -191,13 +191,6 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
             self.report(number, reading, damage);
         }
         result
-    }
-
-    /// Stores a range anew: not as yet.
-    pub(crate) fn refuse_repack(&mut self, number: usize, token: MergeToken) {
-        if let Some(store) = self.targets[number].store() {
-            store.merge_failed(token, Errno::EIO, &mut self.commands);
-        }
     }
 
     /// Counts and logs damage that a read met.

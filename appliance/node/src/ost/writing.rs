@@ -55,7 +55,7 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
     ) {
         let operation = self.operations.get_mut(token);
         let (origin, number) = (operation.origin, operation.target);
-        let storing = Work::Storing { image: Image::default(), packed: None };
+        let storing = Work::Storing { image: Image::default(), packed: None, repack: None };
         let Work::Pulling { write, head } = std::mem::replace(&mut operation.work, storing) else {
             unreachable!("only writes pull")
         };
@@ -115,7 +115,8 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
         }
         self.pack(write, length, &mut buffer);
         let packed = (!self.scratch.packed.is_empty()).then_some(write.object);
-        self.operations.get_mut(token).work = Work::Storing { image: Image::new(buffer), packed };
+        self.operations.get_mut(token).work =
+            Work::Storing { image: Image::new(buffer), packed, repack: None };
         let write = Write {
             object: write.object,
             offset: write.offset,
@@ -177,6 +178,10 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
 fn has_write_reply(opcode: Opcode) -> bool {
     matches!(
         opcode,
-        Opcode::ObjectWrite | Opcode::ObjectPunch | Opcode::ObjectTruncate | Opcode::ObjectAllocate
+        Opcode::ObjectWrite
+            | Opcode::ObjectPunch
+            | Opcode::ObjectTruncate
+            | Opcode::ObjectAllocate
+            | Opcode::ObjectRepack
     )
 }

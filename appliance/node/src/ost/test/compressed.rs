@@ -7,8 +7,8 @@ use sheen_wire::{
     Opcode,
     fields::List,
     object::{
-        GlimpseReply, ObjectGlimpse, ObjectPunch, ObjectStatistics, ObjectStatisticsReply,
-        ObjectTruncate, ObjectWrite, PunchMode, WriteReply,
+        GlimpseReply, ObjectGlimpse, ObjectPunch, ObjectRepack, ObjectStatistics,
+        ObjectStatisticsReply, ObjectTruncate, ObjectWrite, PunchMode, WriteReply,
     },
 };
 
@@ -72,7 +72,8 @@ fn change(rig: &mut Rig, chance: &mut Chance, fid: Fid, model: &mut Vec<u8>, why
                 ObjectPunch { ost: OST, object: fid, offset, length, mode, extend, mtime: MTIME };
             rig.call(Opcode::ObjectPunch, &body, &[], 0)
         }
-        3..6 => {
+        3 => return repack_any(rig, chance, fid, why),
+        4..6 => {
             // A few bytes into what may be packed.
             let count = 1 + usize::try_from(chance.below(9_000)).unwrap();
             let bytes = chance.bytes(count);
@@ -90,6 +91,82 @@ fn change(rig: &mut Rig, chance: &mut Chance, fid: Fid, model: &mut Vec<u8>, why
         }
     };
     assert_eq!(reply.status(), 0, "{why}: {start}..{end}");
+}
+
+/// Stores some windows anew; the content is none of its business.
+fn repack_any(rig: &mut Rig, chance: &mut Chance, fid: Fid, why: &str) {
+    let offset = chance.below(8) * 65536;
+    let length = u32::try_from(1 + chance.below(1 << 19)).unwrap();
+    let compression = Compression::ALL[usize::try_from(chance.below(3)).unwrap()];
+    let reply = repack(rig, fid, offset, length, compression);
+    assert_eq!(reply.status(), 0, "{why}: repack {length} at {offset}");
+}
+
+fn repack(rig: &mut Rig, object: Fid, offset: u64, length: u32, compression: Compression) -> Reply {
+    let body = ObjectRepack { ost: OST, object, offset, length, compression };
+    for _ in 0..3 {
+        let reply = rig.call(Opcode::ObjectRepack, &body, &[], 0);
+        if reply.status() != -Errno::EAGAIN.0 {
+            return reply;
+        }
+    }
+    panic!("a repack stays refused");
+}
+
+#[test]
+fn what_was_written_plain_is_packed_later_and_the_other_way_round() {
+    let mut rig = Rig::new(BLOCKS);
+    let mut chance = Chance(9);
+    let slab = 1 << 20;
+    let mut bytes = text(slab - 3 * 65536, &mut chance);
+    bytes.extend(noise(65536, &mut chance));
+    bytes.extend(vec![0; 65536]);
+    bytes.extend(text(60_000, &mut chance));
+    let fid = object(1);
+    write(&mut rig, fid, 0, &bytes, Compression::None);
+    let punch = ObjectPunch {
+        ost: OST,
+        object: fid,
+        offset: 20_480,
+        length: 8192,
+        mode: PunchMode::Hole,
+        extend: false,
+        mtime: MTIME,
+    };
+    assert_eq!(rig.call(Opcode::ObjectPunch, &punch, &[], 0).status(), 0);
+    bytes[20_480..28_672].fill(0);
+    let glimpse = ObjectGlimpse { ost: OST, objects: List(vec![fid]) };
+    let before: GlimpseReply = rig.call(Opcode::ObjectGlimpse, &glimpse, &[], 0).body();
+    let plain = space(&mut rig, fid);
+    let mut spaces = Vec::new();
+    for compression in [Compression::Lz4, Compression::Zstd, Compression::None] {
+        let reply: WriteReply = repack(&mut rig, fid, 0, 1 << 20, compression).body();
+        assert_eq!(reply.size, bytes.len() as u64);
+        spaces.push(space(&mut rig, fid));
+        assert_eq!(reply.blocks, spaces[spaces.len() - 1] * 8);
+        assert!(rig.read(fid, 0, slab).payload == bytes, "content after {compression}");
+        rig = Rig::open(rig.medium.clone(), 256, None);
+        assert!(rig.read(fid, 0, slab).payload == bytes, "after {compression} and a restart");
+    }
+    assert!(spaces[0] < plain * 3 / 4 && spaces[1] < spaces[0], "{plain} became {spaces:?}");
+    assert_eq!(spaces[2], plain, "and is as it was");
+    let after: GlimpseReply = rig.call(Opcode::ObjectGlimpse, &glimpse, &[], 0).body();
+    assert_eq!(after, before, "size, time and holes stay");
+    rig.settle();
+    assert_eq!(rig.arena.free_bytes(), ARENA_BYTES, "every buffer came back");
+}
+
+#[test]
+fn a_repack_that_makes_no_sense_is_refused_and_of_nothing_is_nothing() {
+    let mut rig = Rig::new(BLOCKS);
+    let status = |rig: &mut Rig, offset, length| {
+        repack(rig, object(1), offset, length, Compression::Lz4).status()
+    };
+    assert_eq!(status(&mut rig, 0, 65536), 0, "of an object that is not there");
+    assert_eq!(status(&mut rig, 4096, 65536), -Errno::EINVAL.0);
+    assert_eq!(status(&mut rig, 0, (1 << 20) + 1), -Errno::EINVAL.0);
+    assert_eq!(status(&mut rig, 0, 0), -Errno::EINVAL.0);
+    assert_eq!(statistics(&mut rig).objects, 0);
 }
 
 fn assert_content(rig: &mut Rig, fid: Fid, expected: &[u8], chance: &mut Chance, why: &str) {
@@ -216,6 +293,9 @@ fn a_damaged_group_is_never_served_nor_merged_and_its_neighbours_are() {
                 let offset = window as u64 * 65536 + 100;
                 let reply = rig.write(object(1), offset, b"within a block");
                 assert_eq!(reply.status(), -Errno::EIO.0);
+                let reply =
+                    repack(&mut rig, object(1), window as u64 * 65536, 65536, Compression::None);
+                assert_eq!(reply.status(), -Errno::EIO.0, "never stored anew as if it were right");
             }
         }
         write_device(&rig.medium, lba, &good);
