@@ -1,0 +1,341 @@
+//! All this crate knows of the store's interface: how a change is asked for, what its commands mean for a device, and how an
+//! object is read back. When the interface changes, this file changes, and no other.
+
+use std::{collections::BTreeMap, fmt};
+
+use sheen_store::{
+    Allocate, Command, IoToken, Merge, MergeToken, Owner, Punch, PunchKind, ReadPlan, RequestToken,
+    Source, Store, Truncate, Write,
+};
+use sheen_types::{Errno, Fid, Lba, Timespec, checksum::crc32c};
+
+use crate::{
+    image::BLOCK,
+    reference::{CELL, Change, State},
+};
+
+/// Images of requests inside the store, by request.
+pub type Images = BTreeMap<u64, Vec<u8>>;
+
+/// A change asked for.
+#[derive(Clone, Copy, Debug)]
+pub struct Call {
+    /// The request's number.
+    pub request: u64,
+    /// Number of the object.
+    pub object: usize,
+    /// The change.
+    pub change: Change,
+    /// Its tag.
+    pub tag: u32,
+    /// Complete only when durable.
+    pub durable: bool,
+}
+
+/// Something the store wants done.
+#[derive(Debug)]
+pub enum Task {
+    /// Write blocks; `data_of` is the request whose data they are.
+    Write {
+        /// To give back.
+        io: IoToken,
+        /// Where.
+        lba: Lba,
+        /// Whole blocks.
+        bytes: Vec<u8>,
+        /// The request, unless the blocks are the store's own.
+        data_of: Option<u64>,
+    },
+    /// Flush the device.
+    Flush(IoToken),
+    /// Read blocks, while opening.
+    Read(IoToken, Lba, u32),
+    /// Merge old blocks into an image.
+    Merge(Merging),
+    /// A request ended.
+    Ended(u64, Result<(), Errno>),
+}
+
+/// A merge asked for.
+#[derive(Debug)]
+pub struct Merging {
+    request: u64,
+    token: MergeToken,
+    image_blocks: usize,
+    merges: [Option<Merge>; 2],
+}
+
+/// What a read found wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReadFault {
+    /// A block's checksum is not the index's.
+    Checksum(Lba),
+    /// A block cannot be read.
+    Unreadable(Lba),
+    /// A cell holds what no change wrote, or parts of two.
+    Cell(usize),
+    /// The size is not of whole cells.
+    Size(u64),
+}
+
+impl fmt::Display for ReadFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Checksum(lba) => write!(f, "block {lba} does not match its checksum"),
+            Self::Unreadable(lba) => write!(f, "block {lba} cannot be read"),
+            Self::Cell(cell) => write!(f, "cell {cell} is torn"),
+            Self::Size(size) => write!(f, "a size of {size} bytes, which nobody asked for"),
+        }
+    }
+}
+
+/// Id of object `number`.
+#[must_use]
+pub fn fid(number: usize) -> Fid {
+    Fid::new(Fid::NORMAL_SEQUENCE_FIRST, u32::try_from(number).unwrap_or(u32::MAX - 1) + 1)
+}
+
+fn bytes(cells: usize) -> u64 {
+    cells as u64 * CELL as u64
+}
+
+/// Words behind a cell's first, which is its tag: they tell cell and word.
+fn word(tag: u32, cell: usize, at: usize) -> u32 {
+    let place = u32::try_from(cell * (CELL / 4) + at).unwrap_or(u32::MAX);
+    tag.rotate_left(16) ^ place
+}
+
+/// Content of cells from number `first` on.
+fn pattern(first: usize, tags: impl Iterator<Item = u32>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for (cell, tag) in (first..).zip(tags) {
+        if tag == 0 {
+            bytes.resize(bytes.len() + CELL, 0);
+            continue;
+        }
+        bytes.extend_from_slice(&tag.to_le_bytes());
+        for at in 1..CELL / 4 {
+            bytes.extend_from_slice(&word(tag, cell, at).to_le_bytes());
+        }
+    }
+    bytes
+}
+
+/// The tag of each cell, if every cell is whole.
+fn tags(bytes: &[u8]) -> Result<Vec<u32>, ReadFault> {
+    let mut tags = Vec::with_capacity(bytes.len() / CELL);
+    for (number, cell) in bytes.chunks(CELL).enumerate() {
+        let words = cell.chunks(4).map(|word| {
+            word.try_into().map(u32::from_le_bytes).map_err(|_| ReadFault::Cell(number))
+        });
+        let mut tag = 0;
+        for (at, found) in words.enumerate() {
+            let found = found?;
+            let expected = match at {
+                0 => found,
+                _ if tag == 0 => 0,
+                _ => word(tag, number, at),
+            };
+            if found != expected {
+                return Err(ReadFault::Cell(number));
+            }
+            tag = if at == 0 { found } else { tag };
+        }
+        tags.push(tag);
+    }
+    Ok(tags)
+}
+
+/// Asks for a change; false if the store is busy.
+pub fn ask(store: &mut Store, call: &Call, images: &mut Images, out: &mut Vec<Command>) -> bool {
+    let &Call { request, object, change, tag, durable } = call;
+    let object = fid(object);
+    let mtime = Timespec { seconds: i64::from(tag), nanoseconds: 0 };
+    let token = RequestToken(request);
+    let punch = |kind, first: usize, end: usize, extend| {
+        let (offset, length) = (bytes(first), bytes(end - first));
+        Punch { object, offset, length, kind, extend, mtime, durable }
+    };
+    let taken = match change {
+        Change::Write { first, end } => {
+            let (offset, length) = (bytes(first), bytes(end - first));
+            let skip = first * CELL % BLOCK;
+            let payload = pattern(first, (first..end).map(|_| tag));
+            let mut image = vec![0; (skip + payload.len()).next_multiple_of(BLOCK)];
+            image[skip..skip + payload.len()].copy_from_slice(&payload);
+            let checksums: Vec<u32> = image.chunks(BLOCK).map(crc32c).collect();
+            images.insert(request, image);
+            let (checksums, owner) = (&checksums[..], Owner { uid: 1, gid: 2, projid: 3 });
+            let write = Write { object, offset, length, checksums, mtime, owner, durable };
+            store.write(token, &write, out)
+        }
+        Change::Truncate { size } => {
+            store.truncate(token, &Truncate { object, size: bytes(size), mtime, durable }, out)
+        }
+        Change::Hole { first, end, extend } => {
+            store.punch(token, &punch(PunchKind::Hole, first, end, extend), out)
+        }
+        Change::Zero { first, end, extend } => {
+            store.punch(token, &punch(PunchKind::Zero, first, end, extend), out)
+        }
+        Change::Allocate { first, end, keep_size } => {
+            let (offset, length) = (bytes(first), bytes(end - first));
+            store.allocate(
+                token,
+                &Allocate { object, offset, length, keep_size, mtime, durable },
+                out,
+            )
+        }
+        Change::Destroy => store.destroy(token, &[object], out),
+    };
+    if taken.is_err() {
+        images.remove(&request);
+    }
+    taken.is_ok()
+}
+
+/// Asks for a sync; false if the store is busy.
+pub fn sync(store: &mut Store, request: u64, out: &mut Vec<Command>) -> bool {
+    store.sync(RequestToken(request), out).is_ok()
+}
+
+/// What a command means for the device.
+///
+/// # Panics
+/// When a write of data names an image that is not there, which is a bug of the store.
+#[must_use]
+pub fn task(command: Command, images: &mut Images) -> Task {
+    match command {
+        Command::WriteData { io, request, lba, image_block, blocks } => {
+            let from = image_block as usize * BLOCK;
+            let bytes = images[&request.0][from..from + blocks as usize * BLOCK].to_vec();
+            Task::Write { io, lba, bytes, data_of: Some(request.0) }
+        }
+        Command::WriteBytes { io, lba, bytes } => Task::Write { io, lba, bytes, data_of: None },
+        Command::Flush { io } => Task::Flush(io),
+        Command::Read { io, lba, blocks } => Task::Read(io, lba, blocks),
+        Command::Merge { request, merge, image_blocks, merges } => Task::Merge(Merging {
+            request: request.0,
+            token: merge,
+            image_blocks: image_blocks as usize,
+            merges,
+        }),
+        Command::Complete { request, result } => {
+            images.remove(&request.0);
+            Task::Ended(request.0, result.map(|_| ()))
+        }
+    }
+}
+
+impl Merging {
+    /// Merges; an old block that cannot be read or is not what the index says fails the request.
+    pub fn carry_out(
+        &self,
+        store: &mut Store,
+        read: impl Fn(Lba) -> Option<Vec<u8>>,
+        images: &mut Images,
+        out: &mut Vec<Command>,
+    ) {
+        let blank = || vec![0; self.image_blocks * BLOCK];
+        let image = images.entry(self.request).or_insert_with(blank);
+        let mut checksums = [None; 2];
+        for (checksum, merge) in checksums.iter_mut().zip(&self.merges) {
+            let Some(merge) = merge else { continue };
+            let Some(old) = read(merge.lba).filter(|old| crc32c(old) == merge.checksum) else {
+                return store.merge_failed(self.token, Errno::EIO, out);
+            };
+            let from = merge.image_block as usize * BLOCK;
+            let block = &mut image[from..from + BLOCK];
+            let (start, end) = (merge.fresh_start as usize, merge.fresh_end as usize);
+            block[..start].copy_from_slice(&old[..start]);
+            block[end..].copy_from_slice(&old[end..]);
+            *checksum = Some(crc32c(block));
+        }
+        store.merged(self.token, checksums, out);
+    }
+}
+
+/// Reads an object whole; every checksum is looked at.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn read_state<'a>(
+    store: &mut Store,
+    object: usize,
+    read: impl Fn(Lba, u32) -> Option<std::borrow::Cow<'a, [u8]>>,
+) -> Result<State, ReadFault> {
+    let Some(attributes) = store.attributes(fid(object)) else { return Ok(State::default()) };
+    if attributes.size % CELL as u64 != 0 {
+        return Err(ReadFault::Size(attributes.size));
+    }
+    let mut content = Vec::new();
+    let mut plan = ReadPlan::default();
+    while (content.len() as u64) < attributes.size {
+        let pin = store.read(fid(object), content.len() as u64, 1 << 20, &mut plan);
+        let result = read_plan(&plan, &read, &mut content);
+        store.release(pin);
+        result?;
+    }
+    let mtime = u32::try_from(attributes.mtime.seconds).unwrap_or(u32::MAX);
+    Ok(State { exists: true, cells: tags(&content)?, mtime })
+}
+
+/// Appends the bytes of a plan that begins at a block.
+fn read_plan<'a>(
+    plan: &ReadPlan,
+    read: &impl Fn(Lba, u32) -> Option<std::borrow::Cow<'a, [u8]>>,
+    content: &mut Vec<u8>,
+) -> Result<(), ReadFault> {
+    let end = content.len() + usize::try_from(plan.length).unwrap_or(usize::MAX);
+    for segment in &plan.segments {
+        let Source::Device(lba) = segment.source else {
+            content.resize(content.len() + segment.blocks as usize * BLOCK, 0);
+            continue;
+        };
+        let bytes = read(lba, segment.blocks).ok_or(ReadFault::Unreadable(lba))?;
+        let sums = &plan.checksums[segment.image_block as usize..];
+        for ((block, &sum), at) in bytes.chunks(BLOCK).zip(sums).zip(0..) {
+            if crc32c(block) != sum {
+                return Err(ReadFault::Checksum(lba.plus(at)));
+            }
+        }
+        content.extend_from_slice(&bytes);
+    }
+    content.truncate(end);
+    Ok(())
+}
+
+/// Device blocks that hold data of an object, as its read plans say.
+#[must_use]
+pub fn places(store: &mut Store, object: Fid) -> Vec<Lba> {
+    let size = store.attributes(object).map_or(0, |attributes| attributes.size);
+    let mut plan = ReadPlan::default();
+    let mut places = Vec::new();
+    for offset in (0..size).step_by(1 << 20) {
+        let pin = store.read(object, offset, 1 << 20, &mut plan);
+        store.release(pin);
+        for segment in &plan.segments {
+            if let Source::Device(lba) = segment.source {
+                places.extend((0..u64::from(segment.blocks)).map(|at| lba.plus(at)));
+            }
+        }
+    }
+    places
+}
+
+#[cfg(test)]
+mod test {
+    use super::*;
+
+    #[test]
+    fn a_cell_of_two_changes_or_of_another_place_is_torn() {
+        let mut bytes = pattern(0, [7, 7, 0, 9].into_iter());
+        assert_eq!(tags(&bytes), Ok(vec![7, 7, 0, 9]));
+        bytes[CELL + 400..CELL + 404].copy_from_slice(&[0; 4]);
+        assert_eq!(tags(&bytes), Err(ReadFault::Cell(1)));
+        assert_eq!(tags(&pattern(1, [7].into_iter())), Err(ReadFault::Cell(0)));
+        bytes = pattern(0, [0, 5].into_iter());
+        bytes[8] = 1;
+        assert_eq!(tags(&bytes), Err(ReadFault::Cell(0)));
+    }
+}

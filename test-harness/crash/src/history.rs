@@ -1,0 +1,514 @@
+//! One history: a store on a recording device, changes asked at random, completions in any order, crashes in between.
+//!
+//! Everything follows from a seed. Whoever wants to look at the device as a crash would leave it is a [`Witness`]: it is
+//! called whenever the device or a promise changed.
+
+use std::collections::BTreeMap;
+
+use sheen_store::{Command, IoFault, IoToken, Limits, Opening, Progress, Store, Zone};
+use sheen_types::{Errno, Lba};
+
+use crate::{
+    adapter::{self, Call, Images, Merging, Task},
+    chance::Chance,
+    image::SECTORS,
+    medium::{Cache, Medium},
+    promise::{Model, Status, Step, Verdict},
+    reference::{Change, State},
+    restart::{Setup, Violation},
+};
+
+/// Objects of a history.
+pub const OBJECTS: usize = 3;
+
+/// What a crash ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Crash {
+    /// The device loses power.
+    Power,
+    /// The process dies, the device goes on.
+    Kill,
+}
+
+/// Sees every moment of a history.
+pub trait Witness {
+    /// The device or what is promised changed.
+    ///
+    /// # Errors
+    /// What a restart would find wrong.
+    fn look(&mut self, medium: &mut Medium, model: &Model, setup: &Setup) -> Result<(), Failure>;
+}
+
+/// Nobody looks.
+#[derive(Clone, Copy, Debug)]
+pub struct Blind;
+
+impl Witness for Blind {
+    fn look(&mut self, _: &mut Medium, _: &Model, _: &Setup) -> Result<(), Failure> {
+        Ok(())
+    }
+}
+
+/// Why a history ends.
+#[derive(Clone, Debug)]
+pub enum Failure {
+    /// Enough was seen.
+    Enough,
+    /// Something is wrong.
+    Broken {
+        /// What.
+        violation: Violation,
+        /// At which crash.
+        state: String,
+    },
+}
+
+impl From<Violation> for Failure {
+    fn from(violation: Violation) -> Self {
+        Self::Broken { violation, state: "while the store lived".to_owned() }
+    }
+}
+
+/// What kind of history.
+#[derive(Clone, Copy, Debug)]
+pub struct Plan {
+    /// The device's cache.
+    pub cache: Cache,
+    /// Device blocks.
+    pub blocks: usize,
+    /// Cells a write begins below.
+    pub cells: usize,
+    /// Most cells of a write.
+    pub write_cells: usize,
+    /// One data write in so many fails; 0 for none.
+    pub faults: usize,
+}
+
+/// A device operation under way.
+#[derive(Debug)]
+enum Pending {
+    Write { io: IoToken, write: u64, data_of: Option<u64> },
+    Flush { io: IoToken, flush: u64 },
+    Read { io: IoToken, lba: Lba, blocks: u32 },
+    Merge(Merging),
+}
+
+/// A history under way.
+#[derive(Debug)]
+pub struct History {
+    /// Where its choices come from.
+    pub chance: Chance,
+    /// The device.
+    pub medium: Medium,
+    /// What is promised.
+    pub model: Model,
+    /// How the store is opened.
+    pub setup: Setup,
+    /// Completed checkpoints.
+    pub checkpoints: u64,
+    /// Requests refused for want of space.
+    pub refused: u64,
+    /// Data writes that failed.
+    pub faults: u64,
+    plan: Plan,
+    store: Option<Box<Store>>,
+    images: Images,
+    pending: Vec<Pending>,
+    commands: Vec<Command>,
+    request: u64,
+    tag: u32,
+    /// Requests that make others durable, with those completed when they were asked.
+    covers: BTreeMap<u64, Vec<u64>>,
+    completed: Vec<u64>,
+    faulted: Vec<u64>,
+    /// What happened, for people.
+    pub log: Vec<String>,
+}
+
+impl History {
+    /// A formatted device, not opened.
+    ///
+    /// # Panics
+    /// When the plan's device is too small for a store.
+    #[must_use]
+    pub fn new(seed: u64, plan: Plan) -> Self {
+        let mut chance = Chance::new(seed);
+        let first = Lba(1000 * (chance.draw() % 3));
+        let zone = Zone { first, blocks: plan.blocks as u64 };
+        let limits = Limits {
+            requests_max: 24,
+            unflushed_blocks_max: 40 + chance.draw() % 400,
+            journal_writes_max: 1 + u32::try_from(chance.below(3)).unwrap_or(0),
+        };
+        let mut medium = Medium::new(plan.cache, first, plan.blocks);
+        let formatted = sheen_store::format(zone, chance.draw());
+        for (lba, bytes) in formatted.unwrap_or_else(|error| panic!("{error}")) {
+            let write = medium.submit(lba, &bytes, true);
+            medium.complete(write);
+        }
+        medium.flushed(medium.flush());
+        Self {
+            chance,
+            medium,
+            model: Model::new(OBJECTS),
+            setup: Setup { zone, limits, objects: OBJECTS },
+            checkpoints: 0,
+            refused: 0,
+            faults: 0,
+            plan,
+            store: None,
+            images: Images::new(),
+            pending: Vec::new(),
+            commands: Vec::new(),
+            request: 0,
+            tag: 0,
+            covers: BTreeMap::new(),
+            completed: Vec::new(),
+            faulted: Vec::new(),
+            log: Vec::new(),
+        }
+    }
+
+    fn note(&mut self, text: impl FnOnce() -> String) {
+        self.log.push(text());
+    }
+
+    /// Opens the store and checks what it holds against the promise; from then on that is certain.
+    ///
+    /// # Errors
+    /// What is wrong, or the witness's.
+    pub fn open(&mut self, witness: &mut impl Witness) -> Result<(), Failure> {
+        self.note(|| "open".to_owned());
+        let mut opening = Opening::new(self.setup.zone, self.setup.limits, &mut self.commands);
+        loop {
+            self.carry_out(witness)?;
+            let at = self.chance.below(self.pending.len());
+            let pending = self.pending.swap_remove(at);
+            let mut bytes = Vec::new();
+            let io = match pending {
+                Pending::Read { io, lba, blocks } => {
+                    bytes = self.medium.read(lba, blocks);
+                    io
+                }
+                Pending::Write { io, write, .. } => {
+                    self.medium.complete(write);
+                    self.look(witness)?;
+                    io
+                }
+                Pending::Flush { io, flush } => {
+                    self.medium.flushed(flush);
+                    self.look(witness)?;
+                    io
+                }
+                Pending::Merge(_) => panic!("an opening has no requests"),
+            };
+            match opening.on_io(io, Ok(&bytes), &mut self.commands).map_err(Violation::Open)? {
+                Progress::Working(next) => opening = next,
+                Progress::Ready(store) => {
+                    self.store = Some(store);
+                    break;
+                }
+            }
+        }
+        self.carry_out(witness)?;
+        let found = self.content()?;
+        for (number, (object, found)) in self.model.objects.iter().zip(&found).enumerate() {
+            if object.judge(found, Status::Completed) == Verdict::Broken {
+                let promised = format!("{object:?}");
+                return Err(
+                    Violation::Broken { object: number, found: found.clone(), promised }.into()
+                );
+            }
+        }
+        self.model.rebase(&found);
+        self.covers.clear();
+        self.completed.clear();
+        self.faulted.clear();
+        self.look(witness)
+    }
+
+    /// Every object, read through the live device.
+    fn content(&mut self) -> Result<Vec<State>, Failure> {
+        let Self { store, medium, .. } = self;
+        let store = store.as_mut().expect("an open store");
+        let state = |object| {
+            adapter::read_state(store, object, |lba, blocks| {
+                Some(medium.read(lba, blocks).into())
+            })
+            .map_err(|fault| Violation::Read { object, fault }.into())
+        };
+        (0..OBJECTS).map(state).collect()
+    }
+
+    fn look(&mut self, witness: &mut impl Witness) -> Result<(), Failure> {
+        witness.look(&mut self.medium, &self.model, &self.setup)
+    }
+
+    fn call<T>(&mut self, f: impl FnOnce(&mut Store, &mut Images, &mut Vec<Command>) -> T) -> T {
+        let store = self.store.as_mut().expect("an open store");
+        f(store, &mut self.images, &mut self.commands)
+    }
+
+    /// Submits what the store wants.
+    fn carry_out(&mut self, witness: &mut impl Witness) -> Result<(), Failure> {
+        for command in std::mem::take(&mut self.commands) {
+            match adapter::task(command, &mut self.images) {
+                Task::Write { io, lba, bytes, data_of } => {
+                    let write = self.medium.submit(lba, &bytes, data_of.is_none());
+                    let blocks = bytes.len() / crate::image::BLOCK;
+                    self.note(|| match data_of {
+                        Some(request) => {
+                            format!("write {write} submitted: {blocks} at {lba}, data of {request}")
+                        }
+                        None => format!("write {write} submitted: {blocks} at {lba}"),
+                    });
+                    self.pending.push(Pending::Write { io, write, data_of });
+                    self.look(witness)?;
+                }
+                Task::Flush(io) => {
+                    let flush = self.medium.flush();
+                    self.note(|| "flush submitted".to_owned());
+                    self.pending.push(Pending::Flush { io, flush });
+                }
+                Task::Read(io, lba, blocks) => {
+                    self.pending.push(Pending::Read { io, lba, blocks });
+                }
+                Task::Merge(merging) => self.pending.push(Pending::Merge(merging)),
+                Task::Ended(request, result) => {
+                    self.on_ended(request, result)?;
+                    self.look(witness)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn on_ended(&mut self, request: u64, result: Result<(), Errno>) -> Result<(), Failure> {
+        self.note(|| format!("request {request} ends: {result:?}"));
+        let covers = self.covers.remove(&request);
+        let faulted = self.faulted.contains(&request);
+        let status = match result {
+            Ok(()) if covers.is_some() => Status::Durable,
+            Ok(()) => Status::Completed,
+            Err(Errno::ENOSPC | Errno::EIO) if faulted => Status::Faulty,
+            Err(Errno::ENOSPC) if self.is_crowded() => {
+                self.refused += 1;
+                Status::Failed
+            }
+            Err(errno) => return Err(Violation::Refused(errno).into()),
+        };
+        self.completed.push(request);
+        self.model.answer(request, status, &covers.unwrap_or_default());
+        Ok(())
+    }
+
+    /// Whether a lack of space is plausible: less is free than all requests inside could take.
+    fn is_crowded(&self) -> bool {
+        let statistics = self.store.as_ref().map(|store| store.statistics()).unwrap_or_default();
+        statistics.free_blocks < 400 * (1 + u64::from(statistics.requests))
+    }
+
+    /// Ends a turn of the service.
+    ///
+    /// # Errors
+    /// The witness's.
+    pub fn pump(&mut self, witness: &mut impl Witness) -> Result<(), Failure> {
+        self.call(|store, _, commands| store.pump(commands));
+        self.carry_out(witness)
+    }
+
+    /// Begins a checkpoint.
+    pub fn checkpoint(&mut self) {
+        self.note(|| "checkpoint wanted".to_owned());
+        self.call(|store, _, _| store.checkpoint());
+    }
+
+    /// Lets one operation complete; false if none is under way.
+    ///
+    /// # Errors
+    /// The witness's.
+    pub fn step(&mut self, witness: &mut impl Witness) -> Result<bool, Failure> {
+        if self.pending.is_empty() {
+            return Ok(false);
+        }
+        let at = self.chance.below(self.pending.len());
+        match self.pending.swap_remove(at) {
+            Pending::Write { io, write, data_of } => {
+                let result = self.complete(write, data_of);
+                self.look(witness)?;
+                self.call(|store, _, commands| store.on_io(io, result, commands));
+            }
+            Pending::Flush { io, flush } => {
+                self.medium.flushed(flush);
+                self.note(|| "flush completed".to_owned());
+                self.look(witness)?;
+                self.call(|store, _, commands| store.on_io(io, Ok(()), commands));
+            }
+            Pending::Merge(merging) => {
+                let Self { store, medium, images, commands, .. } = self;
+                let store = store.as_mut().expect("an open store");
+                merging.carry_out(store, |lba| Some(medium.read(lba, 1)), images, commands);
+            }
+            Pending::Read { .. } => panic!("an open store reads nothing"),
+        }
+        self.carry_out(witness)?;
+        Ok(true)
+    }
+
+    fn complete(&mut self, write: u64, data_of: Option<u64>) -> Result<(), IoFault> {
+        if let Some(request) = data_of
+            && self.plan.faults > 0
+            && self.chance.one_in(self.plan.faults)
+        {
+            self.note(|| format!("write {write} failed"));
+            self.faulted.push(request);
+            self.faults += 1;
+            self.medium.fail(write, &mut self.chance);
+            return Err(if self.chance.one_in(2) { IoFault::NoSpace } else { IoFault::Media });
+        }
+        self.note(|| format!("write {write} completed"));
+        self.medium.complete(write);
+        Ok(())
+    }
+
+    /// Asks for a change picked by chance.
+    ///
+    /// # Errors
+    /// The witness's.
+    pub fn change(&mut self, witness: &mut impl Witness) -> Result<(), Failure> {
+        let object = self.chance.below(OBJECTS);
+        let first = self.chance.below(self.plan.cells);
+        let end = first + 1 + self.chance.below(self.plan.write_cells);
+        // Whether a hole in an object that is being made alters anything depends on who comes first.
+        let extend = self.chance.one_in(2) || !self.model.objects[object].surely_exists();
+        let change = match self.chance.below(16) {
+            0..=9 => Change::Write { first, end },
+            10 => Change::Truncate { size: if extend { first } else { first / 4 } },
+            11 => Change::Hole { first, end, extend },
+            12 => Change::Zero { first, end, extend },
+            13 => Change::Allocate { first, end, keep_size: extend },
+            14 => Change::Destroy,
+            _ => Change::Write { first: end, end: end + 1 },
+        };
+        let durable = self.chance.one_in(5) || change == Change::Destroy;
+        self.ask(object, change, durable, witness)
+    }
+
+    /// Asks for a change.
+    ///
+    /// # Errors
+    /// The witness's.
+    pub fn ask(
+        &mut self,
+        object: usize,
+        change: Change,
+        durable: bool,
+        witness: &mut impl Witness,
+    ) -> Result<(), Failure> {
+        self.tag += 1;
+        self.request += 1;
+        let call = Call { request: self.request, object, change, tag: self.tag, durable };
+        self.note(|| format!("request {}: object {object} {change:?}, durable {durable}", call.request));
+        if !self.call(|store, images, commands| adapter::ask(store, &call, images, commands)) {
+            return Ok(());
+        }
+        let Call { request, tag, .. } = call;
+        self.model.ask(object, Step { request, tag, change, status: Status::Asked });
+        if durable {
+            self.covers.insert(request, Vec::new());
+        }
+        self.carry_out(witness)
+    }
+
+    /// Asks for a sync.
+    ///
+    /// # Errors
+    /// The witness's.
+    pub fn sync(&mut self, witness: &mut impl Witness) -> Result<(), Failure> {
+        self.request += 1;
+        let request = self.request;
+        self.note(|| format!("request {request}: sync"));
+        if self.call(|store, _, commands| adapter::sync(store, request, commands)) {
+            self.covers.insert(request, self.completed.clone());
+        }
+        self.carry_out(witness)
+    }
+
+    /// Something, by chance.
+    ///
+    /// # Errors
+    /// The witness's.
+    pub fn turn(&mut self, witness: &mut impl Witness) -> Result<(), Failure> {
+        match self.chance.below(11) {
+            0..=2 => self.change(witness)?,
+            3 => self.sync(witness)?,
+            4 if self.chance.one_in(6) => self.checkpoint(),
+            _ => {
+                self.step(witness)?;
+            }
+        }
+        if !self.chance.one_in(4) {
+            self.pump(witness)?;
+        }
+        Ok(())
+    }
+
+    /// Runs until nothing is left to do, and looks at everything.
+    ///
+    /// # Errors
+    /// What is wrong, or the witness's.
+    pub fn settle(&mut self, witness: &mut impl Witness) -> Result<(), Failure> {
+        self.pump(witness)?;
+        while self.step(witness)? {
+            self.pump(witness)?;
+        }
+        let found = self.content()?;
+        for (number, (object, found)) in self.model.objects.iter().zip(&found).enumerate() {
+            if !object.is_settled() {
+                return Err(Violation::Stuck.into());
+            }
+            if object.settled() != *found {
+                let promised = format!("{object:?}");
+                let found = found.clone();
+                return Err(Violation::Broken { object: number, found, promised }.into());
+            }
+        }
+        self.call(|store, _, _| crate::restart::check_space(store))?;
+        Ok(())
+    }
+
+    /// Ends the store's life.
+    pub fn crash(&mut self, crash: Crash) {
+        self.note(|| format!("{crash:?}"));
+        self.checkpoints += self.store.as_ref().map_or(0, |store| store.statistics().checkpoints);
+        self.store = None;
+        self.pending.clear();
+        self.images.clear();
+        self.commands.clear();
+        let chance = &mut self.chance;
+        match crash {
+            Crash::Kill => self.medium.lose_process(chance),
+            Crash::Power => {
+                if self.plan.cache != Cache::None {
+                    self.model.doubt_completed();
+                }
+                let usual = 1 + chance.below(3);
+                self.medium.lose_power(|_, versions| {
+                    let last = u8::try_from(versions.len()).unwrap_or(u8::MAX);
+                    let torn = chance.one_in(6);
+                    let mut pick = || {
+                        if chance.one_in(1 + usual) { 0 } else { last }
+                    };
+                    let whole = pick();
+                    std::array::from_fn::<u8, SECTORS, _>(|_| if torn { pick() } else { whole })
+                });
+            }
+        }
+    }
+
+    /// Lines of the log, the last `count` of them.
+    #[must_use]
+    pub fn last_lines(&self, count: usize) -> &[String] {
+        &self.log[self.log.len().saturating_sub(count)..]
+    }
+}

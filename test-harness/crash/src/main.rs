@@ -1,0 +1,65 @@
+//! `sheen-crash`: see the help.
+#![forbid(unsafe_code)]
+
+mod report;
+
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use sheen_crash::explore::{self, Options};
+
+/// Crashes, breaks and fills the object store in every way it must survive, and checks what it kept.
+#[derive(Debug, Parser)]
+#[command(name = "sheen-crash", version)]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+    /// Print one JSON object instead of text
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// Restart the store on every state a crash could leave of generated histories
+    Explore(Explore),
+}
+
+#[derive(Debug, Args)]
+struct Explore {
+    /// Distinct crash states to look at
+    #[arg(long, default_value_t = 100_000)]
+    states: u64,
+    /// Seed of the first history
+    #[arg(long, default_value_t = 1)]
+    first: u64,
+    /// Histories at most
+    #[arg(long, default_value_t = u64::MAX)]
+    histories: u64,
+    /// Lines of the history a failure tells
+    #[arg(long, default_value_t = 40)]
+    log: usize,
+}
+
+fn main() -> ExitCode {
+    let Arguments { task, json } = Arguments::parse();
+    match task {
+        Task::Explore(arguments) => explore(&arguments, json),
+    }
+}
+
+fn explore(arguments: &Explore, json: bool) -> ExitCode {
+    let &Explore { states, first, histories, log } = arguments;
+    let options = Options { first_seed: first, histories_max: histories, states, log };
+    let mut progress = report::Progress::new(json);
+    match explore::explore(&options, |seed, counts| progress.explored(seed, counts)) {
+        Ok(counts) => {
+            report::explored(&counts, None, json);
+            ExitCode::SUCCESS
+        }
+        Err((counts, finding)) => {
+            report::explored(&counts, Some(&finding), json);
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,249 @@
+//! Restarts a store on an image as a crash left it, and tells what it holds and what is wrong with it.
+//!
+//! Looked at, in this order: the store opens; every object reads back whole, by its checksums; no block is owned twice,
+//! and every data block is mapped, free, freed or retired; a write is taken and reads back; and after the process is killed
+//! a second restart finds the same.
+
+use std::{borrow::Cow, collections::BTreeSet, collections::VecDeque, fmt};
+
+use sheen_store::{Command, IoFault, Limits, OpenError, Opening, Progress, Store, Zone};
+use sheen_types::{Errno, Fid, Lba};
+
+use crate::{
+    adapter::{self, Call, Images, ReadFault, Task},
+    image::Image,
+    reference::{Change, State},
+};
+
+/// What a restart found of each object.
+pub type Content = Vec<State>;
+
+/// How a store is opened.
+#[derive(Clone, Copy, Debug)]
+pub struct Setup {
+    /// Its zone.
+    pub zone: Zone,
+    /// Its bounds.
+    pub limits: Limits,
+    /// Objects histories alter.
+    pub objects: usize,
+}
+
+/// What is wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Violation {
+    /// It does not open.
+    Open(OpenError),
+    /// An object cannot be read.
+    Read {
+        /// Its number.
+        object: usize,
+        /// Why.
+        fault: ReadFault,
+    },
+    /// An object nobody made.
+    Stranger(Fid),
+    /// A data block of two owners.
+    TwoOwners(Lba),
+    /// Blocks do not add up.
+    Space {
+        /// Mapped, as the objects say.
+        mapped: u64,
+        /// Mapped, free, freed and retired, as the statistics say.
+        accounted: u64,
+        /// All data blocks.
+        total: u64,
+    },
+    /// A request after the restart failed.
+    Refused(Errno),
+    /// A request after the restart never ends.
+    Stuck,
+    /// What was written after the restart reads differently.
+    Lost,
+    /// The second restart finds something else.
+    Changed {
+        /// First.
+        first: Content,
+        /// Then.
+        second: Content,
+    },
+    /// What was found is not what was promised.
+    Broken {
+        /// The object's number.
+        object: usize,
+        /// What was found.
+        found: State,
+        /// What is certain, and the steps since.
+        promised: String,
+    },
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Open(error) => write!(f, "does not open: {error}"),
+            Self::Read { object, fault } => write!(f, "object {object}: {fault}"),
+            Self::Stranger(fid) => write!(f, "object {fid} was never made"),
+            Self::TwoOwners(lba) => write!(f, "block {lba} has two owners"),
+            Self::Space { mapped, accounted, total } => {
+                write!(f, "{mapped} blocks mapped, {accounted} accounted for, of {total}")
+            }
+            Self::Refused(errno) => write!(f, "a write after the restart fails: {errno}"),
+            Self::Stuck => f.write_str("a request after the restart never ends"),
+            Self::Lost => f.write_str("what was written after the restart is not there"),
+            Self::Changed { first, second } => {
+                write!(f, "a second restart finds {second:?}, the first {first:?}")
+            }
+            Self::Broken { object, found, promised } => {
+                write!(f, "object {object} is {found:?}, promised was {promised}")
+            }
+        }
+    }
+}
+
+fn read<'a>(image: &'a Image) -> impl Fn(Lba, u32) -> Option<Cow<'a, [u8]>> {
+    |lba, blocks| image.read(lba, blocks).map(Cow::Borrowed)
+}
+
+/// Opens the store of an image.
+///
+/// # Errors
+/// Why it cannot be opened.
+pub fn open(image: &mut Image, setup: &Setup) -> Result<Box<Store>, OpenError> {
+    let mut commands = Vec::new();
+    let mut opening = Opening::new(setup.zone, setup.limits, &mut commands);
+    let mut tasks = VecDeque::new();
+    let mut images = Images::new();
+    loop {
+        tasks.extend(commands.drain(..).map(|command| adapter::task(command, &mut images)));
+        let task = tasks.pop_front().unwrap_or_else(|| panic!("an opening that waits for nothing"));
+        let progress = match task {
+            Task::Read(io, lba, blocks) => {
+                let bytes = image.read(lba, blocks).ok_or(IoFault::Media);
+                opening.on_io(io, bytes, &mut commands)?
+            }
+            Task::Write { io, lba, bytes, .. } => {
+                image.write(lba, &bytes);
+                opening.on_io(io, Ok(&[]), &mut commands)?
+            }
+            Task::Flush(io) => opening.on_io(io, Ok(&[]), &mut commands)?,
+            Task::Merge(_) | Task::Ended(..) => panic!("an opening has no requests"),
+        };
+        match progress {
+            Progress::Working(next) => opening = next,
+            Progress::Ready(store) => return Ok(store),
+        }
+    }
+}
+
+/// Every object's state.
+///
+/// # Errors
+/// The first that cannot be read, or is not known.
+pub fn content(store: &mut Store, image: &Image, setup: &Setup) -> Result<Content, Violation> {
+    let known = (0..=setup.objects).map(adapter::fid).collect::<BTreeSet<Fid>>();
+    if let Some(stranger) = store.objects(Fid::NONE).find(|object| !known.contains(object)) {
+        return Err(Violation::Stranger(stranger));
+    }
+    let state = |object| {
+        adapter::read_state(store, object, read(image))
+            .map_err(|fault| Violation::Read { object, fault })
+    };
+    (0..setup.objects).map(state).collect()
+}
+
+/// Whether every data block has at most one owner and none is lost.
+///
+/// # Errors
+/// What does not add up.
+pub fn check_space(store: &mut Store) -> Result<(), Violation> {
+    let objects: Vec<Fid> = store.objects(Fid::NONE).collect();
+    let mut owned = BTreeSet::new();
+    let mut mapped = 0;
+    for &object in &objects {
+        mapped += store.attributes(object).map_or(0, |attributes| attributes.blocks);
+        for place in adapter::places(store, object) {
+            if !owned.insert(place) {
+                return Err(Violation::TwoOwners(place));
+            }
+        }
+    }
+    let statistics = store.statistics();
+    let accounted = statistics.used_blocks
+        + statistics.allocatable_blocks
+        + statistics.quarantined_blocks
+        + statistics.retired_blocks;
+    let total = statistics.total_blocks + statistics.reserve_blocks;
+    if statistics.used_blocks != mapped || accounted != total {
+        return Err(Violation::Space { mapped, accounted, total });
+    }
+    Ok(())
+}
+
+/// Runs the store until `request` ends.
+fn carry_out(
+    store: &mut Store,
+    image: &mut Image,
+    images: &mut Images,
+    mut commands: Vec<Command>,
+    request: u64,
+) -> Result<Result<(), Errno>, Violation> {
+    let mut tasks = VecDeque::new();
+    loop {
+        store.pump(&mut commands);
+        tasks.extend(commands.drain(..).map(|command| adapter::task(command, images)));
+        match tasks.pop_front().ok_or(Violation::Stuck)? {
+            Task::Ended(ended, result) if ended == request => return Ok(result),
+            Task::Ended(..) => {}
+            Task::Write { io, lba, bytes, .. } => {
+                image.write(lba, &bytes);
+                store.on_io(io, Ok(()), &mut commands);
+            }
+            Task::Flush(io) => store.on_io(io, Ok(()), &mut commands),
+            Task::Merge(merging) => {
+                let read = |lba| image.read(lba, 1).map(<[u8]>::to_vec);
+                merging.carry_out(store, read, images, &mut commands);
+            }
+            Task::Read(..) => panic!("an open store reads nothing"),
+        }
+    }
+}
+
+/// Writes to an object no history alters, and reads it back.
+fn serve(store: &mut Store, image: &mut Image, setup: &Setup) -> Result<State, Violation> {
+    let (mut images, mut commands) = (Images::new(), Vec::new());
+    let change = Change::Write { first: 3, end: 12 };
+    let call = Call { request: 1, object: setup.objects, change, tag: 77, durable: false };
+    if !adapter::ask(store, &call, &mut images, &mut commands) {
+        return Err(Violation::Stuck);
+    }
+    carry_out(store, image, &mut images, commands, 1)?.map_err(Violation::Refused)?;
+    let mut expected = State::default();
+    expected.apply(change, 77);
+    let found = adapter::read_state(store, setup.objects, read(image))
+        .map_err(|fault| Violation::Read { object: setup.objects, fault })?;
+    if found == expected { Ok(found) } else { Err(Violation::Lost) }
+}
+
+/// Restarts the store of an image, twice; what the image holds afterwards is of no interest.
+///
+/// # Errors
+/// The first thing that is wrong.
+pub fn check(image: &mut Image, setup: &Setup) -> Result<Content, Violation> {
+    let mut store = open(image, setup).map_err(Violation::Open)?;
+    let first = content(&mut store, image, setup)?;
+    check_space(&mut store)?;
+    let written = serve(&mut store, image, setup)?;
+    let mut store = open(image, setup).map_err(Violation::Open)?;
+    let second = content(&mut store, image, setup)?;
+    if second != first {
+        return Err(Violation::Changed { first, second });
+    }
+    let again = adapter::read_state(&mut store, setup.objects, read(image))
+        .map_err(|fault| Violation::Read { object: setup.objects, fault })?;
+    if again != written {
+        return Err(Violation::Lost);
+    }
+    check_space(&mut store)?;
+    Ok(first)
+}
