@@ -266,7 +266,7 @@ fn kind(seed: u64) -> Kind {
     let cache = Cache::ALL[chance.below(5).saturating_sub(2)];
     let blocks = 2048 + chance.below(64);
     let prelude = if chance.one_in(3) { 0 } else { chance.below(260) };
-    if seed % 3 == 0 {
+    if seed.is_multiple_of(3) {
         return Kind {
             plan: Plan { cache, blocks, cells: 60, write_cells: 30, faults: 0 },
             budget: Budget {
@@ -300,7 +300,12 @@ fn kind(seed: u64) -> Kind {
 ///
 /// # Errors
 /// What it found.
-pub fn explore_history(seed: u64, counts: &mut Counts, left: u64, log: usize) -> Result<(), Finding> {
+pub fn explore_history(
+    seed: u64,
+    counts: &mut Counts,
+    left: u64,
+    log: usize,
+) -> Result<(), Box<Finding>> {
     let kind = kind(seed);
     let mut history = History::new(seed, kind.plan);
     let mut explorer = Explorer::new(counts, seed, kind.budget, kind.states_max.min(left));
@@ -311,7 +316,8 @@ pub fn explore_history(seed: u64, counts: &mut Counts, left: u64, log: usize) ->
     match ended {
         Ok(()) | Err(Failure::Enough) => Ok(()),
         Err(Failure::Broken { violation, state }) => {
-            Err(Finding { seed, violation, state, log: history.last_lines(log).to_vec() })
+            let log = history.last_lines(log).to_vec();
+            Err(Box::new(Finding { seed, violation, state, log }))
         }
     }
 }
@@ -372,7 +378,7 @@ pub fn explore(
         let explored = explore_history(seed, &mut counts, left, options.log);
         counts.seconds = begun.elapsed().as_secs_f64();
         if let Err(finding) = explored {
-            return Err((counts, Box::new(finding)));
+            return Err((counts, finding));
         }
     }
     Ok(counts)

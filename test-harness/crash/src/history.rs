@@ -177,6 +177,9 @@ impl History {
     ///
     /// # Errors
     /// What is wrong, or the witness's.
+    ///
+    /// # Panics
+    /// When the opening wants what it may not, which is a bug of the store.
     pub fn open(&mut self, witness: &mut impl Witness) -> Result<(), Failure> {
         self.note(|| "open".to_owned());
         let mut opening = Opening::new(self.setup.zone, self.setup.limits, &mut self.commands);
@@ -232,10 +235,8 @@ impl History {
         let Self { store, medium, .. } = self;
         let store = store.as_mut().expect("an open store");
         let state = |object| {
-            adapter::read_state(store, object, |lba, blocks| {
-                Some(medium.read(lba, blocks).into())
-            })
-            .map_err(|fault| Violation::Read { object, fault }.into())
+            adapter::read_state(store, object, |lba, blocks| Some(medium.read(lba, blocks).into()))
+                .map_err(|fault| Violation::Read { object, fault }.into())
         };
         (0..OBJECTS).map(state).collect()
     }
@@ -327,6 +328,9 @@ impl History {
     ///
     /// # Errors
     /// The witness's.
+    ///
+    /// # Panics
+    /// When the store is not open, or reads.
     pub fn step(&mut self, witness: &mut impl Witness) -> Result<bool, Failure> {
         if self.pending.is_empty() {
             return Ok(false);
@@ -408,7 +412,9 @@ impl History {
         self.tag += 1;
         self.request += 1;
         let call = Call { request: self.request, object, change, tag: self.tag, durable };
-        self.note(|| format!("request {}: object {object} {change:?}, durable {durable}", call.request));
+        self.note(|| {
+            format!("request {}: object {object} {change:?}, durable {durable}", call.request)
+        });
         if !self.call(|store, images, commands| adapter::ask(store, &call, images, commands)) {
             return Ok(());
         }

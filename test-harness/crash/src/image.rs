@@ -88,7 +88,8 @@ impl Image {
             }
         }
         self.bytes[range].copy_from_slice(bytes);
-        self.unreadable.retain(|block| !(lba.0..lba.0 + (bytes.len() / BLOCK) as u64).contains(block));
+        self.unreadable
+            .retain(|block| !(lba.0..lba.0 + (bytes.len() / BLOCK) as u64).contains(block));
     }
 
     /// Makes a block unreadable until it is written or [`Self::go_back`].
@@ -97,6 +98,9 @@ impl Image {
     }
 
     /// Remembers from now on what is overwritten.
+    ///
+    /// # Panics
+    /// When it remembers something already.
     pub fn remember(&mut self) {
         assert!(self.old_places.is_empty(), "one memory at a time");
         self.remembers = true;

@@ -16,3 +16,4 @@ pub mod restart;
 pub mod history;
 pub mod states;
 pub mod explore;
+pub mod mutations;

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod report;
+mod planted;
 
 use std::process::ExitCode;
 
@@ -23,6 +24,18 @@ struct Arguments {
 enum Task {
     /// Restart the store on every state a crash could leave of generated histories
     Explore(Explore),
+    /// Plant bugs in a copy of the store, one after another, and demand that the explorer finds each
+    Planted(Planted),
+}
+
+#[derive(Debug, Args)]
+struct Planted {
+    /// Distinct crash states within which each bug must be found
+    #[arg(long, default_value_t = 60_000)]
+    states: u64,
+    /// Plant this bug alone
+    #[arg(long)]
+    only: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -45,6 +58,9 @@ fn main() -> ExitCode {
     let Arguments { task, json } = Arguments::parse();
     match task {
         Task::Explore(arguments) => explore(&arguments, json),
+        Task::Planted(Planted { states, only }) => {
+            report::ended(planted::planted(states, only.as_deref()))
+        }
     }
 }
 

@@ -137,8 +137,7 @@ impl Medium {
     pub fn complete(&mut self, write: u64) {
         let InFlight { first, blocks, own } = self.take(write);
         self.completions += 1;
-        let is_durable =
-            self.cache == Cache::None || (self.cache == Cache::Forced && own);
+        let is_durable = self.cache == Cache::None || (self.cache == Cache::Forced && own);
         for number in first..first + blocks {
             if let Some(last) = self.pending.get_mut(&number).and_then(|all| all.last_mut()) {
                 last.completed = Some(self.completions);
@@ -156,7 +155,8 @@ impl Medium {
         for number in first..first + blocks {
             if chance.one_in(2) {
                 self.drop_last(number);
-            } else if let Some(last) = self.pending.get_mut(&number).and_then(|all| all.last_mut()) {
+            } else if let Some(last) = self.pending.get_mut(&number).and_then(|all| all.last_mut())
+            {
                 last.completed = Some(self.completions);
             }
         }
@@ -183,7 +183,8 @@ impl Medium {
         let first = self.image.number(lba);
         for (number, block) in (first..).zip(bytes.chunks_mut(BLOCK)) {
             let versions = self.pending.get(&number).into_iter().flatten().rev();
-            if let Some(version) = versions.into_iter().find(|version| version.completed.is_some()) {
+            if let Some(version) = versions.into_iter().find(|version| version.completed.is_some())
+            {
                 block.copy_from_slice(&version.content);
             }
         }
@@ -240,7 +241,7 @@ impl Medium {
         let Some(versions) = self.pending.get_mut(&number) else { return };
         let covered = |version: &Version| version.completed.is_some_and(|at| at <= through);
         let count = versions.iter().take_while(|version| covered(version)).count();
-        let last = versions.drain(..count).last();
+        let last = versions.drain(..count).next_back();
         if versions.is_empty() {
             self.pending.remove(&number);
         }
@@ -303,7 +304,8 @@ mod test {
     fn without_a_cache_what_completed_is_durable_and_equal_content_has_equal_hashes() {
         let mut one = Medium::new(Cache::None, Lba(0), 4);
         let mut other = Medium::new(Cache::Forced, Lba(0), 4);
-        for write in [one.submit(Lba(1), &[7; BLOCK], false), one.submit(Lba(2), &[8; BLOCK], true)] {
+        for write in [one.submit(Lba(1), &[7; BLOCK], false), one.submit(Lba(2), &[8; BLOCK], true)]
+        {
             one.complete(write);
         }
         assert_eq!(pending(&one), 0);

@@ -231,9 +231,12 @@ mod test {
     use super::*;
 
     fn object(steps: &[(Change, Status)]) -> Object {
-        let steps = (1..)
-            .zip(steps)
-            .map(|(tag, &(change, status))| Step { request: u64::from(tag), tag, change, status });
+        let steps = (1..).zip(steps).map(|(tag, &(change, status))| Step {
+            request: u64::from(tag),
+            tag,
+            change,
+            status,
+        });
         Object { base: State::default(), steps: steps.collect() }
     }
 

@@ -2,16 +2,17 @@
 
 use std::{
     io::Write as _,
+    process::ExitCode,
     time::{Duration, Instant},
 };
 
+use serde_json::json;
 use sheen_crash::{
     explore::{Counts, Finding},
     history::Crash,
     medium::Cache,
     states::Shape,
 };
-use serde_json::json;
 
 /// Pause between two progress lines.
 const PAUSE: Duration = Duration::from_secs(10);
@@ -24,6 +25,17 @@ pub(crate) fn line(text: &str) {
 
 fn error_line(text: &str) {
     let _ = writeln!(std::io::stderr(), "{text}");
+}
+
+/// The end of a task that printed what it had to say.
+pub(crate) fn ended(result: anyhow::Result<()>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            error_line(&format!("failed: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
 }
 
 /// Says now and then how far it is, and names the seed if the store panics.

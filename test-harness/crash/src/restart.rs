@@ -109,6 +109,9 @@ fn read<'a>(image: &'a Image) -> impl Fn(Lba, u32) -> Option<Cow<'a, [u8]>> {
 ///
 /// # Errors
 /// Why it cannot be opened.
+///
+/// # Panics
+/// When the opening wants what it may not, which is a bug of the store.
 pub fn open(image: &mut Image, setup: &Setup) -> Result<Box<Store>, OpenError> {
     let mut commands = Vec::new();
     let mut opening = Opening::new(setup.zone, setup.limits, &mut commands);

@@ -1,0 +1,89 @@
+//! The bugs that are planted: exact replacements in the sources of the store.
+//!
+//! Each is a mistake somebody could make in one line, against one rule of the order of writes. The text replaced must be
+//! found, once: when the store changes, so does this list.
+
+/// A planted bug.
+#[derive(Clone, Copy, Debug)]
+pub struct Mutation {
+    /// Its name.
+    pub name: &'static str,
+    /// What it does wrong, and what a crash makes of it.
+    pub story: &'static str,
+    /// Source file, from the workspace's root.
+    pub file: &'static str,
+    /// What stands there, and what is put in its place.
+    pub replacements: &'static [(&'static str, &'static str)],
+}
+
+/// All of them.
+pub const MUTATIONS: &[Mutation] = &[
+    Mutation {
+        name: "ack-before-flush",
+        story: "a sync is acknowledged at once: what it covers is lost with the power",
+        file: "appliance/store/src/store.rs",
+        replacements: &[("self.await_flush(number);", "self.end_unchanged(number, commands);")],
+    },
+    Mutation {
+        name: "durable-ack-before-flush",
+        story: "a durable write is acknowledged when it completed",
+        file: "appliance/store/src/completion.rs",
+        replacements: &[(
+            "} else if operation.durable {",
+            "} else if operation.durable && number == u32::MAX {",
+        )],
+    },
+    Mutation {
+        name: "record-before-data",
+        story: "records count as durable, with their data, when they are written: recovery believes one whose data is not \
+                there",
+        file: "appliance/store/src/log.rs",
+        replacements: &[("self.oldest_incomplete().sequence - 1", "self.recorded_through")],
+    },
+    Mutation {
+        name: "record-without-data",
+        story: "recovery believes the journal's last records without a look at their data",
+        file: "appliance/store/src/verification.rs",
+        replacements: &[(
+            "block.map(crc32c) != Some(expected);",
+            "block.map(crc32c) != Some(expected) && false;",
+        )],
+    },
+    Mutation {
+        name: "free-before-flush",
+        story: "freed blocks are used again before a flush covers what freed them: the old mapping comes back to new \
+                content",
+        file: "appliance/store/src/completion.rs",
+        replacements: &[(
+            "let quarantine = &mut self.quarantine;\n        let freed = |run: Run| quarantine_run(quarantine, data_first, run);",
+            "let allocator = &mut self.allocator;\n        let freed = |run: Run| {\n            allocator.release(Span { first: run.place() - data_first, blocks: run.blocks() });\n        };",
+        )],
+    },
+    Mutation {
+        name: "free-with-flush-under-way",
+        story: "a flush frees what was freed after it was submitted, too",
+        file: "appliance/store/src/quarantine.rs",
+        replacements: &[(
+            "let spans = std::mem::take(&mut self.flushing);",
+            "let mut spans = std::mem::take(&mut self.flushing);\n            spans.append(&mut self.open);",
+        )],
+    },
+    Mutation {
+        name: "missing-second-flush",
+        story: "the anchor's second copy is written without a flush behind the first: both can be torn",
+        file: "appliance/store/src/completion.rs",
+        replacements: &[(
+            "self.flusher.wait_for_switch();",
+            "self.on_switch_flushed(0, commands);",
+        )],
+    },
+    Mutation {
+        name: "reordered-superblock",
+        story: "the anchor names a checkpoint that is not flushed",
+        file: "appliance/store/src/switch.rs",
+        replacements: &[(
+            "switch.state = State::Flush(0);\n            self.flusher.wait_for_switch();",
+            "switch.state = State::Flush(0);\n            self.on_switch_flushed(0, commands);",
+        )],
+    },
+];

@@ -1,0 +1,163 @@
+//! Planted bugs: proof that the explorer can fail.
+//!
+//! The sources of the store, of what it stands on, and of this crate are copied below `target/planted`, into a workspace of
+//! their own. For each bug one file there is altered, the copy is built, and its explorer must find the bug within
+//! a bound of states; the copy without a bug must pass. The sources that ship know nothing of it. Third-party crates are
+//! those already built: the copies share the target folder, under another program name.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Instant,
+};
+
+use anyhow::{Context, Result, bail};
+use sheen_crash::mutations::{MUTATIONS, Mutation};
+
+use crate::report::line;
+
+/// Members of the copy.
+const MEMBERS: &[&str] =
+    &["appliance/types", "appliance/journal", "appliance/store", "test-harness/crash"];
+/// The copy's program: not that of the real one, which is running.
+const PROGRAM: &str = "sheen-crash-planted";
+
+/// Builds and runs every mutation, or the one named.
+///
+/// # Errors
+/// When one is not found, or the copy without one fails.
+pub(crate) fn planted(states: u64, only: Option<&str>) -> Result<()> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize()?;
+    let target =
+        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
+    let copy = target.join("planted");
+    lay_out(&root, &copy)?;
+    let begun = Instant::now();
+    if only.is_none() {
+        build(&copy, &target)?;
+        let (passed, told) = run(&target, states)?;
+        if !passed {
+            bail!("the store without a planted bug fails:\n{told}");
+        }
+        line(&format!("no bug planted: {states} states keep the promise"));
+    }
+    let chosen = |mutation: &&Mutation| only.is_none_or(|name| name == mutation.name);
+    let mut found = 0;
+    for mutation in MUTATIONS.iter().filter(chosen) {
+        let file = copy.join(mutation.file);
+        let original = fs::read_to_string(&file).with_context(|| file.display().to_string())?;
+        fs::write(&file, mutate(mutation, &original)?)?;
+        let result = build(&copy, &target).and_then(|()| run(&target, states));
+        fs::write(&file, original)?;
+        let (passed, told) = result.with_context(|| format!("with {} planted", mutation.name))?;
+        if passed {
+            bail!("{}: not found in {states} states: {}", mutation.name, mutation.story);
+        }
+        line(&format!("{}: found. {}\n    {told}", mutation.name, mutation.story));
+        found += 1;
+    }
+    if found == 0 {
+        bail!("no such bug is planted; there are: {}", names().join(", "));
+    }
+    line(&format!("{found} planted bugs found in {:.0} s", begun.elapsed().as_secs_f64()));
+    Ok(())
+}
+
+/// Names of all mutations.
+pub(crate) fn names() -> Vec<&'static str> {
+    MUTATIONS.iter().map(|mutation| mutation.name).collect()
+}
+
+fn mutate(mutation: &Mutation, text: &str) -> Result<String> {
+    let mut text = text.to_owned();
+    for (from, to) in mutation.replacements {
+        let count = text.matches(from).count();
+        if count != 1 {
+            bail!("{}: {} holds {count} times, not once:\n{from}", mutation.name, mutation.file);
+        }
+        text = text.replace(from, to);
+    }
+    Ok(text)
+}
+
+/// Copies the members, and makes them a workspace.
+fn lay_out(root: &Path, copy: &Path) -> Result<()> {
+    for member in MEMBERS {
+        copy_folder(&root.join(member), &copy.join(member))?;
+    }
+    let manifest = fs::read_to_string(root.join("Cargo.toml"))?;
+    let (head, rest) = manifest.split_once("members = [").context("a workspace has members")?;
+    let (_, rest) = rest.split_once(']').context("the members end")?;
+    let members: Vec<String> = MEMBERS.iter().map(|member| format!("\"{member}\"")).collect();
+    write(&copy.join("Cargo.toml"), &format!("{head}members = [{}]{rest}", members.join(", ")))?;
+    let own = copy.join("test-harness/crash/Cargo.toml");
+    let text = fs::read_to_string(&own)?;
+    let (before, after) = text.split_once("[[bin]]").context("the crate has a program")?;
+    let renamed = after.replacen("\"sheen-crash\"", &format!("\"{PROGRAM}\""), 1);
+    write(&own, &format!("{before}[[bin]]{renamed}"))?;
+    write(&copy.join("Cargo.lock"), &fs::read_to_string(root.join("Cargo.lock"))?)
+}
+
+/// Copies what differs, so that what does not is not built again.
+fn copy_folder(from: &Path, to: &Path) -> Result<()> {
+    fs::create_dir_all(to).with_context(|| to.display().to_string())?;
+    let mut names = Vec::new();
+    for entry in fs::read_dir(from).with_context(|| from.display().to_string())? {
+        let path = entry?.path();
+        let Some(name) = path.file_name() else { continue };
+        names.push(name.to_owned());
+        if path.is_dir() {
+            copy_folder(&path, &to.join(name))?;
+        } else {
+            write(&to.join(name), &fs::read_to_string(&path)?)?;
+        }
+    }
+    for entry in fs::read_dir(to)? {
+        let path = entry?.path();
+        if path.is_file() && !names.iter().any(|name| path.ends_with(name)) {
+            fs::remove_file(path)?;
+        }
+    }
+    Ok(())
+}
+
+fn write(path: &Path, text: &str) -> Result<()> {
+    if fs::read_to_string(path).is_ok_and(|old| old == text) {
+        return Ok(());
+    }
+    fs::write(path, text).with_context(|| path.display().to_string())
+}
+
+fn build(copy: &Path, target: &Path) -> Result<()> {
+    let output = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+        .args(["build", "--release", "--offline", "--quiet", "--bin", PROGRAM])
+        .env("CARGO_TARGET_DIR", target)
+        .current_dir(copy)
+        .output()
+        .context("starting cargo")?;
+    if !output.status.success() {
+        bail!("the copy does not build:\n{}", String::from_utf8_lossy(&output.stderr));
+    }
+    Ok(())
+}
+
+/// Whether the copy's explorer passes, and the line that says why not.
+fn run(target: &Path, states: u64) -> Result<(bool, String)> {
+    let program = target.join("release").join(PROGRAM);
+    let output = Command::new(&program)
+        .args(["explore", "--log", "0", "--states", &states.to_string()])
+        .output()
+        .with_context(|| format!("starting {}", program.display()))?;
+    let told = String::from_utf8_lossy(&output.stdout).into_owned()
+        + &String::from_utf8_lossy(&output.stderr);
+    let why: Vec<&str> = told
+        .lines()
+        .filter(|line| line.contains("failed: ") || line.contains("distinct states ("))
+        .map(|line| line.get(..240).unwrap_or(line))
+        .collect();
+    if !output.status.success() && why.is_empty() {
+        bail!("the explorer ended without a finding:\n{told}");
+    }
+    Ok((output.status.success(), why.join("\n    ")))
+}
