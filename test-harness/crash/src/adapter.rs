@@ -305,22 +305,11 @@ fn read_plan<'a>(
     Ok(())
 }
 
-/// Device blocks that hold data of an object, as its read plans say.
+/// Device blocks an object owns, reserved ones included.
 #[must_use]
-pub fn places(store: &mut Store, object: Fid) -> Vec<Lba> {
-    let size = store.attributes(object).map_or(0, |attributes| attributes.size);
-    let mut plan = ReadPlan::default();
-    let mut places = Vec::new();
-    for offset in (0..size).step_by(1 << 20) {
-        let pin = store.read(object, offset, 1 << 20, &mut plan);
-        store.release(pin);
-        for segment in &plan.segments {
-            if let Source::Device(lba) = segment.source {
-                places.extend((0..u64::from(segment.blocks)).map(|at| lba.plus(at)));
-            }
-        }
-    }
-    places
+pub fn places(store: &Store, object: Fid) -> Vec<Lba> {
+    let runs = store.stored(object).unwrap_or_default();
+    runs.iter().flat_map(|run| (0..run.stored_blocks).map(|at| run.lba.plus(at))).collect()
 }
 
 #[cfg(test)]

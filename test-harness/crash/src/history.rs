@@ -207,6 +207,7 @@ impl History {
             };
             match opening.on_io(io, Ok(&bytes), &mut self.commands).map_err(Violation::Open)? {
                 Progress::Working(next) => opening = next,
+                Progress::Inspected(_) => panic!("an opening ends with a store"),
                 Progress::Ready(store) => {
                     self.store = Some(store);
                     break;

@@ -18,6 +18,7 @@ pub struct Image {
     remembers: bool,
     old_bytes: Vec<u8>,
     old_places: Vec<usize>,
+    writes: u64,
     /// Blocks that cannot be read.
     unreadable: Vec<u64>,
 }
@@ -32,6 +33,7 @@ impl Image {
             remembers: false,
             old_bytes: Vec::new(),
             old_places: Vec::new(),
+            writes: 0,
             unreadable: Vec::new(),
         }
     }
@@ -77,8 +79,15 @@ impl Image {
         Some(&self.bytes[first * BLOCK..end * BLOCK])
     }
 
+    /// Writes so far.
+    #[must_use]
+    pub const fn writes(&self) -> u64 {
+        self.writes
+    }
+
     /// Writes whole blocks.
     pub fn write(&mut self, lba: Lba, bytes: &[u8]) {
+        self.writes += 1;
         let from = self.number(lba) * BLOCK;
         let range = from..from + bytes.len();
         if self.remembers {

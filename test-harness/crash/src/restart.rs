@@ -1,12 +1,14 @@
 //! Restarts a store on an image as a crash left it, and tells what it holds and what is wrong with it.
 //!
-//! Looked at, in this order: the store opens; every object reads back whole, by its checksums; no block is owned twice,
+//! Looked at, in this order: an inspection finds no conflict; the store opens and holds what was inspected; every object reads back whole, by its checksums; no block is owned twice,
 //! and every data block is mapped, free, freed or retired; a write is taken and reads back; and after the process is killed
 //! a second restart finds the same.
 
 use std::{borrow::Cow, collections::BTreeSet, collections::VecDeque, fmt};
 
-use sheen_store::{Command, IoFault, Limits, OpenError, Opening, Progress, Store, Zone};
+use sheen_store::{
+    Command, Conflict, Inspection, IoFault, Limits, OpenError, Opening, Progress, Store, Zone,
+};
 use sheen_types::{Errno, Fid, Lba};
 
 use crate::{
@@ -45,6 +47,10 @@ pub enum Violation {
     Stranger(Fid),
     /// A data block of two owners.
     TwoOwners(Lba),
+    /// Two owners, or blocks that are none of the data's, as the inspection says.
+    Conflict(Conflict),
+    /// The inspection finds something else than the opening.
+    InspectedElse(Fid),
     /// Blocks do not add up.
     Space {
         /// Mapped, as the objects say.
@@ -85,6 +91,8 @@ impl fmt::Display for Violation {
             Self::Read { object, fault } => write!(f, "object {object}: {fault}"),
             Self::Stranger(fid) => write!(f, "object {fid} was never made"),
             Self::TwoOwners(lba) => write!(f, "block {lba} has two owners"),
+            Self::Conflict(conflict) => write!(f, "an inspection finds {conflict:?}"),
+            Self::InspectedElse(fid) => write!(f, "an inspection finds object {fid} otherwise"),
             Self::Space { mapped, accounted, total } => {
                 write!(f, "{mapped} blocks mapped, {accounted} accounted for, of {total}")
             }
@@ -114,7 +122,37 @@ fn read<'a>(image: &'a Image) -> impl Fn(Lba, u32) -> Option<Cow<'a, [u8]>> {
 /// When the opening wants what it may not, which is a bug of the store.
 pub fn open(image: &mut Image, setup: &Setup) -> Result<Box<Store>, OpenError> {
     let mut commands = Vec::new();
-    let mut opening = Opening::new(setup.zone, setup.limits, &mut commands);
+    let opening = Opening::new(setup.zone, setup.limits, &mut commands);
+    match advance(opening, commands, image)? {
+        Progress::Ready(store) => Ok(store),
+        Progress::Working(_) | Progress::Inspected(_) => panic!("an opening ends with a store"),
+    }
+}
+
+/// Looks at the store of an image without opening it.
+///
+/// # Errors
+/// Why it cannot be looked at.
+///
+/// # Panics
+/// When the inspection wants what it may not, which is a bug of the store.
+pub fn inspect(image: &mut Image, setup: &Setup) -> Result<Box<Inspection>, OpenError> {
+    let mut commands = Vec::new();
+    let opening = Opening::inspect(setup.zone, setup.limits, &mut commands);
+    let before = image.writes();
+    let progress = advance(opening, commands, image)?;
+    assert!(image.writes() == before, "an inspection never writes");
+    match progress {
+        Progress::Inspected(inspection) => Ok(inspection),
+        Progress::Working(_) | Progress::Ready(_) => panic!("an inspection ends as one"),
+    }
+}
+
+fn advance(
+    mut opening: Box<Opening>,
+    mut commands: Vec<Command>,
+    image: &mut Image,
+) -> Result<Progress, OpenError> {
     let mut tasks = VecDeque::new();
     let mut images = Images::new();
     loop {
@@ -134,7 +172,7 @@ pub fn open(image: &mut Image, setup: &Setup) -> Result<Box<Store>, OpenError> {
         };
         match progress {
             Progress::Working(next) => opening = next,
-            Progress::Ready(store) => return Ok(store),
+            Progress::Ready(_) | Progress::Inspected(_) => return Ok(progress),
         }
     }
 }
@@ -159,11 +197,10 @@ pub fn content(store: &mut Store, image: &Image, setup: &Setup) -> Result<Conten
 ///
 /// # Errors
 /// What does not add up.
-pub fn check_space(store: &mut Store) -> Result<(), Violation> {
-    let objects: Vec<Fid> = store.objects(Fid::NONE).collect();
+pub fn check_space(store: &Store) -> Result<(), Violation> {
     let mut owned = BTreeSet::new();
     let mut mapped = 0;
-    for &object in &objects {
+    for object in store.objects(Fid::NONE) {
         mapped += store.attributes(object).map_or(0, |attributes| attributes.blocks);
         for place in adapter::places(store, object) {
             if !owned.insert(place) {
@@ -177,8 +214,27 @@ pub fn check_space(store: &mut Store) -> Result<(), Violation> {
         + statistics.quarantined_blocks
         + statistics.retired_blocks;
     let total = statistics.total_blocks + statistics.reserve_blocks;
-    if statistics.used_blocks != mapped || accounted != total {
+    let mapped_once = owned.len() as u64 == mapped && statistics.used_blocks == mapped;
+    if !mapped_once || accounted != total {
         return Err(Violation::Space { mapped, accounted, total });
+    }
+    Ok(())
+}
+
+/// Whether an inspection of the image finds what the opened store holds, and nothing wrong with it.
+fn check_inspection(inspection: &Inspection, store: &Store) -> Result<(), Violation> {
+    if let Some(&conflict) = inspection.conflicts().first() {
+        return Err(Violation::Conflict(conflict));
+    }
+    for (object, attributes) in inspection.objects() {
+        let same = store.attributes(object) == Some(attributes)
+            && store.stored(object) == inspection.stored(object);
+        if !same {
+            return Err(Violation::InspectedElse(object));
+        }
+    }
+    if inspection.facts().objects != store.statistics().objects {
+        return Err(Violation::InspectedElse(Fid::NONE));
     }
     Ok(())
 }
@@ -233,9 +289,11 @@ fn serve(store: &mut Store, image: &mut Image, setup: &Setup) -> Result<State, V
 /// # Errors
 /// The first thing that is wrong.
 pub fn check(image: &mut Image, setup: &Setup) -> Result<Content, Violation> {
+    let inspection = inspect(image, setup).map_err(Violation::Open)?;
     let mut store = open(image, setup).map_err(Violation::Open)?;
+    check_inspection(&inspection, &store)?;
     let first = content(&mut store, image, setup)?;
-    check_space(&mut store)?;
+    check_space(&store)?;
     let written = serve(&mut store, image, setup)?;
     let mut store = open(image, setup).map_err(Violation::Open)?;
     let second = content(&mut store, image, setup)?;
@@ -247,6 +305,6 @@ pub fn check(image: &mut Image, setup: &Setup) -> Result<Content, Violation> {
     if again != written {
         return Err(Violation::Lost);
     }
-    check_space(&mut store)?;
+    check_space(&store)?;
     Ok(first)
 }
