@@ -59,7 +59,8 @@ pub enum Task {
 /// A merge asked for.
 #[derive(Debug)]
 pub struct Merging {
-    request: u64,
+    /// The request.
+    pub request: u64,
     token: MergeToken,
     image_blocks: usize,
     merges: [Option<Merge>; 2],

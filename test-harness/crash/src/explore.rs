@@ -11,7 +11,8 @@ use std::{
 
 use crate::{
     chance::Chance,
-    history::{Crash, Failure, History, Plan, Witness},
+    history::{Crash, Failure, Faults, History, Plan, Witness},
+    image::SECTORS,
     medium::{Cache, Medium, assemble},
     promise::{Model, Status, Verdict},
     restart::{self, Content, Setup, Violation},
@@ -179,7 +180,8 @@ impl Explorer<'_> {
                 }
             };
             found.and_then(|number| self.judge(number, model, certain)).map_err(|violation| {
-                let state = describe(crash, image, &places, choice);
+                let least = minimize(image, &places, choice, setup, model, certain);
+                let state = describe(crash, image, &places, &least);
                 Failure::Broken { violation, state }
             })
         });
@@ -210,6 +212,34 @@ fn restart_on(
     let content = restart::check(image, setup);
     image.go_back();
     content
+}
+
+/// The same failure with as much of what is pending there as can be.
+fn minimize(
+    image: &mut crate::image::Image,
+    places: &[Place<'_>],
+    choice: &Choice,
+    setup: &Setup,
+    model: &Model,
+    certain: Status,
+) -> Choice {
+    let mut least = choice.clone();
+    for at in 0..places.len() {
+        let mut tried = least.clone();
+        tried[at] = [u8::try_from(places[at].versions.len()).unwrap_or(u8::MAX); SECTORS];
+        let broken = match restart_on(image, places, &tried, setup) {
+            Err(_) => true,
+            Ok(content) => model
+                .objects
+                .iter()
+                .zip(&content)
+                .any(|(object, found)| object.judge(found, certain) == Verdict::Broken),
+        };
+        if broken {
+            least = tried;
+        }
+    }
+    least
 }
 
 /// Which of the pending blocks are there.
@@ -268,7 +298,7 @@ fn kind(seed: u64) -> Kind {
     let prelude = if chance.one_in(3) { 0 } else { chance.below(260) };
     if seed.is_multiple_of(3) {
         return Kind {
-            plan: Plan { cache, blocks, cells: 60, write_cells: 30, faults: 0 },
+            plan: Plan { cache, blocks, cells: 60, write_cells: 30, faults: Faults::default() },
             budget: Budget {
                 exhaustive_max: 64,
                 torn_exhaustive_max: 64,
@@ -282,7 +312,7 @@ fn kind(seed: u64) -> Kind {
         };
     }
     Kind {
-        plan: Plan { cache, blocks, cells: 24, write_cells: 14, faults: 0 },
+        plan: Plan { cache, blocks, cells: 24, write_cells: 14, faults: Faults::default() },
         budget: Budget {
             exhaustive_max: 1 << 12,
             torn_exhaustive_max: 1 << 8,

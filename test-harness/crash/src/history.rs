@@ -80,8 +80,19 @@ pub struct Plan {
     pub cells: usize,
     /// Most cells of a write.
     pub write_cells: usize,
-    /// One data write in so many fails; 0 for none.
-    pub faults: usize,
+    /// What fails.
+    pub faults: Faults,
+}
+
+/// How often a device operation fails: once in so many, 0 for never.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Faults {
+    /// Writes of data: their request ends.
+    pub data: usize,
+    /// Writes of checkpoints and of what else the store forms, and flushes: mostly the store stops.
+    pub own: usize,
+    /// Reads of old blocks for a merge: their request ends.
+    pub merge: usize,
 }
 
 /// A device operation under way.
@@ -108,7 +119,7 @@ pub struct History {
     pub checkpoints: u64,
     /// Requests refused for want of space.
     pub refused: u64,
-    /// Data writes that failed.
+    /// Device operations that failed.
     pub faults: u64,
     plan: Plan,
     store: Option<Box<Store>>,
@@ -120,7 +131,12 @@ pub struct History {
     /// Requests that make others durable, with those completed when they were asked.
     covers: BTreeMap<u64, Vec<u64>>,
     completed: Vec<u64>,
+    /// Requests whose data met a fault.
     faulted: Vec<u64>,
+    /// Requests whose merge met one: they never happen.
+    unmerged: Vec<u64>,
+    /// Requests that free more than they take.
+    frugal: Vec<u64>,
     /// What happened, for people.
     pub log: Vec<String>,
 }
@@ -165,6 +181,8 @@ impl History {
             covers: BTreeMap::new(),
             completed: Vec::new(),
             faulted: Vec::new(),
+            unmerged: Vec::new(),
+            frugal: Vec::new(),
             log: Vec::new(),
         }
     }
@@ -228,6 +246,8 @@ impl History {
         self.covers.clear();
         self.completed.clear();
         self.faulted.clear();
+        self.unmerged.clear();
+        self.frugal.clear();
         self.look(witness)
     }
 
@@ -292,8 +312,10 @@ impl History {
         let status = match result {
             Ok(()) if covers.is_some() => Status::Durable,
             Ok(()) => Status::Completed,
+            Err(Errno::EIO) if self.unmerged.contains(&request) => Status::Failed,
             Err(Errno::ENOSPC | Errno::EIO) if faulted => Status::Faulty,
-            Err(Errno::ENOSPC) if self.is_crowded() => {
+            Err(Errno::EIO) if self.is_stopped() => Status::Faulty,
+            Err(Errno::ENOSPC) if self.is_crowded() && !self.frugal.contains(&request) => {
                 self.refused += 1;
                 Status::Failed
             }
@@ -304,10 +326,19 @@ impl History {
         Ok(())
     }
 
-    /// Whether a lack of space is plausible: less is free than all requests inside could take.
+    /// Whether a lack of space is plausible: less is free than what is asked for, or failed and not given back yet, could take.
     fn is_crowded(&self) -> bool {
         let statistics = self.store.as_ref().map(|store| store.statistics()).unwrap_or_default();
-        statistics.free_blocks < 400 * (1 + u64::from(statistics.requests))
+        let steps = self.model.objects.iter().flat_map(|object| &object.steps);
+        let held = steps.filter(|step| matches!(step.status, Status::Asked | Status::Faulty));
+        let blocks: usize = held.map(|step| step.change.blocks_max()).sum();
+        statistics.free_blocks < blocks as u64
+    }
+
+    /// Whether the store gave up.
+    #[must_use]
+    pub fn is_stopped(&self) -> bool {
+        self.store.as_ref().is_some_and(|store| store.is_stopped())
     }
 
     /// Ends a turn of the service.
@@ -344,15 +375,19 @@ impl History {
                 self.call(|store, _, commands| store.on_io(io, result, commands));
             }
             Pending::Flush { io, flush } => {
-                self.medium.flushed(flush);
-                self.note(|| "flush completed".to_owned());
+                let result = self.flush(flush);
                 self.look(witness)?;
-                self.call(|store, _, commands| store.on_io(io, Ok(()), commands));
+                self.call(|store, _, commands| store.on_io(io, result, commands));
             }
             Pending::Merge(merging) => {
+                let fails = self.fails(self.plan.faults.merge);
+                if fails {
+                    self.unmerged.push(merging.request);
+                }
                 let Self { store, medium, images, commands, .. } = self;
                 let store = store.as_mut().expect("an open store");
-                merging.carry_out(store, |lba| Some(medium.read(lba, 1)), images, commands);
+                let read = |lba| (!fails).then(|| medium.read(lba, 1));
+                merging.carry_out(store, read, images, commands);
             }
             Pending::Read { .. } => panic!("an open store reads nothing"),
         }
@@ -361,19 +396,32 @@ impl History {
     }
 
     fn complete(&mut self, write: u64, data_of: Option<u64>) -> Result<(), IoFault> {
-        if let Some(request) = data_of
-            && self.plan.faults > 0
-            && self.chance.one_in(self.plan.faults)
-        {
+        let odds = if data_of.is_some() { self.plan.faults.data } else { self.plan.faults.own };
+        if self.fails(odds) {
             self.note(|| format!("write {write} failed"));
-            self.faulted.push(request);
-            self.faults += 1;
+            self.faulted.extend(data_of);
             self.medium.fail(write, &mut self.chance);
             return Err(if self.chance.one_in(2) { IoFault::NoSpace } else { IoFault::Media });
         }
         self.note(|| format!("write {write} completed"));
         self.medium.complete(write);
         Ok(())
+    }
+
+    fn flush(&mut self, flush: u64) -> Result<(), IoFault> {
+        if self.fails(self.plan.faults.own) {
+            self.note(|| "flush failed".to_owned());
+            return Err(if self.chance.one_in(2) { IoFault::Gone } else { IoFault::Media });
+        }
+        self.medium.flushed(flush);
+        self.note(|| "flush completed".to_owned());
+        Ok(())
+    }
+
+    fn fails(&mut self, one_in: usize) -> bool {
+        let fails = one_in > 0 && self.chance.one_in(one_in);
+        self.faults += u64::from(fails);
+        fails
     }
 
     /// Asks for a change picked by chance.
@@ -424,6 +472,9 @@ impl History {
         if durable {
             self.covers.insert(request, Vec::new());
         }
+        if matches!(change, Change::Destroy | Change::Truncate { .. } | Change::Hole { .. }) {
+            self.frugal.push(request);
+        }
         self.carry_out(witness)
     }
 
@@ -468,6 +519,10 @@ impl History {
         self.pump(witness)?;
         while self.step(witness)? {
             self.pump(witness)?;
+        }
+        if self.is_stopped() {
+            // What was inside ended with an error, whatever became of it.
+            return Ok(());
         }
         let found = self.content()?;
         for (number, (object, found)) in self.model.objects.iter().zip(&found).enumerate() {

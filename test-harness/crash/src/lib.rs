@@ -16,4 +16,5 @@ pub mod restart;
 pub mod history;
 pub mod states;
 pub mod explore;
+pub mod properties;
 pub mod mutations;

@@ -3,6 +3,7 @@
 
 mod report;
 mod planted;
+mod cases;
 
 use std::process::ExitCode;
 
@@ -24,6 +25,8 @@ struct Arguments {
 enum Task {
     /// Restart the store on every state a crash could leave of generated histories
     Explore(Explore),
+    /// Run random operations against the reference, with restarts, device faults and full devices
+    Properties(cases::Properties),
     /// Plant bugs in a copy of the store, one after another, and demand that the explorer finds each
     Planted(Planted),
 }
@@ -58,6 +61,7 @@ fn main() -> ExitCode {
     let Arguments { task, json } = Arguments::parse();
     match task {
         Task::Explore(arguments) => explore(&arguments, json),
+        Task::Properties(arguments) => report::ended(cases::properties(&arguments, json)),
         Task::Planted(Planted { states, only }) => {
             report::ended(planted::planted(states, only.as_deref()))
         }

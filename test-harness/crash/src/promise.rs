@@ -16,7 +16,10 @@
 
 use std::{collections::HashSet, fmt};
 
-use crate::reference::{Change, State};
+use crate::{
+    image::BLOCK,
+    reference::{CELL, Change, State},
+};
 
 /// How far a step is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -89,6 +92,21 @@ impl fmt::Debug for State {
             write!(f, " {}×{}", same[0], same.len())?;
         }
         Ok(())
+    }
+}
+
+impl Change {
+    /// Blocks it can take at most.
+    #[must_use]
+    pub fn blocks_max(&self) -> usize {
+        match *self {
+            Self::Write { first, end }
+            | Self::Hole { first, end, .. }
+            | Self::Zero { first, end, .. }
+            | Self::Allocate { first, end, .. } => (end - first) * CELL / BLOCK + 2,
+            Self::Truncate { .. } => 1,
+            Self::Destroy => 0,
+        }
     }
 }
 
