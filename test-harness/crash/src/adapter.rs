@@ -1,16 +1,17 @@
 //! All this crate knows of the store's interface: how a change is asked for, what its commands mean for a device, and how an
 //! object is read back. When the interface changes, this file changes, and no other.
 
-use std::{collections::BTreeMap, fmt};
+use std::{borrow::Cow, collections::BTreeMap, collections::BTreeSet, fmt};
 
 use sheen_store::{
-    Allocate, Command, IoToken, Merge, MergeToken, Owner, Punch, PunchKind, ReadPlan, RequestToken,
-    Source, Store, Truncate, Write,
+    Allocate, Command, IoToken, Merge, MergeToken, OldBlock, Owner, PACK_BLOCKS, Punch, PunchKind,
+    ReadPlan, RequestToken, Source, Store, Truncate, Write,
 };
-use sheen_types::{Errno, Fid, Lba, Timespec, checksum::crc32c};
+use sheen_types::{Codec, Errno, Fid, Lba, Timespec, checksum::crc32c};
 
 use crate::{
     image::BLOCK,
+    packing::{Packer, unpack},
     reference::{CELL, Change, State},
 };
 
@@ -30,6 +31,8 @@ pub struct Call {
     pub tag: u32,
     /// Complete only when durable.
     pub durable: bool,
+    /// Whether blocks of a write may be packed.
+    pub packs: bool,
 }
 
 /// Something the store wants done.
@@ -73,6 +76,8 @@ pub enum ReadFault {
     Checksum(Lba),
     /// A block cannot be read.
     Unreadable(Lba),
+    /// A packed group is not one.
+    Group(Lba),
     /// A cell holds what no change wrote, or parts of two.
     Cell(usize),
     /// The size is not of whole cells.
@@ -84,6 +89,7 @@ impl fmt::Display for ReadFault {
         match self {
             Self::Checksum(lba) => write!(f, "block {lba} does not match its checksum"),
             Self::Unreadable(lba) => write!(f, "block {lba} cannot be read"),
+            Self::Group(lba) => write!(f, "no packed group of one write is stored at {lba}"),
             Self::Cell(cell) => write!(f, "cell {cell} is torn"),
             Self::Size(size) => write!(f, "a size of {size} bytes, which nobody asked for"),
         }
@@ -149,7 +155,7 @@ fn tags(bytes: &[u8]) -> Result<Vec<u32>, ReadFault> {
 
 /// Asks for a change; false if the store is busy.
 pub fn ask(store: &mut Store, call: &Call, images: &mut Images, out: &mut Vec<Command>) -> bool {
-    let &Call { request, object, change, tag, durable } = call;
+    let &Call { request, object, change, tag, durable, packs } = call;
     let object = fid(object);
     let mtime = Timespec { seconds: i64::from(tag), nanoseconds: 0 };
     let token = RequestToken(request);
@@ -164,10 +170,14 @@ pub fn ask(store: &mut Store, call: &Call, images: &mut Images, out: &mut Vec<Co
             let payload = pattern(first, (first..end).map(|_| tag));
             let mut image = vec![0; (skip + payload.len()).next_multiple_of(BLOCK)];
             image[skip..skip + payload.len()].copy_from_slice(&payload);
+            let whole = usize::from(skip > 0)..(skip + payload.len()) / BLOCK;
+            let whole = if packs { whole } else { 0..0 };
+            let Packer { packed, image } = Packer::new(&image, first * CELL / BLOCK, &whole, tag);
             let checksums: Vec<u32> = image.chunks(BLOCK).map(crc32c).collect();
             images.insert(request, image);
-            let (checksums, owner) = (&checksums[..], Owner { uid: 1, gid: 2, projid: 3 });
-            let write = Write { object, offset, length, checksums, mtime, owner, durable };
+            let owner = Owner { uid: 1, gid: 2, projid: 3 };
+            let (checksums, packed) = (&checksums[..], &packed[..]);
+            let write = Write { object, offset, length, checksums, packed, mtime, owner, durable };
             store.write(token, &write, out)
         }
         Change::Truncate { size } => {
@@ -233,7 +243,7 @@ impl Merging {
     pub fn carry_out(
         &self,
         store: &mut Store,
-        read: impl Fn(Lba) -> Option<Vec<u8>>,
+        read: impl Fn(Lba, u32) -> Option<Vec<u8>>,
         images: &mut Images,
         out: &mut Vec<Command>,
     ) {
@@ -242,7 +252,7 @@ impl Merging {
         let mut checksums = [None; 2];
         for (checksum, merge) in checksums.iter_mut().zip(&self.merges) {
             let Some(merge) = merge else { continue };
-            let Some(old) = read(merge.lba).filter(|old| crc32c(old) == merge.checksum) else {
+            let Some(old) = old_block(&merge.old, &read) else {
                 return store.merge_failed(self.token, Errno::EIO, out);
             };
             let from = merge.image_block as usize * BLOCK;
@@ -256,6 +266,32 @@ impl Merging {
     }
 }
 
+fn old_block(old: &OldBlock, read: &impl Fn(Lba, u32) -> Option<Vec<u8>>) -> Option<Vec<u8>> {
+    match old {
+        OldBlock::Plain { lba, checksum } => {
+            read(*lba, 1).filter(|block| crc32c(block) == *checksum)
+        }
+        OldBlock::Packed(group) => {
+            let stored = read(group.lba, u32::try_from(group.checksums.len()).ok()?)?;
+            let sound = stored.chunks(BLOCK).map(crc32c).eq(group.checksums.iter().copied());
+            let (blocks, number) = (usize::from(group.whole), usize::from(group.block));
+            let whole = sound.then(|| unpacked(&stored, blocks, group.codec)).flatten()?;
+            Some(whole[number * BLOCK..(number + 1) * BLOCK].to_vec())
+        }
+    }
+}
+
+/// The blocks of a packed group.
+fn unpacked(stored: &[u8], blocks: usize, codec: Codec) -> Option<Vec<u8>> {
+    let (tag, block) = unpack(stored, codec)?;
+    let (from, bytes) = (block * BLOCK, blocks * BLOCK);
+    let first = from / CELL;
+    let cells = (from + bytes).div_ceil(CELL) - first;
+    let content = pattern(first, (0..cells).map(|_| tag));
+    let skip = from - first * CELL;
+    Some(content[skip..skip + bytes].to_vec())
+}
+
 /// Reads an object whole; every checksum is looked at.
 ///
 /// # Errors
@@ -263,7 +299,7 @@ impl Merging {
 pub fn read_state<'a>(
     store: &mut Store,
     object: usize,
-    read: impl Fn(Lba, u32) -> Option<std::borrow::Cow<'a, [u8]>>,
+    read: impl Fn(Lba, u32) -> Option<Cow<'a, [u8]>>,
 ) -> Result<State, ReadFault> {
     let Some(attributes) = store.attributes(fid(object)) else { return Ok(State::default()) };
     if attributes.size % CELL as u64 != 0 {
@@ -284,33 +320,64 @@ pub fn read_state<'a>(
 /// Appends the bytes of a plan that begins at a block.
 fn read_plan<'a>(
     plan: &ReadPlan,
-    read: &impl Fn(Lba, u32) -> Option<std::borrow::Cow<'a, [u8]>>,
+    read: &impl Fn(Lba, u32) -> Option<Cow<'a, [u8]>>,
     content: &mut Vec<u8>,
 ) -> Result<(), ReadFault> {
     let end = content.len() + usize::try_from(plan.length).unwrap_or(usize::MAX);
+    let mut packed_checksums = &plan.packed_checksums[..];
     for segment in &plan.segments {
-        let Source::Device(lba) = segment.source else {
-            content.resize(content.len() + segment.blocks as usize * BLOCK, 0);
-            continue;
-        };
-        let bytes = read(lba, segment.blocks).ok_or(ReadFault::Unreadable(lba))?;
-        let sums = &plan.checksums[segment.image_block as usize..];
-        for ((block, &sum), at) in bytes.chunks(BLOCK).zip(sums).zip(0..) {
-            if crc32c(block) != sum {
-                return Err(ReadFault::Checksum(lba.plus(at)));
+        let blocks = segment.blocks as usize;
+        match segment.source {
+            Source::Hole => content.resize(content.len() + blocks * BLOCK, 0),
+            Source::Device(lba) => {
+                let sums = &plan.checksums[segment.image_block as usize..];
+                content.extend_from_slice(&checked(read, lba, &sums[..blocks])?);
+            }
+            Source::Packed { lba, stored, first, whole, codec } => {
+                let (sums, rest) = packed_checksums.split_at(usize::from(stored));
+                packed_checksums = rest;
+                let stored = checked(read, lba, sums)?;
+                let whole = unpacked(&stored, usize::from(whole), codec);
+                let from = usize::from(first) * BLOCK;
+                let part = whole.as_deref().and_then(|all| all.get(from..from + blocks * BLOCK));
+                content.extend_from_slice(part.ok_or(ReadFault::Group(lba))?);
             }
         }
-        content.extend_from_slice(&bytes);
     }
     content.truncate(end);
     Ok(())
 }
 
-/// Device blocks an object owns, reserved ones included.
+/// Reads blocks; each must match its checksum.
+fn checked<'a>(
+    read: &impl Fn(Lba, u32) -> Option<Cow<'a, [u8]>>,
+    lba: Lba,
+    checksums: &[u32],
+) -> Result<Cow<'a, [u8]>, ReadFault> {
+    let blocks = u32::try_from(checksums.len()).unwrap_or(u32::MAX);
+    let bytes = read(lba, blocks).ok_or(ReadFault::Unreadable(lba))?;
+    for ((block, &sum), at) in bytes.chunks(BLOCK).zip(checksums).zip(0..) {
+        if crc32c(block) != sum {
+            return Err(ReadFault::Checksum(lba.plus(at)));
+        }
+    }
+    Ok(bytes)
+}
+
+/// Device blocks an object owns, reserved ones included; those of a packed group once, however many parts are left of it.
 #[must_use]
 pub fn places(store: &Store, object: Fid) -> Vec<Lba> {
-    let runs = store.stored(object).unwrap_or_default();
-    runs.iter().flat_map(|run| (0..run.stored_blocks).map(|at| run.lba.plus(at))).collect()
+    let mut groups = BTreeSet::new();
+    let mut places = Vec::new();
+    for run in store.stored(object).unwrap_or_default() {
+        let window = run.block / u64::from(PACK_BLOCKS);
+        let is_new = groups.insert((run.lba, run.stored_blocks, window, run.generation));
+        // Only a group is stored in fewer blocks than it has, but a part of one may have any number.
+        if is_new || !run.written {
+            places.extend((0..run.stored_blocks).map(|at| run.lba.plus(at)));
+        }
+    }
+    places
 }
 
 #[cfg(test)]

@@ -294,11 +294,19 @@ struct Kind {
 fn kind(seed: u64) -> Kind {
     let mut chance = Chance::new(seed ^ 0x5eed);
     let cache = Cache::ALL[chance.below(5).saturating_sub(2)];
+    let packs = chance.one_in(2);
     let blocks = 2048 + chance.below(64);
     let prelude = if chance.one_in(3) { 0 } else { chance.below(260) };
     if seed.is_multiple_of(3) {
         return Kind {
-            plan: Plan { cache, blocks, cells: 60, write_cells: 30, faults: Faults::default() },
+            plan: Plan {
+                cache,
+                blocks,
+                cells: 60,
+                write_cells: 50,
+                packs,
+                faults: Faults::default(),
+            },
             budget: Budget {
                 exhaustive_max: 64,
                 torn_exhaustive_max: 64,
@@ -312,7 +320,7 @@ fn kind(seed: u64) -> Kind {
         };
     }
     Kind {
-        plan: Plan { cache, blocks, cells: 24, write_cells: 14, faults: Faults::default() },
+        plan: Plan { cache, blocks, cells: 24, write_cells: 30, packs, faults: Faults::default() },
         budget: Budget {
             exhaustive_max: 1 << 12,
             torn_exhaustive_max: 1 << 8,

@@ -80,6 +80,8 @@ pub struct Plan {
     pub cells: usize,
     /// Most cells of a write.
     pub write_cells: usize,
+    /// Whether writes may be packed.
+    pub packs: bool,
     /// What fails.
     pub faults: Faults,
 }
@@ -315,6 +317,8 @@ impl History {
             Err(Errno::EIO) if self.unmerged.contains(&request) => Status::Failed,
             Err(Errno::ENOSPC | Errno::EIO) if faulted => Status::Faulty,
             Err(Errno::EIO) if self.is_stopped() => Status::Faulty,
+            // No run of free blocks for a packed group: nothing happened.
+            Err(Errno::EAGAIN) if self.plan.packs => Status::Failed,
             Err(Errno::ENOSPC) if self.is_crowded() && !self.frugal.contains(&request) => {
                 self.refused += 1;
                 Status::Failed
@@ -386,7 +390,7 @@ impl History {
                 }
                 let Self { store, medium, images, commands, .. } = self;
                 let store = store.as_mut().expect("an open store");
-                let read = |lba| (!fails).then(|| medium.read(lba, 1));
+                let read = |lba, blocks| (!fails).then(|| medium.read(lba, blocks));
                 merging.carry_out(store, read, images, commands);
             }
             Pending::Read { .. } => panic!("an open store reads nothing"),
@@ -460,7 +464,14 @@ impl History {
     ) -> Result<(), Failure> {
         self.tag += 1;
         self.request += 1;
-        let call = Call { request: self.request, object, change, tag: self.tag, durable };
+        let call = Call {
+            request: self.request,
+            object,
+            change,
+            tag: self.tag,
+            durable,
+            packs: self.plan.packs,
+        };
         self.note(|| {
             format!("request {}: object {object} {change:?}, durable {durable}", call.request)
         });

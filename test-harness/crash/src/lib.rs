@@ -11,6 +11,7 @@ pub mod reference;
 pub mod promise;
 pub mod image;
 pub mod medium;
+pub mod packing;
 pub mod adapter;
 pub mod restart;
 pub mod history;

@@ -44,10 +44,7 @@ pub const MUTATIONS: &[Mutation] = &[
         name: "record-without-data",
         story: "recovery believes the journal's last records without a look at their data",
         file: "appliance/store/src/verification.rs",
-        replacements: &[(
-            "block.map(crc32c) != Some(expected);",
-            "block.map(crc32c) != Some(expected) && false;",
-        )],
+        replacements: &[("= found != Some(expected);", "= found != Some(expected) && false;")],
     },
     Mutation {
         name: "free-before-flush",
@@ -55,8 +52,8 @@ pub const MUTATIONS: &[Mutation] = &[
                 content",
         file: "appliance/store/src/completion.rs",
         replacements: &[(
-            "let quarantine = &mut self.quarantine;\n        let freed = |run: Run| quarantine_run(quarantine, data_first, run);",
-            "let allocator = &mut self.allocator;\n        let freed = |run: Run| {\n            allocator.release(Span { first: run.place() - data_first, blocks: run.blocks() });\n        };",
+            "let quarantine = &mut self.quarantine;\n        let freed = |gone: Gone| quarantine_blocks(quarantine, data_first, gone);",
+            "let allocator = &mut self.allocator;\n        let freed = |gone: Gone| {\n            if gone.blocks > 0 {\n                allocator.release(Span { first: gone.place - data_first, blocks: gone.blocks });\n            }\n        };",
         )],
     },
     Mutation {

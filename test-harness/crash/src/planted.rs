@@ -3,7 +3,7 @@
 //! The sources of the store, of what it stands on, and of this crate are copied below `target/planted`, into a workspace of
 //! their own. For each bug one file there is altered, the copy is built, and its explorer must find the bug within
 //! a bound of states; the copy without a bug must pass. The sources that ship know nothing of it. Third-party crates are
-//! those already built: the copies share the target folder, under another program name.
+//! those already built: the copies share the target folder, under other names.
 
 use std::{
     fs,
@@ -18,8 +18,12 @@ use sheen_crash::mutations::{MUTATIONS, Mutation};
 use crate::report::line;
 
 /// Members of the copy.
-const MEMBERS: &[&str] =
-    &["appliance/types", "appliance/journal", "appliance/store", "test-harness/crash"];
+const MEMBERS: &[(&str, &str)] = &[
+    ("types", "appliance/types"),
+    ("journal", "appliance/journal"),
+    ("store", "appliance/store"),
+    ("crash", "test-harness/crash"),
+];
 /// The copy's program: not that of the real one, which is running.
 const PROGRAM: &str = "sheen-crash-planted";
 
@@ -81,29 +85,42 @@ fn mutate(mutation: &Mutation, text: &str) -> Result<String> {
     Ok(text)
 }
 
-/// Copies the members, and makes them a workspace.
+/// Copies the members, and makes them a workspace. Its packages have other names: a package of the same name at the same
+/// place in its workspace would be the same to cargo, and a planted store stand in the target folder in place of the real
+/// one.
 fn lay_out(root: &Path, copy: &Path) -> Result<()> {
-    for member in MEMBERS {
-        copy_folder(&root.join(member), &copy.join(member))?;
-    }
     let manifest = fs::read_to_string(root.join("Cargo.toml"))?;
     let (head, rest) = manifest.split_once("members = [").context("a workspace has members")?;
     let (_, rest) = rest.split_once(']').context("the members end")?;
-    let members: Vec<String> = MEMBERS.iter().map(|member| format!("\"{member}\"")).collect();
-    let members = members.join(", ");
-    // Built nine times, run for seconds.
-    let mut profile = String::new();
-    for name in ["crash", "store"] {
-        profile +=
-            &format!("\n[profile.release.package.sheen-{name}]\nopt-level = 1\ndebug = false\n");
+    let folders: Vec<String> = MEMBERS.iter().map(|(_, folder)| format!("\"{folder}\"")).collect();
+    let mut manifest = format!("{head}members = [{}]{rest}", folders.join(", "));
+    for &(name, folder) in MEMBERS {
+        let plain = format!("sheen-{name} = {{ path");
+        let renamed = format!("sheen-{name} = {{ package = \"planted-{name}\", path");
+        manifest = manifest.replace(&plain, &renamed);
+        copy_folder(&root.join(folder), &copy.join(folder))?;
+        let own = fs::read_to_string(root.join(folder).join("Cargo.toml"))?;
+        write(&copy.join(folder).join("Cargo.toml"), &rename(name, &own))?;
+        // Built many times, run for seconds.
+        manifest +=
+            &format!("\n[profile.release.package.planted-{name}]\nopt-level = 1\ndebug = false\n");
     }
-    write(&copy.join("Cargo.toml"), &format!("{head}members = [{members}]{rest}{profile}"))?;
-    let own = copy.join("test-harness/crash/Cargo.toml");
-    let text = fs::read_to_string(&own)?;
-    let (before, after) = text.split_once("[[bin]]").context("the crate has a program")?;
-    let renamed = after.replacen("\"sheen-crash\"", &format!("\"{PROGRAM}\""), 1);
-    write(&own, &format!("{before}[[bin]]{renamed}"))?;
+    write(&copy.join("Cargo.toml"), &manifest)?;
     write(&copy.join("Cargo.lock"), &fs::read_to_string(root.join("Cargo.lock"))?)
+}
+
+/// A member's manifest with the copy's names; in the sources its names stay.
+fn rename(name: &str, manifest: &str) -> String {
+    let package = format!("name = \"sheen-{name}\"");
+    let mut renamed = manifest.replacen(&package, &format!("name = \"planted-{name}\""), 1);
+    if !renamed.contains("[lib]") {
+        renamed += &format!("\n[lib]\nname = \"sheen_{name}\"\n");
+    }
+    renamed.replacen(
+        "[[bin]]\nname = \"sheen-crash\"",
+        &format!("[[bin]]\nname = \"{PROGRAM}\""),
+        1,
+    )
 }
 
 /// Copies what differs, so that what does not is not built again.
@@ -116,7 +133,7 @@ fn copy_folder(from: &Path, to: &Path) -> Result<()> {
         names.push(name.to_owned());
         if path.is_dir() {
             copy_folder(&path, &to.join(name))?;
-        } else {
+        } else if name != "Cargo.toml" {
             write(&to.join(name), &fs::read_to_string(&path)?)?;
         }
     }

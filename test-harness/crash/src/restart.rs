@@ -260,7 +260,7 @@ fn carry_out(
             }
             Task::Flush(io) => store.on_io(io, Ok(()), &mut commands),
             Task::Merge(merging) => {
-                let read = |lba| image.read(lba, 1).map(<[u8]>::to_vec);
+                let read = |lba, blocks| image.read(lba, blocks).map(<[u8]>::to_vec);
                 merging.carry_out(store, read, images, &mut commands);
             }
             Task::Read(..) => panic!("an open store reads nothing"),
@@ -275,7 +275,8 @@ fn serve(store: &mut Store, image: &mut Image, setup: &Setup) -> Result<State, V
     if store.statistics().free_blocks < change.blocks_max() as u64 {
         return Ok(State::default());
     }
-    let call = Call { request: 1, object: setup.objects, change, tag: 77, durable: false };
+    let call =
+        Call { request: 1, object: setup.objects, change, tag: 77, durable: false, packs: false };
     if !adapter::ask(store, &call, &mut images, &mut commands) {
         return Err(Violation::Stuck);
     }
