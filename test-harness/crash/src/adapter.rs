@@ -5,18 +5,36 @@ use std::{borrow::Cow, collections::BTreeMap, collections::BTreeSet, fmt};
 
 use sheen_store::{
     Allocate, Command, IoToken, Merge, MergeToken, OldBlock, Owner, PACK_BLOCKS, Punch, PunchKind,
-    ReadPlan, RequestToken, Source, Store, Truncate, Write,
+    ReadPlan, Repack, RequestToken, Source, Store, Truncate, Write,
 };
 use sheen_types::{Codec, Errno, Fid, Lba, Timespec, checksum::crc32c};
 
 use crate::{
+    chance::Chance,
     image::BLOCK,
-    packing::{Packer, unpack},
+    packing::{Packer, Plain, unpack},
     reference::{CELL, Change, State},
 };
 
-/// Images of requests inside the store, by request.
-pub type Images = BTreeMap<u64, Vec<u8>>;
+/// What requests inside the store have in memory.
+#[derive(Debug, Default)]
+pub struct Images {
+    images: BTreeMap<u64, Vec<u8>>,
+    /// First block of each repack.
+    origins: BTreeMap<u64, usize>,
+}
+
+impl Images {
+    /// Forgets everything.
+    pub fn clear(&mut self) {
+        *self = Self::default();
+    }
+
+    fn forget(&mut self, request: u64) {
+        self.images.remove(&request);
+        self.origins.remove(&request);
+    }
+}
 
 /// A change asked for.
 #[derive(Clone, Copy, Debug)]
@@ -53,20 +71,27 @@ pub enum Task {
     Flush(IoToken),
     /// Read blocks, while opening.
     Read(IoToken, Lba, u32),
-    /// Merge old blocks into an image.
+    /// Read old blocks, and make of them what the request writes.
     Merge(Merging),
+    /// Tell the device that blocks hold nothing.
+    Discard(IoToken, Lba, usize),
     /// A request ended.
     Ended(u64, Result<(), Errno>),
 }
 
-/// A merge asked for.
+/// A merge or a repack asked for.
 #[derive(Debug)]
 pub struct Merging {
     /// The request.
     pub request: u64,
     token: MergeToken,
-    image_blocks: usize,
-    merges: [Option<Merge>; 2],
+    old: Old,
+}
+
+#[derive(Debug)]
+enum Old {
+    Edges { image_blocks: usize, merges: [Option<Merge>; 2] },
+    Range(Box<ReadPlan>),
 }
 
 /// What a read found wrong.
@@ -171,10 +196,15 @@ pub fn ask(store: &mut Store, call: &Call, images: &mut Images, out: &mut Vec<Co
             let mut image = vec![0; (skip + payload.len()).next_multiple_of(BLOCK)];
             image[skip..skip + payload.len()].copy_from_slice(&payload);
             let whole = usize::from(skip > 0)..(skip + payload.len()) / BLOCK;
-            let whole = if packs { whole } else { 0..0 };
-            let Packer { packed, image } = Packer::new(&image, first * CELL / BLOCK, &whole, tag);
+            let plain = |(at, bytes)| {
+                let tag = Some(tag).filter(|_| packs && whole.contains(&at));
+                Plain { at, tag, bytes }
+            };
+            let blocks: Vec<Plain<'_>> = image.chunks(BLOCK).enumerate().map(plain).collect();
+            let chance = Chance::new(u64::from(tag));
+            let Packer { packed, image } = Packer::new(&blocks, first * CELL / BLOCK, chance);
             let checksums: Vec<u32> = image.chunks(BLOCK).map(crc32c).collect();
-            images.insert(request, image);
+            images.images.insert(request, image);
             let owner = Owner { uid: 1, gid: 2, projid: 3 };
             let (checksums, packed) = (&checksums[..], &packed[..]);
             let write = Write { object, offset, length, checksums, packed, mtime, owner, durable };
@@ -200,9 +230,23 @@ pub fn ask(store: &mut Store, call: &Call, images: &mut Images, out: &mut Vec<Co
         Change::Destroy => store.destroy(token, &[object], out),
     };
     if taken.is_err() {
-        images.remove(&request);
+        images.forget(request);
     }
     taken.is_ok()
+}
+
+/// Asks for a range of whole blocks to be stored anew; false if the store is busy.
+pub fn repack(
+    store: &mut Store,
+    (request, object): (u64, usize),
+    (first, blocks): (usize, usize),
+    images: &mut Images,
+    out: &mut Vec<Command>,
+) -> bool {
+    images.origins.insert(request, first);
+    let (offset, length) = (first as u64 * BLOCK as u64, blocks as u64 * BLOCK as u64);
+    let repack = Repack { object: fid(object), offset, length, durable: false };
+    store.repack(RequestToken(request), &repack, out).is_ok()
 }
 
 /// Asks for a sync; false if the store is busy.
@@ -219,7 +263,7 @@ pub fn task(command: Command, images: &mut Images) -> Task {
     match command {
         Command::WriteData { io, request, lba, image_block, blocks } => {
             let from = image_block as usize * BLOCK;
-            let bytes = images[&request.0][from..from + blocks as usize * BLOCK].to_vec();
+            let bytes = images.images[&request.0][from..from + blocks as usize * BLOCK].to_vec();
             Task::Write { io, lba, bytes, data_of: Some(request.0) }
         }
         Command::WriteBytes { io, lba, bytes } => Task::Write { io, lba, bytes, data_of: None },
@@ -228,18 +272,23 @@ pub fn task(command: Command, images: &mut Images) -> Task {
         Command::Merge { request, merge, image_blocks, merges } => Task::Merge(Merging {
             request: request.0,
             token: merge,
-            image_blocks: image_blocks as usize,
-            merges,
+            old: Old::Edges { image_blocks: image_blocks as usize, merges },
         }),
+        Command::Repack { request, token, plan } => {
+            Task::Merge(Merging { request: request.0, token, old: Old::Range(plan) })
+        }
+        Command::Discard { io, lba, blocks } => {
+            Task::Discard(io, lba, usize::try_from(blocks).unwrap_or(usize::MAX))
+        }
         Command::Complete { request, result } => {
-            images.remove(&request.0);
+            images.forget(request.0);
             Task::Ended(request.0, result.map(|_| ()))
         }
     }
 }
 
 impl Merging {
-    /// Merges; an old block that cannot be read or is not what the index says fails the request.
+    /// Carries it out; an old block that cannot be read or is not what the index says fails the request.
     pub fn carry_out(
         &self,
         store: &mut Store,
@@ -247,23 +296,84 @@ impl Merging {
         images: &mut Images,
         out: &mut Vec<Command>,
     ) {
-        let blank = || vec![0; self.image_blocks * BLOCK];
-        let image = images.entry(self.request).or_insert_with(blank);
-        let mut checksums = [None; 2];
-        for (checksum, merge) in checksums.iter_mut().zip(&self.merges) {
-            let Some(merge) = merge else { continue };
-            let Some(old) = old_block(&merge.old, &read) else {
-                return store.merge_failed(self.token, Errno::EIO, out);
-            };
-            let from = merge.image_block as usize * BLOCK;
-            let block = &mut image[from..from + BLOCK];
-            let (start, end) = (merge.fresh_start as usize, merge.fresh_end as usize);
-            block[..start].copy_from_slice(&old[..start]);
-            block[end..].copy_from_slice(&old[end..]);
-            *checksum = Some(crc32c(block));
+        let done = match &self.old {
+            Old::Edges { image_blocks, merges } => {
+                let blank = || vec![0; image_blocks * BLOCK];
+                let image = images.images.entry(self.request).or_insert_with(blank);
+                merge_edges(merges, image, &read).map(|checksums| {
+                    store.merged(self.token, checksums, out);
+                })
+            }
+            Old::Range(plan) => {
+                let origin = images.origins.get(&self.request).copied().unwrap_or(0);
+                pack_anew(plan, self.request, origin, &read).map(|packer| {
+                    let checksums: Vec<u32> = packer.image.chunks(BLOCK).map(crc32c).collect();
+                    images.images.insert(self.request, packer.image);
+                    store.repacked(self.token, &checksums, &packer.packed, out);
+                })
+            }
+        };
+        if done.is_none() {
+            store.merge_failed(self.token, Errno::EIO, out);
         }
-        store.merged(self.token, checksums, out);
     }
+}
+
+fn merge_edges(
+    merges: &[Option<Merge>; 2],
+    image: &mut [u8],
+    read: &impl Fn(Lba, u32) -> Option<Vec<u8>>,
+) -> Option<[Option<u32>; 2]> {
+    let mut checksums = [None; 2];
+    for (checksum, merge) in checksums.iter_mut().zip(merges) {
+        let Some(merge) = merge else { continue };
+        let old = old_block(&merge.old, read)?;
+        let from = merge.image_block as usize * BLOCK;
+        let block = &mut image[from..from + BLOCK];
+        let (start, end) = (merge.fresh_start as usize, merge.fresh_end as usize);
+        block[..start].copy_from_slice(&old[..start]);
+        block[end..].copy_from_slice(&old[end..]);
+        *checksum = Some(crc32c(block));
+    }
+    Some(checksums)
+}
+
+/// The blocks of a plan that are no holes, packed as chance will have it.
+fn pack_anew(
+    plan: &ReadPlan,
+    request: u64,
+    origin: usize,
+    read: &impl Fn(Lba, u32) -> Option<Vec<u8>>,
+) -> Option<Packer> {
+    let mut bytes = Vec::new();
+    read_plan(plan, &|lba, blocks| read(lba, blocks).map(Cow::Owned), &mut bytes).ok()?;
+    let mut blocks = Vec::new();
+    for segment in plan.segments.iter().filter(|segment| segment.source != Source::Hole) {
+        let first = segment.image_block as usize;
+        for at in first..first + segment.blocks as usize {
+            let bytes = &bytes[at * BLOCK..(at + 1) * BLOCK];
+            blocks.push(Plain { at, tag: filled_by(bytes, origin + at), bytes });
+        }
+    }
+    Some(Packer::new(&blocks, origin, Chance::new(request)))
+}
+
+/// Bytes of whole blocks that one change filled.
+fn filled(block: usize, blocks: usize, tag: u32) -> Vec<u8> {
+    let (from, bytes) = (block * BLOCK, blocks * BLOCK);
+    let first = from / CELL;
+    let cells = (from + bytes).div_ceil(CELL) - first;
+    let content = pattern(first, (0..cells).map(|_| tag));
+    let skip = from - first * CELL;
+    content[skip..skip + bytes].to_vec()
+}
+
+/// The tag of the change that filled a block all by itself.
+fn filled_by(bytes: &[u8], block: usize) -> Option<u32> {
+    // The first cell that begins in the block begins with its tag.
+    let begin = (block * BLOCK).next_multiple_of(CELL) - block * BLOCK;
+    let tag = u32::from_le_bytes(bytes.get(begin..begin + 4)?.try_into().ok()?);
+    (tag != 0 && bytes == filled(block, 1, tag)).then_some(tag)
 }
 
 fn old_block(old: &OldBlock, read: &impl Fn(Lba, u32) -> Option<Vec<u8>>) -> Option<Vec<u8>> {
@@ -283,13 +393,7 @@ fn old_block(old: &OldBlock, read: &impl Fn(Lba, u32) -> Option<Vec<u8>>) -> Opt
 
 /// The blocks of a packed group.
 fn unpacked(stored: &[u8], blocks: usize, codec: Codec) -> Option<Vec<u8>> {
-    let (tag, block) = unpack(stored, codec)?;
-    let (from, bytes) = (block * BLOCK, blocks * BLOCK);
-    let first = from / CELL;
-    let cells = (from + bytes).div_ceil(CELL) - first;
-    let content = pattern(first, (0..cells).map(|_| tag));
-    let skip = from - first * CELL;
-    Some(content[skip..skip + bytes].to_vec())
+    unpack(stored, codec).map(|(tag, block)| filled(block, blocks, tag))
 }
 
 /// Reads an object whole; every checksum is looked at.

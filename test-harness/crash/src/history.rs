@@ -3,7 +3,7 @@
 //! Everything follows from a seed. Whoever wants to look at the device as a crash would leave it is a [`Witness`]: it is
 //! called whenever the device or a promise changed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use sheen_store::{Command, IoFault, IoToken, Limits, Opening, Progress, Store, Zone};
 use sheen_types::{Errno, Lba};
@@ -20,6 +20,9 @@ use crate::{
 
 /// Objects of a history.
 pub const OBJECTS: usize = 3;
+
+/// Most blocks of a repack.
+pub const REPACK_BLOCKS_MAX: usize = 40;
 
 /// What a crash ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -104,6 +107,7 @@ enum Pending {
     Flush { io: IoToken, flush: u64 },
     Read { io: IoToken, lba: Lba, blocks: u32 },
     Merge(Merging),
+    Discard { io: IoToken },
 }
 
 /// A history under way.
@@ -137,6 +141,8 @@ pub struct History {
     faulted: Vec<u64>,
     /// Requests whose merge met one: they never happen.
     unmerged: Vec<u64>,
+    /// Requests that store a range anew.
+    repacks: BTreeSet<u64>,
     /// Requests that free more than they take.
     frugal: Vec<u64>,
     /// What happened, for people.
@@ -157,6 +163,7 @@ impl History {
             requests_max: 24,
             unflushed_blocks_max: 40 + chance.draw() % 400,
             journal_writes_max: 1 + u32::try_from(chance.below(3)).unwrap_or(0),
+            discard: chance.one_in(2),
         };
         let mut medium = Medium::new(plan.cache, first, plan.blocks);
         let formatted = sheen_store::format(zone, chance.draw());
@@ -175,7 +182,7 @@ impl History {
             faults: 0,
             plan,
             store: None,
-            images: Images::new(),
+            images: Images::default(),
             pending: Vec::new(),
             commands: Vec::new(),
             request: 0,
@@ -184,6 +191,7 @@ impl History {
             completed: Vec::new(),
             faulted: Vec::new(),
             unmerged: Vec::new(),
+            repacks: BTreeSet::new(),
             frugal: Vec::new(),
             log: Vec::new(),
         }
@@ -223,6 +231,7 @@ impl History {
                     self.look(witness)?;
                     io
                 }
+                Pending::Discard { io } => io,
                 Pending::Merge(_) => panic!("an opening has no requests"),
             };
             match opening.on_io(io, Ok(&bytes), &mut self.commands).map_err(Violation::Open)? {
@@ -250,6 +259,7 @@ impl History {
         self.faulted.clear();
         self.unmerged.clear();
         self.frugal.clear();
+        self.repacks.clear();
         self.look(witness)
     }
 
@@ -298,6 +308,15 @@ impl History {
                     self.pending.push(Pending::Read { io, lba, blocks });
                 }
                 Task::Merge(merging) => self.pending.push(Pending::Merge(merging)),
+                Task::Discard(io, lba, blocks) => {
+                    let heard = self.chance.one_in(2);
+                    self.note(|| format!("discard of {blocks} at {lba}, heard {heard}"));
+                    if heard {
+                        self.medium.discard(lba, blocks);
+                    }
+                    self.pending.push(Pending::Discard { io });
+                    self.look(witness)?;
+                }
                 Task::Ended(request, result) => {
                     self.on_ended(request, result)?;
                     self.look(witness)?;
@@ -325,6 +344,7 @@ impl History {
             }
             Err(errno) => return Err(Violation::Refused(errno).into()),
         };
+        self.repacks.remove(&request);
         self.completed.push(request);
         self.model.answer(request, status, &covers.unwrap_or_default());
         Ok(())
@@ -336,7 +356,8 @@ impl History {
         let steps = self.model.objects.iter().flat_map(|object| &object.steps);
         let held = steps.filter(|step| matches!(step.status, Status::Asked | Status::Faulty));
         let blocks: usize = held.map(|step| step.change.blocks_max()).sum();
-        statistics.free_blocks < blocks as u64
+        let repacked = REPACK_BLOCKS_MAX * self.repacks.len();
+        statistics.free_blocks < (blocks + repacked) as u64
     }
 
     /// Whether the store gave up.
@@ -392,6 +413,10 @@ impl History {
                 let store = store.as_mut().expect("an open store");
                 let read = |lba, blocks| (!fails).then(|| medium.read(lba, blocks));
                 merging.carry_out(store, read, images, commands);
+            }
+            Pending::Discard { io } => {
+                let result = if self.chance.one_in(8) { Err(IoFault::Media) } else { Ok(()) };
+                self.call(|store, _, commands| store.on_io(io, result, commands));
             }
             Pending::Read { .. } => panic!("an open store reads nothing"),
         }
@@ -489,6 +514,33 @@ impl History {
         self.carry_out(witness)
     }
 
+    /// Asks for a range to be stored anew: nothing that is promised changes.
+    ///
+    /// # Errors
+    /// The witness's.
+    ///
+    /// # Panics
+    /// When it is of more than [`REPACK_BLOCKS_MAX`] blocks.
+    pub fn repack(
+        &mut self,
+        object: usize,
+        first: usize,
+        blocks: usize,
+        witness: &mut impl Witness,
+    ) -> Result<(), Failure> {
+        assert!(blocks <= REPACK_BLOCKS_MAX, "a small range");
+        self.request += 1;
+        let request = self.request;
+        self.note(|| format!("request {request}: object {object} repack {blocks} at {first}"));
+        let range = (first, blocks);
+        if self.call(|store, images, commands| {
+            adapter::repack(store, (request, object), range, images, commands)
+        }) {
+            self.repacks.insert(request);
+        }
+        self.carry_out(witness)
+    }
+
     /// Asks for a sync.
     ///
     /// # Errors
@@ -510,6 +562,11 @@ impl History {
     pub fn turn(&mut self, witness: &mut impl Witness) -> Result<(), Failure> {
         match self.chance.below(11) {
             0..=2 => self.change(witness)?,
+            3 if self.plan.packs && self.chance.one_in(3) => {
+                let object = self.chance.below(OBJECTS);
+                let (first, blocks) = (self.chance.below(6), 1 + self.chance.below(12));
+                self.repack(object, first, blocks, witness)?;
+            }
             3 => self.sync(witness)?,
             4 if self.chance.one_in(6) => self.checkpoint(),
             _ => {

@@ -162,6 +162,17 @@ impl Medium {
         }
     }
 
+    /// A discard takes effect, durably and at once: the blocks are zeros. Nobody may want what they held, at any crash.
+    pub fn discard(&mut self, lba: Lba, blocks: usize) {
+        let first = self.image.number(lba);
+        for number in first..first + blocks {
+            self.pending.remove(&number);
+            if self.hashes[number] != [0; SECTORS] {
+                self.store(number, &[0; BLOCK], [0; SECTORS]);
+            }
+        }
+    }
+
     /// A flush is submitted; to give to [`Self::flushed`].
     #[must_use]
     pub const fn flush(&self) -> u64 {

@@ -3,14 +3,12 @@
 //! Each stored block names what it is of, and is filled up with noise that follows from that, so that no two are alike and
 //! a torn one is not whole.
 
-use std::ops::Range;
-
 use sheen_store::{PACK_BLOCKS, Packed};
 use sheen_types::Codec;
 
 use crate::{chance::Chance, image::BLOCK};
 
-/// A write's image with some of its blocks packed.
+/// An image with some of its blocks packed.
 #[derive(Debug, Default)]
 pub struct Packer {
     /// The groups.
@@ -19,38 +17,48 @@ pub struct Packer {
     pub image: Vec<u8>,
 }
 
+/// A block of a range to pack.
+#[derive(Clone, Copy, Debug)]
+pub struct Plain<'a> {
+    /// Counted from the range's first block.
+    pub at: usize,
+    /// Who filled it, if it was one change and the block may be packed.
+    pub tag: Option<u32>,
+    /// Its bytes.
+    pub bytes: &'a [u8],
+}
+
 impl Packer {
-    /// Packs some of the groups there could be of `plain`, which begins at object block `origin` and was filled by `tag`;
-    /// only blocks `whole`, counted from the image's start, may be packed.
+    /// Packs some of the groups there could be of a range that begins at object block `origin`.
     #[must_use]
-    pub fn new(plain: &[u8], origin: usize, whole: &Range<usize>, tag: u32) -> Self {
-        let mut chance = Chance::new(u64::from(tag));
+    pub fn new(blocks: &[Plain<'_>], origin: usize, mut chance: Chance) -> Self {
         let mut packer = Self::default();
-        let mut at = 0;
-        while at * BLOCK < plain.len() {
-            let window = usize::from(PACK_BLOCKS);
-            let most = (window - (origin + at) % window).min(whole.end.saturating_sub(at));
-            if whole.contains(&at) && most >= 2 && !chance.one_in(3) {
-                let blocks = if chance.one_in(3) { 2 + chance.below(most - 1) } else { most };
-                let stored = 1 + chance.below(blocks - 1);
-                packer.pack(at, origin + at, (blocks, stored), tag, &mut chance);
-                at += blocks;
-            } else {
-                packer.image.extend_from_slice(&plain[at * BLOCK..(at + 1) * BLOCK]);
-                at += 1;
-            }
+        let mut rest = blocks;
+        while let Some(first) = rest.first() {
+            let window = usize::from(PACK_BLOCKS) - (origin + first.at) % usize::from(PACK_BLOCKS);
+            let alike = |(number, block): &(usize, &Plain<'_>)| {
+                block.at == first.at + number && block.tag == first.tag
+            };
+            let most = rest.iter().enumerate().take_while(alike).count().min(window);
+            let group = first.tag.filter(|_| most >= 2 && !chance.one_in(3));
+            let count = match group {
+                Some(tag) => {
+                    let count = if chance.one_in(3) { 2 + chance.below(most - 1) } else { most };
+                    packer.pack(first.at, origin + first.at, count, tag, &mut chance);
+                    count
+                }
+                None => {
+                    packer.image.extend_from_slice(first.bytes);
+                    1
+                }
+            };
+            rest = &rest[count..];
         }
         packer
     }
 
-    fn pack(
-        &mut self,
-        at: usize,
-        block: usize,
-        (blocks, stored): (usize, usize),
-        tag: u32,
-        chance: &mut Chance,
-    ) {
+    fn pack(&mut self, at: usize, block: usize, blocks: usize, tag: u32, chance: &mut Chance) {
+        let stored = 1 + chance.below(blocks - 1);
         let codec = if chance.one_in(2) { Codec::Lz4 } else { Codec::Zstd };
         for number in 0..stored {
             self.image.extend(stored_block(tag, block, number, codec));

@@ -9,7 +9,7 @@
 
 use crate::{
     chance::Chance,
-    history::{Blind, Crash, Failure, Faults, History, OBJECTS, Plan},
+    history::{Blind, Crash, Failure, Faults, History, OBJECTS, Plan, REPACK_BLOCKS_MAX},
     medium::Cache,
     reference::Change,
     restart,
@@ -20,6 +20,8 @@ use crate::{
 pub enum Operation {
     /// Ask for a change; `durable` if it must be.
     Change(usize, Change, bool),
+    /// Store so many blocks of an object from one on anew.
+    Repack(usize, usize, usize),
     /// Ask for a sync.
     Sync,
     /// Begin a checkpoint.
@@ -88,7 +90,7 @@ impl Case {
             ));
         }
         for _ in 0..20 + chance.below(140) {
-            operations.push(operation(base, &mut chance));
+            operations.push(operation(base, plan.packs, &mut chance));
         }
         Self { seed, plan, operations }
     }
@@ -152,6 +154,9 @@ fn carry_out(history: &mut History, operation: Operation, met: &mut Met) -> Resu
             };
             history.ask(object, change, durable, &mut Blind)?;
         }
+        Operation::Repack(object, first, blocks) => {
+            history.repack(object, first, blocks, &mut Blind)?;
+        }
         Operation::Sync => history.sync(&mut Blind)?,
         Operation::Checkpoint => history.checkpoint(),
         Operation::Steps(count) => {
@@ -175,12 +180,16 @@ fn restart_store(history: &mut History, crash: Crash, met: &mut Met) -> Result<(
     history.open(&mut Blind)
 }
 
-fn operation(base: usize, chance: &mut Chance) -> Operation {
+fn operation(base: usize, packs: bool, chance: &mut Chance) -> Operation {
     match chance.below(40) {
         0..=15 => {
             let change = change(base, chance);
             let durable = chance.one_in(6) || change == Change::Destroy;
             Operation::Change(chance.below(OBJECTS), change, durable)
+        }
+        16 if packs => {
+            let first = chance.below(12) + if chance.one_in(3) { base * 500 / 4096 } else { 0 };
+            Operation::Repack(chance.below(OBJECTS), first, 1 + chance.below(REPACK_BLOCKS_MAX))
         }
         16..=18 => Operation::Sync,
         19 => Operation::Checkpoint,

@@ -154,7 +154,7 @@ fn advance(
     image: &mut Image,
 ) -> Result<Progress, OpenError> {
     let mut tasks = VecDeque::new();
-    let mut images = Images::new();
+    let mut images = Images::default();
     loop {
         tasks.extend(commands.drain(..).map(|command| adapter::task(command, &mut images)));
         let task = tasks.pop_front().unwrap_or_else(|| panic!("an opening that waits for nothing"));
@@ -167,7 +167,7 @@ fn advance(
                 image.write(lba, &bytes);
                 opening.on_io(io, Ok(&[]), &mut commands)?
             }
-            Task::Flush(io) => opening.on_io(io, Ok(&[]), &mut commands)?,
+            Task::Flush(io) | Task::Discard(io, ..) => opening.on_io(io, Ok(&[]), &mut commands)?,
             Task::Merge(_) | Task::Ended(..) => panic!("an opening has no requests"),
         };
         match progress {
@@ -212,6 +212,7 @@ pub fn check_space(store: &Store) -> Result<(), Violation> {
     let accounted = statistics.used_blocks
         + statistics.allocatable_blocks
         + statistics.quarantined_blocks
+        + statistics.discarding_blocks
         + statistics.retired_blocks;
     let total = statistics.total_blocks + statistics.reserve_blocks;
     let mapped_once = owned.len() as u64 == mapped && statistics.used_blocks == mapped;
@@ -258,7 +259,8 @@ fn carry_out(
                 image.write(lba, &bytes);
                 store.on_io(io, Ok(()), &mut commands);
             }
-            Task::Flush(io) => store.on_io(io, Ok(()), &mut commands),
+            // A discard is a hint.
+            Task::Flush(io) | Task::Discard(io, ..) => store.on_io(io, Ok(()), &mut commands),
             Task::Merge(merging) => {
                 let read = |lba, blocks| image.read(lba, blocks).map(<[u8]>::to_vec);
                 merging.carry_out(store, read, images, &mut commands);
@@ -270,7 +272,7 @@ fn carry_out(
 
 /// Writes to an object no history alters, and reads it back. Not if the store is full.
 fn serve(store: &mut Store, image: &mut Image, setup: &Setup) -> Result<State, Violation> {
-    let (mut images, mut commands) = (Images::new(), Vec::new());
+    let (mut images, mut commands) = (Images::default(), Vec::new());
     let change = Change::Write { first: 3, end: 12 };
     if store.statistics().free_blocks < change.blocks_max() as u64 {
         return Ok(State::default());
