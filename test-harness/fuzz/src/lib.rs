@@ -1,0 +1,19 @@
+//! Fuzzing of everything that is read from a device: superblock, anchors, logs, records, checkpoints, whole zones, snapshots.
+//!
+//! A [`Target`] takes bytes and must come back, whatever they are: bytes from a device never stop the process. Where a
+//! checksum would turn every input away, the target makes it good first, so that what lies behind it is met. Seeds are
+//! valid encodings, made by the project itself. [`machine`] is a store on a zone in memory; [`fixture`] keeps a zone as a file.
+//!
+//! Deliberately absent: the fuzzer. `src/bin/sheen-fuzz.rs` hands targets to libFuzzer, in a build of its own
+//! (`cargo xtask test fuzz`); the tests of this package run the seeds, and seeds changed at random, in a plain build.
+#![forbid(unsafe_code)]
+
+pub mod disk;
+pub mod machine;
+pub mod framing;
+pub mod input;
+pub mod base;
+pub mod shake;
+pub mod target;
+
+pub use target::{TARGETS, Target};
