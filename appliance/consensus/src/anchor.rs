@@ -1,12 +1,13 @@
 //! What the anchors of a zone say: where snapshot and log begin, and what was known then.
 
 use raftbare::ClusterConfig;
-use sheen_journal::{Anchor, Position as LogPlace};
+use sheen_journal::{Anchor, COUNTER_MAX, Position as LogPlace};
 use sheen_wire::codec::{DecodeError, Decoder, Encoder, Field};
 
 use crate::{
     entry::{Position, decode_config, encode_config},
-    zone::SnapshotArea,
+    snapshot::{CHUNK_BLOCKS, CHUNK_PAYLOAD_BYTES},
+    zone::{SnapshotArea, Zone},
 };
 
 /// Kind of our anchors: "RAFT", little-endian.
@@ -53,6 +54,28 @@ pub(crate) struct AnchorBody {
 }
 
 impl AnchorBody {
+    /// Whether its numbers lie in a zone so cut, fit each other, and can be counted on from.
+    pub(crate) fn is_possible(&self, zone: &Zone) -> bool {
+        let counters = [
+            self.incarnation,
+            self.head.sequence,
+            self.durable_sequence,
+            self.term,
+            self.position.term,
+            self.position.index,
+        ];
+        let snapshot = self.snapshot.is_none_or(|place| {
+            place.chunks == place.bytes.div_ceil(CHUNK_PAYLOAD_BYTES as u64)
+                && place.chunks <= zone.snapshot(place.area).blocks / CHUNK_BLOCKS
+                && place.generation <= COUNTER_MAX
+        });
+        counters.iter().all(|&counter| counter <= COUNTER_MAX)
+            && self.head.sequence > 0
+            && self.head.block < zone.ring().blocks
+            && self.position.term <= self.term
+            && snapshot
+    }
+
     pub(crate) fn to_anchor(&self) -> Anchor {
         let mut payload = Vec::new();
         let mut out = Encoder(&mut payload);
@@ -158,5 +181,42 @@ mod test {
             cut.payload.pop();
             assert!(AnchorBody::from_anchor(&cut).is_err());
         }
+    }
+    /// Found by fuzzing: each of these stopped the process in recovery or soon behind it.
+    #[test]
+    fn numbers_recovery_cannot_go_on_from_are_refused() {
+        let Some(zone) = Zone::new(4096) else { panic!("a zone") };
+        let place =
+            SnapshotPlace { area: SnapshotArea::A, generation: 8, bytes: 300_000, chunks: 2 };
+        let good = AnchorBody {
+            zone_blocks: 4096,
+            replica: 4,
+            identity: 77,
+            generation: 9,
+            incarnation: 3,
+            head: LogPlace { sequence: 12, block: 5 },
+            durable_sequence: 14,
+            term: 2,
+            vote: None,
+            position: Position { term: 2, index: 99 },
+            config: ClusterConfig::new(),
+            snapshot: Some(place),
+        };
+        assert!(good.is_possible(&zone));
+        let refused = |change: fn(&mut AnchorBody)| {
+            let mut body = good.clone();
+            change(&mut body);
+            assert!(!body.is_possible(&zone), "{body:?}");
+        };
+        refused(|body| body.head.block = 1 << 30);
+        refused(|body| body.head.sequence = 0);
+        refused(|body| body.incarnation = u64::MAX);
+        refused(|body| body.term = u64::MAX);
+        refused(|body| body.snapshot = Some(SnapshotPlace { chunks: 3, ..body.snapshot.unwrap() }));
+        refused(|body| body.snapshot = Some(SnapshotPlace { bytes: 9, ..body.snapshot.unwrap() }));
+        refused(|body| {
+            let (bytes, chunks) = (u64::MAX, u64::MAX / 262_112 + 1);
+            body.snapshot = Some(SnapshotPlace { bytes, chunks, ..body.snapshot.unwrap() });
+        });
     }
 }

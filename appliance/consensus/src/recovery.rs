@@ -290,6 +290,9 @@ impl Recovery {
         if body.replica != self.config.id {
             return Err(damage(DamageKind::Replica, self.config.id, body.replica));
         }
+        if !body.is_possible(&self.zone) {
+            return Err(damage(DamageKind::AnchorContent, 0, anchor.payload.len() as u64));
+        }
         self.term = body.term;
         self.vote = body.vote;
         self.anchor = Some(body);
