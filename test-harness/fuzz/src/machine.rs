@@ -64,6 +64,7 @@ impl Machine {
             let (io, bytes) = carry_out(&mut disk, command);
             opening = match opening.on_io(io, Ok(&bytes), &mut commands)? {
                 Progress::Working(opening) => opening,
+                Progress::Inspected(_) => panic!("an opening that serves was asked for"),
                 Progress::Ready(store) => {
                     let mut machine = Self {
                         disk,

@@ -3,11 +3,7 @@
 use sheen_store::{PunchKind, SeekTarget};
 use sheen_types::Fid;
 
-use crate::{
-    base::ZONE,
-    disk::Disk,
-    machine::Machine,
-};
+use crate::{base::ZONE, disk::Disk, machine::Machine};
 
 /// Objects used.
 const OBJECTS_MAX: usize = 24;

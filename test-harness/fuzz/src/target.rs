@@ -33,11 +33,7 @@ pub const TARGETS: &[Target] = &[
         run: metadata::run_snapshot,
         seeds: metadata::snapshot_seeds,
     },
-    Target {
-        name: "metadata-entries",
-        run: metadata::run_entries,
-        seeds: metadata::entry_seeds,
-    },
+    Target { name: "metadata-entries", run: metadata::run_entries, seeds: metadata::entry_seeds },
 ];
 
 impl Target {

@@ -1,5 +1,7 @@
 //! Whole zones with bytes changed behind good checksums: what a bug, or rot that a checksum missed, would leave.
 
+use std::sync::OnceLock;
+
 use sheen_types::{BLOCK_BYTES, Lba};
 
 use super::raft;
@@ -12,8 +14,7 @@ use crate::{
 };
 
 /// Changes of framed structures: which one, where, bytes to put there, how.
-pub(super) fn change(disk: &mut Disk, input: &mut Input<'_>) {
-    let frames = frames(disk);
+fn change(disk: &mut Disk, frames: &[(u64, Frame)], input: &mut Input<'_>) {
     // Bounded by the input: each turn takes a byte at least.
     while !input.is_empty() {
         let (lba, frame) = frames[input.below(frames.len())];
@@ -42,14 +43,28 @@ pub(super) fn change(disk: &mut Disk, input: &mut Input<'_>) {
 
 pub(super) fn run_store(data: &[u8]) {
     let mut input = Input(data);
-    let mut disk = if input.u8() & 1 == 0 { base::aged() } else { base::fresh() }.clone();
-    change(&mut disk, &mut input);
+    let (disk, frames) = if input.u8() & 1 == 0 {
+        (base::aged(), framed(&AGED, base::aged()))
+    } else {
+        (base::fresh(), framed(&FRESH, base::fresh()))
+    };
+    let mut disk = disk.clone();
+    change(&mut disk, frames, &mut input);
     open_and_use(disk);
+}
+
+type Framed = OnceLock<Vec<(u64, Frame)>>;
+static AGED: Framed = OnceLock::new();
+static FRESH: Framed = OnceLock::new();
+static RAFT: Framed = OnceLock::new();
+
+fn framed(known: &'static Framed, disk: &Disk) -> &'static [(u64, Frame)] {
+    known.get_or_init(|| frames(disk))
 }
 
 pub(super) fn run_raft(data: &[u8]) {
     let mut disk = raft::base().clone();
-    change(&mut disk, &mut Input(data));
+    change(&mut disk, framed(&RAFT, raft::base()), &mut Input(data));
     raft::recover(disk);
 }
 

@@ -76,7 +76,9 @@ pub(super) fn run_scan(data: &[u8]) {
                 let _ = batch.records().map(<[u8]>::len).sum::<usize>();
             }
             Ok(Step::Read { lba, blocks }) => {
-                assert!(lba >= RING.first && lba.0 + u64::from(blocks) <= RING.first.0 + RING.blocks);
+                assert!(
+                    lba >= RING.first && lba.0 + u64::from(blocks) <= RING.first.0 + RING.blocks
+                );
                 reads += 1;
                 if unreadable != 0 && reads == u32::from(unreadable) {
                     scanner.feed_unreadable(blocks);

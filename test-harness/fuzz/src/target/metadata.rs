@@ -95,7 +95,10 @@ fn history() -> Vec<Entry> {
     let mut history = History { state: State::new(Limits::default()), entries: Vec::new() };
     let server = ClientId(0);
     history.add(server, Operation::ServerStart(Nothing {}));
-    history.add(server, Operation::OstRegister(OstRegister { ost: OstIndex(0), accepts_objects: true }));
+    history.add(
+        server,
+        Operation::OstRegister(OstRegister { ost: OstIndex(0), accepts_objects: true }),
+    );
     let request = FilesystemCreate { name: b"one".to_vec(), permissions: 0o755 };
     let made = Operation::FilesystemCreate(MakeFilesystem { request, random: [7; 9] });
     let root = match history.add(server, made) {
@@ -151,12 +154,7 @@ impl History {
         let credentials = Credentials { uid: 0, gid: 0 };
         let request = Link { fid: file, parent: directory, name: name("second") };
         self.add(client, Operation::Link(request));
-        let request = SetXattr {
-            fid: file,
-            name: name("user.note"),
-            flags: 0,
-            kill_sgid: false,
-        };
+        let request = SetXattr { fid: file, name: name("user.note"), flags: 0, kill_sgid: false };
         let value = b"value".to_vec();
         self.add(client, Operation::SetXattr(PutXattr { request, value }));
         let request = Unlink {

@@ -39,8 +39,10 @@ pub(super) fn run_records(data: &[u8]) {
     let tail = fields.scan_journal(&disk).1;
     let mut writer = Writer::new(fields.journal, fields.head, tail.next, fields.incarnation);
     while !input.is_empty() {
-        let records: Vec<&[u8]> =
-            (0..=input.u8() % 4).map(|_| input.sized()).filter(|record| !record.is_empty()).collect();
+        let records: Vec<&[u8]> = (0..=input.u8() % 4)
+            .map(|_| input.sized())
+            .filter(|record| !record.is_empty())
+            .collect();
         base::append(&mut writer, &records, &mut disk);
         if how & 2 != 0 {
             writer.set_durable(writer.tail().sequence - 1);
