@@ -36,6 +36,11 @@ pub(crate) enum Command {
     ///
     /// Refuses a device or file that holds something, unless --force.
     Format(Format),
+    /// Check a device at rest: read everything stored on it and name what is damaged
+    ///
+    /// Changes nothing unless --repair; refuses a device that a node uses. Exit code, as fsck(8): 0 nothing is wrong, 1 all
+    /// that was wrong is repaired, 4 something stays wrong, 8 the check could not be done.
+    Fsck(Fsck),
     /// Make, list and delete file systems
     #[command(subcommand)]
     Fs(Fs),
@@ -139,6 +144,16 @@ pub(crate) struct Format {
     /// Format even what holds something; it is lost
     #[arg(long)]
     pub force: bool,
+}
+
+/// `sheen fsck`.
+#[derive(Debug, Args)]
+pub(crate) struct Fsck {
+    /// The device: a file, a disk, or as device.path names it (nvme:0000:01:00.0, vfio-user:SOCKET)
+    pub device: PathBuf,
+    /// Make good what is kept twice and has one bad copy: superblock, anchors, checkpoints. Content that is lost stays lost
+    #[arg(long)]
+    pub repair: bool,
 }
 
 /// `sheen fs`.

@@ -237,8 +237,31 @@ impl Device {
         key: Option<&KeySource>,
     ) -> Result<Self, DeviceError> {
         let medium = open_medium(path, budget)?;
-        let size = size(path, &medium)?;
         let superblock = read_superblock(path, &medium)?;
+        Self::new(path, medium, superblock, key)
+    }
+
+    /// As [`Device::open_for`], but what is wrong with a copy of the superblock is told, not repaired.
+    ///
+    /// # Errors
+    /// [`DeviceError`].
+    pub fn open_unchanged(
+        path: &Path,
+        key: Option<&KeySource>,
+    ) -> Result<(Self, [Result<(), SuperblockError>; 2]), DeviceError> {
+        let medium = open_medium(path, QueueBudget::SMALL)?;
+        let copies = SUPERBLOCK_LBAS.map(|lba| read_copy(&medium, lba).map(drop));
+        let superblock = newest_superblock(path, &medium)?;
+        Ok((Self::new(path, medium, superblock, key)?, copies))
+    }
+
+    fn new(
+        path: &Path,
+        medium: Medium,
+        superblock: Superblock,
+        key: Option<&KeySource>,
+    ) -> Result<Self, DeviceError> {
+        let size = size(path, &medium)?;
         if !superblock.complete {
             return Err(DeviceError::Unfinished(path.into()));
         }

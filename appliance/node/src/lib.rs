@@ -5,6 +5,7 @@
 //! (`sheen-control` reads the counters), printing, signals (`sheen-cli`).
 #![forbid(unsafe_code)]
 
+pub mod check;
 pub mod config;
 pub mod device;
 pub mod mdt;

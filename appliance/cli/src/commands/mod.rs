@@ -2,6 +2,7 @@
 
 mod node;
 mod format;
+mod fsck;
 mod fs;
 mod mount;
 mod umount;
@@ -33,6 +34,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode> {
         Command::Down(down) => down::run(json, &down),
         Command::Node(node) => node::run(json, &node),
         Command::Format(format) => format::run(json, &format),
+        Command::Fsck(fsck) => return Ok(fsck::run(json, &fsck)),
         Command::Fs(fs) => fs::run(json, fs),
         Command::Mount(mount) => mount::run(json, &mount),
         Command::Umount(umount) => umount::run(json, &umount),

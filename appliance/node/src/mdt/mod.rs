@@ -24,7 +24,7 @@ mod locks;
 mod session;
 mod background;
 mod device;
-mod snapshots;
+pub(crate) mod snapshots;
 pub mod gateway;
 mod stats;
 

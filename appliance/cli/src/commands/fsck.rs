@@ -1,0 +1,104 @@
+//! `sheen fsck`.
+
+use std::process::ExitCode;
+
+use sheen_node::{
+    check::{Progress, Report, check_device, repair},
+    device::DeviceError,
+};
+use sheen_types::Bytes;
+
+use crate::{answer, arguments::Fsck};
+
+/// Exit codes of fsck(8).
+const REPAIRED: u8 = 1;
+const LEFT: u8 = 4;
+const FAILED: u8 = 8;
+/// Findings printed for people; `--json` has them all.
+const SHOWN_MAX: usize = 200;
+/// Progress is told each time so much more was verified.
+const STEP_BYTES: u64 = 1 << 30;
+
+/// Checks a device, and repairs it if asked.
+pub(crate) fn run(json: bool, fsck: &Fsck) -> ExitCode {
+    match check(json, fsck) {
+        Ok(code) => code,
+        Err(error) => {
+            answer::error(&error.to_string());
+            ExitCode::from(FAILED)
+        }
+    }
+}
+
+fn check(json: bool, fsck: &Fsck) -> Result<ExitCode, DeviceError> {
+    let mut show = Show { next: STEP_BYTES };
+    let first = check_device(&fsck.device, &mut |progress| show.on_progress(&progress))?;
+    if !fsck.repair || first.repairable == 0 {
+        answer::either(json, &first, || text(&first));
+        return Ok(code(&first, 0));
+    }
+    repair(&fsck.device)?;
+    let mut show = Show { next: STEP_BYTES };
+    let second = check_device(&fsck.device, &mut |progress| show.on_progress(&progress))?;
+    let repaired = first.findings_total.saturating_sub(second.findings_total);
+    let both = serde_json::json!({ "found": first, "repaired": repaired, "left": second });
+    answer::either(json, &both, || {
+        format!("{}\nrepaired {repaired}; now:\n{}", text(&first), text(&second))
+    });
+    Ok(code(&second, repaired))
+}
+
+fn code(report: &Report, repaired: u64) -> ExitCode {
+    match (report.is_clean(), repaired) {
+        (true, 0) => ExitCode::SUCCESS,
+        (true, _) => ExitCode::from(REPAIRED),
+        (false, _) => ExitCode::from(LEFT),
+    }
+}
+
+struct Show {
+    next: u64,
+}
+
+impl Show {
+    fn on_progress(&mut self, progress: &Progress) {
+        let Progress { zone, verified, total } = *progress;
+        if verified.0 < self.next {
+            return;
+        }
+        self.next = verified.0 + STEP_BYTES;
+        answer::progress(&format!("{zone}: {verified} of {total} verified"));
+    }
+}
+
+fn text(report: &Report) -> String {
+    let mut lines = vec![format!("{} (device {})", report.device.display(), report.uuid)];
+    for zone in &report.zones {
+        let state = if zone.opened { "" } else { ", cannot be opened" };
+        let what = if zone.zone == "mdt" { "inodes" } else { "objects" };
+        lines.push(format!(
+            "{}: {} {what}, {} verified{state}",
+            zone.zone,
+            zone.objects,
+            Bytes(zone.verified_bytes)
+        ));
+    }
+    for finding in report.findings.iter().take(SHOWN_MAX) {
+        let mark = if finding.repairable { "bad, repairable" } else { "BAD" };
+        lines.push(format!("{mark}: {finding}"));
+    }
+    if report.findings_total > SHOWN_MAX as u64 {
+        lines.push(format!("and {} more", report.findings_total - SHOWN_MAX as u64));
+    }
+    lines.push(if report.is_clean() {
+        "clean".to_owned()
+    } else {
+        format!(
+            "{} findings, {} of them repairable; {} objects affected",
+            report.findings_total,
+            report.repairable,
+            report.objects().len()
+        )
+    });
+    lines.join("\n")
+}

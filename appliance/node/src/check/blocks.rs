@@ -1,0 +1,142 @@
+//! A zone's blocks for one caller who waits.
+
+use std::time::Duration;
+
+use sheen_dma::{Arena, Buffer};
+use sheen_nvme::Zone;
+use sheen_ports::{Block, BlockCommand, BlockError, BlockOperation};
+use sheen_types::{BLOCK_BYTES, Lba};
+
+use crate::device::{Device, DeviceError, ZoneBlock, ZoneEntry};
+
+/// Bytes of one read.
+pub(super) const READ_BYTES: usize = 1 << 20;
+/// Buffers of that size.
+const BUFFERS: usize = 4;
+const QUEUE_DEPTH: u32 = 8;
+/// How often a device may ask to try again.
+const TRIES_MAX: u32 = 8;
+/// Pause between two looks at a command.
+const PAUSE: Duration = Duration::from_micros(20);
+
+/// A zone, one command at a time. Addresses count from the zone's start.
+#[derive(Debug)]
+pub(super) struct ZoneBlocks {
+    block: Zone<ZoneBlock>,
+    arena: Arena,
+    blocks: u64,
+    transfer_bytes: usize,
+}
+
+impl ZoneBlocks {
+    pub(super) fn open(device: &Device, zone: ZoneEntry) -> Result<Self, DeviceError> {
+        let handle = device.handle();
+        let arena = handle.arena(BUFFERS * READ_BYTES)?;
+        let mut block = handle.open_zone(zone, QUEUE_DEPTH)?;
+        // Spares work where it can be had.
+        let _ = block.register(&arena);
+        let transfer = block.geometry().transfer_blocks_max as usize * BLOCK_BYTES;
+        let transfer_bytes = transfer.clamp(BLOCK_BYTES, READ_BYTES);
+        Ok(Self { block, arena, blocks: zone.blocks, transfer_bytes })
+    }
+
+    /// Size of the zone.
+    pub(super) fn blocks(&self) -> u64 {
+        self.blocks
+    }
+
+    /// Reads blocks.
+    pub(super) fn read(&mut self, mut lba: Lba, into: &mut [u8]) -> Result<(), BlockError> {
+        for piece in into.chunks_mut(self.transfer_bytes) {
+            let buffer = self.buffer(piece.len())?;
+            let operation = BlockOperation::Read { lba, buffer };
+            let buffer = self.run(operation)?.ok_or(BlockError::Rejected)?;
+            piece.copy_from_slice(buffer.as_slice());
+            lba = lba.plus((piece.len() / BLOCK_BYTES) as u64);
+        }
+        Ok(())
+    }
+
+    /// Writes blocks.
+    pub(super) fn write(&mut self, mut lba: Lba, from: &[u8]) -> Result<(), BlockError> {
+        for piece in from.chunks(self.transfer_bytes) {
+            let mut buffer = self.buffer(piece.len())?;
+            buffer.as_mut_slice().copy_from_slice(piece);
+            self.run(BlockOperation::Write { lba, buffer, durable: false })?;
+            lba = lba.plus((piece.len() / BLOCK_BYTES) as u64);
+        }
+        Ok(())
+    }
+
+    /// Makes what was written durable.
+    pub(super) fn flush(&mut self) -> Result<(), BlockError> {
+        self.run(BlockOperation::Flush).map(drop)
+    }
+
+    fn buffer(&self, bytes: usize) -> Result<Buffer, BlockError> {
+        // One command at a time and a few buffers: there is always one.
+        self.arena.allocate(bytes).ok_or(BlockError::NoSpace)
+    }
+
+    /// Carries a command out, again while the device asks for that.
+    fn run(&mut self, mut operation: BlockOperation) -> Result<Option<Buffer>, BlockError> {
+        let mut tries = 1;
+        loop {
+            let again = Again::of(&operation);
+            let (result, buffer) = self.run_once(operation)?;
+            match (result, again, buffer) {
+                (Err(BlockError::Retry), Some(again), buffer) if tries < TRIES_MAX => {
+                    tries += 1;
+                    operation = again.operation(buffer).ok_or(BlockError::Retry)?;
+                }
+                (result, _, buffer) => return result.map(|()| buffer),
+            }
+        }
+    }
+
+    fn run_once(
+        &mut self,
+        operation: BlockOperation,
+    ) -> Result<(Result<(), BlockError>, Option<Buffer>), BlockError> {
+        let command = BlockCommand { token: 0, operation };
+        self.block.submit(command).map_err(|_| BlockError::Retry)?;
+        self.block.ring();
+        let mut completions = Vec::with_capacity(1);
+        // The device ends every command in bounded time.
+        while self.block.poll(&mut completions) == 0 {
+            std::thread::sleep(PAUSE);
+        }
+        let completion = completions.pop().ok_or(BlockError::Gone)?;
+        Ok((completion.result, completion.buffer))
+    }
+}
+
+/// What is needed to carry a command out again.
+#[derive(Clone, Copy)]
+enum Again {
+    Read(Lba),
+    Write(Lba),
+    Flush,
+}
+
+impl Again {
+    fn of(operation: &BlockOperation) -> Option<Self> {
+        match operation {
+            BlockOperation::Read { lba, .. } => Some(Self::Read(*lba)),
+            BlockOperation::Write { lba, .. } => Some(Self::Write(*lba)),
+            BlockOperation::Flush => Some(Self::Flush),
+            BlockOperation::Discard { .. } => None,
+        }
+    }
+
+    fn operation(self, buffer: Option<Buffer>) -> Option<BlockOperation> {
+        match (self, buffer) {
+            (Self::Read(lba), Some(buffer)) => Some(BlockOperation::Read { lba, buffer }),
+            (Self::Write(lba), Some(buffer)) => {
+                Some(BlockOperation::Write { lba, buffer, durable: false })
+            }
+            (Self::Flush, _) => Some(BlockOperation::Flush),
+            (Self::Read(_) | Self::Write(_), None) => None,
+        }
+    }
+}

@@ -1,0 +1,222 @@
+//! A device is formatted, filled, damaged in known places; the check must name exactly those.
+
+use std::{
+    collections::BTreeSet,
+    fs::{File, OpenOptions},
+    os::unix::fs::FileExt,
+    path::Path,
+};
+
+use sheen_reactor::SystemEntropy;
+use sheen_store::{
+    Command, Limits, Opening, Owner, Progress as Opened, RequestToken, Store, Write, Zone,
+};
+use sheen_types::{BLOCK_BYTES, Bytes, Fid, Lba, Timespec, checksum::crc32c};
+use tempfile::TempDir;
+
+use super::{Kind, Report, ZoneBlocks, check_device, ost, repair};
+use crate::device::{Device, DeviceError, Force, FormatPlan, ZoneKind, format_device};
+
+const OBJECTS: u32 = 40;
+
+fn object(number: u32) -> Fid {
+    Fid::new(0x2_0000_0400, number)
+}
+
+fn formatted() -> (TempDir, std::path::PathBuf) {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("device");
+    let plan = FormatPlan { name: "node", size: Some(Bytes(256 << 20)), osts: 2, force: Force::No };
+    format_device(&path, &plan, &mut SystemEntropy::open().unwrap()).unwrap();
+    (folder, path)
+}
+
+/// Objects of 1..=4 blocks, each block of its own content, on OST 1.
+fn filled() -> (TempDir, std::path::PathBuf) {
+    let (folder, path) = formatted();
+    let device = Device::open(&path).unwrap();
+    let mut blocks = ZoneBlocks::open(&device, device.zone(ZoneKind::Ost(1)).unwrap()).unwrap();
+    let (mut store, mut commands) = open(&mut blocks);
+    for number in 1..=OBJECTS {
+        let mut image = vec![0; BLOCK_BYTES * (1 + number as usize % 4)];
+        for (at, block) in (0..).zip(image.chunks_mut(BLOCK_BYTES)) {
+            block.fill(u8::try_from(number).unwrap());
+            block[0] = at;
+        }
+        let checksums: Vec<u32> = image.chunks(BLOCK_BYTES).map(crc32c).collect();
+        let write = Write {
+            object: object(number),
+            offset: 0,
+            length: image.len() as u64,
+            checksums: &checksums,
+            mtime: Timespec::ZERO,
+            owner: Owner::default(),
+            durable: true,
+        };
+        store.write(RequestToken(u64::from(number)), &write, &mut commands).unwrap();
+        settle(&mut blocks, &mut store, &mut commands, &image);
+    }
+    (folder, path)
+}
+
+fn open(blocks: &mut ZoneBlocks) -> (Box<Store>, Vec<Command>) {
+    let zone = Zone { first: Lba(0), blocks: blocks.blocks() };
+    let mut commands = Vec::new();
+    let mut opening = Opening::new(zone, Limits::default(), &mut commands);
+    loop {
+        let (io, result) = ost::carry_out(blocks, commands.remove(0)).unwrap();
+        let result = result.as_deref().map_err(|&fault| fault);
+        match opening.on_io(io, result, &mut commands).unwrap() {
+            Opened::Working(next) => opening = next,
+            Opened::Ready(store) => return (store, commands),
+            Opened::Inspected(_) => panic!("it serves"),
+        }
+    }
+}
+
+fn settle(blocks: &mut ZoneBlocks, store: &mut Store, commands: &mut Vec<Command>, image: &[u8]) {
+    loop {
+        store.pump(commands);
+        if commands.is_empty() {
+            return;
+        }
+        for command in std::mem::take(commands) {
+            if let Command::WriteData { io, lba, image_block, blocks: count, .. } = command {
+                let from = image_block as usize * BLOCK_BYTES;
+                blocks.write(lba, &image[from..from + count as usize * BLOCK_BYTES]).unwrap();
+                store.on_io(io, Ok(()), commands);
+            } else if let Command::Complete { result, .. } = command {
+                result.unwrap();
+            } else if let Some((io, result)) = ost::carry_out(blocks, command) {
+                store.on_io(io, result.map(drop), commands);
+            }
+        }
+    }
+}
+
+fn check(path: &Path) -> Report {
+    check_device(path, &mut |_| {}).unwrap()
+}
+
+fn file(path: &Path) -> File {
+    OpenOptions::new().read(true).write(true).open(path).unwrap()
+}
+
+fn read(path: &Path, lba: Lba) -> Vec<u8> {
+    let mut block = vec![0; BLOCK_BYTES];
+    file(path).read_exact_at(&mut block, lba.byte_offset()).unwrap();
+    block
+}
+
+fn flip(path: &Path, lba: Lba, byte: usize) {
+    let mut block = read(path, lba);
+    block[byte] ^= 4;
+    file(path).write_all_at(&block, lba.byte_offset()).unwrap();
+}
+
+/// Where each block of OST 1's objects lies on the device.
+fn places(path: &Path) -> Vec<(Fid, u64, Lba)> {
+    let device = Device::open(path).unwrap();
+    let zone = device.zone(ZoneKind::Ost(1)).unwrap();
+    let mut blocks = ZoneBlocks::open(&device, zone).unwrap();
+    let inspection = ost::inspect(&mut blocks).unwrap();
+    let mut places = Vec::new();
+    for (object, _) in inspection.objects() {
+        for run in inspection.stored(object).unwrap() {
+            let lba = |at| zone.first.plus(run.lba.0 + at);
+            places.extend((0..run.blocks).map(|at| (object, run.block + at, lba(at))));
+        }
+    }
+    places
+}
+
+#[test]
+fn a_clean_device_is_clean_and_every_byte_of_it_is_read() {
+    let (_folder, path) = formatted();
+    assert!(check(&path).is_clean());
+    let (_folder, path) = filled();
+    let before = std::fs::read(&path).unwrap();
+    let report = check(&path);
+    assert!(report.is_clean(), "{:?}", report.findings);
+    let names: Vec<&str> = report.zones.iter().map(|zone| zone.zone.as_str()).collect();
+    assert_eq!(names, ["mdt", "ost 0", "ost 1"]);
+    let last = &report.zones[2];
+    let blocks: u64 = (1..=u64::from(OBJECTS)).map(|number| 1 + number % 4).sum();
+    assert_eq!((last.objects, last.verified_bytes), (u64::from(OBJECTS), blocks * 4096));
+    assert!(std::fs::read(&path).unwrap() == before, "a check changes nothing");
+}
+
+#[test]
+fn exactly_the_blocks_damaged_are_named_and_by_kind() {
+    let (_folder, path) = filled();
+    let places = places(&path);
+    let mut expected = BTreeSet::new();
+    for &at in &[0, 17, 60] {
+        flip(&path, places[at].2, 100 + at);
+        expected.insert((places[at].2.0, Kind::Rotten));
+    }
+    // Two blocks change places: each holds the other's content.
+    let (one, other) = (places[30].2, places[44].2);
+    let (first, second) = (read(&path, one), read(&path, other));
+    file(&path).write_all_at(&second, one.byte_offset()).unwrap();
+    file(&path).write_all_at(&first, other.byte_offset()).unwrap();
+    expected.extend([(one.0, Kind::Misdirected), (other.0, Kind::Misdirected)]);
+
+    let report = check(&path);
+    let found: BTreeSet<_> = report.findings.iter().map(|found| (found.lba, found.kind)).collect();
+    assert_eq!(found, expected, "{:#?}", report.findings);
+    for finding in &report.findings {
+        let (object, block, _) = places.iter().find(|place| place.2.0 == finding.lba).unwrap();
+        assert_eq!(finding.object.as_deref(), Some(object.to_string().as_str()));
+        assert_eq!(finding.offset, Some(block * 4096));
+        assert!(!finding.repairable && finding.zone.as_deref() == Some("ost 1"));
+    }
+    let twin = report.findings.iter().find(|finding| finding.lba == one.0).unwrap();
+    let (object, block, _) = places[44];
+    assert!(twin.text.contains(&format!("block {block} of object {object}")), "{}", twin.text);
+}
+
+#[test]
+fn a_bad_superblock_copy_is_named_and_repaired() {
+    let (_folder, path) = filled();
+    flip(&path, Lba(128), 300);
+    let report = check(&path);
+    assert_eq!((report.findings_total, report.repairable), (1, 1));
+    assert_eq!((report.findings[0].kind, report.findings[0].lba), (Kind::Superblock, 128));
+    assert!(!check(&path).is_clean(), "a check repairs nothing");
+    repair(&path).unwrap();
+    assert!(check(&path).is_clean());
+}
+
+#[test]
+fn a_zone_that_cannot_be_opened_is_named_and_the_others_are_checked() {
+    let (_folder, path) = filled();
+    let zones = {
+        let device = Device::open(&path).unwrap();
+        [ZoneKind::Mdt, ZoneKind::Ost(0)].map(|kind| device.zone(kind).unwrap())
+    };
+    for lba in [zones[0].first, zones[0].first.plus(8)] {
+        flip(&path, lba, 70);
+    }
+    for lba in [zones[1].first, zones[1].first.plus(zones[1].blocks - 1)] {
+        flip(&path, lba, 70);
+    }
+    let report = check(&path);
+    let kinds: Vec<_> = report.findings.iter().map(|found| (found.kind, found.lba)).collect();
+    assert_eq!(kinds, [(Kind::Metadata, zones[0].first.0), (Kind::Zone, zones[1].first.0)]);
+    let opened: Vec<bool> = report.zones.iter().map(|zone| zone.opened).collect();
+    assert_eq!(opened, [false, false, true]);
+}
+
+#[test]
+fn a_device_in_use_and_a_file_that_is_no_device_are_refused() {
+    let (folder, path) = formatted();
+    let device = Device::open(&path).unwrap();
+    let refused = check_device(&path, &mut |_| {});
+    assert!(matches!(refused, Err(DeviceError::InUse(_))), "{refused:?}");
+    drop(device);
+    let other = folder.path().join("other");
+    std::fs::write(&other, vec![7; 1 << 20]).unwrap();
+    let refused = check_device(&other, &mut |_| {});
+    assert!(matches!(refused, Err(DeviceError::Superblock { .. })), "{refused:?}");
+}
