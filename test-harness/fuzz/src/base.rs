@@ -112,6 +112,9 @@ pub fn append(writer: &mut Writer, records: &[&[u8]], disk: &mut Disk) {
 }
 
 /// A store with a journal and no checkpoint.
+///
+/// # Panics
+/// When a store of ours does not work.
 pub fn fresh() -> &'static Disk {
     static DISK: OnceLock<Disk> = OnceLock::new();
     DISK.get_or_init(|| {
@@ -122,6 +125,9 @@ pub fn fresh() -> &'static Disk {
 }
 
 /// A store with a checkpoint, a journal behind it, and more than one incarnation.
+///
+/// # Panics
+/// When a store of ours does not work.
 pub fn aged() -> &'static Disk {
     static DISK: OnceLock<Disk> = OnceLock::new();
     DISK.get_or_init(|| {

@@ -1,12 +1,15 @@
 //! What is done with a store that opened: whatever its index says, using it must not stop the process.
 
-use sheen_store::{PunchKind, SeekTarget};
+use sheen_journal::Fault;
+use sheen_store::{OpenError, PunchKind, SeekTarget};
 use sheen_types::Fid;
 
 use crate::{base::ZONE, disk::Disk, machine::Machine};
 
 /// Objects used.
-const OBJECTS_MAX: usize = 24;
+const OBJECTS_MAX: usize = 12;
+/// Bytes read of each end of an object.
+const READ_BYTES: u64 = 64 << 10;
 
 /// Opens a disk; if that works, reads, changes and removes its objects, and opens it again.
 ///
@@ -23,15 +26,21 @@ pub fn open_and_use(disk: Disk) {
     machine.checkpoint();
     // Whatever an image made of them: a request may fail, the store goes on.
     let _ = machine.sync();
-    let again = Machine::open(ZONE, machine.disk);
-    assert!(again.is_ok(), "opened once, but then: {:?}", again.err());
+    match Machine::open(ZONE, machine.disk) {
+        Ok(_) => {}
+        // The input said the last number there can be, and the opening counted on.
+        Err(OpenError::Anchor(damage))
+            if damage.faults.contains(&Fault::Malformed { field: "counter" })
+                || damage.faults.contains(&Fault::Malformed { field: "generation" }) => {}
+        Err(error) => panic!("opened once, but then: {error:?}"),
+    }
 }
 
 fn use_object(machine: &mut Machine, number: usize, object: Fid) {
     let Some(attributes) = machine.store.attributes(object) else { return };
-    let last = attributes.size.saturating_sub(1 << 20);
-    let _ = machine.read(object, 0, 1 << 20);
-    let _ = machine.read(object, last, 1 << 20);
+    let last = attributes.size.saturating_sub(READ_BYTES);
+    let _ = machine.read(object, 0, READ_BYTES);
+    let _ = machine.read(object, last, READ_BYTES);
     for target in [SeekTarget::Data, SeekTarget::Hole] {
         let _ = machine.store.seek(object, attributes.size / 2, target);
     }

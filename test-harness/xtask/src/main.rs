@@ -12,6 +12,7 @@ mod command;
 mod up;
 mod test;
 mod nvme;
+mod fuzz;
 mod tidy;
 
 use anyhow::{Result, bail};

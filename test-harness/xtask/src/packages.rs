@@ -23,6 +23,9 @@ pub(crate) const RUN: &[Package] = &[
 pub(crate) const BENCH: &[Package] =
     &[("fio", "/usr/bin/fio"), ("valgrind", "/usr/bin/valgrind"), ("strace", "/usr/bin/strace")];
 
+/// What the fuzzer is linked with.
+pub(crate) const FUZZ: &[Package] = &[("g++", "/usr/bin/c++")];
+
 /// What the guest is made and run with.
 pub(crate) const GUEST: &[Package] = &[
     ("qemu-system-x86", "/usr/bin/qemu-system-x86_64"),

@@ -9,7 +9,7 @@ use anyhow::{Result, bail};
 
 use crate::{
     command::{Step, target},
-    console, nvme, packages, tidy,
+    console, fuzz, nvme, packages, tidy,
 };
 
 const TEST_HELP: &str = "\
@@ -18,11 +18,13 @@ of its own, and real programs on a real mount. Installs what the tests need (as 
 
 Usage: cargo xtask test [STAGE...]
 
-Stages, in order: fmt, clippy, tidy, unit, nvme, miri, sim, guest, conformance. Default: all of them.
+Stages, in order: fmt, clippy, tidy, unit, nvme, miri, sim, fuzz, guest, conformance. Default: all of them.
 
 Environment:
   SHEEN_SIM_SEEDS       Seeds the simulator runs [default: 200]
   SHEEN_CHAOS_SECONDS   Seconds the NVMe driver spends with a controller that misbehaves [default: 20]
+  SHEEN_FUZZ_SECONDS    Seconds each decoder of what lies on a device is fuzzed [default: 60]
+  SHEEN_FUZZ_TARGETS    Which of them, separated by commas [default: all]
   SHEEN_FUZZ_CASES      Damaged inputs each decoder of stage nvme gets [default: 20000]
 ";
 
@@ -45,6 +47,7 @@ const STAGES: &[Stage] = &[
     ("nvme", nvme::suites),
     ("miri", nvme::miri),
     ("sim", sim),
+    ("fuzz", fuzz::fuzz),
     ("guest", guest),
     ("conformance", conformance),
 ];

@@ -1,0 +1,126 @@
+//! The fuzz stage: every decoder of what lies on a device, under libFuzzer, with coverage, debug assertions and overflow
+//! checks on.
+//!
+//! A build of its own in `target/fuzz`: coverage counters are compiled into every crate of ours and of others. Corpora and
+//! inputs that stopped a decoder stay there; the latter belong into `test-harness/fuzz/regressions/TARGET`.
+
+use std::{
+    fs::{self, File},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+};
+
+use anyhow::{Context, Result, bail};
+
+use crate::{
+    command::{Step, target},
+    console, packages,
+};
+
+/// LLVM's coverage for libFuzzer, as a stable compiler takes it.
+const COVERAGE: &str = "-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
+-Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
+-Cllvm-args=-sanitizer-coverage-trace-compares";
+/// With a target named, build scripts and procedural macros are built without coverage.
+const TRIPLE: &str = "x86_64-unknown-linux-gnu";
+/// Fuzzers at a time.
+const SIDE_BY_SIDE: usize = 2;
+
+/// Fuzzes every target for `SHEEN_FUZZ_SECONDS`.
+///
+/// # Errors
+/// When an input stops a decoder.
+pub(crate) fn fuzz() -> Result<()> {
+    packages::ensure(packages::FUZZ)?;
+    let folder = target().join("fuzz");
+    let shown = folder.display().to_string();
+    let build = ["build", "--release", "-p", "sheen-fuzz", "--features", "libfuzzer"];
+    Step::cargo(&[&build[..], &["--target", TRIPLE, "--target-dir", &shown]].concat())
+        .env("RUSTFLAGS", COVERAGE)
+        .env("CARGO_PROFILE_RELEASE_DEBUG_ASSERTIONS", "true")
+        .run()?;
+    let program = folder.join(TRIPLE).join("release/sheen-fuzz");
+    let corpus = folder.join("corpus");
+    let seeds = corpus.display().to_string();
+    let shown = program.display().to_string();
+    Step::new::<&str>(&shown, &[]).env("SHEEN_FUZZ_WRITE_SEEDS", &seeds).run()?;
+    let seconds = std::env::var("SHEEN_FUZZ_SECONDS").unwrap_or_else(|_| "60".to_owned());
+    let names = names(&corpus)?;
+    console::step(&format!("fuzzing {} targets, {seconds} s each", names.len()));
+    let mut failed = Vec::new();
+    for names in names.chunks(SIDE_BY_SIDE) {
+        let runs = names.iter().map(|name| Run::start(&program, &folder, name, &seconds));
+        let runs: Vec<Run> = runs.collect::<Result<_>>()?;
+        for run in runs {
+            failed.extend(run.end()?);
+        }
+    }
+    if failed.is_empty() {
+        Ok(())
+    } else {
+        bail!("inputs stopped a decoder:\n{}", failed.join("\n"))
+    }
+}
+
+/// The targets there are seeds for, or those asked for.
+fn names(corpus: &Path) -> Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(corpus).with_context(|| corpus.display().to_string())? {
+        names.push(entry?.file_name().to_string_lossy().into_owned());
+    }
+    names.sort();
+    if let Ok(asked) = std::env::var("SHEEN_FUZZ_TARGETS") {
+        let asked: Vec<String> = asked.split(',').map(str::to_owned).collect();
+        if let Some(unknown) = asked.iter().find(|name| !names.contains(name)) {
+            bail!("there is no fuzz target `{unknown}`; there are: {}", names.join(", "));
+        }
+        return Ok(asked);
+    }
+    Ok(names)
+}
+
+/// A fuzzer that runs.
+struct Run {
+    name: String,
+    child: Child,
+    log: PathBuf,
+    artifacts: PathBuf,
+}
+
+impl Run {
+    fn start(program: &Path, folder: &Path, name: &str, seconds: &str) -> Result<Self> {
+        let artifacts = folder.join("artifacts").join(name);
+        fs::create_dir_all(&artifacts)?;
+        let log = artifacts.join("log");
+        let output = File::create(&log)?;
+        let child = Command::new(program)
+            .arg(format!("-max_total_time={seconds}"))
+            .arg(format!("-artifact_prefix={}/", artifacts.display()))
+            .args(["-max_len=16384", "-timeout=30", "-rss_limit_mb=2048", "-print_final_stats=1"])
+            .arg(folder.join("corpus").join(name))
+            .env("SHEEN_FUZZ_TARGET", name)
+            .stdout(Stdio::null())
+            .stderr(output)
+            .spawn()
+            .with_context(|| format!("cannot start {}", program.display()))?;
+        Ok(Self { name: name.to_owned(), child, log, artifacts })
+    }
+
+    /// Waits for it. Some: what went wrong.
+    fn end(mut self) -> Result<Option<String>> {
+        let status = self.child.wait()?;
+        let log = String::from_utf8_lossy(&fs::read(&self.log)?).into_owned();
+        let last = |mark: &str| {
+            let line = log.lines().rev().find(|line| line.contains(mark)).unwrap_or_default();
+            line.split_whitespace().skip_while(|word| !word.contains(mark)).nth(1).unwrap_or("?")
+        };
+        let (name, runs) = (&self.name, last("number_of_executed_units:"));
+        console::plain(&format!("fuzz {name}: {runs} inputs, coverage {}\n", last("cov:")));
+        if status.success() {
+            return Ok(None);
+        }
+        let panic = log.lines().skip_while(|line| !line.contains("panicked at"));
+        let panic: Vec<&str> = panic.take(2).collect();
+        Ok(Some(format!("{name}: {} ({})", panic.join(" "), self.artifacts.display())))
+    }
+}
