@@ -15,7 +15,7 @@ impl Chance {
     fn below(&mut self, bound: usize) -> usize {
         self.0 =
             self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        usize::try_from(self.0 >> 33).unwrap() % bound.max(1)
+        usize::try_from(self.0 >> 33).expect("31 bits") % bound.max(1)
     }
 }
 
