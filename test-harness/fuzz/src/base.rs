@@ -4,7 +4,7 @@ use std::sync::OnceLock;
 
 use sheen_journal::{Anchor, Geometry, Position, ScanStart, Scanner, Step, Tail, Writer};
 use sheen_store::{PunchKind, Zone};
-use sheen_types::{BLOCK_BYTES, Fid, Lba};
+use sheen_types::{BLOCK_BYTES, Codec, Fid, Lba};
 
 use crate::{
     disk::Disk,
@@ -170,6 +170,9 @@ fn fill(machine: &mut Machine, round: u8) {
         machine.write(object(5), 0, &bytes(1, 1))?;
         machine.destroy(object(5))?;
         machine.truncate(object(6), 1 << 40)?;
+        machine.write_packed(object(7), 4096, &bytes(40 * BLOCK_BYTES, 2), Some(Codec::Lz4))?;
+        machine.write_packed(object(8), 0, &bytes(16 * BLOCK_BYTES, 4), Some(Codec::Zstd))?;
+        machine.write(object(7), 20 * 4096 + 9, &bytes(5000, 6))?;
         Ok(())
     };
     step().expect("room, and no fault");

@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 pub mod disk;
+pub mod packing;
 pub mod machine;
 pub mod framing;
 pub mod input;

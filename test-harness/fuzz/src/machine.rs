@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 
 use sheen_store::{
-    Allocate, Command, IoToken, Limits, Merge, MergeToken, OpenError, Opening, Outcome, Owner,
-    Progress, Punch, PunchKind, ReadPlan, RequestToken, Source, Store, Truncate, Write, Zone,
+    Allocate, Command, IoToken, Limits, Merge, MergeToken, OldBlock, OpenError, Opening, Outcome,
+    Owner, Progress, Punch, PunchKind, ReadPlan, RequestToken, Source, Store, Truncate, Write, Zone,
 };
-use sheen_types::{BLOCK_BYTES, Errno, Fid, Lba, Timespec, checksum::crc32c};
+use sheen_types::{BLOCK_BYTES, Codec, Errno, Fid, Lba, Timespec, checksum::crc32c};
 
-use crate::disk::Disk;
+use crate::{disk::Disk, packing};
 
 /// More than any opening of a small zone and any request takes: beyond it, something goes in circles.
 const STEPS_MAX: u32 = 200_000;
@@ -87,9 +87,27 @@ impl Machine {
     /// # Errors
     /// What the store says.
     pub fn write(&mut self, object: Fid, offset: u64, bytes: &[u8]) -> Result<Outcome, Errno> {
+        self.write_packed(object, offset, bytes, None)
+    }
+
+    /// Writes `bytes` at `offset`; each window that is covered whole is packed, if that saves a block.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub fn write_packed(
+        &mut self,
+        object: Fid,
+        offset: u64,
+        bytes: &[u8],
+        codec: Option<Codec>,
+    ) -> Result<Outcome, Errno> {
         let skip = usize::try_from(offset % BLOCK_BYTES as u64).unwrap_or(0);
         let mut image = vec![0; (skip + bytes.len()).next_multiple_of(BLOCK_BYTES)];
         image[skip..skip + bytes.len()].copy_from_slice(bytes);
+        let mut packed = Vec::new();
+        if let Some(codec) = codec.filter(|_| skip == 0 && bytes.len() == image.len()) {
+            image = packing::pack(codec, offset / BLOCK_BYTES as u64, &image, &mut packed);
+        }
         let checksums: Vec<u32> = image.chunks_exact(BLOCK_BYTES).map(crc32c).collect();
         let request = self.request();
         self.images.insert(request.0, image);
@@ -98,6 +116,7 @@ impl Machine {
             offset,
             length: bytes.len() as u64,
             checksums: &checksums,
+            packed: &packed,
             mtime: time(request),
             owner: Owner { uid: object.oid, gid: 7, projid: 1 },
             durable: false,
@@ -184,6 +203,7 @@ impl Machine {
 
     fn read_plan(&self, plan: &ReadPlan) -> Result<Vec<u8>, Damage> {
         let mut image = Vec::with_capacity(plan.checksums.len() * BLOCK_BYTES);
+        let mut packed_sums = plan.packed_checksums.as_slice();
         for segment in &plan.segments {
             assert_eq!(image.len(), segment.image_block as usize * BLOCK_BYTES, "no gaps");
             match segment.source {
@@ -191,20 +211,45 @@ impl Machine {
                     image.resize(image.len() + segment.blocks as usize * BLOCK_BYTES, 0);
                 }
                 Source::Device(lba) => {
-                    let bytes = self.disk.read(lba, segment.blocks);
-                    let sums = &plan.checksums[segment.image_block as usize..];
-                    for ((block, &sum), at) in bytes.chunks_exact(BLOCK_BYTES).zip(sums).zip(0..) {
-                        if crc32c(block) != sum {
-                            return Err(Damage { lba: lba.plus(at) });
-                        }
-                    }
-                    image.extend_from_slice(&bytes);
+                    let from = segment.image_block as usize;
+                    let sums = &plan.checksums[from..from + segment.blocks as usize];
+                    image.extend_from_slice(&self.read_blocks(lba, sums)?);
+                }
+                Source::Packed { lba, stored, first, whole, codec } => {
+                    let (sums, rest) = packed_sums.split_at(usize::from(stored));
+                    packed_sums = rest;
+                    let group = self.read_group(lba, sums, whole, codec)?;
+                    let from = usize::from(first) * BLOCK_BYTES;
+                    let to = from + segment.blocks as usize * BLOCK_BYTES;
+                    image.extend_from_slice(&group[from..to]);
                 }
             }
         }
         let length = usize::try_from(plan.length).unwrap_or(usize::MAX);
         let skip = if length == 0 { 0 } else { plan.skip as usize };
         Ok(image[skip..skip + length].to_vec())
+    }
+
+    fn read_blocks(&self, lba: Lba, checksums: &[u32]) -> Result<Vec<u8>, Damage> {
+        let bytes = self.disk.read(lba, u32::try_from(checksums.len()).unwrap_or(0));
+        for ((block, &sum), at) in bytes.chunks_exact(BLOCK_BYTES).zip(checksums).zip(0..) {
+            if crc32c(block) != sum {
+                return Err(Damage { lba: lba.plus(at) });
+            }
+        }
+        Ok(bytes)
+    }
+
+    /// A packed group, unpacked.
+    fn read_group(
+        &self,
+        lba: Lba,
+        checksums: &[u32],
+        whole: u16,
+        codec: Codec,
+    ) -> Result<Vec<u8>, Damage> {
+        let stored = self.read_blocks(lba, checksums)?;
+        packing::unpack(codec, &stored, usize::from(whole)).ok_or(Damage { lba })
     }
 
     fn request(&mut self) -> RequestToken {
@@ -272,10 +317,9 @@ impl Machine {
         let mut checksums = [None; 2];
         for (merge, checksum) in merges.iter().zip(&mut checksums) {
             let Some(merge) = merge else { continue };
-            let old = self.disk.read(merge.lba, 1);
-            if crc32c(&old) != merge.checksum {
+            let Some(old) = old_block(&self.disk, &merge.old) else {
                 return self.store.merge_failed(token, Errno::EIO, &mut self.commands);
-            }
+            };
             let from = merge.image_block as usize * BLOCK_BYTES;
             let block = &mut image[from..from + BLOCK_BYTES];
             let (start, end) = (merge.fresh_start as usize, merge.fresh_end as usize);
@@ -284,6 +328,25 @@ impl Machine {
             *checksum = Some(crc32c(block));
         }
         self.store.merged(token, checksums, &mut self.commands);
+    }
+}
+
+/// The old block of a merge; None if it is not what it should be.
+fn old_block(disk: &Disk, old: &OldBlock) -> Option<Vec<u8>> {
+    match old {
+        OldBlock::Plain { lba, checksum } => {
+            Some(disk.read(*lba, 1)).filter(|block| crc32c(block) == *checksum)
+        }
+        OldBlock::Packed(group) => {
+            let stored = disk.read(group.lba, u32::try_from(group.checksums.len()).ok()?);
+            let sums = stored.chunks_exact(BLOCK_BYTES).map(crc32c);
+            if !sums.eq(group.checksums.iter().copied()) {
+                return None;
+            }
+            let whole = packing::unpack(group.codec, &stored, usize::from(group.whole))?;
+            let from = usize::from(group.block) * BLOCK_BYTES;
+            whole.get(from..from + BLOCK_BYTES).map(<[u8]>::to_vec)
+        }
     }
 }
 

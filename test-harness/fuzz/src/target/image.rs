@@ -13,10 +13,15 @@ use crate::{
     shake::open_and_use,
 };
 
+/// Most changes of one image; more only make it slow.
+const CHANGES_MAX: u32 = 24;
+
 /// Changes of framed structures: which one, where, bytes to put there, how.
 fn change(disk: &mut Disk, frames: &[(u64, Frame)], input: &mut Input<'_>) {
-    // Bounded by the input: each turn takes a byte at least.
-    while !input.is_empty() {
+    for _ in 0..CHANGES_MAX {
+        if input.is_empty() {
+            return;
+        }
         let (lba, frame) = frames[input.below(frames.len())];
         let how = input.u8();
         let head = disk.read(Lba(lba), 1);

@@ -119,7 +119,7 @@ mod test {
             let machine = Machine::open(ZONE, disk.clone()).unwrap();
             machine.store.objects(Fid::NONE).count()
         };
-        assert_eq!((objects(base::fresh()), objects(base::aged())), (5, 20));
+        assert_eq!((objects(base::fresh()), objects(base::aged())), (7, 28));
         assert!(checkpoint_seeds()[0].len() > 500, "a checkpoint");
         assert!(record_seeds()[0].len() > 500, "a journal");
     }
