@@ -151,6 +151,12 @@ pub(crate) struct Format {
 pub(crate) struct Fsck {
     /// The device: a file, a disk, or as device.path names it (nvme:0000:01:00.0, vfio-user:SOCKET)
     pub device: PathBuf,
+    /// The key that opens it, if it is encrypted: file:PATH, kms:KEY?endpoint=URL&region=REGION or tpm:DEVICE
+    #[arg(long, value_name = "KEY", conflicts_with = "config")]
+    pub key: Option<String>,
+    /// The configuration that names the key
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
     /// Make good what is kept twice and has one bad copy: superblock, anchors, checkpoints. Content that is lost stays lost
     #[arg(long)]
     pub repair: bool,

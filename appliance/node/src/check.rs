@@ -7,9 +7,12 @@
 
 use std::path::Path;
 
+use sheen_keys::{KEY_BLOCK_LBAS, KeySource};
 use sheen_types::Bytes;
 
-use crate::device::{Device, DeviceError, SUPERBLOCK_LBAS, ZoneEntry, ZoneKind};
+use crate::device::{
+    CopyFaults, Device, DeviceError, QueueBudget, SUPERBLOCK_LBAS, ZoneEntry, ZoneKind,
+};
 
 mod blocks;
 mod report;
@@ -30,22 +33,18 @@ pub struct Progress {
     pub total: Bytes,
 }
 
-/// Checks the device at `path`. Takes it for itself meanwhile; changes nothing.
+/// Checks the device at `path`, which `key` opens if it is encrypted. Takes it for itself meanwhile; changes nothing.
 ///
 /// # Errors
 /// [`DeviceError`] when it cannot be opened at all: in use, no superblock, not there.
 pub fn check_device(
     path: &Path,
+    key: Option<&KeySource>,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Report, DeviceError> {
-    let (device, copies) = Device::open_unchanged(path)?;
+    let (device, faults) = Device::open_unchanged(path, key)?;
     let mut report = Report::new(path, device.superblock());
-    for (lba, copy) in SUPERBLOCK_LBAS.into_iter().zip(copies) {
-        if let Err(error) = copy {
-            let text = format!("copy at {lba} is bad; the other holds: {error}");
-            report.add(Finding::healable(Kind::Superblock, lba, text));
-        }
-    }
+    report_copies(&faults, &mut report);
     for &zone in &device.superblock().zones {
         let mut blocks = open(&device, zone)?;
         match zone.kind {
@@ -61,8 +60,8 @@ pub fn check_device(
 ///
 /// # Errors
 /// [`DeviceError`].
-pub fn repair(path: &Path) -> Result<(), DeviceError> {
-    let device = Device::open(path)?;
+pub fn repair(path: &Path, key: Option<&KeySource>) -> Result<(), DeviceError> {
+    let device = Device::open_for(path, QueueBudget::SMALL, key)?;
     for &zone in &device.superblock().zones {
         let mut blocks = open(&device, zone)?;
         match zone.kind {
@@ -71,6 +70,26 @@ pub fn repair(path: &Path) -> Result<(), DeviceError> {
         }
     }
     Ok(())
+}
+
+/// What the device itself keeps twice.
+fn report_copies(faults: &CopyFaults, report: &mut Report) {
+    let mut any = false;
+    for (lba, copy) in SUPERBLOCK_LBAS.into_iter().zip(&faults.superblocks) {
+        if let Err(error) = copy {
+            any = true;
+            let text = format!("superblock copy at {lba} is bad; the other holds: {error}");
+            report.add(Finding::healable(Kind::Superblock, lba, text));
+        }
+    }
+    if !faults.superblocks_agree && !any {
+        let text = "the copies of the superblock differ; the newer holds".to_owned();
+        report.add(Finding::healable(Kind::Superblock, SUPERBLOCK_LBAS[1], text));
+    }
+    if !faults.key_blocks_agree {
+        let text = "a copy of the key block is bad or older; the other holds".to_owned();
+        report.add(Finding::healable(Kind::KeyBlock, KEY_BLOCK_LBAS[1], text));
+    }
 }
 
 fn open(device: &Device, zone: ZoneEntry) -> Result<ZoneBlocks, DeviceError> {

@@ -238,39 +238,26 @@ impl Device {
     ) -> Result<Self, DeviceError> {
         let medium = open_medium(path, budget)?;
         let superblock = read_superblock(path, &medium)?;
-        Self::new(path, medium, superblock, key)
+        check_size(path, &medium, &superblock)?;
+        let keys = keys::unlock(path, &medium, &superblock, key)?;
+        Ok(Self { path: path.into(), superblock, keys, medium })
     }
 
-    /// As [`Device::open_for`], but what is wrong with a copy of the superblock is told, not repaired.
+    /// As [`Device::open_for`], but nothing is written: what is wrong with a copy of superblock or key block is told.
     ///
     /// # Errors
     /// [`DeviceError`].
     pub fn open_unchanged(
         path: &Path,
         key: Option<&KeySource>,
-    ) -> Result<(Self, [Result<(), SuperblockError>; 2]), DeviceError> {
+    ) -> Result<(Self, CopyFaults), DeviceError> {
         let medium = open_medium(path, QueueBudget::SMALL)?;
         let copies = SUPERBLOCK_LBAS.map(|lba| read_copy(&medium, lba).map(drop));
-        let superblock = newest_superblock(path, &medium)?;
-        Ok((Self::new(path, medium, superblock, key)?, copies))
-    }
-
-    fn new(
-        path: &Path,
-        medium: Medium,
-        superblock: Superblock,
-        key: Option<&KeySource>,
-    ) -> Result<Self, DeviceError> {
-        let size = size(path, &medium)?;
-        if !superblock.complete {
-            return Err(DeviceError::Unfinished(path.into()));
-        }
-        let expected = Bytes(Lba(superblock.device_blocks).byte_offset());
-        if size < expected {
-            return Err(DeviceError::Shrunk { path: path.into(), expected, found: size });
-        }
-        let keys = keys::unlock(path, &medium, &superblock, key)?;
-        Ok(Self { path: path.into(), superblock, keys, medium })
+        let (superblock, superblocks_agree) = read_copies(path, &medium)?;
+        check_size(path, &medium, &superblock)?;
+        let (keys, key_blocks_agree) = keys::unlock_unchanged(path, &medium, &superblock, key)?;
+        let faults = CopyFaults { superblocks: copies, superblocks_agree, key_blocks_agree };
+        Ok((Self { path: path.into(), superblock, keys, medium }, faults))
     }
 
     /// A way for threads to open their zones. It keeps an NVMe controller attached.
@@ -332,6 +319,30 @@ impl Device {
     pub fn osts(&self) -> u32 {
         self.superblock.osts()
     }
+}
+
+/// What [`Device::open_unchanged`] found of what is kept twice.
+#[derive(Debug)]
+pub struct CopyFaults {
+    /// What is wrong with each copy of the superblock.
+    pub superblocks: [Result<(), SuperblockError>; 2],
+    /// Whether they are the same.
+    pub superblocks_agree: bool,
+    /// Whether both copies of the key block are good and the same, or there is none.
+    pub key_blocks_agree: bool,
+}
+
+/// A device is used when formatting it was finished and it is still as large.
+fn check_size(path: &Path, medium: &Medium, superblock: &Superblock) -> Result<(), DeviceError> {
+    if !superblock.complete {
+        return Err(DeviceError::Unfinished(path.into()));
+    }
+    let size = size(path, medium)?;
+    let expected = Bytes(Lba(superblock.device_blocks).byte_offset());
+    if size < expected {
+        return Err(DeviceError::Shrunk { path: path.into(), expected, found: size });
+    }
+    Ok(())
 }
 
 /// Opens what `path` names for this process alone.

@@ -2,9 +2,11 @@
 
 use std::process::ExitCode;
 
+use anyhow::{Context, Result};
+use sheen_keys::KeySource;
 use sheen_node::{
+    Config,
     check::{Progress, Report, check_device, repair},
-    device::DeviceError,
 };
 use sheen_types::Bytes;
 
@@ -24,28 +26,41 @@ pub(crate) fn run(json: bool, fsck: &Fsck) -> ExitCode {
     match check(json, fsck) {
         Ok(code) => code,
         Err(error) => {
-            answer::error(&error.to_string());
+            answer::error(&format!("{error:#}"));
             ExitCode::from(FAILED)
         }
     }
 }
 
-fn check(json: bool, fsck: &Fsck) -> Result<ExitCode, DeviceError> {
+fn check(json: bool, fsck: &Fsck) -> Result<ExitCode> {
+    let key = key(fsck)?;
     let mut show = Show { next: STEP_BYTES };
-    let first = check_device(&fsck.device, &mut |progress| show.on_progress(&progress))?;
+    let mut check = || {
+        show.next = STEP_BYTES;
+        check_device(&fsck.device, key.as_ref(), &mut |progress| show.on_progress(&progress))
+    };
+    let first = check()?;
     if !fsck.repair || first.repairable == 0 {
         answer::either(json, &first, || text(&first));
         return Ok(code(&first, 0));
     }
-    repair(&fsck.device)?;
-    let mut show = Show { next: STEP_BYTES };
-    let second = check_device(&fsck.device, &mut |progress| show.on_progress(&progress))?;
+    repair(&fsck.device, key.as_ref())?;
+    let second = check()?;
     let repaired = first.findings_total.saturating_sub(second.findings_total);
     let both = serde_json::json!({ "found": first, "repaired": repaired, "left": second });
     answer::either(json, &both, || {
         format!("{}\nrepaired {repaired}; now:\n{}", text(&first), text(&second))
     });
     Ok(code(&second, repaired))
+}
+
+/// The key given, or that of the configuration.
+fn key(fsck: &Fsck) -> Result<Option<KeySource>> {
+    if let Some(text) = &fsck.key {
+        return Ok(Some(text.parse().with_context(|| format!("--key {text:?}"))?));
+    }
+    let Some(file) = &fsck.config else { return Ok(None) };
+    Ok(Config::load(file)?.encryption.key().cloned())
 }
 
 fn code(report: &Report, repaired: u64) -> ExitCode {

@@ -16,6 +16,8 @@ use crate::device::{Superblock, ZoneEntry, ZoneKind};
 pub enum Kind {
     /// A copy of the superblock is bad; the other holds.
     Superblock,
+    /// A copy of the key block is bad; the other holds.
+    KeyBlock,
     /// A zone cannot be opened: what it needs is damaged in every copy.
     Zone,
     /// Something kept twice has one bad copy.

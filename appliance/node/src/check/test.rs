@@ -26,7 +26,13 @@ fn object(number: u32) -> Fid {
 fn formatted() -> (TempDir, std::path::PathBuf) {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("device");
-    let plan = FormatPlan { name: "node", size: Some(Bytes(256 << 20)), osts: 2, force: Force::No };
+    let plan = FormatPlan {
+        name: "node",
+        size: Some(Bytes(256 << 20)),
+        osts: 2,
+        force: Force::No,
+        key: None,
+    };
     format_device(&path, &plan, &mut SystemEntropy::open().unwrap()).unwrap();
     (folder, path)
 }
@@ -49,6 +55,7 @@ fn filled() -> (TempDir, std::path::PathBuf) {
             offset: 0,
             length: image.len() as u64,
             checksums: &checksums,
+            packed: &[],
             mtime: Timespec::ZERO,
             owner: Owner::default(),
             durable: true,
@@ -95,7 +102,7 @@ fn settle(blocks: &mut ZoneBlocks, store: &mut Store, commands: &mut Vec<Command
 }
 
 fn check(path: &Path) -> Report {
-    check_device(path, &mut |_| {}).unwrap()
+    check_device(path, None, &mut |_| {}).unwrap()
 }
 
 fn file(path: &Path) -> File {
@@ -184,7 +191,7 @@ fn a_bad_superblock_copy_is_named_and_repaired() {
     assert_eq!((report.findings_total, report.repairable), (1, 1));
     assert_eq!((report.findings[0].kind, report.findings[0].lba), (Kind::Superblock, 128));
     assert!(!check(&path).is_clean(), "a check repairs nothing");
-    repair(&path).unwrap();
+    repair(&path, None).unwrap();
     assert!(check(&path).is_clean());
 }
 
@@ -212,11 +219,11 @@ fn a_zone_that_cannot_be_opened_is_named_and_the_others_are_checked() {
 fn a_device_in_use_and_a_file_that_is_no_device_are_refused() {
     let (folder, path) = formatted();
     let device = Device::open(&path).unwrap();
-    let refused = check_device(&path, &mut |_| {});
+    let refused = check_device(&path, None, &mut |_| {});
     assert!(matches!(refused, Err(DeviceError::InUse(_))), "{refused:?}");
     drop(device);
     let other = folder.path().join("other");
     std::fs::write(&other, vec![7; 1 << 20]).unwrap();
-    let refused = check_device(&other, &mut |_| {});
+    let refused = check_device(&other, None, &mut |_| {});
     assert!(matches!(refused, Err(DeviceError::Superblock { .. })), "{refused:?}");
 }

@@ -97,16 +97,31 @@ impl DeviceKeys {
     }
 }
 
-/// The keys of a device that is being opened. None: it is not encrypted.
+/// The keys of a device that is being opened. None: it is not encrypted. A bad copy of the key block is written anew.
 pub(super) fn unlock(
     path: &Path,
     medium: &Medium,
     superblock: &Superblock,
     key: Option<&KeySource>,
 ) -> Result<Option<DeviceKeys>, DeviceError> {
+    let (keys, is_whole) = unlock_unchanged(path, medium, superblock, key)?;
+    if let (Some(keys), false) = (&keys, is_whole) {
+        // Only whoever has a key of the newest copy makes the other one like it.
+        write(path, medium, &keys.block())?;
+    }
+    Ok(keys)
+}
+
+/// As [`unlock`], but nothing is written; and whether both copies of the key block are good and the same.
+pub(super) fn unlock_unchanged(
+    path: &Path,
+    medium: &Medium,
+    superblock: &Superblock,
+    key: Option<&KeySource>,
+) -> Result<(Option<DeviceKeys>, bool), DeviceError> {
     if !superblock.encrypted {
         return match key {
-            None => Ok(None),
+            None => Ok((None, true)),
             Some(key) => Err(DeviceError::NotEncrypted { path: path.into(), key: key.to_string() }),
         };
     }
@@ -116,12 +131,8 @@ pub(super) fn unlock(
     };
     let Unlocked { data, slot } =
         block.unlock(source).map_err(|source| DeviceError::Unlock { path: path.into(), source })?;
-    if !is_whole {
-        // Only whoever has a key of the newest copy makes the other one like it.
-        write(path, medium, &block)?;
-    }
     let zones = ZoneKeys { data: Arc::new(data), uuid: superblock.uuid };
-    Ok(Some(DeviceKeys { zones, current: Mutex::new(Current { block, slot }) }))
+    Ok((Some(DeviceKeys { zones, current: Mutex::new(Current { block, slot }) }), is_whole))
 }
 
 /// Makes the data key of a device that is being formatted, under `key`, and writes its key block. Without a key, key blocks of an
