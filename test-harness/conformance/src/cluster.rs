@@ -220,6 +220,31 @@ impl Cluster {
         }
     }
 
+    /// Makes the node process end by SIGABRT, and waits for it.
+    ///
+    /// # Errors
+    /// When no node runs or it does not end.
+    pub fn abort(&mut self) -> anyhow::Result<()> {
+        self.assert_running()?;
+        let Some(mut node) = self.node.take() else { bail!("no node runs") };
+        kill(pid_of(&node), Signal::SIGABRT)?;
+        if process::wait_until(&mut node, Instant::now() + STOP_DEADLINE)?.is_none() {
+            process::kill_nine(&mut node)?;
+            bail!("the node did not end after SIGABRT");
+        }
+        self.node_guard = None;
+        Ok(())
+    }
+
+    /// Names another key in the configuration, for the next start.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn configure_key(&mut self, key: Option<&str>) -> anyhow::Result<()> {
+        self.options.key = key.map(ToOwned::to_owned);
+        Ok(fs::write(self.configuration_file(), self.configuration())?)
+    }
+
     /// Ends the node process with SIGTERM.
     ///
     /// # Errors
@@ -312,6 +337,7 @@ impl Cluster {
             self.options.device_bytes,
             self.options.osts,
             self.options.reactors,
+            encryption.unwrap_or_default(),
         )
     }
 }

@@ -78,6 +78,8 @@ enum Check {
     Kill,
     /// ENOSPC and back
     Full,
+    /// Keys, ciphertext, core dumps
+    Encryption,
     /// Garbage on the listener
     Garbage,
     /// The metrics page
@@ -96,6 +98,7 @@ const ORDER: [Check; 13] = [
     Check::Metrics,
     Check::Keys,
     Check::Kill,
+    Check::Encryption,
     Check::Cargo,
     Check::LinuxSource,
     Check::Postgres,
@@ -217,6 +220,7 @@ fn run_check(check: Check, context: &mut Context<'_>) {
         Check::Pjdfstest => checks::pjdfstest::run(context),
         Check::Kill => checks::kill::run(context),
         Check::Full => checks::full::run(context),
+        Check::Encryption => checks::encryption::run(context),
         Check::Garbage => checks::garbage::run(context),
         Check::Metrics => checks::exposition::run(context),
         Check::Keys => checks::keys::run(context),

@@ -76,8 +76,7 @@ fn round(
     }
     let view = target.second_view(work)?;
     for writer in writers.iter() {
-        let (model, _) = Model::replay(&fs::read_to_string(&writer.log)?)?;
-        model.require_found(&view.path().join(&writer.name))?;
+        writer.require_found(view.path())?;
     }
     view.close()?;
     target.assert_alive()?;
@@ -88,7 +87,7 @@ fn round(
 }
 
 /// Waits until every writer took `more` steps.
-fn require_progress(writers: &mut [Writer], more: usize) -> anyhow::Result<()> {
+pub(super) fn require_progress(writers: &mut [Writer], more: usize) -> anyhow::Result<()> {
     let goals: Vec<usize> = writers.iter().map(|writer| writer.steps() + more).collect();
     for (writer, goal) in writers.iter_mut().zip(goals) {
         process::wait_for("a writer's steps", DEADLINE, || {
@@ -100,7 +99,7 @@ fn require_progress(writers: &mut [Writer], more: usize) -> anyhow::Result<()> {
 }
 
 /// A writer process; killed when dropped.
-struct Writer {
+pub(super) struct Writer {
     process: Child,
     log: PathBuf,
     errors: PathBuf,
@@ -109,7 +108,12 @@ struct Writer {
 }
 
 impl Writer {
-    fn start(work: &Path, scratch: &Path, number: u64, seed: u64) -> anyhow::Result<Self> {
+    pub(super) fn start(
+        work: &Path,
+        scratch: &Path,
+        number: u64,
+        seed: u64,
+    ) -> anyhow::Result<Self> {
         let name = format!("writer-{number}");
         fs::create_dir(work.join(&name))?;
         let log = scratch.join(format!("{name}.log"));
@@ -124,8 +128,14 @@ impl Writer {
         Ok(Self { process, log, errors, name, _guard: guard })
     }
 
-    fn steps(&self) -> usize {
+    pub(super) fn steps(&self) -> usize {
         fs::read(&self.log).map_or(0, |bytes| bytes.iter().filter(|byte| **byte == b'\n').count())
+    }
+
+    /// Requires that below `work` lies exactly what the writer's log says.
+    pub(super) fn require_found(&self, work: &Path) -> anyhow::Result<()> {
+        let (model, _) = Model::replay(&fs::read_to_string(&self.log)?)?;
+        model.require_found(&work.join(&self.name)).map(drop)
     }
 
     fn has_ended(&mut self) -> bool {
@@ -140,7 +150,7 @@ impl Writer {
         Ok(())
     }
 
-    fn pause(&mut self) -> anyhow::Result<()> {
+    pub(super) fn pause(&mut self) -> anyhow::Result<()> {
         File::create(pause_file(&self.log))?;
         let paused = paused_file(&self.log);
         process::wait_for("a writer pauses", DEADLINE, || paused.exists() || self.has_ended())?;
@@ -149,7 +159,7 @@ impl Writer {
         Ok(())
     }
 
-    fn resume(&self) -> anyhow::Result<()> {
+    pub(super) fn resume(&self) -> anyhow::Result<()> {
         fs::remove_file(pause_file(&self.log))?;
         let paused = paused_file(&self.log);
         process::wait_for("a writer resumes", DEADLINE, || !paused.exists())?;
