@@ -105,6 +105,9 @@ pub(crate) struct Up {
     /// Name of the file system, when it is made
     #[arg(long, value_name = "NAME", default_value = "sheen")]
     pub name: String,
+    /// Leave encryption out, when the file is made; else a key file is made beside it
+    #[arg(long)]
+    pub no_encryption: bool,
 }
 
 /// `sheen down`.

@@ -87,6 +87,14 @@ impl EncryptionConfig {
         Self { key: Some(key) }
     }
 
+    /// The table, for a configuration that people may edit.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let key = self.key.as_ref().map(|key| toml::Value::String(key.to_string()));
+        let line = key.map_or(String::new(), |key| format!("key = {key}\n"));
+        format!("\n[encryption]\n{line}")
+    }
+
     /// The key-encryption key. None: the device is not encrypted.
     #[must_use]
     pub const fn key(&self) -> Option<&KeySource> {

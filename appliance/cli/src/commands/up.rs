@@ -8,7 +8,8 @@ use std::{
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
 use sheen_fuse::kernel::mountpoint::MountPoint;
-use sheen_node::device::Way;
+use sheen_keys::{KeyFile, KeyKind, KeySource};
+use sheen_node::{config::EncryptionConfig, device::Way};
 use sheen_types::Bytes;
 
 use super::setup;
@@ -29,6 +30,8 @@ struct Shown {
     node: i32,
     metrics: String,
     log: PathBuf,
+    /// The key the device is encrypted under; none: it is not.
+    key: Option<String>,
     started: bool,
     mounted: bool,
 }
@@ -45,6 +48,11 @@ impl Place {
     /// Its configuration.
     pub(crate) fn config(&self) -> PathBuf {
         self.dir.join("node.toml")
+    }
+
+    /// The key of its device, if that is encrypted.
+    fn key(&self) -> PathBuf {
+        self.dir.join("key")
     }
 
     /// The process that serves it, if one does.
@@ -105,6 +113,7 @@ pub(crate) fn run(json: bool, up: &Up) -> Result<()> {
         node,
         metrics: format!("http://{}/metrics", config.metrics),
         log: place.dir.join("node.log"),
+        key: config.encryption.key().map(ToString::to_string),
         started: running.is_none(),
         mounted: found.is_none(),
     };
@@ -120,6 +129,7 @@ fn text(shown: &Shown, place: &Place, helper: bool) -> String {
          \n  mounted at   {}{}\
          \n  node         process {}{}, log {}\
          \n  metrics      {}\
+         \n  encrypted    {}\
          \n  a 2nd mount  {mount_type} {} DIR\
          \n  stop         sheen down --mount {} --dir {}   (or: cargo xtask down)\n\
          \nThe data is in {}; it stays when you stop, `up` brings it back.",
@@ -129,6 +139,10 @@ fn text(shown: &Shown, place: &Place, helper: bool) -> String {
         was(shown.started),
         shown.log.display(),
         shown.metrics,
+        shown
+            .key
+            .as_ref()
+            .map_or("no".to_owned(), |key| format!("under {key}; keep a copy elsewhere")),
         shown.source,
         shown.mount.display(),
         place.dir.display(),
@@ -144,7 +158,14 @@ fn prepare(place: &Place, up: &Up) -> Result<sheen_node::Config> {
     if !path.exists() {
         let size: Bytes = up.size.parse().with_context(|| format!("--size {}", up.size))?;
         answer::progress(&format!("writing {}", path.display()));
-        process::write_whole(&path, &sheen_node::Config::embedded_text(&place.dir, size))?;
+        let mut text = sheen_node::Config::embedded_text(&place.dir, size);
+        // A device that lost its configuration stays what it is.
+        let is_new = !place.dir.join("device").exists();
+        let is_encrypted = if is_new { !up.no_encryption } else { place.key().exists() };
+        if is_encrypted {
+            text.push_str(&EncryptionConfig::under(make_key(place)?).text());
+        }
+        process::write_whole(&path, &text)?;
     }
     let config = sheen_node::Config::load(&path)?;
     let is_path = matches!(Way::of(&config.device.path), Ok(Way::Path(_)));
@@ -153,6 +174,19 @@ fn prepare(place: &Place, up: &Up) -> Result<sheen_node::Config> {
         super::format::write_empty(&config, sheen_node::device::Force::No)?;
     }
     Ok(config)
+}
+
+/// The key file of the place; made if it is not there. One that is there may open a device.
+fn make_key(place: &Place) -> Result<KeySource> {
+    let path = place.key();
+    if !path.exists() {
+        answer::progress(&format!("making the key {}", path.display()));
+        KeyFile::create(&path)?;
+    }
+    let text = path.to_str().with_context(|| format!("{} is not UTF-8", path.display()))?;
+    KeySource::new(KeyKind::File, text).with_context(|| {
+        format!("{text} is too long for the name of a key; say --no-encryption, or another --dir")
+    })
 }
 
 fn start_node(place: &Place) -> Result<i32> {

@@ -53,6 +53,13 @@ fn a_key_is_a_file_a_kms_or_a_tpm_and_nothing_else() {
     let config = parse(&key("file:/etc/sheen/key")).unwrap();
     assert_eq!(config.encryption.key().unwrap().to_string(), "file:/etc/sheen/key");
     assert_eq!(parse("[device]\npath = \"/d\"\n").unwrap().encryption.key(), None);
+    for encryption in [
+        EncryptionConfig::default(),
+        EncryptionConfig::under("file:/a \"quoted\" \\ place".parse().unwrap()),
+    ] {
+        let text = format!("[device]\npath = \"/d\"\n{}", encryption.text());
+        assert_eq!(parse(&text).unwrap().encryption, encryption);
+    }
     for text in ["vault:secret", "file:relative", "/etc/sheen/key", ""] {
         let message = refused(&key(text));
         assert!(message.contains("line 4") && message.contains("file:/PATH"), "{message}");

@@ -10,6 +10,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
+use rustix::fs::{XattrFlags, setxattr};
 
 use super::Context;
 use super::kill::{Writer, require_progress};
@@ -165,9 +166,8 @@ impl Markers {
         let large = self.content.repeat((3 << 20) / self.content.len());
         fs::write(directory.join(&self.long_name), large)?;
         std::os::unix::fs::symlink(&self.link_target, directory.join("link"))?;
-        let mut attribute = Command::new("setfattr");
-        attribute.args(["-n", &self.attribute, "-v", &self.attribute_value]).arg(&small);
-        process::run(&mut attribute, DEADLINE)?;
+        let value = self.attribute_value.as_bytes();
+        setxattr(&small, self.attribute.as_str(), value, XattrFlags::CREATE)?;
         for path in [&small, &directory.join(&self.long_name), &directory] {
             File::open(path)?.sync_all()?;
         }

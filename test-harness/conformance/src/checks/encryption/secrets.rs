@@ -46,9 +46,12 @@ impl Secrets {
         let key_block = KeyBlock::decode(&block, KEY_BLOCK_LBAS[0])?;
         let data = key_block.unlock(&source)?.data;
         let mut keys = pieces("data key", data.secret().expose());
-        let salt = hmac::Key::new(hmac::HMAC_SHA256, &key_block.uuid);
-        let extracted = hmac::sign(&salt, data.secret().expose());
-        keys.extend(pieces("HKDF's extracted key", extracted.as_ref()));
+        let extracted = sign(&key_block.uuid, data.secret().expose());
+        keys.extend(pieces("the data key's extract", &extracted));
+        let context = [b"sheen data key v1", &key_block.uuid[..]].concat();
+        let extracted = sign(&context, &key);
+        key_file.extend(pieces("the key file's extract", &extracted));
+        key_file.extend(pieces("wrapping key", &sign(&extracted, b"sheen file wrap v1\x01")));
 
         let (mut encryption, mut decryption) = (Vec::new(), Vec::new());
         device.read_exact_at(&mut block, 0)?;
@@ -79,6 +82,11 @@ impl Secrets {
         let groups = [&self.key_file, &self.keys, &self.encryption, &self.decryption];
         groups.into_iter().flatten().cloned().collect()
     }
+}
+
+/// HMAC-SHA-256: a step of HKDF.
+fn sign(key: &[u8], bytes: &[u8]) -> Vec<u8> {
+    hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key), bytes).as_ref().to_vec()
 }
 
 fn pieces(what: &str, bytes: &[u8]) -> Vec<Needle> {
