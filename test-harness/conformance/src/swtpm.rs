@@ -1,12 +1,13 @@
 //! `swtpm`, a TPM 2.0 in software, with its state in a directory: what a chip keeps over power cycles.
 
 use std::fs;
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 
 use crate::interruption::{self, Guard};
 use crate::process::{self, pid_of};
@@ -76,6 +77,51 @@ impl Swtpm {
         waited?;
         Ok(tpm)
     }
+}
+
+/// Does at the TPM at `address` what a careful administrator does: makes a storage key persistent at `handle`, then gives the owner
+/// hierarchy a password.
+///
+/// # Errors
+/// When the TPM refuses.
+pub fn administer(address: SocketAddr, handle: u32) -> anyhow::Result<()> {
+    const OWNER: u32 = 0x4000_0001;
+    let mut stream = TcpStream::connect(address)?;
+    let answer = owner_command(&mut stream, 0x131, &[OWNER], STORAGE_KEY)?;
+    let made = answer.get(10..14).and_then(|bytes| bytes.try_into().ok());
+    let made = u32::from_be_bytes(made.context("no handle")?);
+    owner_command(&mut stream, 0x120, &[OWNER, made], &handle.to_be_bytes())?;
+    owner_command(&mut stream, 0x129, &[OWNER], &[0, 3, b'p', b'w', b'd'])?;
+    Ok(())
+}
+
+/// Parameters of CreatePrimary for a storage key: nothing sensitive, ECC P-256 with AES-128-CFB, no outside information, no PCRs.
+const STORAGE_KEY: &[u8] = &[
+    0, 4, 0, 0, 0, 0, // sensitive
+    0, 26, 0, 0x23, 0, 0x0b, 0, 3, 4, 0x72, 0, 0, // ECC, SHA-256, attributes, no policy
+    0, 6, 0, 128, 0, 0x43, 0, 0x10, 0, 3, 0, 0x10, 0, 0, 0, 0, // AES-128-CFB, P-256, no point
+    0, 0, 0, 0, 0, 0,
+];
+
+/// A command whose first handle is authorized by an empty password.
+fn owner_command(
+    stream: &mut TcpStream,
+    code: u32,
+    handles: &[u32],
+    parameters: &[u8],
+) -> anyhow::Result<Vec<u8>> {
+    let authorization = [0, 0, 0, 9, 0x40, 0, 0, 9, 0, 0, 0, 0, 0];
+    let handles: Vec<u8> = handles.iter().flat_map(|handle| handle.to_be_bytes()).collect();
+    let size = u32::try_from(10 + handles.len() + authorization.len() + parameters.len())?;
+    let (size, code) = (size.to_be_bytes(), code.to_be_bytes());
+    stream.write_all(
+        &[&[0x80, 2], &size[..], &code, &handles, &authorization, parameters].concat(),
+    )?;
+    let mut answer = vec![0; 4096];
+    let length = stream.read(&mut answer)?;
+    answer.truncate(length);
+    ensure!(answer.get(6..10) == Some(&[0; 4]), "the TPM refuses: {answer:x?}");
+    Ok(answer)
 }
 
 impl Drop for Swtpm {

@@ -10,7 +10,7 @@ use sheen_keys::{KekError, KeyEncryption, Secret, WRAPPED_BYTES_MAX, tpm};
 use super::{CHECK, DEVICE, OTHER_DEVICE, SECRET};
 use crate::checks::Context;
 use crate::relay::Relay;
-use crate::swtpm::Swtpm;
+use crate::swtpm::{self, Swtpm};
 
 /// More than a TPM has room for loaded keys: what is loaded must be forgotten.
 const ROUNDS: u32 = 8;
@@ -58,6 +58,21 @@ pub(super) fn run(context: &mut Context<'_>, scratch: &Path) {
             Err(error @ KekError::WrongKey { .. }) => Ok(error.to_string()),
             found => bail!("{found:?}"),
         }
+    });
+    report.case(CHECK, "tpm: under a password of the owner, a persistent key serves", || {
+        let (_tpm, address) = Swtpm::on_tcp(&scratch.join("tpm-3"))?;
+        swtpm::administer(address, 0x8100_0001)?;
+        let said = match key(address)?.wrap(&DEVICE, &Secret::copy_of(&SECRET)?) {
+            Err(error @ KekError::Denied { .. }) => error.to_string(),
+            found => bail!("without it: {found:?}"),
+        };
+        let persistent = tpm::open(&format!("tcp:{address}?parent=0x81000001"))?;
+        let wrapped = persistent.wrap(&DEVICE, &Secret::copy_of(&SECRET)?)?;
+        require_opens(&*persistent, &wrapped)?;
+        let absent = tpm::open(&format!("tcp:{address}?parent=0x81000002"))?;
+        let refused = absent.wrap(&DEVICE, &Secret::copy_of(&SECRET)?);
+        ensure!(matches!(refused, Err(KekError::Unreachable { .. })), "absent: {refused:?}");
+        Ok(said)
     });
     report.case(CHECK, "tpm: one that is not there is named", || {
         let absent = tpm::open("unix:/nonexistent/tpm")?;
