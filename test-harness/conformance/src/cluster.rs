@@ -319,7 +319,21 @@ impl Cluster {
         Ok(())
     }
 
-    fn configuration_file(&self) -> PathBuf {
+    /// The directory of all its files.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// The program, to be called with arguments of the caller's.
+    #[must_use]
+    pub fn command(&self) -> Command {
+        self.options.sheen()
+    }
+
+    /// The node's configuration.
+    #[must_use]
+    pub fn configuration_file(&self) -> PathBuf {
         self.directory.path().join("node.toml")
     }
 
@@ -337,7 +351,6 @@ impl Cluster {
             self.options.device_bytes,
             self.options.osts,
             self.options.reactors,
-            encryption.unwrap_or_default(),
         )
     }
 }
