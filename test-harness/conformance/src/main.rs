@@ -88,7 +88,7 @@ enum Check {
     Keys,
 }
 
-const ORDER: [Check; 13] = [
+const ORDER: [Check; 14] = [
     Check::Git,
     Check::Litmus,
     Check::Fio,
