@@ -12,6 +12,7 @@ use crate::{
     bytes::{Reader, put_u32, put_u64},
     chunk::{CHUNK_BLOCKS, Chunk, Run, Runs},
     dirty::{Entry, Mark},
+    index::Sorted,
     object::Object,
     record::{fid, owner, put_fid, timespec},
     request::OBJECT_BYTES_MAX,
@@ -212,7 +213,7 @@ fn chunk_of(block: u64) -> u32 {
 
 /// Appends a record of the base from the cursor on; returns the cursor behind it.
 pub(crate) fn encode_base(
-    objects: &BTreeMap<Fid, Object>,
+    objects: &BTreeMap<Fid, Box<Object>>,
     cursor: Cursor,
     bytes_max: usize,
     out: &mut Vec<u8>,
@@ -247,7 +248,7 @@ pub(crate) fn encode_base(
 /// Appends a record of what the entries from `from` up to `to` are about, as far as it has room, leaving out objects `skip`
 /// holds of; returns where the next record goes on.
 pub(crate) fn encode_delta(
-    objects: &BTreeMap<Fid, Object>,
+    objects: &BTreeMap<Fid, Box<Object>>,
     entries: &[Entry],
     (from, to): (Place, Place),
     skip: impl Fn(Fid) -> bool,
@@ -274,7 +275,7 @@ pub(crate) fn encode_delta(
 
 /// Says what an entry is about, its blocks `from..to`; Err is the first block that had no room.
 fn encode_entry(
-    objects: &BTreeMap<Fid, Object>,
+    objects: &BTreeMap<Fid, Box<Object>>,
     entry: &Entry,
     (from, to): (u64, u64),
     former: &mut Former<'_>,
@@ -309,9 +310,9 @@ fn encode_entry(
 #[derive(Debug, Default)]
 pub(crate) struct Loaded {
     /// Sorted.
-    objects: Vec<(Fid, Object)>,
+    objects: Sorted,
     /// Objects with smaller ids than the last one of the list when they came.
-    late: BTreeMap<Fid, Object>,
+    late: BTreeMap<Fid, Box<Object>>,
     /// Objects of the list that are gone.
     gone: std::collections::BTreeSet<Fid>,
 }
@@ -366,7 +367,7 @@ impl Loaded {
         }
         let last = self.objects.last().map(|&(last, _)| last);
         if last.is_none_or(|last| last < id) {
-            self.objects.push((id, Object::default()));
+            self.objects.push((id, Box::default()));
         }
         let at = match self.objects.len().checked_sub(1) {
             Some(at) if self.objects[at].0 == id => Ok(at),
@@ -381,7 +382,7 @@ impl Loaded {
     fn remove(&mut self, id: Fid) {
         match self.objects.binary_search_by_key(&id, |&(other, _)| other) {
             Ok(at) => {
-                self.objects[at].1 = Object::default();
+                *self.objects[at].1 = Object::default();
                 self.gone.insert(id);
             }
             Err(_) => {
@@ -391,7 +392,7 @@ impl Loaded {
     }
 
     /// What there is in the end: a sorted list, and objects that belong between.
-    pub(crate) fn finish(mut self) -> (Vec<(Fid, Object)>, BTreeMap<Fid, Object>) {
+    pub(crate) fn finish(mut self) -> (Sorted, BTreeMap<Fid, Box<Object>>) {
         if !self.gone.is_empty() {
             self.objects.retain(|(id, _)| !self.gone.contains(id));
         }

@@ -12,10 +12,14 @@ use crate::{
     run::{Home, PACK_BLOCKS},
 };
 
+/// Objects in order of their ids.
+pub(crate) type Sorted = Vec<(Fid, Box<Object>)>;
+
 /// All objects.
 #[derive(Debug, Default)]
 pub(crate) struct Index {
-    pub(crate) objects: BTreeMap<Fid, Object>,
+    /// Each in a box: the map's nodes, which a growing index leaves half empty, stay small.
+    pub(crate) objects: BTreeMap<Fid, Box<Object>>,
     /// Device blocks owned by all objects, reserved ones included.
     mapped: u64,
     /// Blocks of objects that lie there: more where groups are packed.
@@ -36,7 +40,7 @@ pub(crate) const fn encoded_bytes(objects: u64, chunks: u64, blocks: u64) -> u64
 
 impl Index {
     /// An index of objects read back, sorted by id.
-    pub(crate) fn from_sorted(objects: Vec<(Fid, Object)>) -> Self {
+    pub(crate) fn from_sorted(objects: Sorted) -> Self {
         let mut index = Self::default();
         for (_, object) in &objects {
             index.count(object);
@@ -53,7 +57,7 @@ impl Index {
     }
 
     /// Adds an object read back.
-    pub(crate) fn insert(&mut self, id: Fid, object: Object) {
+    pub(crate) fn insert(&mut self, id: Fid, object: Box<Object>) {
         self.count(&object);
         let before = self.objects.insert(id, object);
         assert!(before.is_none(), "an object is read back once");
@@ -66,7 +70,7 @@ impl Index {
     }
 
     pub(crate) fn get(&self, object: Fid) -> Option<&Object> {
-        self.objects.get(&object)
+        self.objects.get(&object).map(|object| &**object)
     }
 
     pub(crate) fn mapped(&self) -> u64 {

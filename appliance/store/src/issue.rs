@@ -70,7 +70,7 @@ impl Store {
         let mut parts = std::mem::take(&mut self.scratch.parts);
         parts.clear();
         let operation = self.operations.get_mut(number);
-        let object = self.index.objects.get(&operation.object);
+        let object = self.index.get(operation.object);
         let need = collect(operation, object, &mut parts);
         operation.creates = object.is_none();
         let attempt = if need.nothing {

@@ -41,7 +41,7 @@ impl Store {
 
     fn plan(&mut self, number: u32, commands: &mut Vec<Command>) {
         let operation = self.operations.get_mut(number);
-        let object = self.index.objects.get(&operation.object);
+        let object = self.index.get(operation.object);
         let merges = object.map_or([None; 2], |object| edge_merges(operation, object));
         if merges.iter().all(Option::is_none) {
             self.make_ready(number, commands);

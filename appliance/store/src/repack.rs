@@ -51,7 +51,7 @@ impl Store {
     pub(crate) fn plan_repack(&mut self, number: u32, commands: &mut Vec<Command>) {
         let operation = self.operations.get_mut(number);
         let range = blocks_of(operation);
-        let object = self.index.objects.get(&operation.object);
+        let object = self.index.get(operation.object);
         let written = object.filter(|object| written_ranges(object, range).next().is_some());
         let Some(object) = written else {
             self.make_ready(number, commands);
@@ -79,7 +79,7 @@ impl Store {
     ) {
         let Some(number) = self.merging(token) else { return };
         let operation = self.operations.get_mut(number);
-        let object = self.index.objects.get(&operation.object);
+        let object = self.index.get(operation.object);
         let object = object.expect("a claimed object stays");
         let range = blocks_of(operation);
         assert!(operation.kind == Kind::Repack, "only a repack is answered so");

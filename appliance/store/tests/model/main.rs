@@ -15,4 +15,5 @@ mod bases;
 mod discards;
 mod diagnosis;
 mod full;
+mod large;
 mod damage;
