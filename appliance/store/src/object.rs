@@ -134,13 +134,22 @@ impl Object {
     /// The packed runs of chunks that have one of blocks `first..end`: blocks of the object, and bytes in a checkpoint.
     pub(crate) fn packed_near(&self, first: u64, end: u64) -> PackedRuns {
         let mut packed = PackedRuns::default();
-        for (number, chunk) in self.chunks_from(chunk_number(first)) {
-            if u64::from(number) * CHUNK_BLOCKS >= end {
-                break;
-            }
+        let mut add = |chunk: &Chunk| {
             let (logical, bytes) = chunk.packed();
             packed.logical += logical;
             packed.bytes += bytes;
+        };
+        let from = chunk_number(first);
+        if end <= (u64::from(from) + 1) * CHUNK_BLOCKS {
+            // Most changes lie in one chunk: one look-up, no walk through the map.
+            self.chunk(from).into_iter().for_each(add);
+            return packed;
+        }
+        for (number, chunk) in self.chunks_from(from) {
+            if u64::from(number) * CHUNK_BLOCKS >= end {
+                break;
+            }
+            add(chunk);
         }
         packed
     }
