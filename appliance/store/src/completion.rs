@@ -177,7 +177,15 @@ impl Store {
         if next < end_block(operation) {
             operation.next_block = next;
             self.make_ready(number, commands);
-        } else if operation.durable {
+        } else {
+            self.acknowledge(number, commands);
+        }
+    }
+
+    /// Ends an operation whose outcome the index holds: behind a flush, if it must be durable. One that found nothing to do
+    /// too: what it found may not be durable.
+    pub(crate) fn acknowledge(&mut self, number: u32, commands: &mut Vec<Command>) {
+        if self.operations.get(number).durable {
             self.release_claim(number);
             self.await_flush(number);
         } else {

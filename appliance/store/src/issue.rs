@@ -56,7 +56,7 @@ impl Store {
             Attempt::Issued => true,
             Attempt::Stalled => false,
             Attempt::Nothing => {
-                self.end_unchanged(number, commands);
+                self.acknowledge(number, commands);
                 true
             }
             Attempt::Refused(errno) => {

@@ -16,4 +16,5 @@ mod discards;
 mod diagnosis;
 mod full;
 mod large;
+mod nothing;
 mod damage;
