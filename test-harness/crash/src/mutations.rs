@@ -29,8 +29,8 @@ pub const MUTATIONS: &[Mutation] = &[
         story: "a durable write is acknowledged when it completed",
         file: "appliance/store/src/completion.rs",
         replacements: &[(
-            "} else if operation.durable {",
-            "} else if operation.durable && number == u32::MAX {",
+            "if self.operations.get(number).durable {",
+            "if self.operations.get(number).durable && number == u32::MAX {",
         )],
     },
     Mutation {
@@ -78,9 +78,15 @@ pub const MUTATIONS: &[Mutation] = &[
         name: "reordered-superblock",
         story: "the anchor names a checkpoint that is not flushed",
         file: "appliance/store/src/switch.rs",
-        replacements: &[(
-            "switch.state = State::Flush(0);\n            self.flusher.wait_for_switch();",
-            "switch.state = State::Flush(0);\n            self.on_switch_flushed(0, commands);",
-        )],
+        replacements: &[
+            (
+                "switch.state = State::Flush(0);\n        self.flusher.wait_for_switch();",
+                "switch.state = State::Flush(0);",
+            ),
+            (
+                "            self.end_delta(role);",
+                "            self.end_delta(role);\n            if self.switch.state == State::Flush(0) {\n                self.on_switch_flushed(0, commands);\n            }",
+            ),
+        ],
     },
 ];
