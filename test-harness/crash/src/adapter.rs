@@ -1,19 +1,21 @@
 //! All this crate knows of the store's interface: how a change is asked for, what its commands mean for a device, and how an
 //! object is read back. When the interface changes, this file changes, and no other.
 
-use std::{borrow::Cow, collections::BTreeMap, collections::BTreeSet, fmt};
+use std::{borrow::Cow, collections::BTreeMap};
 
 use sheen_store::{
-    Allocate, Command, IoToken, Merge, MergeToken, OldBlock, Owner, PACK_BLOCKS, Punch, PunchKind,
-    ReadPlan, Repack, RequestToken, Source, Store, Truncate, Write,
+    Allocate, Command, IoToken, Merge, MergeToken, OldBlock, Owner, Punch, PunchKind, ReadPlan,
+    Repack, RequestToken, Source, Store, Truncate, Write,
 };
 use sheen_types::{Codec, Errno, Fid, Lba, Timespec, checksum::crc32c};
 
 use crate::{
     chance::Chance,
+    content::{filled, filled_by, pattern},
     image::BLOCK,
     packing::{Packer, Plain, unpack},
-    reference::{CELL, Change, State},
+    reading::read_plan,
+    reference::{CELL, Change},
 };
 
 /// What requests inside the store have in memory.
@@ -94,33 +96,6 @@ enum Old {
     Range(Box<ReadPlan>),
 }
 
-/// What a read found wrong.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ReadFault {
-    /// A block's checksum is not the index's.
-    Checksum(Lba),
-    /// A block cannot be read.
-    Unreadable(Lba),
-    /// A packed group is not one.
-    Group(Lba),
-    /// A cell holds what no change wrote, or parts of two.
-    Cell(usize),
-    /// The size is not of whole cells.
-    Size(u64),
-}
-
-impl fmt::Display for ReadFault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Checksum(lba) => write!(f, "block {lba} does not match its checksum"),
-            Self::Unreadable(lba) => write!(f, "block {lba} cannot be read"),
-            Self::Group(lba) => write!(f, "no packed group of one write is stored at {lba}"),
-            Self::Cell(cell) => write!(f, "cell {cell} is torn"),
-            Self::Size(size) => write!(f, "a size of {size} bytes, which nobody asked for"),
-        }
-    }
-}
-
 /// Id of object `number`.
 #[must_use]
 pub fn fid(number: usize) -> Fid {
@@ -129,53 +104,6 @@ pub fn fid(number: usize) -> Fid {
 
 fn bytes(cells: usize) -> u64 {
     cells as u64 * CELL as u64
-}
-
-/// Words behind a cell's first, which is its tag: they tell cell and word.
-fn word(tag: u32, cell: usize, at: usize) -> u32 {
-    let place = u32::try_from(cell * (CELL / 4) + at).unwrap_or(u32::MAX);
-    tag.rotate_left(16) ^ place
-}
-
-/// Content of cells from number `first` on.
-fn pattern(first: usize, tags: impl Iterator<Item = u32>) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    for (cell, tag) in (first..).zip(tags) {
-        if tag == 0 {
-            bytes.resize(bytes.len() + CELL, 0);
-            continue;
-        }
-        bytes.extend_from_slice(&tag.to_le_bytes());
-        for at in 1..CELL / 4 {
-            bytes.extend_from_slice(&word(tag, cell, at).to_le_bytes());
-        }
-    }
-    bytes
-}
-
-/// The tag of each cell, if every cell is whole.
-fn tags(bytes: &[u8]) -> Result<Vec<u32>, ReadFault> {
-    let mut tags = Vec::with_capacity(bytes.len() / CELL);
-    for (number, cell) in bytes.chunks(CELL).enumerate() {
-        let words = cell.chunks(4).map(|word| {
-            word.try_into().map(u32::from_le_bytes).map_err(|_| ReadFault::Cell(number))
-        });
-        let mut tag = 0;
-        for (at, found) in words.enumerate() {
-            let found = found?;
-            let expected = match at {
-                0 => found,
-                _ if tag == 0 => 0,
-                _ => word(tag, number, at),
-            };
-            if found != expected {
-                return Err(ReadFault::Cell(number));
-            }
-            tag = if at == 0 { found } else { tag };
-        }
-        tags.push(tag);
-    }
-    Ok(tags)
 }
 
 /// Asks for a change; false if the store is busy.
@@ -358,24 +286,6 @@ fn pack_anew(
     Some(Packer::new(&blocks, origin, Chance::new(request)))
 }
 
-/// Bytes of whole blocks that one change filled.
-fn filled(block: usize, blocks: usize, tag: u32) -> Vec<u8> {
-    let (from, bytes) = (block * BLOCK, blocks * BLOCK);
-    let first = from / CELL;
-    let cells = (from + bytes).div_ceil(CELL) - first;
-    let content = pattern(first, (0..cells).map(|_| tag));
-    let skip = from - first * CELL;
-    content[skip..skip + bytes].to_vec()
-}
-
-/// The tag of the change that filled a block all by itself.
-fn filled_by(bytes: &[u8], block: usize) -> Option<u32> {
-    // The first cell that begins in the block begins with its tag.
-    let begin = (block * BLOCK).next_multiple_of(CELL) - block * BLOCK;
-    let tag = u32::from_le_bytes(bytes.get(begin..begin + 4)?.try_into().ok()?);
-    (tag != 0 && bytes == filled(block, 1, tag)).then_some(tag)
-}
-
 fn old_block(old: &OldBlock, read: &impl Fn(Lba, u32) -> Option<Vec<u8>>) -> Option<Vec<u8>> {
     match old {
         OldBlock::Plain { lba, checksum } => {
@@ -392,111 +302,6 @@ fn old_block(old: &OldBlock, read: &impl Fn(Lba, u32) -> Option<Vec<u8>>) -> Opt
 }
 
 /// The blocks of a packed group.
-fn unpacked(stored: &[u8], blocks: usize, codec: Codec) -> Option<Vec<u8>> {
+pub(crate) fn unpacked(stored: &[u8], blocks: usize, codec: Codec) -> Option<Vec<u8>> {
     unpack(stored, codec).map(|(tag, block)| filled(block, blocks, tag))
-}
-
-/// Reads an object whole; every checksum is looked at.
-///
-/// # Errors
-/// What is wrong with it.
-pub fn read_state<'a>(
-    store: &mut Store,
-    object: usize,
-    read: impl Fn(Lba, u32) -> Option<Cow<'a, [u8]>>,
-) -> Result<State, ReadFault> {
-    let Some(attributes) = store.attributes(fid(object)) else { return Ok(State::default()) };
-    if attributes.size % CELL as u64 != 0 {
-        return Err(ReadFault::Size(attributes.size));
-    }
-    let mut content = Vec::new();
-    let mut plan = ReadPlan::default();
-    while (content.len() as u64) < attributes.size {
-        let pin = store.read(fid(object), content.len() as u64, 1 << 20, &mut plan);
-        let result = read_plan(&plan, &read, &mut content);
-        store.release(pin);
-        result?;
-    }
-    let mtime = u32::try_from(attributes.mtime.seconds).unwrap_or(u32::MAX);
-    Ok(State { exists: true, cells: tags(&content)?, mtime })
-}
-
-/// Appends the bytes of a plan that begins at a block.
-fn read_plan<'a>(
-    plan: &ReadPlan,
-    read: &impl Fn(Lba, u32) -> Option<Cow<'a, [u8]>>,
-    content: &mut Vec<u8>,
-) -> Result<(), ReadFault> {
-    let end = content.len() + usize::try_from(plan.length).unwrap_or(usize::MAX);
-    let mut packed_checksums = &plan.packed_checksums[..];
-    for segment in &plan.segments {
-        let blocks = segment.blocks as usize;
-        match segment.source {
-            Source::Hole => content.resize(content.len() + blocks * BLOCK, 0),
-            Source::Device(lba) => {
-                let sums = &plan.checksums[segment.image_block as usize..];
-                content.extend_from_slice(&checked(read, lba, &sums[..blocks])?);
-            }
-            Source::Packed { lba, stored, first, whole, codec } => {
-                let (sums, rest) = packed_checksums.split_at(usize::from(stored));
-                packed_checksums = rest;
-                let stored = checked(read, lba, sums)?;
-                let whole = unpacked(&stored, usize::from(whole), codec);
-                let from = usize::from(first) * BLOCK;
-                let part = whole.as_deref().and_then(|all| all.get(from..from + blocks * BLOCK));
-                content.extend_from_slice(part.ok_or(ReadFault::Group(lba))?);
-            }
-        }
-    }
-    content.truncate(end);
-    Ok(())
-}
-
-/// Reads blocks; each must match its checksum.
-fn checked<'a>(
-    read: &impl Fn(Lba, u32) -> Option<Cow<'a, [u8]>>,
-    lba: Lba,
-    checksums: &[u32],
-) -> Result<Cow<'a, [u8]>, ReadFault> {
-    let blocks = u32::try_from(checksums.len()).unwrap_or(u32::MAX);
-    let bytes = read(lba, blocks).ok_or(ReadFault::Unreadable(lba))?;
-    for ((block, &sum), at) in bytes.chunks(BLOCK).zip(checksums).zip(0..) {
-        if crc32c(block) != sum {
-            return Err(ReadFault::Checksum(lba.plus(at)));
-        }
-    }
-    Ok(bytes)
-}
-
-/// Device blocks an object owns, reserved ones included; those of a packed group once, however many parts are left of it.
-#[must_use]
-pub fn places(store: &Store, object: Fid) -> Vec<Lba> {
-    let mut groups = BTreeSet::new();
-    let mut places = Vec::new();
-    for run in store.stored(object).unwrap_or_default() {
-        let window = run.block / u64::from(PACK_BLOCKS);
-        let is_new = groups.insert((run.lba, run.stored_blocks, window, run.generation));
-        // Only a group is stored in fewer blocks than it has, but a part of one may have any number.
-        if is_new || !run.written {
-            places.extend((0..run.stored_blocks).map(|at| run.lba.plus(at)));
-        }
-    }
-    places
-}
-
-#[cfg(test)]
-mod test {
-    use super::*;
-
-    #[test]
-    fn a_cell_of_two_changes_or_of_another_place_is_torn() {
-        let mut bytes = pattern(0, [7, 7, 0, 9].into_iter());
-        assert_eq!(tags(&bytes), Ok(vec![7, 7, 0, 9]));
-        bytes[CELL + 400..CELL + 404].copy_from_slice(&[0; 4]);
-        assert_eq!(tags(&bytes), Err(ReadFault::Cell(1)));
-        assert_eq!(tags(&pattern(1, [7].into_iter())), Err(ReadFault::Cell(0)));
-        bytes = pattern(0, [0, 5].into_iter());
-        bytes[8] = 1;
-        assert_eq!(tags(&bytes), Err(ReadFault::Cell(0)));
-    }
 }

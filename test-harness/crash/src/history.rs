@@ -9,12 +9,13 @@ use sheen_store::{Command, IoFault, IoToken, Limits, Opening, Progress, Store, Z
 use sheen_types::{Errno, Lba};
 
 use crate::{
-    adapter::{self, Call, Images, Merging, Task},
+    adapter::{self, Images, Merging, Task},
     chance::Chance,
     image::SECTORS,
     medium::{Cache, Medium},
-    promise::{Model, Status, Step, Verdict},
-    reference::{Change, State},
+    promise::{Model, Status, Verdict},
+    reading,
+    reference::State,
     restart::{Setup, Violation},
 };
 
@@ -127,24 +128,24 @@ pub struct History {
     pub refused: u64,
     /// Device operations that failed.
     pub faults: u64,
-    plan: Plan,
+    pub(crate) plan: Plan,
     store: Option<Box<Store>>,
     images: Images,
     pending: Vec<Pending>,
     commands: Vec<Command>,
-    request: u64,
-    tag: u32,
+    pub(crate) request: u64,
+    pub(crate) tag: u32,
     /// Requests that make others durable, with those completed when they were asked.
-    covers: BTreeMap<u64, Vec<u64>>,
-    completed: Vec<u64>,
+    pub(crate) covers: BTreeMap<u64, Vec<u64>>,
+    pub(crate) completed: Vec<u64>,
     /// Requests whose data met a fault.
     faulted: Vec<u64>,
     /// Requests whose merge met one: they never happen.
     unmerged: Vec<u64>,
     /// Requests that store a range anew.
-    repacks: BTreeSet<u64>,
+    pub(crate) repacks: BTreeSet<u64>,
     /// Requests that free more than they take.
-    frugal: Vec<u64>,
+    pub(crate) frugal: Vec<u64>,
     /// What happened, for people.
     pub log: Vec<String>,
 }
@@ -197,7 +198,7 @@ impl History {
         }
     }
 
-    fn note(&mut self, text: impl FnOnce() -> String) {
+    pub(crate) fn note(&mut self, text: impl FnOnce() -> String) {
         self.log.push(text());
     }
 
@@ -268,7 +269,7 @@ impl History {
         let Self { store, medium, .. } = self;
         let store = store.as_mut().expect("an open store");
         let state = |object| {
-            adapter::read_state(store, object, |lba, blocks| Some(medium.read(lba, blocks).into()))
+            reading::read_state(store, object, |lba, blocks| Some(medium.read(lba, blocks).into()))
                 .map_err(|fault| Violation::Read { object, fault }.into())
         };
         (0..OBJECTS).map(state).collect()
@@ -278,13 +279,16 @@ impl History {
         witness.look(&mut self.medium, &self.model, &self.setup)
     }
 
-    fn call<T>(&mut self, f: impl FnOnce(&mut Store, &mut Images, &mut Vec<Command>) -> T) -> T {
+    pub(crate) fn call<T>(
+        &mut self,
+        f: impl FnOnce(&mut Store, &mut Images, &mut Vec<Command>) -> T,
+    ) -> T {
         let store = self.store.as_mut().expect("an open store");
         f(store, &mut self.images, &mut self.commands)
     }
 
     /// Submits what the store wants.
-    fn carry_out(&mut self, witness: &mut impl Witness) -> Result<(), Failure> {
+    pub(crate) fn carry_out(&mut self, witness: &mut impl Witness) -> Result<(), Failure> {
         for command in std::mem::take(&mut self.commands) {
             match adapter::task(command, &mut self.images) {
                 Task::Write { io, lba, bytes, data_of } => {
@@ -451,132 +455,6 @@ impl History {
         let fails = one_in > 0 && self.chance.one_in(one_in);
         self.faults += u64::from(fails);
         fails
-    }
-
-    /// Asks for a change picked by chance.
-    ///
-    /// # Errors
-    /// The witness's.
-    pub fn change(&mut self, witness: &mut impl Witness) -> Result<(), Failure> {
-        let object = self.chance.below(OBJECTS);
-        let first = self.chance.below(self.plan.cells);
-        let end = first + 1 + self.chance.below(self.plan.write_cells);
-        // Whether a hole in an object that is being made alters anything depends on who comes first.
-        let extend = self.chance.one_in(2) || !self.model.objects[object].surely_exists();
-        let change = match self.chance.below(16) {
-            0..=9 => Change::Write { first, end },
-            10 => Change::Truncate { size: if extend { first } else { first / 4 } },
-            11 => Change::Hole { first, end, extend },
-            12 => Change::Zero { first, end, extend },
-            13 => Change::Allocate { first, end, keep_size: extend },
-            14 => Change::Destroy,
-            _ => Change::Write { first: end, end: end + 1 },
-        };
-        let durable = self.chance.one_in(5) || change == Change::Destroy;
-        self.ask(object, change, durable, witness)
-    }
-
-    /// Asks for a change.
-    ///
-    /// # Errors
-    /// The witness's.
-    pub fn ask(
-        &mut self,
-        object: usize,
-        change: Change,
-        durable: bool,
-        witness: &mut impl Witness,
-    ) -> Result<(), Failure> {
-        self.tag += 1;
-        self.request += 1;
-        let call = Call {
-            request: self.request,
-            object,
-            change,
-            tag: self.tag,
-            durable,
-            packs: self.plan.packs,
-        };
-        self.note(|| {
-            format!("request {}: object {object} {change:?}, durable {durable}", call.request)
-        });
-        if !self.call(|store, images, commands| adapter::ask(store, &call, images, commands)) {
-            return Ok(());
-        }
-        let Call { request, tag, .. } = call;
-        self.model.ask(object, Step { request, tag, change, status: Status::Asked });
-        if durable {
-            self.covers.insert(request, Vec::new());
-        }
-        if matches!(change, Change::Destroy | Change::Truncate { .. } | Change::Hole { .. }) {
-            self.frugal.push(request);
-        }
-        self.carry_out(witness)
-    }
-
-    /// Asks for a range to be stored anew: nothing that is promised changes.
-    ///
-    /// # Errors
-    /// The witness's.
-    ///
-    /// # Panics
-    /// When it is of more than [`REPACK_BLOCKS_MAX`] blocks.
-    pub fn repack(
-        &mut self,
-        object: usize,
-        first: usize,
-        blocks: usize,
-        witness: &mut impl Witness,
-    ) -> Result<(), Failure> {
-        assert!(blocks <= REPACK_BLOCKS_MAX, "a small range");
-        self.request += 1;
-        let request = self.request;
-        self.note(|| format!("request {request}: object {object} repack {blocks} at {first}"));
-        let range = (first, blocks);
-        if self.call(|store, images, commands| {
-            adapter::repack(store, (request, object), range, images, commands)
-        }) {
-            self.repacks.insert(request);
-        }
-        self.carry_out(witness)
-    }
-
-    /// Asks for a sync.
-    ///
-    /// # Errors
-    /// The witness's.
-    pub fn sync(&mut self, witness: &mut impl Witness) -> Result<(), Failure> {
-        self.request += 1;
-        let request = self.request;
-        self.note(|| format!("request {request}: sync"));
-        if self.call(|store, _, commands| adapter::sync(store, request, commands)) {
-            self.covers.insert(request, self.completed.clone());
-        }
-        self.carry_out(witness)
-    }
-
-    /// Something, by chance.
-    ///
-    /// # Errors
-    /// The witness's.
-    pub fn turn(&mut self, witness: &mut impl Witness) -> Result<(), Failure> {
-        match self.chance.below(11) {
-            0..=2 => self.change(witness)?,
-            3 if self.plan.packs && self.chance.one_in(3) => {
-                let object = self.chance.below(OBJECTS);
-                let (first, blocks) = (self.chance.below(6), 1 + self.chance.below(12));
-                self.repack(object, first, blocks, witness)?;
-            }
-            3 => self.sync(witness)?,
-            4 if self.chance.one_in(6) => self.checkpoint(),
-            _ => {
-                self.step(witness)?;
-            }
-        }
-        if !self.chance.one_in(4) {
-            self.pump(witness)?;
-        }
-        Ok(())
     }
 
     /// Runs until nothing is left to do, and looks at everything.

@@ -27,8 +27,20 @@ enum Task {
     Explore(Explore),
     /// Run random operations against the reference, with restarts, device faults and full devices
     Properties(cases::Properties),
+    /// Damage an image in every way a device does, and demand that nothing wrong is read and every fault named
+    Sweep(Sweep),
     /// Plant bugs in a copy of the store, one after another, and demand that the explorer finds each
     Planted(Planted),
+}
+
+#[derive(Debug, Args)]
+struct Sweep {
+    /// Damages
+    #[arg(long, default_value_t = 6000)]
+    damages: u64,
+    /// Seed of the image and the damages
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
 }
 
 #[derive(Debug, Args)]
@@ -62,6 +74,7 @@ fn main() -> ExitCode {
     match task {
         Task::Explore(arguments) => explore(&arguments, json),
         Task::Properties(arguments) => report::ended(cases::properties(&arguments, json)),
+        Task::Sweep(Sweep { damages, seed }) => report::swept(damages, seed, json),
         Task::Planted(Planted { states, only }) => {
             report::ended(planted::planted(states, only.as_deref()))
         }

@@ -12,8 +12,9 @@ use sheen_store::{
 use sheen_types::{Errno, Fid, Lba};
 
 use crate::{
-    adapter::{self, Call, Images, ReadFault, Task},
+    adapter::{self, Call, Images, Task},
     image::Image,
+    reading::{self, ReadFault},
     reference::{Change, State},
 };
 
@@ -109,7 +110,8 @@ impl fmt::Display for Violation {
     }
 }
 
-fn read<'a>(image: &'a Image) -> impl Fn(Lba, u32) -> Option<Cow<'a, [u8]>> {
+/// Reads of an image, as [`reading`] wants them.
+pub fn reader<'a>(image: &'a Image) -> impl Fn(Lba, u32) -> Option<Cow<'a, [u8]>> {
     |lba, blocks| image.read(lba, blocks).map(Cow::Borrowed)
 }
 
@@ -187,7 +189,7 @@ pub fn content(store: &mut Store, image: &Image, setup: &Setup) -> Result<Conten
         return Err(Violation::Stranger(stranger));
     }
     let state = |object| {
-        adapter::read_state(store, object, read(image))
+        reading::read_state(store, object, reader(image))
             .map_err(|fault| Violation::Read { object, fault })
     };
     (0..setup.objects).map(state).collect()
@@ -202,7 +204,7 @@ pub fn check_space(store: &Store) -> Result<(), Violation> {
     let mut mapped = 0;
     for object in store.objects(Fid::NONE) {
         mapped += store.attributes(object).map_or(0, |attributes| attributes.blocks);
-        for place in adapter::places(store, object) {
+        for place in reading::places(store, object) {
             if !owned.insert(place) {
                 return Err(Violation::TwoOwners(place));
             }
@@ -240,8 +242,14 @@ fn check_inspection(inspection: &Inspection, store: &Store) -> Result<(), Violat
     Ok(())
 }
 
-/// Runs the store until `request` ends.
-fn carry_out(
+/// Runs the store until nothing is left to do; how `request` ended.
+///
+/// # Errors
+/// When it never ends.
+///
+/// # Panics
+/// When the store wants what it may not.
+pub fn carry_out(
     store: &mut Store,
     image: &mut Image,
     images: &mut Images,
@@ -249,11 +257,13 @@ fn carry_out(
     request: u64,
 ) -> Result<Result<(), Errno>, Violation> {
     let mut tasks = VecDeque::new();
+    let mut outcome = None;
     loop {
         store.pump(&mut commands);
         tasks.extend(commands.drain(..).map(|command| adapter::task(command, images)));
-        match tasks.pop_front().ok_or(Violation::Stuck)? {
-            Task::Ended(ended, result) if ended == request => return Ok(result),
+        let Some(task) = tasks.pop_front() else { return outcome.ok_or(Violation::Stuck) };
+        match task {
+            Task::Ended(ended, result) if ended == request => outcome = Some(result),
             Task::Ended(..) => {}
             Task::Write { io, lba, bytes, .. } => {
                 image.write(lba, &bytes);
@@ -285,7 +295,7 @@ fn serve(store: &mut Store, image: &mut Image, setup: &Setup) -> Result<State, V
     carry_out(store, image, &mut images, commands, 1)?.map_err(Violation::Refused)?;
     let mut expected = State::default();
     expected.apply(change, 77);
-    let found = adapter::read_state(store, setup.objects, read(image))
+    let found = reading::read_state(store, setup.objects, reader(image))
         .map_err(|fault| Violation::Read { object: setup.objects, fault })?;
     if found == expected { Ok(found) } else { Err(Violation::Lost) }
 }
@@ -306,7 +316,7 @@ pub fn check(image: &mut Image, setup: &Setup) -> Result<Content, Violation> {
     if second != first {
         return Err(Violation::Changed { first, second });
     }
-    let again = adapter::read_state(&mut store, setup.objects, read(image))
+    let again = reading::read_state(&mut store, setup.objects, reader(image))
         .map_err(|fault| Violation::Read { object: setup.objects, fault })?;
     if again != written {
         return Err(Violation::Lost);

@@ -12,6 +12,7 @@ mod command;
 mod up;
 mod test;
 mod nvme;
+mod crash;
 mod fuzz;
 mod tidy;
 

@@ -9,7 +9,7 @@ use anyhow::{Result, bail};
 
 use crate::{
     command::{Step, target},
-    console, fuzz, nvme, packages, tidy,
+    console, crash, fuzz, nvme, packages, tidy,
 };
 
 const TEST_HELP: &str = "\
@@ -18,9 +18,13 @@ of its own, and real programs on a real mount. Installs what the tests need (as 
 
 Usage: cargo xtask test [STAGE...]
 
-Stages, in order: fmt, clippy, tidy, unit, nvme, miri, sim, fuzz, guest, conformance. Default: all of them.
+Stages, in order: fmt, clippy, tidy, unit, nvme, miri, crash, sim, fuzz, guest, conformance. Default: all of them.
 
 Environment:
+  SHEEN_CRASH_STATES    Distinct crash states of the store stage crash restarts it on [default: 100000]
+  SHEEN_CRASH_PLANTED_STATES  States within which it must find each planted bug [default: 60000]
+  SHEEN_CRASH_CASES     Cases of its property tests [default: 10000]
+  SHEEN_CRASH_DAMAGES   Damages of its corruption sweep [default: 6000]
   SHEEN_SIM_SEEDS       Seeds the simulator runs [default: 200]
   SHEEN_CHAOS_SECONDS   Seconds the NVMe driver spends with a controller that misbehaves [default: 20]
   SHEEN_FUZZ_SECONDS    Seconds each decoder of what lies on a device is fuzzed [default: 60]
@@ -46,6 +50,7 @@ const STAGES: &[Stage] = &[
     ("unit", unit),
     ("nvme", nvme::suites),
     ("miri", nvme::miri),
+    ("crash", crash::crash),
     ("sim", sim),
     ("fuzz", fuzz::fuzz),
     ("guest", guest),

@@ -15,7 +15,8 @@ const FILE_LINES_MAX: usize = 600;
 /// File names that say nothing about their content.
 const EMPTY_NAMES: &[&str] = &["utils.rs", "util.rs", "common.rs", "helpers.rs", "misc.rs"];
 /// Crates that may hold `unsafe`: memory, devices, fabrics, the FUSE edge, and the cipher's C library.
-const UNSAFE_ROOMS: &[&str] = &["appliance/dma", "appliance/fuse", "appliance/keys", "nvme", "rdma"];
+const UNSAFE_ROOMS: &[&str] =
+    &["appliance/dma", "appliance/fuse", "appliance/keys", "nvme", "rdma"];
 /// Crates that are pure.
 const CORE: &[&str] = &["types", "wire", "journal", "store", "meta", "consensus"];
 /// What a pure crate may not name.
