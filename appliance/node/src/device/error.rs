@@ -88,28 +88,28 @@ pub enum DeviceError {
         second: KeyBlockError,
     },
     /// The configured key does not open it.
-    #[error("{path}: {source}", path = path.display())]
+    #[error("{path}: {reason}", path = path.display())]
     Unlock {
         /// The device.
         path: PathBuf,
         /// Why, and which would.
-        source: UnlockError,
+        reason: UnlockError,
     },
     /// The key cannot wrap.
-    #[error("{path}: {source}", path = path.display())]
+    #[error("{path}: {reason}", path = path.display())]
     Key {
         /// The device.
         path: PathBuf,
         /// Why.
-        source: KekError,
+        reason: KekError,
     },
     /// There is no locked memory for keys.
-    #[error("{path}: {source}", path = path.display())]
+    #[error("{path}: {reason}", path = path.display())]
     Lock {
         /// The device.
         path: PathBuf,
         /// Why.
-        source: LockError,
+        reason: LockError,
     },
     /// Formatting was begun and not finished.
     #[error("{path}: formatting was not finished; format it again", path = .0.display())]

@@ -87,7 +87,7 @@ pub fn format_device(
     let keys = keys::make(path, &file, &superblock, plan.key)?;
     for &zone in &superblock.zones {
         let cipher = keys.as_ref().map(|keys| keys.cipher(zone)).transpose();
-        let cipher = cipher.map_err(|source| DeviceError::Lock { path: path.into(), source })?;
+        let cipher = cipher.map_err(|reason| DeviceError::Lock { path: path.into(), reason })?;
         format_zone(&mut ZoneWriter { path, file: &file, cipher }, zone)?;
     }
     file.sync().map_err(|source| DeviceError::Io {

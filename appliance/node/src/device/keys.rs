@@ -77,7 +77,7 @@ impl DeviceKeys {
         let mut current = self.current();
         let steps = self
             .change(&current, new)
-            .map_err(|source| DeviceError::Unlock { path: path.into(), source })?;
+            .map_err(|reason| DeviceError::Unlock { path: path.into(), reason })?;
         for block in steps {
             // Kept even if its write fails: it may be on the device, and the next change must be later than it. The key that
             // opens now stands first in both.
@@ -130,7 +130,7 @@ pub(super) fn unlock_unchanged(
         return Err(DeviceError::Encrypted { path: path.into(), slots: SlotNames::of(&block) });
     };
     let Unlocked { data, slot } =
-        block.unlock(source).map_err(|source| DeviceError::Unlock { path: path.into(), source })?;
+        block.unlock(source).map_err(|reason| DeviceError::Unlock { path: path.into(), reason })?;
     let zones = ZoneKeys { data: Arc::new(data), uuid: superblock.uuid };
     Ok((Some(DeviceKeys { zones, current: Mutex::new(Current { block, slot }) }), is_whole))
 }
@@ -149,13 +149,13 @@ pub(super) fn make(
         }
         return Ok(None);
     };
-    let failed = |source| DeviceError::Key { path: path.into(), source };
+    let failed = |reason| DeviceError::Key { path: path.into(), reason };
     let data = DataKey::generate().map_err(failed)?;
     let key = source.open().map_err(failed)?;
     let block = KeyBlock::new(superblock.uuid, &data, source, &*key).map_err(failed)?;
     block
         .unlock_with(source, &*key)
-        .map_err(|source| DeviceError::Unlock { path: path.into(), source })?;
+        .map_err(|reason| DeviceError::Unlock { path: path.into(), reason })?;
     write(path, medium, &block)?;
     Ok(Some(ZoneKeys { data: Arc::new(data), uuid: superblock.uuid }))
 }

@@ -175,7 +175,7 @@ impl DeviceHandle {
     ) -> Result<Zone<ZoneBlock>, DeviceError> {
         let path = &self.path;
         let cipher = self.keys.as_ref().map(|keys| keys.cipher(zone)).transpose();
-        let cipher = cipher.map_err(|source| DeviceError::Lock { path: path.clone(), source })?;
+        let cipher = cipher.map_err(|reason| DeviceError::Lock { path: path.clone(), reason })?;
         let block = match &self.reach {
             Reach::Path => ZoneBlock::uring(UringFile::open(path, queue_depth)?, cipher),
             Reach::Nvme { controller, nsid } => {

@@ -45,7 +45,7 @@ impl Rig {
     fn opens(&self, key: &KeySource) -> bool {
         match self.open(Some(key)) {
             Ok(_) => true,
-            Err(DeviceError::Unlock { source: UnlockError::WrongKey { .. }, .. }) => false,
+            Err(DeviceError::Unlock { reason: UnlockError::WrongKey { .. }, .. }) => false,
             Err(error) => panic!("{error}"),
         }
     }
