@@ -28,7 +28,7 @@ pub const PACKAGES: &[&str] = &[
 
 /// Kernel modules taken into the image, with what they depend on.
 pub const MODULES: &[&str] =
-    &["nvme", "vfio-pci", "vfio_iommu_type1", "ext4", "dm-mod", "virtio_blk", "loop", "tpm_crb"];
+    &["nvme", "vfio-pci", "vfio_iommu_type1", "ext4", "dm-mod", "virtio_blk", "loop"];
 
 /// Programs taken into the image, with their libraries.
 pub const PROGRAMS: &[&str] = &[
