@@ -15,7 +15,9 @@ use crate::process::{self, pid_of};
 use crate::programs;
 use crate::report::line;
 
-/// The version of the package `moto` on PyPI.
+/// The packages of PyPI it is made of: `moto[kms,iam]` with what its server needs of `moto[server]`, and their dependencies.
+const PACKAGES: &str = include_str!("../scripts/moto.txt");
+/// The version of `moto` among them.
 pub const VERSION: &str = "5.2.5";
 const INSTALL_DEADLINE: Duration = Duration::from_secs(600);
 const START_DEADLINE: Duration = Duration::from_secs(60);
@@ -31,7 +33,7 @@ pub fn installed(cache: &Path) -> anyhow::Result<PathBuf> {
     let home = cache.join(format!("moto-{VERSION}"));
     let program = home.join("bin/moto_server");
     let complete = home.join("complete");
-    if complete.exists() {
+    if fs::read_to_string(&complete).is_ok_and(|text| text == PACKAGES) {
         return Ok(program);
     }
     programs::require(&[programs::PYTHON])?;
@@ -48,10 +50,12 @@ pub fn installed(cache: &Path) -> anyhow::Result<PathBuf> {
     process::run(make.args(["-m", "venv"]).arg(&home), INSTALL_DEADLINE)?;
     let mut install = Command::new(home.join("bin/pip"));
     install.args(["install", "--quiet", "--disable-pip-version-check"]);
-    install.arg(format!("moto[kms,iam,server]=={VERSION}"));
+    let packages = home.join("packages.txt");
+    fs::write(&packages, PACKAGES)?;
+    install.arg("-r").arg(packages);
     process::run(&mut install, INSTALL_DEADLINE)?;
     ensure!(program.exists(), "{} is absent after the installation", program.display());
-    fs::write(complete, "")?;
+    fs::write(complete, PACKAGES)?;
     Ok(program)
 }
 

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use crate::cleanse;
+
 /// What is read; nothing else is kept.
 const NAMES: &[&str] = &[
     "AWS_ACCESS_KEY_ID",
@@ -52,6 +54,14 @@ impl Environment {
         match self.get(name) {
             Some(path) => Some(path.into()),
             None => self.get("HOME").map(|home| std::path::Path::new(home).join(below_home)),
+        }
+    }
+}
+
+impl Drop for Environment {
+    fn drop(&mut self) {
+        for value in std::mem::take(&mut self.0).into_values() {
+            cleanse(&mut value.into_bytes());
         }
     }
 }
