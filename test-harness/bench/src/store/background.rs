@@ -9,6 +9,7 @@ use sheen_conformance::report::line;
 use sheen_nvme::{RamDevice, RamMedium};
 use sheen_ports::Clock;
 use sheen_reactor::{Service, SystemClock};
+use sheen_store::Limits;
 
 use super::peer::{Ask, Operation, Peer};
 use super::rig::{self, BLOCK_BYTES, QUEUE_DEPTH, Store, Subject, drive_uncounted};
@@ -30,8 +31,12 @@ const DEPTH: usize = 16;
 /// When a request fails.
 pub fn run(table: &mut Table, rounds: u32) -> Result<()> {
     let medium = RamMedium::new(DEVICE_BLOCKS);
-    let mut store =
-        rig::open(medium.open(QUEUE_DEPTH), medium.open(QUEUE_DEPTH), Peer::new(DEPTH, 1 << 20))?;
+    let mut store = rig::open_with(
+        medium.open(QUEUE_DEPTH),
+        medium.open(QUEUE_DEPTH),
+        Peer::new(DEPTH, 1 << 20),
+        Limits::default(),
+    )?;
     rig::fill(&mut store, 1, OBJECT_BYTES)?;
     let empty = (2..2 + EMPTY_OBJECTS).map(|object| Ask {
         operation: Operation::Truncate,

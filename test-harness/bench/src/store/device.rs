@@ -10,6 +10,9 @@ use sheen_types::Lba;
 use super::peer::Operation;
 use super::rig::{BLOCK_BYTES, carry_out, measured_section};
 
+/// Blocks of one write of [`touch`].
+const FILL_BLOCKS: usize = 256;
+
 /// The device, with so many commands under way.
 #[derive(Debug)]
 pub struct DeviceLoop {
@@ -84,14 +87,18 @@ fn repeat(
     }
 }
 
-/// Writes a block in each of a medium's pieces, so that it takes its memory before anything is measured.
+/// Writes every block, so that the medium has all its memory before anything is measured: what was never written reads from
+/// one page of zeros that is always in the cache.
 ///
 /// # Errors
 /// When a command fails.
 pub fn touch(device: &mut impl Block) -> Result<()> {
-    for block in (0..device.geometry().blocks).step_by(256) {
-        let buffer = Buffer::standalone(BLOCK_BYTES);
-        carry_out(device, BlockOperation::Write { lba: Lba(block), buffer, durable: false })?;
+    let (blocks, whole) = (device.geometry().blocks, FILL_BLOCKS as u64);
+    for first in (0..blocks).step_by(FILL_BLOCKS) {
+        let bytes = usize::try_from((blocks - first).min(whole))? * BLOCK_BYTES;
+        let mut buffer = Buffer::standalone(bytes);
+        buffer.as_mut_slice().fill(0xa5);
+        carry_out(device, BlockOperation::Write { lba: Lba(first), buffer, durable: false })?;
     }
     Ok(())
 }

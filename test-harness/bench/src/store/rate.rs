@@ -61,9 +61,10 @@ pub fn random(table: &mut Table, rounds: u32) -> Result<()> {
 /// # Errors
 /// When a request fails.
 pub fn sequential(table: &mut Table, rounds: u32) -> Result<()> {
-    let blocks = OBJECT_BYTES / BLOCK_BYTES as u64;
+    // Not much more than the object, so that no side reads and writes over more memory than the other.
+    let blocks = OBJECT_BYTES / BLOCK_BYTES as u64 * 5 / 4;
     let peer = || Peer::new(LARGE_DEPTH, LARGE_BYTES as usize);
-    let medium = RamMedium::new(3 * blocks);
+    let medium = RamMedium::new(blocks);
     let mut device = medium.open(QUEUE_DEPTH);
     touch(&mut device)?;
     let mut store = rig::open(device, medium.open(QUEUE_DEPTH), peer())?;

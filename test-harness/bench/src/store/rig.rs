@@ -34,11 +34,25 @@ impl<B: Block> Subject for Store<B> {
     }
 }
 
-/// Formats the device and opens the store on it.
+/// Formats the device and opens the store on it. It discards nothing: a device in memory gives memory back then and takes it
+/// again page by page, which no disk does.
 ///
 /// # Errors
 /// When there is no memory, or the store does not open.
-pub fn open<B: Block>(mut format_by: B, block: B, peer: Peer) -> Result<Store<B>> {
+pub fn open<B: Block>(format_by: B, block: B, peer: Peer) -> Result<Store<B>> {
+    open_with(format_by, block, peer, Limits { discard: false, ..Limits::default() })
+}
+
+/// As [`open`], with these bounds.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_with<B: Block>(
+    mut format_by: B,
+    block: B,
+    peer: Peer,
+    limits: Limits,
+) -> Result<Store<B>> {
     let zone = Zone { first: Lba(0), blocks: block.geometry().blocks };
     for (lba, bytes) in sheen_store::format(zone, 77)? {
         let mut buffer = Buffer::standalone(bytes.len());
@@ -46,7 +60,7 @@ pub fn open<B: Block>(mut format_by: B, block: B, peer: Peer) -> Result<Store<B>
         carry_out(&mut format_by, BlockOperation::Write { lba, buffer, durable: true })?;
     }
     let arena = Arena::anonymous(256 << 20).map_err(|error| anyhow!("arena: {error:?}"))?;
-    let config = OstConfig { arena, operations_max: 256, store: Limits::default() };
+    let config = OstConfig { arena, operations_max: 256, store: limits };
     let mut store = OstService::new(config, vec![(OST, block)], peer, SystemClock, None)
         .map_err(|error| anyhow!("service: {error:?}"))?;
     for _ in 0..1_000_000 {
