@@ -32,6 +32,7 @@ pub mod run;
 mod binding;
 mod allocator;
 mod quarantine;
+pub mod scrub;
 mod discard;
 mod layout;
 mod anchor;
@@ -61,5 +62,6 @@ pub use request::{
     Statistics, Truncate, Write,
 };
 pub use run::PACK_BLOCKS;
+pub use scrub::{LogScrub, LogStep, ScrubLog, ScrubPlan, ScrubRun};
 pub use store::Store;
 pub use zone::{FormatError, Limits, Zone, format};

@@ -50,6 +50,11 @@ impl Log {
         &self.writer
     }
 
+    /// Up to this batch all are written.
+    pub(crate) fn recorded_through(&self) -> u64 {
+        self.recorded_through
+    }
+
     pub(crate) fn in_flight(&self) -> u32 {
         self.in_flight
     }

@@ -29,7 +29,9 @@
 //! area named by the anchor that was replaced is written to only when both copies of the new anchor are durable, and
 //! so is the journal that the old one needed.
 
-use sheen_journal::{Anchor, Position};
+use std::ops::RangeInclusive;
+
+use sheen_journal::{Anchor, Geometry, Position};
 
 use crate::{
     Command, IoFault, ScrubPosition, Store,
@@ -167,6 +169,19 @@ impl Switch {
 
     pub(crate) fn bases(&self) -> u64 {
         self.bases
+    }
+
+    /// Who wrote batches that stand in the journal.
+    pub(crate) fn journal_incarnations(&self) -> RangeInclusive<u64> {
+        self.current.head_incarnation..=self.current.incarnation
+    }
+
+    /// The checkpoint that counts: both copies of its log, batches and generation.
+    pub(crate) fn checkpoint_log(&self) -> Option<([Geometry; 2], u64, u64)> {
+        let AnchorState { layout, area, checkpoint_generation, checkpoint_batches, .. } =
+            self.current;
+        let copies = [layout.area(self.identity, area), layout.twin(self.identity, area)];
+        (checkpoint_generation > 0).then_some((copies, checkpoint_batches, checkpoint_generation))
     }
 
     pub(crate) fn scrub(&self) -> ScrubPosition {

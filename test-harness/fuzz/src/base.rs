@@ -23,12 +23,14 @@ pub struct AnchorFields {
     pub anchor: Anchor,
     /// The journal's ring.
     pub journal: Geometry,
-    /// The checkpoint areas.
+    /// The checkpoint's log and its twin.
     pub areas: [Geometry; 2],
     /// Who writes the journal.
     pub incarnation: u64,
     /// The current checkpoint; 0 for none.
     pub checkpoint_generation: u64,
+    /// Batches of its log that count.
+    pub checkpoint_batches: u64,
     /// Where replay begins.
     pub head: Position,
     /// Whose batch stands there.
@@ -53,15 +55,18 @@ impl AnchorFields {
             identity: anchor.identity,
             batch_blocks_max,
         };
-        let areas = [32, 40].map(|at| ring(u64_at(payload, at), u64_at(payload, 48), 16));
+        let area = 32 + 8 * usize::from(u32_at(payload, 176) == 1);
+        let (first, twin) = (u64_at(payload, area), u64_at(payload, 88));
+        let areas = [first, first + twin].map(|first| ring(first, u64_at(payload, 48), 16));
         Self {
-            journal: ring(u64_at(payload, 16), u64_at(payload, 24), u32_at(payload, 88)),
+            journal: ring(u64_at(payload, 16), u64_at(payload, 24), u32_at(payload, 104)),
             areas,
-            incarnation: u64_at(payload, 96),
-            checkpoint_generation: u64_at(payload, 104),
-            head: Position { sequence: u64_at(payload, 120), block: u64_at(payload, 128) },
-            head_incarnation: u64_at(payload, 136),
-            durable_sequence: u64_at(payload, 144),
+            incarnation: u64_at(payload, 112),
+            checkpoint_generation: u64_at(payload, 120),
+            checkpoint_batches: u64_at(payload, 128),
+            head: Position { sequence: u64_at(payload, 144), block: u64_at(payload, 152) },
+            head_incarnation: u64_at(payload, 160),
+            durable_sequence: u64_at(payload, 168),
             anchor,
         }
     }

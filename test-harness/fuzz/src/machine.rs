@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use sheen_store::{
     Allocate, Command, IoToken, Limits, Merge, MergeToken, OldBlock, OpenError, Opening, Outcome,
-    Owner, Progress, Punch, PunchKind, ReadPlan, RequestToken, Source, Store, Truncate, Write, Zone,
+    Owner, Progress, Punch, PunchKind, ReadPlan, RequestToken, Source, Store, Truncate, Write,
+    Zone,
 };
 use sheen_types::{BLOCK_BYTES, Codec, Errno, Fid, Lba, Timespec, checksum::crc32c};
 
@@ -298,7 +299,11 @@ impl Machine {
                 self.disk.write(lba, &image[from..to]);
                 self.store.on_io(io, Ok(()), &mut self.commands);
             }
-            Command::WriteBytes { .. } | Command::Flush { .. } | Command::Read { .. } => {
+            Command::Repack { .. } => panic!("nobody asked for that"),
+            Command::WriteBytes { .. }
+            | Command::Discard { .. }
+            | Command::Flush { .. }
+            | Command::Read { .. } => {
                 let (io, _) = carry_out(&mut self.disk, command);
                 self.store.on_io(io, Ok(()), &mut self.commands);
             }
@@ -365,7 +370,14 @@ fn carry_out(disk: &mut Disk, command: Command) -> (IoToken, Vec<u8>) {
             (io, Vec::new())
         }
         Command::Flush { io } => (io, Vec::new()),
-        Command::Merge { .. } | Command::WriteData { .. } | Command::Complete { .. } => {
+        Command::Discard { io, lba, blocks } => {
+            disk.discard(lba, blocks);
+            (io, Vec::new())
+        }
+        Command::Merge { .. }
+        | Command::Repack { .. }
+        | Command::WriteData { .. }
+        | Command::Complete { .. } => {
             panic!("{command:?} belongs to a request")
         }
     }

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use sheen_journal::{Anchor, Fault};
 use sheen_store::{
     Command, Conflict, Inspection, IoFault, Limits, OpenError, Opening, Progress as Opened, Store,
     StoredRun, Zone,
@@ -15,6 +16,8 @@ use super::{
 };
 use crate::device::ZoneEntry;
 
+/// What a store's anchor says it is: `docs/formats/store.md`.
+const ANCHOR_KIND: u32 = 0x5354_4f31;
 /// Blocks of one read.
 const READ_BLOCKS: u64 = (READ_BYTES / BLOCK_BYTES) as u64;
 
@@ -36,6 +39,12 @@ pub(super) fn check(
             facts.opened = true;
             facts.objects = inspection.facts().objects;
             report_conflicts(&inspection, zone, report);
+            for damage in inspection.healed() {
+                let lba = zone.first.plus(damage.lba.0);
+                let text = format!("checkpoint, read from its twin instead: {damage}");
+                report.add(Finding::healable(Kind::Twin, lba, text).of_zone(zone));
+            }
+            report_anchors(blocks, zone, report);
             let mut reading = Reading { blocks, zone, report, progress, verified: 0, total: 0 };
             reading.read_all(&inspection);
             facts.verified_bytes = reading.verified * BLOCK_BYTES_U64;
@@ -82,6 +91,21 @@ fn read(blocks: &mut ZoneBlocks, lba: Lba, count: u64) -> Result<Vec<u8>, IoFaul
     let mut bytes = vec![0; usize::try_from(count).unwrap_or(0) * BLOCK_BYTES];
     blocks.read(lba, &mut bytes).map_err(|_| IoFault::Media)?;
     Ok(bytes)
+}
+
+/// An anchor is kept twice, and one good copy is enough to open.
+fn report_anchors(blocks: &mut ZoneBlocks, zone: ZoneEntry, report: &mut Report) {
+    for at in [Lba(0), Lba(zone.blocks - 1)] {
+        let fault = match read(blocks, at, 1) {
+            Ok(block) => Anchor::decode(&block, at, ANCHOR_KIND).err(),
+            Err(_) => Some(Fault::Unreadable),
+        };
+        if let Some(fault) = fault {
+            let text = format!("anchor, read from its twin instead: {fault}");
+            let finding = Finding::healable(Kind::Twin, zone.first.plus(at.0), text);
+            report.add(finding.of_zone(zone));
+        }
+    }
 }
 
 fn report_conflicts(inspection: &Inspection, zone: ZoneEntry, report: &mut Report) {
@@ -276,8 +300,11 @@ pub(super) fn carry_out(
         Command::Flush { io } => {
             (io, blocks.flush().map(|()| Vec::new()).map_err(|_| IoFault::Media))
         }
-        Command::Merge { .. } | Command::WriteData { .. } | Command::Complete { .. } => {
-            return None;
-        }
+        // A device that keeps the content is as right as one that drops it.
+        Command::Discard { io, .. } => (io, Ok(Vec::new())),
+        Command::Merge { .. }
+        | Command::Repack { .. }
+        | Command::WriteData { .. }
+        | Command::Complete { .. } => return None,
     })
 }

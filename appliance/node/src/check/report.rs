@@ -66,6 +66,12 @@ impl Finding {
         Self { kind, zone, lba: lba.0, blocks: 1, object, offset, repairable: true, text }
     }
 
+    /// The same, in a zone.
+    pub(super) fn of_zone(mut self, zone: ZoneEntry) -> Self {
+        self.zone = Some(zone_name(zone.kind));
+        self
+    }
+
     /// Something that stays wrong.
     pub(super) fn lasting(kind: Kind, zone: ZoneEntry, lba: Lba, text: String) -> Self {
         let zone = Some(zone_name(zone.kind));

@@ -6,7 +6,7 @@ use sheen_journal::{Position, ScanStart, Writer};
 use crate::{
     base::{self, AnchorFields, ZONE},
     disk::Disk,
-    framing::put,
+    framing::{put, u64_at},
     input::{Input, put_sized},
     shake::open_and_use,
 };
@@ -76,14 +76,20 @@ pub(super) fn run_checkpoint(data: &[u8]) {
     let mut disk = base::aged().clone();
     let mut fields = AnchorFields::read(&disk);
     let generation = fields.checkpoint_generation;
-    let area = fields.areas[usize::from(generation % 2 == 1)];
-    let mut writer = Writer::new(area, Position::START, Position::START, generation);
     let mut input = Input(data);
+    // How many of the batches are the base; the others are deltas.
+    let base_batches = u64::from(input.u8());
+    let mut writers =
+        fields.areas.map(|area| Writer::new(area, Position::START, Position::START, generation));
     while !input.is_empty() {
-        base::append(&mut writer, &[input.sized()], &mut disk);
+        let record = input.sized();
+        for writer in &mut writers {
+            base::append(writer, &[record], &mut disk);
+        }
     }
-    let batches = writer.tail().sequence - 1;
-    put(&mut fields.anchor.payload, 112, &batches.to_le_bytes());
+    let batches = writers[0].tail().sequence - 1;
+    put(&mut fields.anchor.payload, 128, &batches.to_le_bytes());
+    put(&mut fields.anchor.payload, 136, &base_batches.min(batches).to_le_bytes());
     write_anchor(&mut disk, &fields);
     open_and_use(disk);
 }
@@ -96,11 +102,10 @@ pub(super) fn checkpoint_seeds() -> Vec<Vec<u8>> {
         position: Position::START,
         durable_sequence: 0,
         incarnations: generation..=generation,
-        last_sequence: u64::MAX,
+        last_sequence: fields.checkpoint_batches,
     };
-    let area = fields.areas[usize::from(generation % 2 == 1)];
-    let mut seed = Vec::new();
-    for record in base::scan(area, &start, disk).0 {
+    let mut seed = vec![u8::try_from(u64_at(&fields.anchor.payload, 136)).unwrap_or(1)];
+    for record in base::scan(fields.areas[0], &start, disk).0 {
         put_sized(&mut seed, &record);
     }
     vec![seed]

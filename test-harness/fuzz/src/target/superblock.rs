@@ -33,6 +33,7 @@ pub(super) fn seeds() -> Vec<Vec<u8>> {
     let whole = Superblock {
         generation: 2,
         complete: true,
+        encrypted: true,
         uuid: *b"0123456789abcdef",
         device_blocks: 100_000,
         created_seconds: 1_800_000_000,
