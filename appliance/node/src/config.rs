@@ -13,6 +13,8 @@ use serde::{Deserialize, Deserializer, de};
 use sheen_keys::KeySource;
 use sheen_types::Bytes;
 
+use crate::ost::ScrubConfig;
+
 pub mod load;
 
 pub use load::ConfigError;
@@ -52,6 +54,34 @@ pub struct Config {
     /// Times.
     #[serde(default)]
     pub times: TimesConfig,
+    /// Verification in the background.
+    #[serde(default)]
+    pub scrub: ScrubSettings,
+}
+
+/// Verification of everything stored, in the background.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ScrubSettings {
+    /// Most bytes a second of each OST; 0: none.
+    #[serde(deserialize_with = "size")]
+    pub bandwidth: Bytes,
+    /// From the end of a pass to the next; 0: none.
+    #[serde(with = "humantime_serde")]
+    pub interval: Duration,
+}
+
+impl Default for ScrubSettings {
+    fn default() -> Self {
+        let ScrubConfig { bytes_per_second, interval } = ScrubConfig::default();
+        Self { bandwidth: Bytes(bytes_per_second), interval }
+    }
+}
+
+impl From<ScrubSettings> for ScrubConfig {
+    fn from(settings: ScrubSettings) -> Self {
+        Self { bytes_per_second: settings.bandwidth.0, interval: settings.interval }
+    }
 }
 
 /// The device.
@@ -256,6 +286,7 @@ impl Config {
                 queue_depth: defaults::queue_depth(),
             },
             encryption: EncryptionConfig::default(),
+            scrub: ScrubSettings::default(),
             threads: ThreadsConfig::default(),
             limits: LimitsConfig::default(),
             times: TimesConfig::default(),

@@ -48,7 +48,7 @@ pub mod diagnosis;
 pub mod past;
 mod bytes;
 
-pub use anchor::ScrubPosition;
+pub use anchor::{ANCHOR_KIND, ScrubPosition};
 pub use command::{
     Command, IoFault, IoToken, Merge, MergeToken, OldBlock, OldGroup, Outcome, RequestToken,
 };

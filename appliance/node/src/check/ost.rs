@@ -4,8 +4,8 @@ use std::collections::HashMap;
 
 use sheen_journal::{Anchor, Fault};
 use sheen_store::{
-    Command, Conflict, Inspection, IoFault, Limits, OpenError, Opening, Progress as Opened, Store,
-    StoredRun, Zone,
+    ANCHOR_KIND, Command, Conflict, Inspection, IoFault, Limits, OpenError, Opening,
+    Progress as Opened, Store, StoredRun, Zone,
 };
 use sheen_types::{BLOCK_BYTES, Bytes, Fid, Lba, checksum::crc32c, units::BLOCK_BYTES_U64};
 
@@ -16,8 +16,6 @@ use super::{
 };
 use crate::device::ZoneEntry;
 
-/// What a store's anchor says it is: `docs/formats/store.md`.
-const ANCHOR_KIND: u32 = 0x5354_4f31;
 /// Blocks of one read.
 const READ_BLOCKS: u64 = (READ_BYTES / BLOCK_BYTES) as u64;
 

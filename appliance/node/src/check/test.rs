@@ -196,6 +196,19 @@ fn a_bad_superblock_copy_is_named_and_repaired() {
 }
 
 #[test]
+fn a_bad_anchor_copy_is_named_and_repaired() {
+    let (_folder, path) = filled();
+    let zone = Device::open(&path).unwrap().zone(ZoneKind::Ost(1)).unwrap();
+    let lba = zone.first.plus(zone.blocks - 1);
+    flip(&path, lba, 90);
+    let report = check(&path);
+    assert_eq!((report.findings_total, report.repairable), (1, 1), "{:?}", report.findings);
+    assert_eq!((report.findings[0].kind, report.findings[0].lba), (Kind::Twin, lba.0));
+    repair(&path, None).unwrap();
+    assert!(check(&path).is_clean(), "{:?}", check(&path).findings);
+}
+
+#[test]
 fn a_zone_that_cannot_be_opened_is_named_and_the_others_are_checked() {
     let (_folder, path) = filled();
     let zones = {

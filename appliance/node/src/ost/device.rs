@@ -48,6 +48,8 @@ pub(crate) enum Purpose {
         /// The operation.
         operation: u64,
     },
+    /// Blocks to verify in the background.
+    Scrub,
 }
 
 /// A group that ended.

@@ -20,7 +20,8 @@ mod operation;
 mod device;
 mod target;
 pub mod statistics;
-pub mod service;
+pub mod scrub;
+mod service;
 mod dispatch;
 mod writing;
 mod reading;
@@ -32,5 +33,6 @@ mod test;
 pub use gateway::{
     LocalGateway, ServiceDesk, ServiceEnd, ServiceJob, ServiceRequest, local_gateway,
 };
+pub use scrub::ScrubConfig;
 pub use service::{OstConfig, OstService};
 pub use statistics::{OstServiceStats, OstStats};

@@ -20,6 +20,7 @@ use super::{
     operation::{Merging, Operation, Origin, Work},
     packing::Packer,
     repacking::Repacking,
+    scrub::ScrubConfig,
     slab::Slab,
     statistics::{OstServiceStats, OstStats},
     target::Target,
@@ -43,6 +44,8 @@ pub struct OstConfig {
     pub operations_max: usize,
     /// Bounds of each store; `requests_max` is raised to what `operations_max` needs.
     pub store: Limits,
+    /// How everything stored is verified in the background.
+    pub scrub: ScrubConfig,
 }
 
 /// A fence that waits for earlier requests of its client.
@@ -152,7 +155,8 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
         for (number, (index, block)) in targets.into_iter().enumerate() {
             let stats = service.stats.targets[number].clone();
             let device = Device::new(block, stats.clone())?;
-            let target = Target::open(index, device, stats, limits, &mut service.commands);
+            let target =
+                Target::open(index, device, stats, (limits, config.scrub), &mut service.commands);
             service.targets.push(target);
             service.carry_out(number);
         }
@@ -273,6 +277,7 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
             Purpose::Merge { merge, which } => self.on_merge_read(number, merge, which, finished),
             Purpose::Repack { repack } => self.on_repack_read(number, repack, finished),
             Purpose::Read { operation } => self.on_read(operation, finished),
+            Purpose::Scrub => self.on_scrub_read(number, finished),
         }
         self.carry_out(number);
     }
@@ -383,7 +388,7 @@ impl<B: Block, F: Fabric, C: Clock> Service for OstService<B, F, C> {
         self.now = now;
         let mut work = self.take_jobs() + self.take_events();
         for number in 0..self.targets.len() {
-            work += self.take_completions(number);
+            work += self.take_completions(number) + self.scrub(number);
             self.pump(number);
         }
         if !self.pending_fences.is_empty() {
@@ -440,7 +445,9 @@ impl<B: Block, F: Fabric, C: Clock> Service for OstService<B, F, C> {
     }
 
     fn next_deadline(&self) -> Option<Tick> {
-        self.desk_is_behind.then(|| self.now.after(DESK_RETRY))
+        let desk = self.desk_is_behind.then(|| self.now.after(DESK_RETRY));
+        let scrub = self.targets.iter().filter_map(|target| target.scrub.deadline()).min();
+        [desk, scrub].into_iter().flatten().min()
     }
 
     fn is_finished(&self) -> bool {

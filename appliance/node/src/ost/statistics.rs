@@ -64,4 +64,18 @@ pub struct OstStats {
     pub checkpoints: Counter,
     /// Flushes of the device.
     pub flushes: Counter,
+    /// Bytes the scrub read.
+    pub scrub_bytes: Counter,
+    /// Of them in the pass under way, or the last.
+    pub scrub_pass_bytes: Counter,
+    /// Passes over everything stored, since the device was formatted.
+    pub scrub_passes: Counter,
+    /// Nanoseconds the last pass took since this start.
+    pub scrub_pass_nanoseconds: Counter,
+    /// Stored blocks the scrub found damaged.
+    pub scrub_rotten: Counter,
+    /// Stored blocks the scrub could not read.
+    pub scrub_unreadable: Counter,
+    /// Damaged batches of journal and checkpoint the scrub found.
+    pub scrub_log_faults: Counter,
 }

@@ -8,6 +8,7 @@ use sheen_types::{Lba, OstIndex, Tick, units::BLOCK_BYTES_U64};
 
 use super::{
     device::{Device, Finished},
+    scrub::{Scrub, ScrubConfig},
     statistics::OstStats,
 };
 
@@ -27,6 +28,7 @@ pub(crate) struct Target<B> {
     pub(crate) device: Device<B>,
     pub(crate) state: State,
     pub(crate) stats: Arc<OstStats>,
+    pub(crate) scrub: Scrub,
     started: Option<Tick>,
     stop_logged: bool,
 }
@@ -37,13 +39,14 @@ impl<B: Block> Target<B> {
         index: OstIndex,
         device: Device<B>,
         stats: Arc<OstStats>,
-        limits: Limits,
+        (limits, scrub): (Limits, ScrubConfig),
         commands: &mut Vec<Command>,
     ) -> Self {
         let zone = Zone { first: Lba(0), blocks: device.geometry().blocks };
         let opening = Opening::new(zone, limits, commands);
         let state = State::Opening(Some(opening));
-        Self { index, device, state, stats, started: None, stop_logged: false }
+        let scrub = Scrub::new(scrub, stats.clone());
+        Self { index, device, state, stats, scrub, started: None, stop_logged: false }
     }
 
     pub(crate) fn store(&mut self) -> Option<&mut Store> {

@@ -162,7 +162,12 @@ pub(super) fn ost(
         };
         let targets =
             thread.zones.into_iter().map(open).collect::<Result<Vec<_>, DeviceError>>()?;
-        let config = OstConfig { arena, operations_max: OPERATIONS_MAX, store: store_limits() };
+        let config = OstConfig {
+            arena,
+            operations_max: OPERATIONS_MAX,
+            store: store_limits(),
+            scrub: thread.config.scrub.into(),
+        };
         let service = OstService::new(config, targets, fabric()?, SystemClock, Some(thread.desk))?;
         let _ = report.send(service.stats());
         Ok(thread.orders.serve(service))

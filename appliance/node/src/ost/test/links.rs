@@ -21,12 +21,13 @@ use sheen_types::{Errno, Fid, Xid};
 use sheen_wire::{Field, Frame, Opcode, object::ObjectRead};
 
 use super::rig::{Chance, OST, Rig, object, write_body};
-use crate::ost::{OstConfig, OstService};
+use crate::ost::{OstConfig, OstService, ScrubConfig};
 
 fn serve(medium: &RamMedium, connections: &mpsc::Receiver<NewConnection>, stop: &AtomicBool) {
     let fabric = ServerFabric::new(PayloadCheck::Service).unwrap();
     let arena = Arena::anonymous(8 << 20).unwrap();
-    let config = OstConfig { arena, operations_max: 64, store: Limits::default() };
+    let config =
+        OstConfig { arena, operations_max: 64, store: Limits::default(), scrub: ScrubConfig::OFF };
     let targets = vec![(OST, medium.open(32))];
     let mut service = OstService::new(config, targets, fabric, SystemClock, None).unwrap();
     let clock = SystemClock;

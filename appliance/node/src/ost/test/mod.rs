@@ -2,6 +2,7 @@
 
 mod rig;
 mod faults;
+mod scrub;
 mod links;
 mod model;
 mod packing;

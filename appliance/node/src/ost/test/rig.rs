@@ -16,7 +16,7 @@ use sheen_types::{
 };
 use sheen_wire::{Field, Frame, Opcode, object::ObjectWrite};
 
-use crate::ost::{OstConfig, OstService, gateway::ServiceDesk};
+use crate::ost::{OstConfig, OstService, ScrubConfig, gateway::ServiceDesk};
 
 /// What a peer got.
 #[derive(Clone, Debug)]
@@ -188,8 +188,19 @@ impl Rig {
         operations_max: usize,
         desk: Option<ServiceDesk>,
     ) -> Self {
+        Self::open_with(medium, operations_max, desk, ScrubConfig::OFF)
+    }
+
+    /// As [`Rig::open`], with a scrub.
+    pub(crate) fn open_with(
+        medium: RamMedium,
+        operations_max: usize,
+        desk: Option<ServiceDesk>,
+        scrub: ScrubConfig,
+    ) -> Self {
+        let store = Limits::default();
         let arena = Arena::anonymous(ARENA_BYTES).unwrap();
-        let config = OstConfig { arena: arena.clone(), operations_max, store: Limits::default() };
+        let config = OstConfig { arena: arena.clone(), operations_max, store, scrub };
         let targets = vec![(OST, medium.open(8))];
         let fabric = QueueFabric { connection: 1, ..QueueFabric::default() };
         let mut service = OstService::new(config, targets, fabric, StillClock, desk).unwrap();
