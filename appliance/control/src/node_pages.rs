@@ -149,6 +149,12 @@ impl NodePages {
                     ("sheen_serving", "Whether the target serves: 1, else 0.", &ost.ready),
                     ("sheen_capacity_bytes", "Bytes users can fill.", &ost.total_bytes),
                     ("sheen_free_bytes", "Bytes free.", &ost.free_bytes),
+                    (
+                        "sheen_logical_bytes",
+                        "Bytes of objects before compression.",
+                        &ost.logical_bytes,
+                    ),
+                    ("sheen_physical_bytes", "Bytes objects take.", &ost.physical_bytes),
                     ("sheen_objects", "Objects.", &ost.objects),
                     (
                         "sheen_scrub_pass_read_bytes",

@@ -20,6 +20,7 @@ use sheen_types::{Bytes, Errno};
 
 use super::{
     compression::{explain, open, physical_bytes},
+    status::ratio,
     walk::{Kind, Walk},
 };
 use crate::{answer, arguments::Recompress};
@@ -147,8 +148,8 @@ fn text(summary: &Summary) -> String {
         Bytes(*physical_bytes_before),
         Bytes(*physical_bytes_after)
     );
-    if let Some(hundredths) = (logical_bytes * 100).checked_div(*physical_bytes_after) {
-        text.push_str(&format!(" (ratio {}.{:02})", hundredths / 100, hundredths % 100));
+    if *physical_bytes_after > 0 {
+        text.push_str(&format!(" (ratio {})", ratio(*logical_bytes, *physical_bytes_after)));
     }
     if !summary.failed.is_empty() {
         text.push_str(&format!("; {} failed", summary.failed.len()));

@@ -17,6 +17,14 @@ pub(crate) fn run(json: bool, status: &Status) -> Result<()> {
     Ok(())
 }
 
+/// How many times smaller content is for compression: `1.85`.
+pub(crate) fn ratio(logical: u64, physical: u64) -> String {
+    match logical.saturating_mul(100).checked_div(physical) {
+        Some(hundredths) => format!("{}.{:02}", hundredths / 100, hundredths % 100),
+        None => "-".to_owned(),
+    }
+}
+
 fn text(value: &Value) -> String {
     let word = |key: &str| value[key].as_str().unwrap_or("?").to_owned();
     let number = |value: &Value| value.as_u64().unwrap_or(0);
@@ -40,10 +48,15 @@ fn text(value: &Value) -> String {
                 Bytes(total).to_string(),
                 Bytes(total.saturating_sub(free)).to_string(),
                 Bytes(free).to_string(),
+                Bytes(number(&ost["logical_bytes"])).to_string(),
+                ratio(number(&ost["logical_bytes"]), number(&ost["physical_bytes"])),
                 number(&ost["objects"]).to_string(),
             ]
         })
         .collect();
-    lines.push(answer::table(&["TARGET", "SIZE", "USED", "FREE", "OBJECTS"], &rows));
+    lines.push(answer::table(
+        &["TARGET", "SIZE", "USED", "FREE", "CONTENT", "RATIO", "OBJECTS"],
+        &rows,
+    ));
     lines.join("\n")
 }

@@ -52,6 +52,10 @@ pub struct OstStats {
     pub total_bytes: Counter,
     /// Of them free.
     pub free_bytes: Counter,
+    /// Bytes of objects that lie there, before compression.
+    pub logical_bytes: Counter,
+    /// Bytes they take.
+    pub physical_bytes: Counter,
     /// Objects.
     pub objects: Counter,
     /// Bytes written to the device for data.

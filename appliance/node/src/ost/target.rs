@@ -132,6 +132,8 @@ impl<B: Block> Target<B> {
         let stats = &self.stats;
         stats.total_bytes.set(now.total_blocks * BLOCK_BYTES_U64);
         stats.free_bytes.set(now.free_blocks * BLOCK_BYTES_U64);
+        stats.logical_bytes.set(now.logical_blocks * BLOCK_BYTES_U64);
+        stats.physical_bytes.set(now.used_blocks * BLOCK_BYTES_U64);
         stats.objects.set(now.objects);
         stats.data_bytes_written.set(now.data_blocks_written * BLOCK_BYTES_U64);
         stats.journal_bytes_written.set(now.journal_blocks_written * BLOCK_BYTES_U64);

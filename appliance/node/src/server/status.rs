@@ -63,6 +63,10 @@ pub struct OstStatus {
     pub total_bytes: u64,
     /// Of them free.
     pub free_bytes: u64,
+    /// Bytes of objects, before compression.
+    pub logical_bytes: u64,
+    /// Bytes they take.
+    pub physical_bytes: u64,
     /// Objects.
     pub objects: u64,
     /// Milliseconds its recovery took.
@@ -96,6 +100,8 @@ impl Node {
                 ready: ost.ready.get() == 1,
                 total_bytes: ost.total_bytes.get(),
                 free_bytes: ost.free_bytes.get(),
+                logical_bytes: ost.logical_bytes.get(),
+                physical_bytes: ost.physical_bytes.get(),
                 objects: ost.objects.get(),
                 recovery_milliseconds: ost.recovery_nanoseconds.get() / 1_000_000,
             }));
