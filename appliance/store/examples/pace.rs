@@ -188,13 +188,38 @@ fn main() -> anyhow::Result<()> {
         statistics.checkpoint_blocks_written
     )?;
     drop(store);
-    let begin = cpu_time()?;
-    let store = open(zone, &mut device)?;
-    writeln!(
-        out,
-        "opening with {} objects: {:?}",
-        store.statistics().objects,
-        (cpu_time()? - begin)
-    )?;
+    let mut store = reopen(zone, &mut device, &mut out)?;
+
+    // As many deltas as there can be before a new base begins, in an order that has nothing to do with the objects'.
+    let (mut state, bases) = (1_u64, store.statistics().checkpoint_bases);
+    let mut number = 0;
+    while number < objects / 4 && store.statistics().checkpoint_bases == bases {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        let write = write(object(1 + (state >> 33) % objects), 0);
+        store.write(RequestToken(number), &write, &mut commands)?;
+        number += 1;
+        if number.is_multiple_of(64) {
+            store.pump(&mut commands);
+            carry_out(&mut store, &mut device, &mut commands, &mut done);
+        }
+    }
+    store.checkpoint();
+    store.pump(&mut commands);
+    carry_out(&mut store, &mut device, &mut commands, &mut done);
+    writeln!(out, "{number} of them overwritten since the base")?;
+    drop(store);
+    reopen(zone, &mut device, &mut out)?;
     Ok(())
+}
+
+fn reopen(
+    zone: Zone,
+    device: &mut Device,
+    out: &mut impl std::io::Write,
+) -> anyhow::Result<Box<Store>> {
+    let begin = cpu_time()?;
+    let store = open(zone, device)?;
+    let took = cpu_time()? - begin;
+    writeln!(out, "opening with {} objects: {took:?}", store.statistics().objects)?;
+    Ok(store)
 }

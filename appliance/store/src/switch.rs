@@ -320,8 +320,27 @@ impl Switch {
 }
 
 impl Store {
-    /// Begins or goes on with a checkpoint.
+    /// Begins or goes on with a checkpoint, as far as nothing in flight is waited for: nobody else would come back for it.
     pub(crate) fn step_switch(&mut self, commands: &mut Vec<Command>) {
+        // Given up, a base begun, complete at once, its last delta: no more steps in a row than that.
+        for _ in 0..4 {
+            self.step_switch_once(commands);
+            let at_rest = |growing: &Growing| {
+                growing.log.is_at_rest()
+                    && (growing.log.is_broken() || growing.cursor == Cursor::Done)
+            };
+            let switch = &self.switch;
+            let goes_on = match &switch.growing {
+                Some(growing) => at_rest(growing),
+                None => switch.base_wanted || switch.wanted,
+            };
+            if switch.state != State::Idle || !goes_on {
+                return;
+            }
+        }
+    }
+
+    fn step_switch_once(&mut self, commands: &mut Vec<Command>) {
         let gave_up = |growing: &Growing| growing.log.is_broken() && growing.log.is_at_rest();
         let switch = &mut self.switch;
         let finishing = switch.state == State::Writing(Role::Growing);

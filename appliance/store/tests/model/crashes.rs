@@ -23,6 +23,7 @@ fn number_from(variable: &str) -> Option<u64> {
 
 #[test]
 fn after_any_crash_what_was_promised_is_there_and_nothing_by_half() {
+    let mut area_faults = 0;
     let (mut checked, mut skipped, mut ios, mut checkpoints, mut faults) = (0, 0, 0, 0, 0);
     let (mut groups, mut parts, mut repacks) = (0, (0, 0), 0);
     let seeds = match number_from("SHEEN_SEED") {
@@ -38,13 +39,14 @@ fn after_any_crash_what_was_promised_is_there_and_nothing_by_half() {
         ios += history.world.io_count;
         checkpoints += history.checkpoints;
         faults += history.world.faulted.len();
+        area_faults += history.world.area_faults;
         groups += history.groups;
         repacks += history.repacks;
         parts = (parts.0 + history.parts.0, parts.1 + history.parts.1);
     }
     println!(
         "{checked} objects checked, {skipped} in part, {ios} writes, {checkpoints} checkpoints, \
-         {faults} faults, {groups} groups packed, {repacks} repacks, {} runs of groups left, {} surely cut",
+         {faults} faults, {area_faults} of areas, {groups} groups packed, {repacks} repacks, {} runs of groups left, {} surely cut",
         parts.0, parts.1
     );
     assert!(skipped * 10 < checked.max(10), "{skipped} of {checked} were not decided");

@@ -83,6 +83,7 @@ impl History {
         };
         let mut world = World::new(zone, limits, chance.next());
         world.faults_one_in = if chance.one_in(4) { 12 } else { u64::MAX };
+        world.area_faults_one_in = if chance.one_in(4) { 6 } else { u64::MAX };
         let packs = !chance.one_in(3);
         Self {
             chance,

@@ -48,6 +48,11 @@ pub(crate) struct World {
     pub(crate) io_count: u64,
     /// How often a data write fails.
     pub(crate) faults_one_in: u64,
+    /// How often a write of a checkpoint area fails.
+    pub(crate) area_faults_one_in: u64,
+    pub(crate) area_faults: u64,
+    /// The areas, and their twins.
+    areas: [std::ops::Range<u64>; 2],
     /// Requests whose data met a fault.
     pub(crate) faulted: BTreeSet<u64>,
 }
@@ -60,7 +65,7 @@ impl World {
         }
         let flush = device.flush();
         device.complete(flush);
-        Self {
+        let mut world = Self {
             zone,
             limits,
             device,
@@ -72,8 +77,16 @@ impl World {
             events: Vec::new(),
             io_count: 0,
             faults_one_in: u64::MAX,
+            area_faults_one_in: u64::MAX,
+            area_faults: 0,
+            areas: [0..0, 0..0],
             faulted: BTreeSet::new(),
-        }
+        };
+        let facts = world.inspect().unwrap().facts();
+        let (journal, data) = (facts.journal, facts.data);
+        let end = zone.first.0 + zone.blocks - 1;
+        world.areas = [journal.0.0 + journal.1..data.0.0, data.0.0 + data.1..end];
+        world
     }
 
     pub(crate) fn store(&mut self) -> &mut Store {
@@ -202,6 +215,11 @@ impl World {
         true
     }
 
+    fn is_area(&self, pending: &Pending) -> bool {
+        let Pending::Write { lba, .. } = pending else { return false };
+        self.areas.iter().any(|area| area.contains(&lba.0))
+    }
+
     fn carry_out_io(
         &mut self,
         pending: Pending,
@@ -220,6 +238,13 @@ impl World {
                     }
                 }
                 Err(if chance.one_in(2) { IoFault::NoSpace } else { IoFault::Media })
+            }
+            None if self.is_area(&pending) && chance.one_in(self.area_faults_one_in) => {
+                self.area_faults += 1;
+                if chance.one_in(2) {
+                    self.device.complete(pending);
+                }
+                Err(IoFault::Media)
             }
             None if matches!(pending, Pending::Discard { .. }) && chance.one_in(4) => {
                 Err(IoFault::Media)
