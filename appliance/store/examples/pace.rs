@@ -190,26 +190,32 @@ fn main() -> anyhow::Result<()> {
     drop(store);
     let mut store = reopen(zone, &mut device, &mut out)?;
 
-    // As many deltas as there can be before a new base begins, in an order that has nothing to do with the objects'.
-    let (mut state, bases) = (1_u64, store.statistics().checkpoint_bases);
-    let mut number = 0;
-    while number < objects / 4 && store.statistics().checkpoint_bases == bases {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-        let write = write(object(1 + (state >> 33) % objects), 0);
-        store.write(RequestToken(number), &write, &mut commands)?;
-        number += 1;
-        if number.is_multiple_of(64) {
-            store.pump(&mut commands);
-            carry_out(&mut store, &mut device, &mut commands, &mut done);
-        }
-    }
-    store.checkpoint();
-    store.pump(&mut commands);
-    carry_out(&mut store, &mut device, &mut commands, &mut done);
+    let number = overwrite(objects / 4, &mut store, &mut device)?;
     writeln!(out, "{number} of them overwritten since the base")?;
     drop(store);
     reopen(zone, &mut device, &mut out)?;
     Ok(())
+}
+
+/// As many deltas as there can be before a new base begins, in an order that has nothing to do with the objects'.
+fn overwrite(most: u64, store: &mut Store, device: &mut Device) -> anyhow::Result<u64> {
+    let (mut commands, mut done) = (Vec::new(), Vec::new());
+    let (mut state, bases) = (1_u64, store.statistics().checkpoint_bases);
+    let mut number = 0;
+    while number < most && store.statistics().checkpoint_bases == bases {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        let write = write(object(1 + (state >> 33) % (4 * most)), 0);
+        store.write(RequestToken(number), &write, &mut commands)?;
+        number += 1;
+        if number.is_multiple_of(64) {
+            store.pump(&mut commands);
+            carry_out(store, device, &mut commands, &mut done);
+        }
+    }
+    store.checkpoint();
+    store.pump(&mut commands);
+    carry_out(store, device, &mut commands, &mut done);
+    Ok(number)
 }
 
 fn reopen(
