@@ -25,6 +25,9 @@ pub const COUNTER_MAX: u64 = 1 << 56;
 /// Bytes that frame one record inside a batch: its length.
 pub(crate) const RECORD_FRAME_BYTES: usize = 4;
 
+/// Bytes of a batch of one record that are not the record's.
+pub const BATCH_FRAME_BYTES: usize = HEADER_BYTES + RECORD_FRAME_BYTES;
+
 impl Geometry {
     /// Most bytes of one record.
     #[must_use]

@@ -26,6 +26,6 @@ pub mod anchor;
 pub use anchor::{Anchor, AnchorDamage};
 pub use excavate::{Found, Relic, excavate};
 pub use fault::{Damage, Fault};
-pub use geometry::{COUNTER_MAX, Geometry, Position};
+pub use geometry::{BATCH_FRAME_BYTES, COUNTER_MAX, Geometry, Position};
 pub use scanner::{Batch, Records, ScanStart, Scanner, Step, Tail};
 pub use writer::{AppendError, Sealed, Writer};

@@ -31,7 +31,7 @@
 
 use std::ops::RangeInclusive;
 
-use sheen_journal::{Anchor, Geometry, Position};
+use sheen_journal::{Anchor, BATCH_FRAME_BYTES, Geometry, Position};
 
 use crate::{
     Command, IoFault, ScrubPosition, Store,
@@ -44,6 +44,9 @@ use crate::{
     layout::Layout,
 };
 
+/// Bytes of a delta formed in one turn: 16 KiB. For each of some 200 objects the index is searched, which must not hold up a
+/// read for long (60 µs, if none of them is in the processor's caches).
+const DELTA_BYTES: usize = 4 * sheen_types::BLOCK_BYTES - BATCH_FRAME_BYTES;
 /// Deltas that are never thought too long for their base: 1 MiB.
 const DELTA_BLOCKS_ALWAYS: u64 = 256;
 
@@ -262,10 +265,10 @@ impl Switch {
         self.growing = Some(Growing { log, cursor: Cursor::Start });
     }
 
-    /// Writes the next batches of the base that grows.
+    /// Writes the next batch of the base that grows; one in each turn.
     fn grow(&mut self, index: &Index, commands: &mut Vec<Command>) {
         let Some(Growing { log, cursor }) = &mut self.growing else { return };
-        while log.is_ready() && *cursor != Cursor::Done {
+        if log.is_ready() && *cursor != Cursor::Done {
             self.record.clear();
             let bytes_max = log.record_bytes_max();
             *cursor = checkpoint::encode_base(&index.objects, *cursor, bytes_max, &mut self.record);
@@ -274,7 +277,7 @@ impl Switch {
         self.blocks_written += log.take_blocks_written();
     }
 
-    /// Writes the next batches of the delta; whether all are written and durable but for a flush.
+    /// Writes the next batch of the delta, one in each turn; whether all are written and durable but for a flush.
     fn send_delta(
         &mut self,
         role: Role,
@@ -290,8 +293,8 @@ impl Switch {
             Role::Growing => (growing.take().map(|growing| &mut growing.log), None),
         };
         let log = log.expect("a delta has its log");
-        let bytes_max = log.record_bytes_max();
-        while self.place < end && log.is_ready() {
+        let bytes_max = log.record_bytes_max().min(DELTA_BYTES);
+        if self.place < end && log.is_ready() {
             let from = self.place;
             self.record.clear();
             let record = &mut self.record;
