@@ -1,20 +1,21 @@
-//! Which data blocks are free: one bit each, with one bit above each 64 that tells a word without a free block.
+//! Which data blocks are free: one bit each, with one bit above each 64 that tells a word without a free block, and one above
+//! each 64 of those.
 //!
-//! Policy: the device is often a sparse file, so blocks that were used before are preferred to untouched ones. Below the
-//! high-water mark the search goes round (next fit): small requests take what comes first, large ones look for one run
-//! for a bounded while. Only then the mark rises.
+//! Policy: lone blocks take the lowest free one. So what is overwritten block by block moves down, the low end stays
+//! dense and the high end drains, however long the store ages: free space stays in long runs. All others look for one run, from
+//! where the last was found and round, for a bounded while; only if none turns up they take pieces, the lowest first.
+//! The device is often a sparse file, so blocks that were used before are preferred to untouched ones: above the high-water
+//! mark is looked last.
 //!
 //! Owns no address: block 0 is the first data block. Knows nothing of who uses a block.
 
 use crate::bytes::index;
 
 const WORD: u64 = 64;
-/// Requests up to this take any free block; larger ones look for a run.
-const SMALL_BLOCKS: u64 = 16;
 /// Words looked at for a run before the mark rises or pieces are taken: 1 GiB of blocks.
 const SEARCH_WORDS: u64 = 4096;
-/// Runs looked at for one that is long enough, if they are short: an aged store has thousands in the words above.
-const SEARCH_RUNS: u64 = 256;
+/// Runs looked at for a short one: an aged store has thousands in the words above, most of one block.
+const SEARCH_RUNS: u64 = 32;
 
 /// Blocks that follow one another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -36,13 +37,18 @@ pub(crate) struct Allocator {
     used: Vec<u64>,
     /// A set bit is a word of `used` with all bits set.
     full: Vec<u64>,
+    /// A set bit is a word of `full` with all bits set.
+    dense: Vec<u64>,
     blocks: u64,
     free: u64,
     /// No block at or behind it was ever used.
     high_water: u64,
     /// Free blocks below the mark.
     free_below: u64,
+    /// Where the search for a run begins.
     cursor: u64,
+    /// No block below it is free.
+    lowest: u64,
     /// Blocks that ever came back.
     releases: u64,
     /// Words and runs ever looked at: what searching costs.
@@ -55,11 +61,13 @@ impl Allocator {
         let mut allocator = Self {
             used: vec![0; words],
             full: vec![0; words.div_ceil(64)],
+            dense: vec![0; words.div_ceil(64 * 64)],
             blocks,
             free: blocks,
             high_water: 0,
             free_below: 0,
             cursor: 0,
+            lowest: 0,
             releases: 0,
             looks: 0,
         };
@@ -97,10 +105,9 @@ impl Allocator {
             return false;
         }
         let mut left = blocks;
-        if blocks > SMALL_BLOCKS
-            && let Some(span) = self.find_run(blocks).or_else(|| self.run_above_mark(blocks))
+        if blocks > 1
+            && let Some(span) = self.allocate_run(blocks)
         {
-            self.take(span);
             out.push(span);
             return true;
         }
@@ -120,6 +127,7 @@ impl Allocator {
     pub(crate) fn allocate_run(&mut self, blocks: u64) -> Option<Span> {
         let span = self.find_run(blocks).or_else(|| self.run_above_mark(blocks))?;
         self.take(span);
+        self.cursor = span.end();
         Some(span)
     }
 
@@ -173,7 +181,9 @@ impl Allocator {
             assert!(self.used[word] & mask == mask, "a block is freed once");
             self.used[word] &= !mask;
             self.full[word / 64] &= !(1 << (word % 64));
+            self.dense[word / 4096] &= !(1 << (word / 64 % 64));
         });
+        self.lowest = self.lowest.min(span.first);
     }
 
     fn take(&mut self, span: Span) {
@@ -185,12 +195,14 @@ impl Allocator {
         });
         self.free -= span.blocks;
         self.free_below -= span.blocks;
-        self.cursor = span.end();
     }
 
     fn note_word(&mut self, word: usize) {
         if self.used[word] == u64::MAX {
             self.full[word / 64] |= 1 << (word % 64);
+            if self.full[word / 64] == u64::MAX {
+                self.dense[word / 4096] |= 1 << (word / 64 % 64);
+            }
         }
     }
 
@@ -225,36 +237,44 @@ impl Allocator {
         None
     }
 
-    /// The next free span below the mark, from the cursor on and round, at most `blocks` long.
+    /// The lowest free span below the mark, at most `blocks` long.
     fn next_below_mark(&mut self, blocks: u64) -> Option<Span> {
         if self.free_below == 0 {
             return None;
         }
-        let first = self
-            .next_free(self.cursor, self.high_water)
-            .or_else(|| self.next_free(0, self.high_water))?;
-        // The words between are full, 64 of them to one of the summary.
-        self.looks += 1 + first.abs_diff(self.cursor) / (WORD * 64);
+        let from = self.lowest;
+        let first = self.next_free(from, self.high_water)?;
+        self.lowest = first;
+        // The words between are full: 64 × 64 of them are one step.
+        self.looks += 1 + (first - from) / (WORD * 64 * 64);
         let end = self.run_end(first, (first + blocks).min(self.high_water));
         Some(Span { first, blocks: end - first })
     }
 
-    /// A free run of `blocks` below the mark, if one turns up within the search bound.
+    /// A free run of `blocks` below the mark, if one turns up within the search bound. If not, the next search begins where
+    /// this one ended.
     fn find_run(&mut self, blocks: u64) -> Option<Span> {
         if self.free_below < blocks {
             return None;
         }
         let bound = SEARCH_WORDS * WORD;
         let far = self.cursor.saturating_add(bound).min(self.high_water);
-        self.find_run_within(self.cursor, far, blocks).or_else(|| {
-            let wrapped = (self.cursor + bound).saturating_sub(far).min(self.cursor);
-            self.find_run_within(0, wrapped, blocks)
-        })
+        let wrapped = (self.cursor + bound).saturating_sub(far).min(self.cursor);
+        let found = self
+            .find_short_run(self.cursor, far, blocks)
+            .or_else(|| self.find_short_run(0, wrapped, blocks))
+            .or_else(|| self.find_run_with_word(self.cursor, far, blocks))
+            .or_else(|| self.find_run_with_word(0, wrapped, blocks));
+        if found.is_none() {
+            self.cursor = if wrapped > 0 { wrapped } else { far };
+        }
+        found
     }
 
-    fn find_run_within(&mut self, from: u64, to: u64, blocks: u64) -> Option<Span> {
+    /// A run among the next few.
+    fn find_short_run(&mut self, from: u64, to: u64, blocks: u64) -> Option<Span> {
         if blocks >= 2 * WORD {
-            return self.find_long_run_within(from, to, blocks);
+            return None;
         }
         let mut at = from;
         for _ in 0..SEARCH_RUNS {
@@ -269,8 +289,8 @@ impl Allocator {
         None
     }
 
-    /// A run so long has a word that is wholly free, and only such words are looked at.
-    fn find_long_run_within(&mut self, from: u64, to: u64, blocks: u64) -> Option<Span> {
+    /// A run with a word that is wholly free, as long ones have; only such words are looked at.
+    fn find_run_with_word(&mut self, from: u64, to: u64, blocks: u64) -> Option<Span> {
         let mut word = from.div_ceil(WORD);
         while word * WORD < to {
             self.looks += 1;
@@ -315,9 +335,22 @@ impl Allocator {
         };
         let open = !bits & (u64::MAX << (word % 64));
         if open == 0 {
-            return (summary as u64 + 1) * 64;
+            return self.next_summary_not_full(summary as u64 + 1) * 64;
         }
         summary as u64 * 64 + u64::from(open.trailing_zeros())
+    }
+
+    /// First word of the summary from `summary` on with a bit that is not set, or one behind the last.
+    fn next_summary_not_full(&self, summary: u64) -> u64 {
+        let mut at = summary;
+        while let Some(&bits) = self.dense.get(index(at / 64)) {
+            let open = !bits & (u64::MAX << (at % 64));
+            if open != 0 {
+                return at - at % 64 + u64::from(open.trailing_zeros());
+            }
+            at = at - at % 64 + 64;
+        }
+        at
     }
 
     /// End of the free run that begins at `from`, at most `to`.
@@ -400,10 +433,10 @@ mod test {
         assert_eq!(spans, [Span { first: 1000, blocks: 256 }], "a large one wants one run");
     }
 
-    /// Ages an allocator: 95 % full, then each block given back and taken anew ten times on average, in any order, coming back
-    /// some time after the next was taken, as behind a flush.
+    /// Ages an allocator: 95 % full with holes anywhere, then each block given back and taken anew ten times on average, in any
+    /// order, coming back some time after the next was taken, as behind a flush.
     #[test]
-    fn searching_costs_no_more_when_the_store_has_aged() {
+    fn an_aged_store_is_searched_as_fast_and_its_free_blocks_come_together() {
         const BLOCKS: u64 = 1 << 18;
         let mut state = 3_u64;
         let mut next = |bound: u64| {
@@ -412,8 +445,17 @@ mod test {
         };
         let mut allocator = Allocator::new(BLOCKS);
         let mut spans = Vec::new();
-        assert!(allocator.allocate(BLOCKS / 20 * 19, &mut spans));
-        let mut places: Vec<u64> = (0..BLOCKS / 20 * 19).collect();
+        assert!(allocator.allocate(BLOCKS, &mut spans));
+        let mut places: Vec<u64> = (0..BLOCKS).collect();
+        while places.len() as u64 > BLOCKS / 20 * 19 {
+            let first = places.swap_remove(index(next(places.len() as u64)));
+            allocator.release(Span { first, blocks: 1 });
+        }
+        let whole = |allocator: &Allocator| {
+            let free = allocator.used.chunks(4).filter(|words| words.iter().all(|&word| word == 0));
+            free.count() as u64 * 4 * WORD
+        };
+        assert_eq!(whole(&allocator), 0, "no mebibyte is free to begin with");
         let mut waiting = Vec::new();
         let (mut most, before) = (0, allocator.looks);
         let rounds = 10 * places.len();
@@ -428,18 +470,22 @@ mod test {
                 waiting.drain(..).for_each(|first| allocator.release(Span { first, blocks: 1 }));
             }
         }
+        waiting.drain(..).for_each(|first| allocator.release(Span { first, blocks: 1 }));
+        let together = whole(&allocator) as f64 / allocator.free() as f64;
+        println!("{:.0} % of what is free lies in whole mebibytes", together * 100.0);
+        assert!(together > 0.7, "{together}");
         let mean = (allocator.looks - before) as f64 / rounds as f64;
         println!("{mean:.2} words and runs looked at for a block, {most} at most");
         assert!(mean < 2.0 && most <= 1 + BLOCKS / (WORD * 64), "{mean}, {most}");
 
-        // Long runs are hardly left; looking for one is bounded, and pieces do.
-        for blocks in [32, 256] {
+        for blocks in [2, 16, 32, 256] {
             let looks = allocator.looks;
             spans.clear();
             assert!(allocator.allocate(blocks, &mut spans));
-            let (looks, pieces) = (allocator.looks - looks, spans.len());
-            println!("{looks} looked at for {blocks} blocks, in {pieces} pieces");
-            assert!(looks <= 2 * SEARCH_WORDS + 2 * blocks + BLOCKS / (WORD * 64), "{looks}");
+            let looks = allocator.looks - looks;
+            println!("{looks} looked at for {blocks} blocks, in {} pieces", spans.len());
+            assert!(looks <= SEARCH_WORDS + 2 * SEARCH_RUNS + blocks, "{looks}");
+            assert_eq!(spans.len(), 1, "there are long runs");
         }
     }
 
