@@ -24,7 +24,7 @@ pub use fence::{
 };
 pub use file_mapping::FileMapping;
 pub use iova::Iova;
-pub use pool::Pool;
 pub use locked::{LockError, LockedMemory, cleanse};
+pub use pool::Pool;
 pub use registers::{Register32, Registers};
 pub use view::DeviceView;

@@ -6,7 +6,7 @@ use std::os::fd::RawFd;
 use anyhow::{Result, anyhow, ensure};
 use sheen_conformance::random::Random;
 use sheen_dma::{Arena, Buffer};
-use sheen_node::ost::{OstConfig, OstService};
+use sheen_node::ost::{OstConfig, OstService, ScrubConfig};
 use sheen_nvme::RamMedium;
 use sheen_ports::{
     Block, BlockCommand, BlockOperation, Clock, ConnectionId, Fabric, FabricEvent, NotifyError,
@@ -205,7 +205,12 @@ impl<B: Block> SlabLoop<B> {
         }
         ensure!(completions.iter().all(|ended| ended.result.is_ok()), "the device fails");
         let arena = Arena::anonymous(64 << 20).map_err(|error| anyhow!("arena: {error:?}"))?;
-        let config = OstConfig { arena, operations_max: 256, store: Limits::default() };
+        let config = OstConfig {
+            arena,
+            operations_max: 256,
+            store: Limits::default(),
+            scrub: ScrubConfig::OFF,
+        };
         let payload = content.slab();
         let checksum = crc32c(&payload);
         let fabric = SlabFabric { payload, checksum, ..SlabFabric::default() };

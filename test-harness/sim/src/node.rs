@@ -8,7 +8,7 @@ use sheen_consensus::{Format as MdtFormat, GroupConfig, Zone as MdtZone};
 use sheen_dma::Arena;
 use sheen_node::{
     mdt::{MdtConfig, MdtLimits, MdtPorts, MdtService, MdtStats, MdtTimes},
-    ost::{LocalGateway, OstConfig, OstService, local_gateway},
+    ost::{LocalGateway, OstConfig, OstService, ScrubConfig, local_gateway},
 };
 use sheen_reactor::Service;
 use sheen_types::{BLOCK_BYTES, Lba, OstIndex, Tick};
@@ -177,7 +177,8 @@ impl SimNode {
             ..sheen_store::Limits::default()
         };
         let operations_max = self.shape.ost_operations_max;
-        let config = OstConfig { arena: arena(), operations_max, store };
+        let scrub = ScrubConfig::OFF;
+        let config = OstConfig { arena: arena(), operations_max, store, scrub };
         let fabric = Network::listen(&self.network, OST_SERVICE);
         let desk = desks.into_iter().next().map(|(desk, _)| desk);
         let ost = OstService::new(config, targets, fabric, self.clock.clone(), desk)

@@ -2,7 +2,7 @@
 
 use anyhow::{Result, anyhow, ensure};
 use sheen_dma::{Arena, Buffer};
-use sheen_node::ost::{OstConfig, OstService};
+use sheen_node::ost::{OstConfig, OstService, ScrubConfig};
 use sheen_ports::{Block, BlockCommand, BlockOperation, Clock};
 use sheen_reactor::{Service, SystemClock};
 use sheen_store::{Limits, Zone};
@@ -60,7 +60,7 @@ pub fn open_with<B: Block>(
         carry_out(&mut format_by, BlockOperation::Write { lba, buffer, durable: true })?;
     }
     let arena = Arena::anonymous(256 << 20).map_err(|error| anyhow!("arena: {error:?}"))?;
-    let config = OstConfig { arena, operations_max: 256, store: limits };
+    let config = OstConfig { arena, operations_max: 256, store: limits, scrub: ScrubConfig::OFF };
     let mut store = OstService::new(config, vec![(OST, block)], peer, SystemClock, None)
         .map_err(|error| anyhow!("service: {error:?}"))?;
     for _ in 0..1_000_000 {
