@@ -32,6 +32,11 @@ impl<'a> Reader<'a> {
         self.rest.is_empty()
     }
 
+    /// Bytes left.
+    pub(crate) fn len(&self) -> usize {
+        self.rest.len()
+    }
+
     pub(crate) fn take(&mut self, bytes: usize) -> Option<&'a [u8]> {
         let (front, rest) = self.rest.split_at_checked(bytes)?;
         self.rest = rest;

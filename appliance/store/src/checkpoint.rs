@@ -9,12 +9,11 @@ use std::{collections::BTreeMap, ops::Bound};
 use sheen_types::Fid;
 
 use crate::{
-    bytes::{Reader, put_u32, put_u64},
-    chunk::{CHUNK_BLOCKS, Chunk, Run, Runs},
+    bytes::{put_u32, put_u64},
+    chunk::{CHUNK_BLOCKS, Chunk},
     dirty::{Entry, Mark},
-    index::Sorted,
     object::Object,
-    record::{fid, owner, put_fid, timespec},
+    record::put_fid,
     request::OBJECT_BYTES_MAX,
 };
 
@@ -23,7 +22,7 @@ pub(crate) const AREA_BATCH_BLOCKS: u32 = 16;
 /// Bytes of a part before its pieces.
 pub(crate) const PART_BYTES: usize = 52;
 /// Bytes of a cut.
-const CUT_BYTES: usize = 8;
+pub(crate) const CUT_BYTES: usize = 8;
 /// Bytes of a piece before its runs.
 pub(crate) const PIECE_BYTES: usize = 10;
 /// Bytes of a run.
@@ -35,10 +34,10 @@ pub(crate) const SMALL_OBJECT_BYTES: usize = PART_BYTES + PIECE_BYTES + RUN_BYTE
 /// Blocks of the largest object.
 const OBJECT_BLOCKS: u64 = OBJECT_BYTES_MAX / 4096;
 
-const GONE: u32 = 1 << 24;
-const FRESH: u32 = 1 << 25;
-const CUT: u32 = 1 << 26;
-const PIECES_MASK: u32 = GONE - 1;
+pub(crate) const GONE: u32 = 1 << 24;
+pub(crate) const FRESH: u32 = 1 << 25;
+pub(crate) const CUT: u32 = 1 << 26;
+pub(crate) const PIECES_MASK: u32 = GONE - 1;
 
 /// Where a base goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,7 +79,7 @@ pub(crate) struct Place {
 /// | 36..48 | owner     | uid, gid, projid                                              |
 /// | 48..52 | pieces    | bits 0..24: how many follow; bit 24: gone, there is no such object; bit 25: fresh, forget what was said of it before; bit 26: a cut follows |
 /// | 52..60 | cut       | (if so) first u32, last u32: chunks that are unmapped before the pieces |
-/// | ..     | piece     | chunk u32, first u8 and last u8 block in it, runs u16, checksums u16, then the runs (see [`Run`]), then the checksums (u32): what lies in these blocks, and nothing else |
+/// | ..     | piece     | chunk u32, first u8 and last u8 block in it, runs u16, checksums u16, then the runs (see [`crate::run::Run`]), then the checksums (u32): what lies in these blocks, and nothing else |
 ///
 /// Source of truth for `appliance/docs/formats/store.md`.
 struct Former<'a> {
@@ -302,126 +301,4 @@ fn encode_entry(
     former.part_of_chunk(object, within(first, whole_first))?;
     former.chunks(object, within(whole_first, whole_end))?;
     former.part_of_chunk(object, within(whole_end, end))
-}
-
-/// The objects of an area's log on their way into memory.
-///
-/// The base comes in order of ids and is most of it: a list. What deltas add between is kept apart until the end.
-#[derive(Debug, Default)]
-pub(crate) struct Loaded {
-    /// Sorted.
-    objects: Sorted,
-    /// Objects with smaller ids than the last one of the list when they came.
-    late: BTreeMap<Fid, Box<Object>>,
-    /// Objects of the list that are gone.
-    gone: std::collections::BTreeSet<Fid>,
-}
-
-impl Loaded {
-    /// Room for as many objects: moving them while the list grows takes longer than decoding them, and room that is not used
-    /// is never touched.
-    pub(crate) fn with_capacity(objects: usize) -> Self {
-        Self { objects: Vec::with_capacity(objects), ..Self::default() }
-    }
-
-    /// Reads a record's parts over what was read before; None if it is not one.
-    pub(crate) fn read(&mut self, record: &[u8]) -> Option<()> {
-        let mut reader = Reader::new(record);
-        while !reader.is_empty() {
-            self.read_part(&mut reader)?;
-        }
-        Some(())
-    }
-
-    fn read_part(&mut self, reader: &mut Reader<'_>) -> Option<()> {
-        let id = fid(reader)?;
-        let size = reader.u64()?;
-        let (mtime, owner) = (timespec(reader)?, owner(reader)?);
-        let (flags, pieces) = reader.u32().map(|word| (word & !PIECES_MASK, word & PIECES_MASK))?;
-        if flags & !(GONE | FRESH | CUT) != 0 {
-            return None;
-        }
-        if flags & GONE != 0 {
-            self.remove(id);
-            return (flags == GONE && pieces == 0).then_some(());
-        }
-        let object = self.object(id);
-        if flags & FRESH != 0 {
-            *object = Object::default();
-        }
-        (object.size, object.mtime, object.owner) = (size, mtime, owner);
-        if flags & CUT != 0 {
-            let (first, last) = (u64::from(reader.u32()?), u64::from(reader.u32()?));
-            object.clear(first * CHUNK_BLOCKS, (last + 1) * CHUNK_BLOCKS, &mut |_| {});
-        }
-        for _ in 0..pieces {
-            read_piece(reader, object)?;
-        }
-        Some(())
-    }
-
-    /// The object of this id, made if there is none.
-    fn object(&mut self, id: Fid) -> &mut Object {
-        if !self.gone.is_empty() {
-            self.gone.remove(&id);
-        }
-        let last = self.objects.last().map(|&(last, _)| last);
-        if last.is_none_or(|last| last < id) {
-            self.objects.push((id, Box::default()));
-        }
-        let at = match self.objects.len().checked_sub(1) {
-            Some(at) if self.objects[at].0 == id => Ok(at),
-            Some(_) | None => self.objects.binary_search_by_key(&id, |&(other, _)| other),
-        };
-        match at {
-            Ok(at) => &mut self.objects[at].1,
-            Err(_) => self.late.entry(id).or_default(),
-        }
-    }
-
-    fn remove(&mut self, id: Fid) {
-        match self.objects.binary_search_by_key(&id, |&(other, _)| other) {
-            Ok(at) => {
-                *self.objects[at].1 = Object::default();
-                self.gone.insert(id);
-            }
-            Err(_) => {
-                self.late.remove(&id);
-            }
-        }
-    }
-
-    /// What there is in the end: a sorted list, and objects that belong between.
-    pub(crate) fn finish(mut self) -> (Sorted, BTreeMap<Fid, Box<Object>>) {
-        if !self.gone.is_empty() {
-            self.objects.retain(|(id, _)| !self.gone.contains(id));
-        }
-        (self.objects, self.late)
-    }
-}
-
-fn read_piece(reader: &mut Reader<'_>, object: &mut Object) -> Option<()> {
-    let number = reader.u32()?;
-    let (first, end) = (u64::from(reader.u8()?), u64::from(reader.u8()?) + 1);
-    let (runs, checksums) = (usize::from(reader.u16()?), usize::from(reader.u16()?));
-    let runs: Option<Runs> = reader
-        .take(runs * RUN_BYTES)?
-        .chunks_exact(RUN_BYTES)
-        .map(|raw| {
-            let mut raw = Reader::new(raw);
-            Run::from_words(raw.u64()?, raw.u32()?, raw.u32()?)
-        })
-        .collect();
-    let checksums = reader
-        .take(checksums * 4)?
-        .chunks_exact(4)
-        .map(|sum| u32::from_le_bytes([sum[0], sum[1], sum[2], sum[3]]))
-        .collect();
-    let chunk = Chunk::from_parts(runs?, checksums)?;
-    let within = chunk.runs().iter().all(|run| run.first() >= first && run.end() <= end);
-    if first >= end || !within {
-        return None;
-    }
-    object.replace_piece(number, (first, end), chunk);
-    Some(())
 }

@@ -41,6 +41,7 @@ mod dirty;
 mod checkpoint;
 pub mod opening;
 mod loading;
+mod loaded;
 mod replay;
 mod verification;
 pub mod inspection;

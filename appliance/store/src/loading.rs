@@ -9,8 +9,9 @@ use sheen_types::{BLOCK_BYTES, Lba};
 use crate::{
     anchor::AnchorState,
     bytes::index,
-    checkpoint::{AREA_BATCH_BLOCKS, Loaded, SMALL_OBJECT_BYTES},
+    checkpoint::{AREA_BATCH_BLOCKS, SMALL_OBJECT_BYTES},
     index::Index,
+    loaded::Loaded,
     switch::Lengths,
 };
 
@@ -83,12 +84,18 @@ impl Loading {
                 Ok(Step::Read { lba, blocks }) => return Ok(Loads::Read(lba, blocks)),
                 Ok(Step::Batch(batch)) => {
                     let (sequence, block) = (batch.position.sequence, batch.position.block);
+                    let malformed = Damage {
+                        lba: geometry.lba(block),
+                        sequence,
+                        fault: Fault::Malformed { field: "part" },
+                    };
                     for record in batch.records() {
-                        self.loaded.read(record).ok_or(Damage {
-                            lba: geometry.lba(block),
-                            sequence,
-                            fault: Fault::Malformed { field: "part" },
-                        })?;
+                        let read = if sequence > self.base_batches {
+                            self.loaded.gather(record)
+                        } else {
+                            self.loaded.read(record)
+                        };
+                        read.ok_or(malformed)?;
                     }
                     if sequence == self.base_batches {
                         self.base_blocks = length(&geometry, batch.next);
@@ -96,6 +103,11 @@ impl Loading {
                 }
                 Ok(Step::End(tail)) => {
                     self.end = tail.next;
+                    self.loaded.carry_out().ok_or(Damage {
+                        lba: geometry.lba(0),
+                        sequence: self.batches,
+                        fault: Fault::Malformed { field: "part" },
+                    })?;
                     return Ok(Loads::End);
                 }
                 Err(damage) => self.turn_to_twin(damage)?,

@@ -11,10 +11,10 @@ use sheen_types::{BLOCK_BYTES, Lba};
 use crate::{
     Claim, Command, Inspection, IoFault, IoToken, Witness,
     binding::Binding,
-    checkpoint::Loaded,
     inspection::stored_at,
     io::Io,
     layout::Layout,
+    loaded::Loaded,
     record::{OwnedChange, Record},
 };
 

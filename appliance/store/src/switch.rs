@@ -8,7 +8,7 @@
 //! writing a delta, to say who writes the journal now.
 //!
 //! A checkpoint is a *delta*: what changed since the last one is appended behind the batches that count, and the anchor then
-//! counts them too. When the deltas outgrow half of the base, a new base grows in the other area in the background, a few
+//! counts them too. When the deltas outgrow a third of the base, a new base grows in the other area in the background, a few
 //! batches at a time; deltas go on in the old area, and into the growing one as well. When the base is complete, the next
 //! delta goes to it alone, and the anchor changes areas.
 //!
@@ -47,6 +47,8 @@ use crate::{
 /// Bytes of a delta formed in one turn: 16 KiB. For each of some 200 objects the index is searched, which must not hold up a
 /// read for long (60 µs, if none of them is in the processor's caches).
 const DELTA_BYTES: usize = 4 * sheen_types::BLOCK_BYTES - BATCH_FRAME_BYTES;
+/// How much longer than its deltas a base is, or a new one begins: an opening reads deltas slower than bases.
+const BASES_TO_DELTAS: u64 = 3;
 /// Deltas that are never thought too long for their base: 1 MiB.
 const DELTA_BLOCKS_ALWAYS: u64 = 256;
 
@@ -383,7 +385,7 @@ impl Store {
             growing.cursor == Cursor::Done && log.is_at_rest() && !log.is_broken()
         });
         let outgrown = switch.area.as_ref().is_some_and(|log| {
-            let most = DELTA_BLOCKS_ALWAYS.max(switch.base_blocks / 2);
+            let most = DELTA_BLOCKS_ALWAYS.max(switch.base_blocks / BASES_TO_DELTAS);
             let room = self.layout.delta_bytes_max() / sheen_types::BLOCK_BYTES as u64;
             log.blocks_used() - switch.base_blocks > most || log.blocks_free() < room
         });
