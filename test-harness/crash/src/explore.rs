@@ -47,6 +47,8 @@ pub struct Counts {
     pub undecided: u64,
     /// Checkpoints completed.
     pub checkpoints: u64,
+    /// Of them those that began anew, in the other area.
+    pub bases: u64,
     /// Seconds.
     pub seconds: f64,
 }
@@ -297,6 +299,9 @@ fn kind(seed: u64) -> Kind {
     let packs = chance.one_in(2);
     let blocks = 2048 + chance.below(64);
     let prelude = if chance.one_in(3) { 0 } else { chance.below(260) };
+    // So many that the area of the checkpoint is full, and a base in the other one is due.
+    let is_hungry = chance.one_in(4);
+    let (checkpoints, prelude) = if is_hungry { (4, prelude * 4) } else { (60, prelude) };
     if seed.is_multiple_of(3) {
         return Kind {
             plan: Plan {
@@ -305,6 +310,7 @@ fn kind(seed: u64) -> Kind {
                 cells: 60,
                 write_cells: 50,
                 packs,
+                checkpoints,
                 faults: Faults::default(),
             },
             budget: Budget {
@@ -320,7 +326,15 @@ fn kind(seed: u64) -> Kind {
         };
     }
     Kind {
-        plan: Plan { cache, blocks, cells: 24, write_cells: 30, packs, faults: Faults::default() },
+        plan: Plan {
+            cache,
+            blocks,
+            cells: 24,
+            write_cells: 30,
+            packs,
+            checkpoints,
+            faults: Faults::default(),
+        },
         budget: Budget {
             exhaustive_max: 1 << 12,
             torn_exhaustive_max: 1 << 8,
@@ -348,9 +362,11 @@ pub fn explore_history(
     let mut history = History::new(seed, kind.plan);
     let mut explorer = Explorer::new(counts, seed, kind.budget, kind.states_max.min(left));
     let ended = run(&mut history, &kind, &mut explorer);
-    let checkpoints = history.checkpoints;
+    history.crash(Crash::Kill);
+    let (checkpoints, bases) = (history.checkpoints, history.bases);
     counts.histories += 1;
     counts.checkpoints += checkpoints;
+    counts.bases += bases;
     match ended {
         Ok(()) | Err(Failure::Enough) => Ok(()),
         Err(Failure::Broken { violation, state }) => {
@@ -386,9 +402,7 @@ fn run(history: &mut History, kind: &Kind, explorer: &mut Explorer<'_>) -> Resul
             history.turn(explorer)?;
         }
     }
-    history.settle(explorer)?;
-    history.crash(Crash::Kill);
-    Ok(())
+    history.settle(explorer)
 }
 
 fn crash(history: &mut History, explorer: &mut Explorer<'_>) -> Result<(), Failure> {

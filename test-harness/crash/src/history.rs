@@ -86,6 +86,8 @@ pub struct Plan {
     pub write_cells: usize,
     /// Whether writes may be packed.
     pub packs: bool,
+    /// Of a turn in so many a checkpoint is wanted.
+    pub checkpoints: usize,
     /// What fails.
     pub faults: Faults,
 }
@@ -124,6 +126,8 @@ pub struct History {
     pub setup: Setup,
     /// Completed checkpoints.
     pub checkpoints: u64,
+    /// Of them those that began anew, in the other area.
+    pub bases: u64,
     /// Requests refused for want of space.
     pub refused: u64,
     /// Device operations that failed.
@@ -179,6 +183,7 @@ impl History {
             model: Model::new(OBJECTS),
             setup: Setup { zone, limits, objects: OBJECTS },
             checkpoints: 0,
+            bases: 0,
             refused: 0,
             faults: 0,
             plan,
@@ -488,7 +493,9 @@ impl History {
     /// Ends the store's life.
     pub fn crash(&mut self, crash: Crash) {
         self.note(|| format!("{crash:?}"));
-        self.checkpoints += self.store.as_ref().map_or(0, |store| store.statistics().checkpoints);
+        let statistics = self.store.as_ref().map(|store| store.statistics()).unwrap_or_default();
+        self.checkpoints += statistics.checkpoints;
+        self.bases += statistics.checkpoint_bases;
         self.store = None;
         self.pending.clear();
         self.images.clear();

@@ -88,12 +88,13 @@ pub(crate) fn explored(counts: &Counts, finding: Option<&Finding>, json: bool) {
     }
     let rate = rate(counts.total(), counts.seconds);
     line(&format!(
-        "{} distinct states ({} judged, {} undecided) of {} histories with {} checkpoints, {} moments, in {:.1} s: {rate:.0}/s",
+        "{} distinct states ({} judged, {} undecided) of {} histories with {} checkpoints ({} new bases), {} moments, in {:.1} s: {rate:.0}/s",
         counts.total(),
         counts.judged,
         counts.undecided,
         counts.histories,
         counts.checkpoints,
+        counts.bases,
         counts.moments,
         counts.seconds,
     ));
@@ -138,6 +139,7 @@ fn as_json(counts: &Counts, finding: Option<&Finding>) -> serde_json::Value {
         "histories": counts.histories,
         "moments": counts.moments,
         "checkpoints": counts.checkpoints,
+        "bases": counts.bases,
         "seconds": counts.seconds,
         "per_second": rate(counts.total(), counts.seconds),
         "kinds": kinds,

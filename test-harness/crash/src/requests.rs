@@ -115,6 +115,9 @@ impl History {
     /// # Errors
     /// The witness's.
     pub fn turn(&mut self, witness: &mut impl Witness) -> Result<(), Failure> {
+        if self.chance.one_in(self.plan.checkpoints) {
+            self.checkpoint();
+        }
         match self.chance.below(11) {
             0..=2 => self.change(witness)?,
             3 if self.plan.packs && self.chance.one_in(3) => {
@@ -123,7 +126,6 @@ impl History {
                 self.repack(object, first, blocks, witness)?;
             }
             3 => self.sync(witness)?,
-            4 if self.chance.one_in(6) => self.checkpoint(),
             _ => {
                 self.step(witness)?;
             }
