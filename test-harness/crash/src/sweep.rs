@@ -290,7 +290,9 @@ fn name(inspection: &Inspection, image: &Image, bad: &Claim, kind: Kind) -> Resu
         }
         _ => false,
     };
-    let swapped = kind == Kind::Swap && verdict == Verdict::Rotten;
+    // Zeros are nobody's.
+    let is_something = found != Some(crc32c(&[0; BLOCK]));
+    let swapped = kind == Kind::Swap && verdict == Verdict::Rotten && is_something;
     if swapped && claims(inspection).iter().any(|claim| Some(claim.checksum) == found) {
         return Err(format!("{bad:?} holds an object's block, and is called rotten"));
     }
