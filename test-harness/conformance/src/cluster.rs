@@ -61,7 +61,9 @@ impl ClusterOptions {
 
     /// A call of `sheen` in its environment.
     fn sheen(&self) -> Command {
-        let mut command = Command::new(&self.program);
+        // From the root, since calls may have a directory of their own. What is not there is told by the call.
+        let program = self.program.canonicalize();
+        let mut command = Command::new(program.as_ref().unwrap_or(&self.program));
         let variables = self.environment.iter().map(|(name, value)| (name, value));
         command.envs(variables);
         command
@@ -189,7 +191,9 @@ impl Cluster {
         let _ = fs::remove_file(self.socket());
         let log = File::options().create(true).append(true).open(self.log())?;
         let mut command = self.options.sheen();
-        command.args(["node", "--config"]).arg(self.configuration_file());
+        command.args(["node", "--config"]).arg(self.configuration_file().canonicalize()?);
+        // A core dump is written there.
+        command.current_dir(self.directory.path());
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         let node = interruption::spawn(&mut command).context("starting the node")?;
         self.node_guard = Some(Guard::of_process(pid_of(&node)));
