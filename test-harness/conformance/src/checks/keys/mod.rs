@@ -6,6 +6,7 @@ use crate::moto::{Moto, VERSION};
 mod kms;
 mod tpm;
 mod node;
+mod memory;
 
 const CHECK: &str = "keys";
 /// A data key. No sixteen bytes of it are alike.

@@ -7,11 +7,13 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use anyhow::{bail, ensure};
+use anyhow::{Context as _, bail, ensure};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
 
-use super::CHECK;
 use super::kms::id_of;
+use super::{CHECK, memory};
 use crate::checks::Context;
 use crate::cluster::{Cluster, ClusterOptions, Mount, sheen_program};
 use crate::moto::{Moto, REGION};
@@ -19,6 +21,8 @@ use crate::process;
 use crate::relay::Relay;
 use crate::swtpm::Swtpm;
 
+/// Something that is found when it is looked for.
+const SECRET_ACCESS_KEY: &str = "sEcReTaCcEsSkEyOfThEcHeCk";
 const DEVICE_BYTES: u64 = 1 << 30;
 const COMMAND_DEADLINE: Duration = Duration::from_secs(30);
 /// Bytes of a file that is written, and of one step of the writer.
@@ -67,6 +71,26 @@ pub(super) fn run(context: &mut Context<'_>, scratch: &Path, moto: &Moto) {
             Ok(said)
         },
     );
+    report.case(
+        CHECK,
+        "node: its data key is in locked memory alone, and nothing secret in its log",
+        || {
+            let relay = Relay::open(moto.address())?;
+            let cluster = start(scratch, &kms_name(&relay, &moto.create_key()?))?;
+            let key = memory::data_key(&cluster.device(), moto)?;
+            let pid = cluster.node_pid().context("no node runs")?;
+            let raw = memory::search(pid, &key)?;
+            ensure!(raw.locked > 0, "it was not found at all: {raw:?}");
+            let text = memory::search(pid, STANDARD.encode(&key).as_bytes())?;
+            ensure!(
+                raw.elsewhere == 0 && text.elsewhere == 0,
+                "raw {raw:?}, as KMS sends it {text:?}"
+            );
+            let log = fs::read_to_string(cluster.log())?;
+            ensure!(!log.contains(SECRET_ACCESS_KEY), "the log holds the secret access key");
+            Ok(format!("raw {raw:?}, as KMS sends it {text:?}"))
+        },
+    );
     report.case(CHECK, "node: keys go from a file to the KMS under load, then to a TPM", || {
         let relay = Relay::open(moto.address())?;
         rotations(scratch, &kms_name(&relay, &moto.create_key()?))
@@ -85,7 +109,8 @@ fn start(scratch: &Path, key: &str) -> anyhow::Result<Cluster> {
     options.key = Some(key.to_owned());
     options.environment = [
         ("AWS_ACCESS_KEY_ID", "AKIDANYBODY"),
-        ("AWS_SECRET_ACCESS_KEY", "anything"),
+        ("AWS_SECRET_ACCESS_KEY", SECRET_ACCESS_KEY),
+        ("SHEEN_LOG", "trace"),
         ("AWS_EC2_METADATA_DISABLED", "true"),
     ]
     .map(|(name, value)| (name.to_owned(), value.to_owned()))
