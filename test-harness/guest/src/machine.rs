@@ -33,7 +33,8 @@ const UNPLUG_DEADLINE: Duration = Duration::from_secs(60);
 const CRASH_WAIT: Duration = Duration::from_secs(3);
 /// Lines of the console shown when something went wrong.
 const CONSOLE_SHOWN: usize = 40;
-const KERNEL_ARGUMENTS: &str = "console=ttyS0 quiet loglevel=4 panic=-1 intel_iommu=on iommu=pt mitigations=off \
+/// `no_timer_check`: the kernel's test that timer interrupts arrive within milliseconds fails, and stops it, when the host is busy.
+const KERNEL_ARGUMENTS: &str = "no_timer_check console=ttyS0 quiet loglevel=4 panic=-1 intel_iommu=on iommu=pt mitigations=off \
                                 nokaslr hugepages=192 tsc=reliable random.trust_cpu=on";
 
 /// A file of the host that the guest finds below its root.
