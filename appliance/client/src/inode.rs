@@ -14,6 +14,7 @@ use sheen_wire::lease::{LeaseGrant, bits};
 
 use crate::{
     data_lease::{DataLease, DataMode},
+    gather::Gathered,
     held_locks::HeldLocks,
     known_names::KnownNames,
 };
@@ -97,6 +98,8 @@ pub(crate) struct InodeState {
     pub(crate) owner: (u32, u32, u32),
     /// Compression of what is written, as last seen.
     pub(crate) compression: Compression,
+    /// What small writes left plain though it is to be compressed.
+    pub(crate) gathered: Gathered,
     /// Changes of content by this client in flight.
     pub(crate) writing: u32,
     /// Stamp of the last own change of attributes that ended.

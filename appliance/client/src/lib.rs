@@ -43,6 +43,7 @@ mod write;
 mod truncate;
 mod allocate;
 mod repack;
+mod gather;
 mod seek;
 mod copy;
 mod sync;

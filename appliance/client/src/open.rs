@@ -119,7 +119,11 @@ impl Client {
         if last {
             state.failed = false;
         }
+        let rest = if state.writers == 0 { state.gather_rest() } else { None };
         drop(state);
+        if let Some(range) = rest {
+            self.pack_gathered(inode, range, cancel);
+        }
         self.unregister(inode, cancel);
         inode.lock().opening = false;
         inode.notify();

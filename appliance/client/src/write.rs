@@ -68,6 +68,10 @@ impl Client {
         drop(hold);
         if let Ok((bytes, _)) = &result {
             add(&self.counters.write_bytes, *bytes as u64);
+            let due = inode.lock().gather_write(at..at + *bytes as u64);
+            if let Some(range) = due {
+                self.pack_gathered(inode, range, cancel);
+            }
         }
         result
     }
