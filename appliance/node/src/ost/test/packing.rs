@@ -106,6 +106,14 @@ fn noise_is_left_alone_and_soon_not_even_looked_at() {
 }
 
 #[test]
+fn noise_is_left_alone_by_zstd_too() {
+    let mut packer = Packer::default();
+    let job = Job { codec: Codec::Zstd, object: OBJECT, first: 0, whole: 0..256 };
+    let image = noise(1 << 20, &mut Chance(12));
+    assert_eq!(there_and_back(&mut packer, &job, &image).0, 256);
+}
+
+#[test]
 fn letters_without_repetition_shrink_by_zstd_alone() {
     let image = letters(1 << 18, &mut Chance(4));
     let job = |codec| Job { codec, object: OBJECT, first: 0, whole: 0..64 };
