@@ -84,11 +84,13 @@ enum Check {
     Garbage,
     /// The metrics page
     Metrics,
+    /// Compressed files
+    Compression,
     /// Keys in a KMS and in a TPM
     Keys,
 }
 
-const ORDER: [Check; 14] = [
+const ORDER: [Check; 15] = [
     Check::Git,
     Check::Litmus,
     Check::Fio,
@@ -96,6 +98,7 @@ const ORDER: [Check; 14] = [
     Check::Pjdfstest,
     Check::Garbage,
     Check::Metrics,
+    Check::Compression,
     Check::Keys,
     Check::Kill,
     Check::Encryption,
@@ -223,6 +226,7 @@ fn run_check(check: Check, context: &mut Context<'_>) {
         Check::Encryption => checks::encryption::run(context),
         Check::Garbage => checks::garbage::run(context),
         Check::Metrics => checks::exposition::run(context),
+        Check::Compression => checks::compression::run(context),
         Check::Keys => checks::keys::run(context),
     }
 }

@@ -6,6 +6,7 @@ use crate::report::Report;
 use crate::target::Target;
 
 pub mod cargo;
+pub mod compression;
 pub mod encryption;
 pub mod exposition;
 pub mod fio;
