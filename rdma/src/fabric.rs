@@ -331,6 +331,11 @@ impl Fabric for ServerFabric {
         self.pending.extend(event);
     }
 
+    fn take_pulled(&mut self) -> Option<FabricEvent> {
+        let is_pulled = matches!(self.pending.front(), Some(FabricEvent::Pulled { .. }));
+        is_pulled.then(|| self.pending.pop_front()).flatten()
+    }
+
     fn reply(&mut self, request: RequestId, message: &[u8], payload: Option<Buffer>) {
         let room_bytes = match self.connections.get(&request.connection) {
             Some(Connection::Shared(shared)) => shared.open(request.slot),

@@ -98,6 +98,12 @@ pub trait Fabric {
     /// Ends with [`FabricEvent::Pulled`]. A request answered without a pull drops its payload.
     fn pull(&mut self, request: RequestId, token: u64, buffer: Buffer);
 
+    /// An end of a pull that is there already, without a poll: asked for behind each request, so that a payload is looked at
+    /// while it is in the processor's cache. Whatever came before it is taken before it.
+    fn take_pulled(&mut self) -> Option<FabricEvent> {
+        None
+    }
+
     /// Answers a request with frame and body in `message` and, as payload, the first `payload_bytes` of that
     /// frame out of `payload`. The buffer comes back by [`FabricEvent::Sent`].
     fn reply(&mut self, request: RequestId, message: &[u8], payload: Option<Buffer>);

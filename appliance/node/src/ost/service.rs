@@ -222,29 +222,34 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
         let mut events = std::mem::take(&mut self.events);
         let count = self.fabric.poll(EVENTS_PER_TURN, &mut events);
         for event in events.drain(..) {
-            match event {
-                FabricEvent::Request { request, message } => {
-                    // The fabric checked it; a frame that fails here is the fabric's bug.
-                    let decoded =
-                        Frame::decode_with(&message).expect("the fabric delivers whole messages");
-                    self.on_request(request, &decoded.0, decoded.1);
-                    self.fabric.recycle(message);
-                }
-                FabricEvent::Pulled { token, buffer, result } => {
-                    self.on_pulled(token, buffer, result)
-                }
-                FabricEvent::Sent { buffer } => self.buffers.give(buffer),
-                FabricEvent::Opened { connection, peer } => {
-                    tracing::debug!(connection = connection.0, peer, "client connected");
-                }
-                FabricEvent::Closed { connection, reason } => {
-                    self.attachments.forget(connection);
-                    tracing::debug!(connection = connection.0, ?reason, "connection ended");
-                }
+            self.on_event(event);
+            while let Some(event) = self.fabric.take_pulled() {
+                self.on_event(event);
             }
         }
         self.events = events;
         count
+    }
+
+    fn on_event(&mut self, event: FabricEvent) {
+        match event {
+            FabricEvent::Request { request, message } => {
+                // The fabric checked it; a frame that fails here is the fabric's bug.
+                let decoded =
+                    Frame::decode_with(&message).expect("the fabric delivers whole messages");
+                self.on_request(request, &decoded.0, decoded.1);
+                self.fabric.recycle(message);
+            }
+            FabricEvent::Pulled { token, buffer, result } => self.on_pulled(token, buffer, result),
+            FabricEvent::Sent { buffer } => self.buffers.give(buffer),
+            FabricEvent::Opened { connection, peer } => {
+                tracing::debug!(connection = connection.0, peer, "client connected");
+            }
+            FabricEvent::Closed { connection, reason } => {
+                self.attachments.forget(connection);
+                tracing::debug!(connection = connection.0, ?reason, "connection ended");
+            }
+        }
     }
 
     fn take_completions(&mut self, number: usize) -> usize {

@@ -199,6 +199,11 @@ impl Fabric for Peer {
         count
     }
 
+    fn take_pulled(&mut self) -> Option<FabricEvent> {
+        let is_pulled = matches!(self.events.front(), Some(FabricEvent::Pulled { .. }));
+        is_pulled.then(|| self.events.pop_front()).flatten()
+    }
+
     fn recycle(&mut self, message: Vec<u8>) {
         if self.spares.len() < self.depth {
             self.spares.push(message);

@@ -64,6 +64,18 @@ impl<B: Block> Raw<B> {
         })
     }
 
+    fn on_event(&mut self, event: FabricEvent) {
+        match event {
+            FabricEvent::Request { request, message } => {
+                self.on_request(request, &message);
+                self.peer.recycle(message);
+            }
+            FabricEvent::Pulled { token, buffer, .. } => self.on_pulled(token, buffer),
+            FabricEvent::Sent { buffer } => self.buffers.give(buffer),
+            FabricEvent::Opened { .. } | FabricEvent::Closed { .. } => {}
+        }
+    }
+
     fn on_request(&mut self, request: RequestId, message: &[u8]) {
         let (frame, body) = Frame::decode_with(message).expect("the peer's own message");
         let number = self.free.pop().expect("as many slots as the peer has");
@@ -131,14 +143,9 @@ impl<B: Block> Service for Raw<B> {
         let mut events = std::mem::take(&mut self.events);
         let mut work = self.peer.poll(EVENTS_PER_TURN, &mut events);
         for event in events.drain(..) {
-            match event {
-                FabricEvent::Request { request, message } => {
-                    self.on_request(request, &message);
-                    self.peer.recycle(message);
-                }
-                FabricEvent::Pulled { token, buffer, .. } => self.on_pulled(token, buffer),
-                FabricEvent::Sent { buffer } => self.buffers.give(buffer),
-                FabricEvent::Opened { .. } | FabricEvent::Closed { .. } => {}
+            self.on_event(event);
+            while let Some(event) = self.peer.take_pulled() {
+                self.on_event(event);
             }
         }
         self.events = events;
