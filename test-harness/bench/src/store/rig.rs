@@ -40,10 +40,11 @@ impl<B: Block> Subject for Store<B> {
 /// # Errors
 /// When there is no memory, or the store does not open.
 pub fn open<B: Block>(format_by: B, block: B, peer: Peer) -> Result<Store<B>> {
-    open_with(format_by, block, peer, Limits { discard: false, ..Limits::default() })
+    let limits = Limits { discard: false, ..Limits::default() };
+    open_with(format_by, block, peer, (limits, ScrubConfig::OFF))
 }
 
-/// As [`open`], with these bounds.
+/// As [`open`], with these bounds and this scrub.
 ///
 /// # Errors
 /// As [`open`].
@@ -51,7 +52,7 @@ pub fn open_with<B: Block>(
     mut format_by: B,
     block: B,
     peer: Peer,
-    limits: Limits,
+    (limits, scrub): (Limits, ScrubConfig),
 ) -> Result<Store<B>> {
     let zone = Zone { first: Lba(0), blocks: block.geometry().blocks };
     for (lba, bytes) in sheen_store::format(zone, 77)? {
@@ -60,7 +61,7 @@ pub fn open_with<B: Block>(
         carry_out(&mut format_by, BlockOperation::Write { lba, buffer, durable: true })?;
     }
     let arena = Arena::anonymous(256 << 20).map_err(|error| anyhow!("arena: {error:?}"))?;
-    let config = OstConfig { arena, operations_max: 256, store: limits, scrub: ScrubConfig::OFF };
+    let config = OstConfig { arena, operations_max: 256, store: limits, scrub };
     let mut store = OstService::new(config, vec![(OST, block)], peer, SystemClock, None)
         .map_err(|error| anyhow!("service: {error:?}"))?;
     for _ in 0..1_000_000 {
