@@ -7,12 +7,13 @@ use std::{
 
 use sheen_node::{
     Node,
+    ost::OstStats,
     server::NodeState,
     stats::{LATENCY_BUCKETS, LATENCY_FLOOR_NANOSECONDS, OperationStats, Operations},
 };
 
 use crate::{
-    metrics::{Distribution, Families, snake_case},
+    metrics::{Distribution, Families, Labels, snake_case},
     pages::{Page, Pages},
 };
 
@@ -157,11 +158,6 @@ impl NodePages {
                     ("sheen_physical_bytes", "Bytes objects take.", &ost.physical_bytes),
                     ("sheen_objects", "Objects.", &ost.objects),
                     (
-                        "sheen_scrub_pass_read_bytes",
-                        "Bytes verified in the scrub's pass under way, or the last.",
-                        &ost.scrub_pass_bytes,
-                    ),
-                    (
                         "sheen_device_queue_depth",
                         "Device commands waiting or in flight.",
                         &ost.device_queue,
@@ -169,12 +165,7 @@ impl NodePages {
                 ] {
                     families.gauge(metric, help, &target, value.get());
                 }
-                families.level(
-                    "sheen_scrub_pass_duration_seconds",
-                    "How long the scrub's last pass took.",
-                    &target,
-                    Duration::from_nanos(ost.scrub_pass_nanoseconds.get()).as_secs_f64(),
-                );
+                scrub(families, &target, ost);
                 for (metric, help, value) in [
                     (
                         "sheen_checksum_errors_total",
@@ -207,31 +198,6 @@ impl NodePages {
                         &ost.checkpoint_bytes_written,
                     ),
                     ("sheen_device_flushes_total", "Flushes of the device.", &ost.flushes),
-                    (
-                        "sheen_scrub_read_bytes_total",
-                        "Stored bytes verified in the background.",
-                        &ost.scrub_bytes,
-                    ),
-                    (
-                        "sheen_scrub_passes_total",
-                        "Times everything stored was verified, since it was formatted.",
-                        &ost.scrub_passes,
-                    ),
-                    (
-                        "sheen_scrub_damaged_blocks_total",
-                        "Stored blocks the scrub found damaged.",
-                        &ost.scrub_rotten,
-                    ),
-                    (
-                        "sheen_scrub_unreadable_blocks_total",
-                        "Stored blocks the scrub could not read.",
-                        &ost.scrub_unreadable,
-                    ),
-                    (
-                        "sheen_scrub_damaged_batches_total",
-                        "Damaged batches of journal and checkpoint the scrub found.",
-                        &ost.scrub_log_faults,
-                    ),
                 ] {
                     families.counter(metric, help, &target, value.get());
                 }
@@ -266,6 +232,51 @@ impl NodePages {
                 families.counter(metric, help, &reactor, value.get());
             }
         }
+    }
+}
+
+/// The scrub of an OST.
+fn scrub(families: &mut Families, target: Labels<'_>, ost: &OstStats) {
+    families.gauge(
+        "sheen_scrub_pass_read_bytes",
+        "Bytes verified in the scrub's pass under way, or the last.",
+        target,
+        ost.scrub_pass_bytes.get(),
+    );
+    families.level(
+        "sheen_scrub_pass_duration_seconds",
+        "How long the scrub's last pass took.",
+        target,
+        Duration::from_nanos(ost.scrub_pass_nanoseconds.get()).as_secs_f64(),
+    );
+    for (metric, help, value) in [
+        (
+            "sheen_scrub_read_bytes_total",
+            "Stored bytes verified in the background.",
+            &ost.scrub_bytes,
+        ),
+        (
+            "sheen_scrub_passes_total",
+            "Times everything stored was verified, since it was formatted.",
+            &ost.scrub_passes,
+        ),
+        (
+            "sheen_scrub_damaged_blocks_total",
+            "Stored blocks the scrub found damaged.",
+            &ost.scrub_rotten,
+        ),
+        (
+            "sheen_scrub_unreadable_blocks_total",
+            "Stored blocks the scrub could not read.",
+            &ost.scrub_unreadable,
+        ),
+        (
+            "sheen_scrub_damaged_batches_total",
+            "Damaged batches of journal and checkpoint the scrub found.",
+            &ost.scrub_log_faults,
+        ),
+    ] {
+        families.counter(metric, help, target, value.get());
     }
 }
 

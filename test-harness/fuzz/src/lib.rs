@@ -15,6 +15,7 @@ pub mod framing;
 pub mod input;
 pub mod base;
 pub mod shake;
+pub mod fixture;
 pub mod target;
 
 pub use target::{TARGETS, Target};

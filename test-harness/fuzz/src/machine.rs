@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use sheen_store::{
-    Allocate, Command, IoToken, Limits, Merge, MergeToken, OldBlock, OpenError, Opening, Outcome,
-    Owner, Progress, Punch, PunchKind, ReadPlan, RequestToken, Source, Store, Truncate, Write,
-    Zone,
+    Allocate, Command, IoFault, IoToken, Limits, Merge, MergeToken, OldBlock, OpenError, Opening,
+    Outcome, Owner, Progress, Punch, PunchKind, ReadPlan, RequestToken, Source, Store, Truncate,
+    Write, Zone,
 };
 use sheen_types::{BLOCK_BYTES, Codec, Errno, Fid, Lba, Timespec, checksum::crc32c};
 
@@ -32,6 +32,8 @@ pub struct Machine {
     images: BTreeMap<u64, Vec<u8>>,
     ended: BTreeMap<u64, Result<Outcome, Errno>>,
     requests: u64,
+    fails_next: bool,
+    last_data: Option<(Lba, u32)>,
 }
 
 impl Machine {
@@ -74,6 +76,8 @@ impl Machine {
                         images: BTreeMap::new(),
                         ended: BTreeMap::new(),
                         requests: 0,
+                        fails_next: false,
+                        last_data: None,
                     };
                     machine.run();
                     return Ok(machine);
@@ -81,6 +85,33 @@ impl Machine {
             };
         }
         panic!("an opening goes in circles");
+    }
+
+    /// Opens what is on `disk`, as the same service: its times go on.
+    ///
+    /// # Panics
+    /// When it does not open.
+    #[must_use]
+    pub fn reopen(self, zone: Zone, disk: Disk) -> Self {
+        let machine = Self::open(zone, disk).expect("a store of ours");
+        Self { requests: self.requests, ..machine }
+    }
+
+    /// The medium loses the next data that is written.
+    pub fn fail_next_data(&mut self) {
+        self.fails_next = true;
+    }
+
+    /// Where the last data was written.
+    #[must_use]
+    pub fn last_data(&self) -> Option<(Lba, u32)> {
+        self.last_data
+    }
+
+    /// The time of the last request.
+    #[must_use]
+    pub fn last_time(&self) -> Timespec {
+        time(RequestToken(self.requests))
     }
 
     /// Writes `bytes` at `offset`.
@@ -293,6 +324,10 @@ impl Machine {
                 self.merge(request, merge, image_blocks, merges);
             }
             Command::WriteData { io, request, lba, image_block, blocks } => {
+                if std::mem::take(&mut self.fails_next) {
+                    return self.store.on_io(io, Err(IoFault::Media), &mut self.commands);
+                }
+                self.last_data = Some((lba, blocks));
                 let image = &self.images[&request.0];
                 let from = image_block as usize * BLOCK_BYTES;
                 let to = from + blocks as usize * BLOCK_BYTES;

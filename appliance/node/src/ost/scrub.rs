@@ -64,7 +64,7 @@ impl ScrubConfig {
 enum Phase {
     Resting,
     Objects,
-    Logs { which: usize, log: Option<LogScrub> },
+    Logs { which: usize, log: Option<Box<LogScrub>> },
 }
 
 /// What is on its way.
@@ -165,7 +165,7 @@ impl Scrub {
                     let scrub = match log {
                         Some(scrub) => scrub,
                         None => match store.scrub_log(kind) {
-                            Some(scrub) => log.insert(scrub),
+                            Some(scrub) => log.insert(Box::new(scrub)),
                             None => {
                                 *which += 1;
                                 continue;
