@@ -1,5 +1,7 @@
 //! Stored zones of each version are read: by the store, every byte, and by a reader made from `appliance/docs/formats` alone.
 
+#![cfg(test)]
+
 use std::{collections::BTreeMap, fs, path::Path};
 
 use sheen_fuzz::{

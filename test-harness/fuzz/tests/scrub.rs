@@ -1,5 +1,7 @@
 //! A scrub meets each stored block once, finds what is damaged in data and logs, and what it says of logs makes them good.
 
+#![cfg(test)]
+
 use std::collections::BTreeMap;
 
 use sheen_fuzz::{base::ZONE, disk::Disk, framing::u64_at, machine::Machine};
@@ -34,8 +36,11 @@ fn filled() -> Machine {
     machine
 }
 
+/// Object, its block, and where that lies.
+type Wrong = (Fid, u64, Lba);
+
 /// A whole pass in plans of `blocks_max`: the blocks met, with the owner of each that is not as it should be.
-fn pass(machine: &mut Machine, blocks_max: u32) -> (BTreeMap<u64, u32>, Vec<(Fid, u64, Lba)>) {
+fn pass(machine: &mut Machine, blocks_max: u32) -> (BTreeMap<u64, u32>, Vec<Wrong>) {
     let mut plan = ScrubPlan::default();
     let (mut met, mut wrong) = (BTreeMap::new(), Vec::new());
     let mut at = ScrubPosition::default();

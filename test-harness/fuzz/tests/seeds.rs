@@ -2,6 +2,8 @@
 //!
 //! `SHEEN_FUZZ_SEED` (a number, printed on failure) replays a run.
 
+#![cfg(test)]
+
 use std::{fs, path::Path, time::SystemTime};
 
 use sheen_fuzz::TARGETS;
