@@ -16,6 +16,8 @@ use super::{
 };
 use crate::device::ZoneEntry;
 
+/// CRC32C of a block of zeros.
+const ZEROS: u32 = 0x98f9_4189;
 /// Blocks of one read.
 const READ_BLOCKS: u64 = (READ_BYTES / BLOCK_BYTES) as u64;
 
@@ -236,7 +238,8 @@ fn block(bytes: &[u8], at: u64) -> Option<&[u8]> {
 
 /// Whose block has each checksum that was found in a wrong place; None if nobody's.
 fn owners_of(inspection: &Inspection, wrong: &[Wrong]) -> HashMap<u32, Option<(Fid, u64)>> {
-    let found = wrong.iter().filter_map(|wrong| wrong.found);
+    // Zeros are nobody's: what was never written or was discarded reads so.
+    let found = wrong.iter().filter_map(|wrong| wrong.found).filter(|&sum| sum != ZEROS);
     let mut owners: HashMap<u32, Option<(Fid, u64)>> = found.map(|sum| (sum, None)).collect();
     if owners.is_empty() {
         return owners;
