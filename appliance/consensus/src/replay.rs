@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use sheen_journal::Batch;
+use sheen_journal::{Batch, COUNTER_MAX};
 use sheen_wire::codec::Field;
 
 use crate::{
@@ -26,6 +26,9 @@ impl Replay<'_> {
         for bytes in batch.records() {
             let record = Record::from_bytes(bytes)
                 .map_err(|_| (DamageKind::RecordContent, 0, bytes.len() as u64))?;
+            if !is_possible(&record) {
+                return Err((DamageKind::RecordContent, 0, bytes.len() as u64));
+            }
             *self.term = record.term;
             *self.vote = record.vote;
             last = record.run.previous.index + record.run.contents.len() as u64;
@@ -49,5 +52,43 @@ impl Replay<'_> {
         self.contents.truncate(at);
         self.contents.push_back(content);
         Ok(())
+    }
+}
+
+/// Whether terms and indices are such that one can count on from them.
+fn is_possible(record: &Record) -> bool {
+    let terms = record.run.contents.iter().filter_map(|content| match content {
+        Content::Term(term) => Some(*term),
+        Content::Config(_) | Content::Command(_) => None,
+    });
+    let previous = record.run.previous;
+    [record.term, previous.term, previous.index]
+        .into_iter()
+        .chain(terms)
+        .all(|it| it <= COUNTER_MAX)
+}
+
+#[cfg(test)]
+mod test {
+    use super::*;
+    use crate::entry::{Position, Run};
+
+    /// Found by fuzzing: an index near 2^64 in a record with a good checksum stopped recovery.
+    #[test]
+    fn terms_and_indices_that_cannot_be_counted_on_from_are_refused() {
+        let record = |term, previous, content| Record {
+            term,
+            vote: None,
+            run: Run { previous, contents: vec![content] },
+        };
+        let place = Position { term: 3, index: 9 };
+        assert!(is_possible(&record(3, place, Content::Term(3))));
+        assert!(!is_possible(&record(u64::MAX, place, Content::Term(3))));
+        assert!(!is_possible(&record(3, place, Content::Term(u64::MAX))));
+        for previous in
+            [Position { index: u64::MAX, ..place }, Position { term: u64::MAX, ..place }]
+        {
+            assert!(!is_possible(&record(3, previous, Content::Term(3))));
+        }
     }
 }
