@@ -288,7 +288,7 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
     }
 
     /// Ends the store's turn and lets the device see what it must do.
-    fn pump(&mut self, number: usize) {
+    pub(crate) fn pump(&mut self, number: usize) {
         self.targets[number].pump(&mut self.commands);
         self.carry_out(number);
         self.targets[number].device.ring();
