@@ -6,6 +6,7 @@ mod store;
 mod image;
 mod raft;
 mod metadata;
+mod keys;
 
 /// A decoder under test.
 #[derive(Clone, Copy, Debug)]
@@ -34,6 +35,8 @@ pub const TARGETS: &[Target] = &[
         seeds: metadata::snapshot_seeds,
     },
     Target { name: "metadata-entries", run: metadata::run_entries, seeds: metadata::entry_seeds },
+    Target { name: "key-block", run: keys::run_block, seeds: keys::block_seeds },
+    Target { name: "packed-group", run: keys::run_group, seeds: keys::group_seeds },
 ];
 
 impl Target {
