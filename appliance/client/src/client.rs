@@ -35,7 +35,7 @@ use crate::{
 /// Threads that empty the kernel's page cache for revokes.
 const DATA_REVOKERS: usize = 4;
 
-/// How long a client may take to say good-bye.
+/// How long a client may take to say good-bye, what it has left to tell included.
 const FAREWELL: Duration = Duration::from_secs(2);
 
 /// Who must drop what it cached (the mount, for the kernel). Called from threads of the client that hold no lock.
@@ -227,34 +227,40 @@ impl Client {
 
     /// Says good-bye to the MDT if it answers within a moment, and ends all threads. Calls in progress end with ENOTCONN.
     pub fn disconnect(self: &Arc<Self>) {
-        self.tell_accesses();
-        let lane = self.session.lock().lane.clone();
-        if let Some(lane) = lane {
-            let mut frame = Frame::request(Opcode::Disconnect, self.session.next_xid());
-            lane.identity.sign(&mut frame);
-            let call = Call { frame, body: Vec::new(), payload: None, room: None };
-            let cancel = Cancel::new();
-            let patience = cancel.clone();
-            // A server that is away will find out by itself.
-            let timer = std::thread::spawn(move || {
+        let said = Cancel::new();
+        let (client, patience) = (self.clone(), said.clone());
+        // A server that is away will find out by itself. Ending the session ends every wait for it, also one for a connection
+        // that never comes again.
+        let timer =
+            std::thread::Builder::new().name("sheen-farewell".to_owned()).spawn(move || {
                 if !patience.sleep(FAREWELL) {
-                    patience.cancel();
+                    client.session.end();
                 }
             });
-            drop(lane.link.call(call, &cancel));
-            cancel.cancel();
+        // Without a thread to watch over it nothing is said.
+        if let Ok(timer) = timer {
+            self.tell_accesses();
+            self.say_farewell();
+            said.cancel();
             drop(timer.join());
         }
         self.end_threads();
     }
 
-    /// Tells access times the MDT has not heard of, as many as a moment allows.
+    fn say_farewell(&self) {
+        let lane = self.session.lock().lane.clone();
+        let Some(lane) = lane else { return };
+        let mut frame = Frame::request(Opcode::Disconnect, self.session.next_xid());
+        lane.identity.sign(&mut frame);
+        let call = Call { frame, body: Vec::new(), payload: None, room: None };
+        drop(lane.link.call(call, &Cancel::new()));
+    }
+
+    /// Tells access times the MDT has not heard of, until the connection is lost or the session ends.
     fn tell_accesses(self: &Arc<Self>) {
-        let start = self.clock.now();
         let cancel = Cancel::new();
         for inode in self.inodes.all() {
-            let connected = self.session.lock().lane.is_some();
-            if !connected || self.clock.now().since(start) > FAREWELL {
+            if self.session.lock().lane.is_none() {
                 return;
             }
             if inode.lock().accessed.is_some() {

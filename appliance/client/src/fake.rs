@@ -46,6 +46,8 @@ pub(crate) struct State {
     pub(crate) created: Vec<Fid>,
     /// Carry the next request of this kind out, then lose the connection instead of answering.
     pub(crate) lose_after: Option<Opcode>,
+    /// Nobody listens any more.
+    pub(crate) gone: bool,
     /// Requests of this kind wait.
     pub(crate) hold: Option<Opcode>,
     /// How many wait now.
@@ -155,7 +157,12 @@ impl Connector for Fake {
             callbacks: Mutex::default(),
             came: Condvar::new(),
         });
-        self.lock().links.push(link.clone());
+        let mut state = self.lock();
+        if state.gone {
+            return Err(io::ErrorKind::ConnectionRefused.into());
+        }
+        state.links.push(link.clone());
+        drop(state);
         Ok(link)
     }
 }
@@ -190,10 +197,15 @@ impl Link for FakeLink {
         });
         self.server.0.1.notify_all();
         state.held += 1;
-        while state.hold == Some(opcode) && !cancel.is_cancelled() {
+        let closed = || *self.closed.lock().unwrap();
+        while state.hold == Some(opcode) && !cancel.is_cancelled() && !closed() {
             state = self.server.0.1.wait_timeout(state, Duration::from_millis(5)).unwrap().0;
         }
         state.held -= 1;
+        if closed() {
+            drop(state);
+            return lost(call);
+        }
         let (status, body, answer) = state.serve_once(&call, &payload);
         state.delayed += 1;
         self.server.0.1.notify_all();

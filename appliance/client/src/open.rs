@@ -50,7 +50,7 @@ impl Client {
         };
         inode.notify();
         if unused {
-            self.unregister(inode, &Cancel::new());
+            self.unregister(inode, cancel);
         }
         result
     }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use sheen_ports::Cancel;
-use sheen_types::{Errno, Fid, FileKind};
+use sheen_types::{Errno, Fid, FileKind, Timespec};
 use sheen_wire::{
     Field, Opcode,
     flock::{LockFamily, LockType},
@@ -450,4 +450,47 @@ fn locks_of_an_owner_that_is_killed_are_released_all_the_same() {
         state.log.iter().any(|sent| sent.opcode == Opcode::LockRelease)
     });
     client.disconnect();
+}
+
+/// A client that has an access time to tell.
+fn with_an_access_to_tell() -> (Fake, Arc<Client>) {
+    let (fake, client) = start();
+    let file = client.inode(FILE);
+    client.open(&file, false, &Cancel::new()).unwrap();
+    let mut state = file.lock();
+    assert!(state.attributes.is_some());
+    state.accessed = Some(Timespec { seconds: 1 << 40, nanoseconds: 0 });
+    drop(state);
+    (fake, client)
+}
+
+/// Disconnects, and expects that to end within ten seconds.
+fn disconnect_in_time(client: &Arc<Client>) {
+    let (ended, end) = mpsc::channel();
+    let client = client.clone();
+    std::thread::spawn(move || {
+        client.disconnect();
+        ended.send(()).unwrap();
+    });
+    end.recv_timeout(Duration::from_secs(10)).expect("a client ends in time");
+}
+
+#[test]
+fn a_client_ends_though_the_server_goes_away_while_access_times_are_told() {
+    let (fake, client) = with_an_access_to_tell();
+    fake.change(|state| {
+        state.lose_after = Some(Opcode::SetAttributes);
+        state.gone = true;
+    });
+    disconnect_in_time(&client);
+    assert_eq!(fake.sent(Opcode::SetAttributes).len(), 1, "it was under way");
+    assert!(client.is_ended());
+}
+
+#[test]
+fn a_client_ends_though_the_server_does_not_answer_its_access_times() {
+    let (fake, client) = with_an_access_to_tell();
+    fake.change(|state| state.hold = Some(Opcode::SetAttributes));
+    disconnect_in_time(&client);
+    assert_eq!(fake.sent(Opcode::SetAttributes).len(), 1, "it was under way");
 }

@@ -142,9 +142,13 @@ impl Session {
         state.identity
     }
 
-    /// Lets callers use `link`.
+    /// Lets callers use `link`, unless the session ended meanwhile.
     pub(crate) fn publish(&self, link: Arc<dyn Link>) {
         let mut state = self.lock();
+        if state.ended {
+            drop(state);
+            return link.close();
+        }
         state.generation += 1;
         state.lane = Some(Lane { link, generation: state.generation, identity: state.identity });
         drop(state);
