@@ -33,6 +33,6 @@ mod test;
 pub use gateway::{
     LocalGateway, ServiceDesk, ServiceEnd, ServiceJob, ServiceRequest, local_gateway,
 };
-pub use scrub::ScrubConfig;
+pub use scrub::{ScrubConfig, ScrubOrder, ScrubState};
 pub use service::{OstConfig, OstService};
 pub use statistics::{OstServiceStats, OstStats};

@@ -2,9 +2,10 @@
 //!
 //! A pass is all objects, then the journal and both copies of the checkpoint (what the store plans, see
 //! `sheen_store::scrub`). Each read pays for itself: the next is not before its bytes at the bandwidth are over. While more than
-//! half of the service's operations are taken, or there is no buffer, it waits a moment. Owns the pin of the plan under
-//! way, where the pass is (the store keeps that in its anchor), and which faults were logged. Deliberately absent: repair.
-//! There is no other copy here; a log's damaged batch is left behind by a checkpoint.
+//! half of the service's operations are taken it waits, but never longer than at an eighth of its bandwidth: under constant load a
+//! pass takes eight times as long, and still ends. Without a buffer it waits a moment. Operators start, pause and resume it.
+//! Owns the pin of the plan under way, where the pass is (the store keeps that in its anchor), and which faults were logged.
+//! Deliberately absent: repair. There is no other copy here; a log's damaged batch is left behind by a checkpoint.
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
@@ -13,7 +14,7 @@ use sheen_ports::{Block, Clock, Fabric};
 use sheen_store::{
     LogScrub, LogStep, ReadPin, ScrubLog, ScrubPlan, ScrubPosition, ScrubRun, Store,
 };
-use sheen_types::{BLOCK_BYTES, Lba, Tick, checksum::crc32c};
+use sheen_types::{BLOCK_BYTES, Lba, OstIndex, Tick, Timespec, checksum::crc32c};
 
 use super::{
     device::{Finished, Pieces, Purpose},
@@ -26,6 +27,8 @@ use super::{
 const PLAN_BLOCKS: u32 = 64;
 /// Pause when requests need what there is.
 const YIELD: Duration = Duration::from_millis(5);
+/// Under load it goes on at this part of its bandwidth.
+const FLOOR: u32 = 8;
 /// Pause between the start of a node and the first pass.
 const WARM_UP: Duration = Duration::from_secs(60);
 /// Faults remembered, so that each is logged once.
@@ -56,6 +59,54 @@ impl ScrubConfig {
 
     const fn is_on(&self) -> bool {
         self.bytes_per_second > 0 && !self.interval.is_zero()
+    }
+}
+
+/// What an operator may ask of a scrub.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ScrubOrder {
+    /// Begin a pass now, whatever the interval; one that is under way or paused goes on.
+    Start,
+    /// Read nothing until it is resumed or started, or the node restarts.
+    Pause,
+    /// Go on after a pause.
+    Resume,
+}
+
+/// Where a scrub stands, for those who watch.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ScrubState {
+    /// By its configuration, it begins no pass.
+    Off,
+    /// Between two passes.
+    Resting,
+    /// Verifies objects.
+    Objects,
+    /// Verifies journal and checkpoints.
+    Logs,
+    /// Paused by an operator.
+    Paused,
+}
+
+impl ScrubState {
+    const ALL: [Self; 5] = [Self::Off, Self::Resting, Self::Objects, Self::Logs, Self::Paused];
+
+    /// In one word.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Resting => "resting",
+            Self::Objects => "objects",
+            Self::Logs => "logs",
+            Self::Paused => "paused",
+        }
+    }
+
+    /// As [`OstStats::scrub_state`] tells it.
+    #[must_use]
+    pub fn of(number: u64) -> Self {
+        usize::try_from(number).ok().and_then(|at| Self::ALL.get(at)).copied().unwrap_or(Self::Off)
     }
 }
 
@@ -90,6 +141,11 @@ pub(crate) struct Scrub {
     careful: u32,
     /// Nothing before this.
     next: Option<Tick>,
+    /// From here on load is no reason to wait.
+    floor: Tick,
+    /// A pass was ordered and did not end yet.
+    ordered: bool,
+    paused: bool,
     began: Tick,
     /// When what is on its way was asked for.
     asked: Tick,
@@ -106,7 +162,7 @@ pub(crate) struct Wanted {
 
 impl Scrub {
     pub(crate) fn new(config: ScrubConfig, stats: Arc<OstStats>) -> Self {
-        Self {
+        let scrub = Self {
             config,
             phase: Phase::Resting,
             flight: Flight::Nothing,
@@ -115,17 +171,68 @@ impl Scrub {
             blocks_max: PLAN_BLOCKS,
             careful: 0,
             next: None,
+            floor: Tick(0),
+            ordered: false,
+            paused: false,
             began: Tick(0),
             asked: Tick(0),
             faults: BTreeSet::new(),
             stats,
-        }
+        };
+        scrub.show();
+        scrub
     }
 
     /// When it wants a turn. None: never, or when what is under way ends.
     pub(crate) fn deadline(&self) -> Option<Tick> {
-        let waits = matches!(self.flight, Flight::Nothing) && self.config.is_on();
-        self.next.filter(|_| waits)
+        self.next.filter(|_| self.waits())
+    }
+
+    /// Whether it has something to do and nothing on its way.
+    fn waits(&self) -> bool {
+        let wanted = self.config.is_on() || self.ordered && self.config.bytes_per_second > 0;
+        matches!(self.flight, Flight::Nothing) && wanted && !self.paused
+    }
+
+    fn is_due(&self, now: Tick) -> bool {
+        self.waits() && self.next.is_none_or(|next| next <= now)
+    }
+
+    /// Whether it goes on for all the load.
+    fn is_starved(&self, now: Tick) -> bool {
+        self.next.is_none() || self.floor <= now
+    }
+
+    /// Does as the operator says.
+    pub(crate) fn order(&mut self, now: Tick, order: ScrubOrder) {
+        match order {
+            ScrubOrder::Pause => self.paused = true,
+            ScrubOrder::Resume => self.paused = false,
+            ScrubOrder::Start => {
+                self.paused = false;
+                self.ordered = true;
+                // What was read is paid for all the same while a pass is under way.
+                if matches!(self.phase, Phase::Resting) {
+                    self.next = self.next.map(|_| now);
+                }
+            }
+        }
+        tracing::info!(ost = self.stats.index.0, ?order, "scrub: ordered");
+        self.show();
+    }
+
+    /// Shows where it stands.
+    fn show(&self) {
+        let state = match self.phase {
+            _ if self.paused => ScrubState::Paused,
+            Phase::Objects => ScrubState::Objects,
+            Phase::Logs { .. } => ScrubState::Logs,
+            Phase::Resting if self.config.is_on() || self.ordered => ScrubState::Resting,
+            Phase::Resting => ScrubState::Off,
+        };
+        self.stats.scrub_in_pass.set(u64::from(!matches!(self.phase, Phase::Resting)));
+        let number = ScrubState::ALL.iter().position(|&each| each == state);
+        self.stats.scrub_state.set(number.map_or(0, |number| number as u64));
     }
 
     fn pause(&mut self, now: Tick, pause: Duration) {
@@ -133,18 +240,16 @@ impl Scrub {
     }
 
     /// What to read now; the pin of a plan is kept.
-    fn poll(&mut self, now: Tick, store: &mut Store) -> Option<Wanted> {
-        if !self.config.is_on() || !matches!(self.flight, Flight::Nothing) {
+    fn poll(&mut self, now: Tick, store: &mut Store, clock: &impl Clock) -> Option<Wanted> {
+        if !self.is_due(now) {
             return None;
         }
-        let Some(next) = self.next else {
+        if self.next.is_none() {
             // The first turn of a store that is open: a pass that was under way goes on.
             self.from = store.scrub_position();
             self.stats.scrub_passes.set(u64::from(self.from.pass));
-            self.pause(now, WARM_UP.min(self.config.interval));
-            return None;
-        };
-        if now < next {
+            let warm_up = if self.ordered { Duration::ZERO } else { WARM_UP };
+            self.pause(now, warm_up.min(self.config.interval));
             return None;
         }
         self.asked = now;
@@ -155,11 +260,12 @@ impl Scrub {
                     self.began = now;
                     self.stats.scrub_pass_bytes.set(0);
                     self.phase = Phase::Objects;
+                    self.show();
                 }
                 Phase::Objects => return self.poll_objects(store),
                 Phase::Logs { which, log } => {
                     let Some(&kind) = LOGS.get(*which) else {
-                        self.end_pass(now);
+                        self.end_pass(now, clock.wall());
                         return None;
                     };
                     let scrub = match log {
@@ -209,6 +315,7 @@ impl Scrub {
     fn go_on(&mut self, store: &mut Store) {
         if self.plan.next.pass != self.from.pass {
             self.phase = Phase::Logs { which: 0, log: None };
+            self.show();
         }
         self.from = self.plan.next;
         store.set_scrub_position(self.from);
@@ -218,8 +325,11 @@ impl Scrub {
         }
     }
 
-    fn end_pass(&mut self, now: Tick) {
+    fn end_pass(&mut self, now: Tick, wall: Timespec) {
         self.phase = Phase::Resting;
+        self.ordered = false;
+        self.show();
+        self.stats.scrub_ended_seconds.set(u64::try_from(wall.seconds).unwrap_or(0));
         let took = now.since(self.began);
         self.stats.scrub_passes.set(u64::from(self.from.pass));
         self.stats.scrub_pass_nanoseconds.set(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
@@ -266,7 +376,9 @@ impl Scrub {
         let rate = u128::from(self.config.bytes_per_second);
         let nanoseconds = u128::from(read.max(BLOCK_BYTES as u64)) * 1_000_000_000 / rate;
         let pause = Duration::from_nanos(u64::try_from(nanoseconds).unwrap_or(u64::MAX));
-        self.pause(now.max(self.asked), pause);
+        let from = now.max(self.asked);
+        self.floor = from.after(pause.saturating_mul(FLOOR));
+        self.pause(from, pause);
     }
 
     fn on_plan_read(&mut self, store: &mut Store, bytes: Option<&[&[u8]]>) {
@@ -325,17 +437,21 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
     /// Begins the scrub's next read, if it is due.
     pub(crate) fn scrub(&mut self, number: usize) -> usize {
         let now = self.now;
-        let busy = self.operations.len() > self.operations_max / 2 || self.is_stopping();
+        if self.is_stopping() {
+            return 0;
+        }
+        let busy = self.operations.len() > self.operations_max / 2;
         let target = &mut self.targets[number];
-        if target.scrub.deadline().is_some_and(|deadline| now < deadline) {
+        // What is on its way is left alone, whatever the load: another read beside it would be taken for it.
+        if !target.scrub.is_due(now) {
             return 0;
         }
         let State::Ready(store) = &mut target.state else { return 0 };
-        if busy || store.is_stopped() {
+        if store.is_stopped() || busy && !target.scrub.is_starved(now) {
             target.scrub.give_way(now, store);
             return 0;
         }
-        let Some(wanted) = target.scrub.poll(now, store) else { return 0 };
+        let Some(wanted) = target.scrub.poll(now, store, &self.clock) else { return 0 };
         let blocks: u32 = wanted.runs.iter().map(|run| run.1).sum();
         let Some(mut buffer) = self.buffers.take(blocks as usize * BLOCK_BYTES) else {
             target.scrub.give_way(now, store);
@@ -350,6 +466,16 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
             buffer = rest;
         }
         1
+    }
+
+    /// Has the scrub of one OST, or of all, do as the operator says.
+    pub fn order_scrub(&mut self, ost: Option<OstIndex>, order: ScrubOrder) {
+        let now = self.clock.now();
+        for target in &mut self.targets {
+            if ost.is_none_or(|ost| ost == target.index) {
+                target.scrub.order(now, order);
+            }
+        }
     }
 
     /// Path: D10. What the scrub asked for was read, or could not be.

@@ -68,6 +68,12 @@ pub struct OstStats {
     pub checkpoints: Counter,
     /// Flushes of the device.
     pub flushes: Counter,
+    /// Where the scrub stands, see [`crate::ost::ScrubState::of`].
+    pub scrub_state: Counter,
+    /// 1 while a pass is under way, paused or not.
+    pub scrub_in_pass: Counter,
+    /// Seconds since 1970 when its last pass since this start ended; 0: none did.
+    pub scrub_ended_seconds: Counter,
     /// Bytes the scrub read.
     pub scrub_bytes: Counter,
     /// Of them in the pass under way, or the last.

@@ -6,7 +6,11 @@ use sheen_reactor::Service;
 use sheen_types::{BLOCK_BYTES, Lba, Tick};
 
 use super::rig::{ARENA_BYTES, Chance, Rig, object, read_device, write_device};
-use crate::ost::ScrubConfig;
+use crate::ost::{
+    ScrubConfig, ScrubOrder, ScrubState,
+    image::Image,
+    operation::{Operation, Origin, Work},
+};
 
 /// 64 blocks a second: a plan a second.
 const SLOW: ScrubConfig =
@@ -116,4 +120,91 @@ fn a_pass_goes_on_where_it_was_after_a_restart() {
     let rest = stats.scrub_bytes.get();
     assert!(rest <= 320 * 4096 - done + 257 * 4096 && rest > 0, "{rest} after {done}");
     assert!(done + rest >= 320 * 4096);
+}
+
+/// Takes `count` of the 256 operations, and never gives them back.
+fn load(rig: &mut Rig, count: usize) {
+    for _ in 0..count {
+        let work = Work::Storing { image: Image::default(), packed: None, repack: None };
+        rig.service.operations.insert(Operation { origin: Origin::Stop, target: 0, work });
+    }
+}
+
+#[test]
+fn under_constant_load_it_goes_on_at_an_eighth_of_its_bandwidth() {
+    let (mut rig, _) = scrubbed(SLOW);
+    let stats = rig.service.stats().targets[0].clone();
+    load(&mut rig, 200);
+    for second in 0..60 {
+        turns_at(&mut rig, second);
+    }
+    assert_eq!(stats.scrub_bytes.get(), 0, "a start is left alone for a while");
+    for second in 60..92 {
+        turns_at(&mut rig, second);
+        let plans = stats.scrub_bytes.get().div_ceil(64 * 4096);
+        assert!(plans <= (second - 60) / 8 + 1, "{plans} plans after {} s", second - 60);
+    }
+    assert!(stats.scrub_bytes.get() >= 3 * 64 * 4096, "{}", stats.scrub_bytes.get());
+    for second in 92..160 {
+        turns_at(&mut rig, second);
+    }
+    assert_eq!((stats.scrub_passes.get(), stats.scrub_rotten.get()), (1, 0));
+}
+
+#[test]
+fn load_that_comes_during_a_read_leaves_the_read_alone() {
+    let (mut rig, _) = scrubbed(SLOW);
+    let stats = rig.service.stats().targets[0].clone();
+    turns_at(&mut rig, 0);
+    rig.service.turn(Tick(0).after(Duration::from_secs(61)));
+    let is_away = rig.service.targets[0].scrub.deadline().is_none();
+    load(&mut rig, 200);
+    // Beside the read that is away no other begins, which would be taken for it.
+    rig.service.scrub(0);
+    assert!(is_away && rig.service.targets[0].scrub.deadline().is_none());
+    turns_at(&mut rig, 62);
+    assert_eq!((stats.scrub_bytes.get(), stats.scrub_rotten.get()), (64 * 4096, 0));
+}
+
+#[test]
+fn it_is_started_paused_and_resumed_by_order() {
+    let (mut rig, _) = scrubbed(SLOW);
+    let stats = rig.service.stats().targets[0].clone();
+    let state = || ScrubState::of(stats.scrub_state.get());
+    turns_at(&mut rig, 0);
+    assert_eq!(state(), ScrubState::Resting);
+    rig.service.order_scrub(Some(rig.service.targets[0].index), ScrubOrder::Start);
+    turns_at(&mut rig, 1);
+    assert_eq!((state(), stats.scrub_bytes.get()), (ScrubState::Objects, 64 * 4096));
+    rig.service.order_scrub(None, ScrubOrder::Pause);
+    for second in 2..200 {
+        turns_at(&mut rig, second);
+    }
+    assert_eq!((state(), stats.scrub_bytes.get()), (ScrubState::Paused, 64 * 4096));
+    assert_eq!(rig.service.next_deadline(), None, "nothing wakes a thread for it");
+    rig.service.order_scrub(None, ScrubOrder::Resume);
+    assert_eq!(stats.scrub_ended_seconds.get(), 0, "none ended");
+    for second in 200..230 {
+        turns_at(&mut rig, second);
+    }
+    assert_eq!((state(), stats.scrub_passes.get()), (ScrubState::Resting, 1));
+    rig.service.order_scrub(None, ScrubOrder::Start);
+    for second in 230..260 {
+        turns_at(&mut rig, second);
+    }
+    assert_eq!(stats.scrub_passes.get(), 2, "no interval is waited for");
+}
+
+#[test]
+fn one_pass_may_be_ordered_where_none_begins_by_itself() {
+    let (mut rig, _) = scrubbed(ScrubConfig { interval: Duration::ZERO, ..SLOW });
+    let stats = rig.service.stats().targets[0].clone();
+    let state = || ScrubState::of(stats.scrub_state.get());
+    turns_at(&mut rig, 100);
+    assert_eq!((state(), stats.scrub_bytes.get()), (ScrubState::Off, 0));
+    rig.service.order_scrub(None, ScrubOrder::Start);
+    for second in 100..200 {
+        turns_at(&mut rig, second);
+    }
+    assert_eq!((state(), stats.scrub_passes.get()), (ScrubState::Off, 1));
 }
