@@ -249,6 +249,12 @@ fn scrub(families: &mut Families, target: Labels<'_>, ost: &OstStats) {
         target,
         Duration::from_nanos(ost.scrub_pass_nanoseconds.get()).as_secs_f64(),
     );
+    families.gauge(
+        "sheen_scrub_last_pass_timestamp_seconds",
+        "When the scrub's last pass since the node's start ended, in seconds since 1970; 0: none did.",
+        target,
+        ost.scrub_ended_seconds.get(),
+    );
     for (metric, help, value) in [
         (
             "sheen_scrub_read_bytes_total",

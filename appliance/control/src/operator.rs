@@ -1,6 +1,8 @@
 //! Orders to a running node, over HTTP on a UNIX socket that the node's user alone may use.
 //!
-//! `POST /key/rotate` with `{"to": "file:/path"}` wraps the data key under another key. Beside the pages, which anybody who reaches their
+//! `POST /key/rotate` with `{"to": "file:/path"}` wraps the data key under another key; `POST /scrub` with
+//! `{"order": "start", "ost": 0}` orders the scrub of one OST, or without `ost` of each, to start, pause or resume, or with `status`
+//! nothing, and answers where they stand. Beside the pages, which anybody who reaches their
 //! address may read, this is the only way to change a node from outside its protocol; who is on the other end is asked of the
 //! kernel for each connection. Owns the listener and a bounded number of connections. Never touches a data thread.
 
@@ -23,7 +25,8 @@ use hyper::{
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde::Deserialize;
-use sheen_node::Node;
+use sheen_node::{Node, ost::ScrubOrder};
+use sheen_types::OstIndex;
 use tokio::{
     net::{UnixListener, UnixStream},
     sync::Semaphore,
@@ -58,6 +61,12 @@ pub trait Operator: Send + Sync {
     /// # Errors
     /// What went wrong, and what to do, for people.
     fn rotate_key(&self, to: &str) -> Result<String, String>;
+
+    /// Has the scrub of an OST, or of each, do as ordered (None: nothing), and answers where they stand, as JSON.
+    ///
+    /// # Errors
+    /// What went wrong, and what to do, for people.
+    fn scrub(&self, ost: Option<u32>, order: Option<ScrubOrder>) -> Result<String, String>;
 }
 
 /// A running node as operator.
@@ -79,6 +88,15 @@ impl Operator for NodeOperator {
         let source = to.parse().map_err(|error| format!("{error}, found \"{to}\""))?;
         let block = self.node.rotate_key(&source).map_err(|error| error.to_string())?;
         Ok(serde_json::json!({ "generation": block.generation, "key": to }).to_string())
+    }
+
+    fn scrub(&self, ost: Option<u32>, order: Option<ScrubOrder>) -> Result<String, String> {
+        let ost = ost.map(OstIndex);
+        if let Some(order) = order {
+            self.node.order_scrub(ost, order).map_err(|error| error.to_string())?;
+        }
+        let osts = self.node.scrub_status(ost).map_err(|error| error.to_string())?;
+        Ok(serde_json::json!({ "osts": osts }).to_string())
     }
 }
 
@@ -143,25 +161,77 @@ struct RotateOrder {
     to: String,
 }
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ScrubRequest {
+    order: ScrubWord,
+    ost: Option<u32>,
+}
+
+#[derive(Clone, Copy, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum ScrubWord {
+    Status,
+    Start,
+    Pause,
+    Resume,
+}
+
+impl ScrubWord {
+    const fn order(self) -> Option<ScrubOrder> {
+        match self {
+            Self::Status => None,
+            Self::Start => Some(ScrubOrder::Start),
+            Self::Pause => Some(ScrubOrder::Pause),
+            Self::Resume => Some(ScrubOrder::Resume),
+        }
+    }
+}
+
+/// An order that makes sense.
+enum Order {
+    Rotate(RotateOrder),
+    Scrub(ScrubRequest),
+}
+
+impl Order {
+    fn carry_out(&self, operator: &dyn Operator) -> Result<String, String> {
+        match self {
+            Self::Rotate(order) => operator.rotate_key(&order.to),
+            Self::Scrub(request) => operator.scrub(request.ost, request.order.order()),
+        }
+    }
+}
+
 async fn answer(
     operator: Arc<dyn Operator>,
     request: Request<Incoming>,
 ) -> Result<Response<Full<Bytes>>, Infallible> {
-    if request.uri().path() != "/key/rotate" {
-        return Ok(error(StatusCode::NOT_FOUND, "orders are: POST /key/rotate"));
-    }
+    let is_rotate = match request.uri().path() {
+        "/key/rotate" => true,
+        "/scrub" => false,
+        _ => {
+            let orders = "orders are: POST /key/rotate, POST /scrub";
+            return Ok(error(StatusCode::NOT_FOUND, orders));
+        }
+    };
     if request.method() != Method::POST {
         return Ok(error(StatusCode::METHOD_NOT_ALLOWED, "an order is a POST"));
     }
     let Ok(body) = Limited::new(request.into_body(), ORDER_BYTES_MAX).collect().await else {
         return Ok(error(StatusCode::PAYLOAD_TOO_LARGE, "an order has at most 4 KiB"));
     };
-    let order: RotateOrder = match serde_json::from_slice(&body.to_bytes()) {
+    let body = body.to_bytes();
+    let order = match is_rotate {
+        true => serde_json::from_slice(&body).map(Order::Rotate),
+        false => serde_json::from_slice(&body).map(Order::Scrub),
+    };
+    let order = match order {
         Ok(order) => order,
         Err(reason) => return Ok(error(StatusCode::BAD_REQUEST, &reason.to_string())),
     };
-    // May wait for a network or a chip.
-    let done = tokio::task::spawn_blocking(move || operator.rotate_key(&order.to)).await;
+    // May wait for a network, a chip or a thread.
+    let done = tokio::task::spawn_blocking(move || order.carry_out(&*operator)).await;
     Ok(match done {
         Ok(Ok(body)) => json(StatusCode::OK, body),
         Ok(Err(reason)) => error(StatusCode::CONFLICT, &reason),
@@ -195,6 +265,10 @@ mod test {
             } else {
                 Ok(format!("{{\"key\":\"{to}\"}}"))
             }
+        }
+
+        fn scrub(&self, ost: Option<u32>, order: Option<ScrubOrder>) -> Result<String, String> {
+            if ost == Some(9) { Err("no OST 9".into()) } else { Ok(format!("{ost:?} {order:?}")) }
         }
     }
 
@@ -237,7 +311,17 @@ mod test {
                 answer.contains("200 OK") && answer.ends_with("{\"key\":\"file:/k\"}"),
                 "{answer}"
             );
+            for (body, wanted) in [
+                ("{\"order\": \"status\"}", "None None"),
+                ("{\"order\": \"start\", \"ost\": 2}", "Some(2) Some(Start)"),
+                ("{\"order\": \"pause\", \"ost\": null}", "None Some(Pause)"),
+            ] {
+                let answer = ask(&path, post("/scrub", body)).await;
+                assert!(answer.contains("200 OK") && answer.ends_with(wanted), "{answer}");
+            }
             for (request, status, word) in [
+                (post("/scrub", "{\"order\": \"stop\"}"), "400", "stop"),
+                (post("/scrub", "{\"order\": \"resume\", \"ost\": 9}"), "409", "no OST 9"),
                 (post("/key/rotate", "{\"to\": \"bad\"}"), "409", "no such key"),
                 (post("/key/rotate", "{\"from\": \"x\"}"), "400", "from"),
                 (post("/key/rotate", &"x".repeat(5000)), "413", "4 KiB"),

@@ -34,11 +34,13 @@ use crate::{
 pub mod error;
 mod handle;
 mod listen;
+mod scrub;
 mod spawn;
 pub mod status;
 
 pub use error::NodeError;
 use handle::ServiceHandle;
+pub use scrub::{ScrubFaults, ScrubStatus};
 use spawn::{MdtThread, Orders, OstThread};
 pub use status::{NodeState, NodeStatus, OstStatus, ThreadStatus};
 

@@ -1,21 +1,21 @@
 //! A service on its thread: the service itself, and the mailbox by which the rest of the node reaches it.
 //!
-//! Orders are new connections from the acceptor and the order to stop. Deliberately absent: requests (they come by the
+//! Orders are new connections from the acceptor, an operator's orders to the scrub, and the order to stop. Deliberately absent: requests (they come by the
 //! fabric) and work between services (the gateway has mailboxes of its own).
 
 use std::{
     os::fd::RawFd,
-    sync::{Arc, OnceLock},
+    sync::{Arc, OnceLock, mpsc::SyncSender},
 };
 
 use sheen_ports::{Block, Clock, Entropy};
 use sheen_rdma::{NewConnection, ServerFabric};
 use sheen_reactor::{Mailbox, Service};
-use sheen_types::Tick;
+use sheen_types::{OstIndex, Tick};
 
 use crate::{
     mdt::{MdtService, OstGateway},
-    ost::OstService,
+    ost::{OstService, ScrubOrder},
     stats::ConnectionStats,
 };
 
@@ -27,6 +27,15 @@ pub(crate) const ORDERS_MAX: usize = 256;
 pub(crate) enum Order {
     /// Serve this connection.
     Connect(Box<NewConnection>),
+    /// Have the scrub do this; it is told when it was.
+    Scrub {
+        /// Of which OST; None: of all there are.
+        ost: Option<OstIndex>,
+        /// What to do.
+        order: ScrubOrder,
+        /// Has room for one.
+        done: SyncSender<()>,
+    },
     /// Finish what is under way, make it durable, end.
     Stop,
 }
@@ -38,6 +47,9 @@ pub(crate) trait Served: Service {
 
     /// Begins to stop; [`Service::is_finished`] tells when it has.
     fn stop(&mut self);
+
+    /// Has the scrubs do as the operator says; a service without any has nothing to do.
+    fn order_scrub(&mut self, _ost: Option<OstIndex>, _order: ScrubOrder) {}
 
     /// Why it cannot serve any more, if so.
     fn failure(&self) -> Option<String>;
@@ -53,6 +65,10 @@ impl<B: Block, C: Clock> Served for OstService<B, ServerFabric, C> {
 
     fn stop(&mut self) {
         Self::stop(self);
+    }
+
+    fn order_scrub(&mut self, ost: Option<OstIndex>, order: ScrubOrder) {
+        Self::order_scrub(self, ost, order);
     }
 
     fn failure(&self) -> Option<String> {
@@ -114,6 +130,11 @@ impl<S: Served> ServiceThread<S> {
                 if let Err(error) = self.service.fabric().add(*connection) {
                     tracing::warn!(peer, %error, "connection could not be taken in");
                 }
+            }
+            Order::Scrub { ost, order, done } => {
+                self.service.order_scrub(ost, order);
+                // Nobody listens when it took too long; never blocks.
+                let _ = done.try_send(());
             }
             Order::Stop => self.service.stop(),
         }

@@ -59,6 +59,17 @@ pub enum NodeError {
         /// How long was waited.
         limit: Duration,
     },
+    /// An order names an OST that is not here.
+    #[error("there is no OST {0}")]
+    NoOst(u32),
+    /// The scrub has no bandwidth.
+    #[error(
+        "the scrub is turned off; give [scrub] a bandwidth in the configuration and restart the node"
+    )]
+    NoScrub,
+    /// A thread takes no order now.
+    #[error("service thread {0} takes no orders now; try again")]
+    Deaf(String),
 }
 
 impl From<Errno> for NodeError {

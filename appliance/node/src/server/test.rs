@@ -12,7 +12,7 @@ use sheen_wire::{
 };
 
 use super::*;
-use crate::config::EncryptionConfig;
+use crate::{config::EncryptionConfig, ost::ScrubOrder};
 
 fn config(directory: &Path) -> Config {
     let mut config = Config::embedded(directory, Bytes(1 << 30));
@@ -237,4 +237,52 @@ fn osts_are_dealt_out_evenly() {
     assert_eq!(counts(5, 2), [3, 2]);
     assert_eq!(counts(2, 2), [1, 1]);
     assert_eq!(assign(3, 1), [[OstIndex(0), OstIndex(1), OstIndex(2)]]);
+}
+
+#[test]
+fn the_scrub_of_each_ost_is_started_and_paused_by_order_and_tells_where_it_stands() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = config(directory.path());
+    format(&config, Force::No).unwrap();
+    let node = Node::start(config).unwrap();
+    let all = node.scrub_status(None).unwrap();
+    assert_eq!(all.iter().map(|each| each.ost).collect::<Vec<_>>(), [0, 1]);
+    assert!(all.iter().all(|each| each.percent == 0 && each.ended.is_none()), "{all:?}");
+
+    node.order_scrub(Some(OstIndex(1)), ScrubOrder::Pause).unwrap();
+    let all = node.scrub_status(None).unwrap();
+    assert_eq!((all[0].state, all[1].state), ("resting", "paused"));
+    node.order_scrub(None, ScrubOrder::Start).unwrap();
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let ended = loop {
+        let all = node.scrub_status(None).unwrap();
+        if all.iter().all(|each| each.ended.is_some()) {
+            break all;
+        }
+        assert!(Instant::now() < deadline, "{all:?}");
+        std::thread::sleep(Duration::from_millis(5));
+    };
+    for each in ended {
+        assert_eq!((each.state, each.percent), ("resting", 100));
+        let faults = each.faults;
+        assert_eq!((faults.damaged, faults.unreadable, faults.log_batches), (0, 0, 0));
+        assert!(each.ended > Some(1_600_000_000) && each.took_milliseconds.is_some());
+    }
+
+    let absent = Some(OstIndex(2));
+    assert!(matches!(node.order_scrub(absent, ScrubOrder::Start), Err(NodeError::NoOst(2))));
+    assert!(matches!(node.scrub_status(absent), Err(NodeError::NoOst(2))));
+    node.stop().unwrap();
+}
+
+#[test]
+fn a_pass_without_bandwidth_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut config = config(directory.path());
+    config.scrub.bandwidth = Bytes(0);
+    format(&config, Force::No).unwrap();
+    let node = Node::start(config).unwrap();
+    assert!(matches!(node.order_scrub(None, ScrubOrder::Start), Err(NodeError::NoScrub)));
+    assert_eq!(node.scrub_status(Some(OstIndex(0))).unwrap()[0].state, "off");
+    node.stop().unwrap();
 }
