@@ -4,7 +4,7 @@ use std::{ffi::OsString, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::commands::{key::Key, nvme::Nvme};
+use crate::commands::{key::Key, nvme::Nvme, scrub::Scrub};
 
 /// Sheen: a parallel POSIX file system at the speed of your SSDs, on your own machines.
 #[derive(Debug, Parser)]
@@ -41,6 +41,11 @@ pub(crate) enum Command {
     /// Changes nothing unless --repair; refuses a device that a node uses. Exit code, as fsck(8): 0 nothing is wrong, 1 all
     /// that was wrong is repaired, 4 something stays wrong, 8 the check could not be done.
     Fsck(Fsck),
+    /// Show and steer the scrub: a node's own verification of everything stored, in the background
+    ///
+    /// What it finds is in the node's log, with object and place. By itself it begins a pass as [scrub] of the configuration says.
+    #[command(subcommand)]
+    Scrub(Scrub),
     /// Make, list and delete file systems
     #[command(subcommand)]
     Fs(Fs),

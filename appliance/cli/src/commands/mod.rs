@@ -16,6 +16,7 @@ mod up;
 mod down;
 pub(crate) mod key;
 pub(crate) mod nvme;
+pub(crate) mod scrub;
 
 use std::process::ExitCode;
 
@@ -35,6 +36,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode> {
         Command::Node(node) => node::run(json, &node),
         Command::Format(format) => format::run(json, &format),
         Command::Fsck(fsck) => return Ok(fsck::run(json, &fsck)),
+        Command::Scrub(scrub) => scrub::run(json, &scrub),
         Command::Fs(fs) => fs::run(json, fs),
         Command::Mount(mount) => mount::run(json, &mount),
         Command::Umount(umount) => umount::run(json, &umount),
