@@ -1,6 +1,8 @@
 //! The anchor: what a store says of itself in the two blocks at the ends of its zone.
 
-use sheen_journal::{COUNTER_MAX, Fault, Position};
+use std::fmt;
+
+use sheen_journal::{Anchor, COUNTER_MAX, Fault, Position};
 use sheen_types::{Fid, Lba};
 
 use crate::{
@@ -38,6 +40,67 @@ pub struct ScrubPosition {
 impl Default for ScrubPosition {
     fn default() -> Self {
         Self { object: Fid::NONE, block: 0, pass: 0 }
+    }
+}
+
+/// A copy of the anchor that is not as its twin, which was read in its place. An opening writes both anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BadAnchor {
+    /// Which copy: 0 at the start of the zone, 1 at its end.
+    pub copy: usize,
+    /// Where it lies.
+    pub lba: Lba,
+    /// What is wrong with it.
+    pub flaw: AnchorFlaw,
+}
+
+/// What is wrong with a copy of an anchor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AnchorFlaw {
+    /// It cannot be read as one.
+    Fault(Fault),
+    /// It is an earlier one: a write was lost, or power failed between the writes of both.
+    Older {
+        /// Its generation.
+        generation: u64,
+        /// That of its twin.
+        newest: u64,
+    },
+}
+
+impl BadAnchor {
+    /// The copy that is not used, if it is not as the other. `copies` lie at `lbas`, and one of them can be used.
+    pub(crate) fn of(lbas: [Lba; 2], copies: &[Result<Anchor, Fault>; 2]) -> Option<Self> {
+        let (copy, flaw) = match copies {
+            [Ok(first), Ok(second)] if first == second => return None,
+            [Ok(first), Ok(second)] => {
+                let copy = usize::from(second.generation <= first.generation);
+                let [older, newer] = if copy == 0 { [first, second] } else { [second, first] };
+                let (generation, newest) = (older.generation, newer.generation);
+                (copy, AnchorFlaw::Older { generation, newest })
+            }
+            [Err(fault), _] => (0, AnchorFlaw::Fault(*fault)),
+            [Ok(_), Err(fault)] => (1, AnchorFlaw::Fault(*fault)),
+        };
+        Some(Self { copy, lba: lbas[copy], flaw })
+    }
+}
+
+impl fmt::Display for BadAnchor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { copy, lba, flaw } = self;
+        write!(f, "anchor copy {copy} at {lba} (device byte {}): {flaw}", lba.byte_offset())
+    }
+}
+
+impl fmt::Display for AnchorFlaw {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Fault(fault) => write!(f, "{fault}"),
+            Self::Older { generation, newest } => {
+                write!(f, "generation {generation}, its twin has {newest}")
+            }
+        }
     }
 }
 

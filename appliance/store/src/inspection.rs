@@ -9,7 +9,7 @@ use sheen_journal::Damage;
 use sheen_types::{Fid, Lba};
 
 use crate::{
-    Claim, ObjectAttributes, Store, Zone,
+    BadAnchor, Claim, ObjectAttributes, Store, Zone,
     index::Index,
     layout::Layout,
     object::{Object, ObjectPiece},
@@ -88,12 +88,18 @@ pub struct Inspection {
     index: Index,
     conflicts: Vec<Conflict>,
     healed: Vec<Damage>,
+    bad_anchor: Option<BadAnchor>,
 }
 
 impl Inspection {
-    pub(crate) fn new(layout: Layout, identity: u64, index: Index, healed: Vec<Damage>) -> Self {
+    pub(crate) fn new(
+        layout: Layout,
+        identity: u64,
+        index: Index,
+        (healed, bad_anchor): (Vec<Damage>, Option<BadAnchor>),
+    ) -> Self {
         let conflicts = find_conflicts(&layout, &index);
-        Self { layout, identity, index, conflicts, healed }
+        Self { layout, identity, index, conflicts, healed, bad_anchor }
     }
 
     pub(crate) fn parts(&self) -> (&Layout, &Index) {
@@ -109,6 +115,12 @@ impl Inspection {
     #[must_use]
     pub fn healed(&self) -> &[Damage] {
         &self.healed
+    }
+
+    /// The copy of the anchor that is bad, or older than its twin, which was read in its place. The next opening writes both anew.
+    #[must_use]
+    pub const fn bad_anchor(&self) -> Option<BadAnchor> {
+        self.bad_anchor
     }
 
     /// Every object and what it knows of itself, in order of ids.
@@ -277,7 +289,7 @@ mod test {
         map(&mut index, a, 50, data + 20, 10);
         map(&mut index, b, 7, data + 5, 20);
         map(&mut index, b, 100, 3, 2);
-        let inspection = Inspection::new(layout, 1, index, Vec::new());
+        let inspection = Inspection::new(layout, 1, index, (Vec::new(), None));
         let lba = |place| layout.lba(place);
         assert_eq!(
             inspection.conflicts(),

@@ -9,7 +9,7 @@ use sheen_types::{BLOCK_BYTES, Fid, Lba};
 
 use crate::{
     Command, Inspection, IoFault, IoToken, Limits, Store, Zone,
-    anchor::{ANCHOR_KIND, AnchorState, VOIDS_MAX},
+    anchor::{ANCHOR_KIND, AnchorState, BadAnchor, VOIDS_MAX},
     discard::Discards,
     io::Io,
     layout::anchor_lbas,
@@ -113,6 +113,8 @@ enum Phase {
 struct Base {
     identity: u64,
     generation: u64,
+    /// The copy of the anchor that was not used.
+    bad_anchor: Option<BadAnchor>,
     state: AnchorState,
     /// The checkpoint's log, once it is read.
     lengths: Option<Lengths>,
@@ -225,6 +227,9 @@ fn on_anchor(
         Err(_) => Err(Fault::Unreadable),
     });
     let [Some(first), Some(second)] = copies else { return Ok(Phase::Anchor(copies)) };
+    let copies = [first, second];
+    let bad_anchor = BadAnchor::of(lbas, &copies);
+    let [first, second] = copies;
     let anchor = Anchor::newer(lbas, first, second).map_err(OpenError::Anchor)?;
     let state = AnchorState::decode(&anchor.payload)
         .map_err(|fault| OpenError::Anchor(AnchorDamage { lbas, faults: [fault; 2] }))?;
@@ -235,6 +240,7 @@ fn on_anchor(
     let base = Base {
         identity: anchor.identity,
         generation: anchor.generation,
+        bad_anchor,
         state,
         lengths: None,
         healed: Vec::new(),
@@ -338,7 +344,8 @@ fn verify(
     verification.decide(&mut replay);
     if goal == Goal::Inspect {
         let (index, _, _) = replay.finish();
-        let inspection = Inspection::new(base.state.layout, base.identity, index, base.healed);
+        let healed = (base.healed, base.bad_anchor);
+        let inspection = Inspection::new(base.state.layout, base.identity, index, healed);
         return Ok(Phase::Inspected(Box::new(inspection)));
     }
     let mut store = assemble(base, &tail, replay, limits)?;
@@ -371,6 +378,7 @@ fn assemble(
     let mut store = Store::assemble(layout, limits, index, Log::new(writer), switch, generation)?;
     store.dirty = dirty;
     store.healed_batches = base.healed_batches;
+    store.healed_anchor = base.bad_anchor;
     if !crowded {
         store.flusher.wait_for_switch();
     }

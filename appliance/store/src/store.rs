@@ -12,6 +12,7 @@ use crate::{
     Allocate, Busy, Command, Limits, OpenError, Punch, PunchKind, RequestToken, ScrubPosition,
     Statistics, Truncate, Write,
     allocator::{Allocator, Span},
+    anchor::BadAnchor,
     binding::Binding,
     claims::{Claim, Claims},
     dirty::Dirty,
@@ -48,6 +49,8 @@ pub struct Store {
     pub(crate) discards: Discards,
     /// Batches of the checkpoint that were bad in one copy when the store was opened.
     pub(crate) healed_batches: u64,
+    /// The copy of the anchor that was written anew from its twin then.
+    pub(crate) healed_anchor: Option<BadAnchor>,
     /// Operations that have their blocks and wait for journal room or space, in order.
     pub(crate) ready: VecDeque<u32>,
     /// Operations that just got their claim.
@@ -112,6 +115,7 @@ impl Store {
             // Nothing while it opens.
             discards: Discards::new(&layout, false),
             healed_batches: 0,
+            healed_anchor: None,
             index_bytes_promised: 0,
             ready: VecDeque::new(),
             granted: Vec::new(),
@@ -350,6 +354,12 @@ impl Store {
     #[must_use]
     pub fn is_stopped(&self) -> bool {
         self.stopped
+    }
+
+    /// The copy of the anchor that was bad, or older than its twin, when the store was opened. Both were written anew since.
+    #[must_use]
+    pub const fn healed_anchor(&self) -> Option<BadAnchor> {
+        self.healed_anchor
     }
 
     /// Takes the buffer of a [`Command::WriteBytes`] back.

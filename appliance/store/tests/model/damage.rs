@@ -1,7 +1,7 @@
 //! Damage is found and named, and one damaged copy of what is kept twice does no harm.
 
 use sheen_journal::Fault;
-use sheen_store::{Limits, OpenError, RequestToken, Zone};
+use sheen_store::{AnchorFlaw, Limits, OpenError, RequestToken, Zone};
 use sheen_types::Lba;
 
 use crate::{
@@ -46,12 +46,21 @@ fn batches(world: &World, blocks: std::ops::Range<u64>) -> Vec<Lba> {
 
 #[test]
 fn one_rotten_anchor_is_replaced_by_its_copy_and_two_are_an_error() {
-    for copy in [0, 2047] {
+    for (copy, place) in [(0, 0), (1, 2047)] {
         let (mut world, mut chance) = closed_store();
-        let lba = world.zone.first.plus(copy);
+        assert_eq!(world.inspect().unwrap().bad_anchor(), None);
+        let lba = world.zone.first.plus(place);
         spoil(&mut world, lba);
+        let bad = world.inspect().unwrap().bad_anchor().unwrap();
+        assert_eq!((bad.copy, bad.lba), (copy, lba));
+        assert!(matches!(bad.flaw, AnchorFlaw::Fault(Fault::Checksum { .. })), "{bad}");
         world.open(Crash::Kill, &mut chance);
         assert_eq!(world.store().statistics().used_blocks, 30);
+        assert_eq!(world.store().healed_anchor(), Some(bad));
+        world.crash(Crash::Power, &mut chance);
+        assert_eq!(world.inspect().unwrap().bad_anchor(), None, "both were written anew");
+        world.open(Crash::Kill, &mut chance);
+        assert_eq!(world.store().healed_anchor(), None);
     }
     let (mut world, mut chance) = closed_store();
     let lbas = [world.zone.first, world.zone.first.plus(2047)];
@@ -64,6 +73,26 @@ fn one_rotten_anchor_is_replaced_by_its_copy_and_two_are_an_error() {
             assert!(damage.faults.iter().all(|fault| matches!(fault, Fault::Checksum { .. })));
         }
         other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn an_anchor_copy_that_missed_a_write_is_told_and_written_anew() {
+    for (copy, place) in [(0, 0), (1, 2047)] {
+        let (mut world, mut chance) = closed_store();
+        let lba = world.zone.first.plus(place);
+        let earlier = world.device.read(lba);
+        world.open(Crash::Kill, &mut chance);
+        world.crash(Crash::Power, &mut chance);
+        world.device.complete(Pending::Write { lba, bytes: earlier });
+        let bad = world.inspect().unwrap().bad_anchor().unwrap();
+        assert_eq!((bad.copy, bad.lba), (copy, lba));
+        let AnchorFlaw::Older { generation, newest } = bad.flaw else { panic!("{bad}") };
+        assert_eq!(generation + 1, newest);
+        world.open(Crash::Kill, &mut chance);
+        assert_eq!(world.store().healed_anchor(), Some(bad));
+        world.crash(Crash::Power, &mut chance);
+        assert_eq!(world.inspect().unwrap().bad_anchor(), None);
     }
 }
 
