@@ -90,6 +90,7 @@ impl<B: Block> Target<B> {
                     .recovery_nanoseconds
                     .set(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
                 self.stats.ready.set(1);
+                log_healed(self.index, &store);
                 tracing::info!(
                     ost = self.index.0,
                     ?took,
@@ -140,5 +141,20 @@ impl<B: Block> Target<B> {
         stats.checkpoint_bytes_written.set(now.checkpoint_blocks_written * BLOCK_BYTES_U64);
         stats.checkpoints.set(now.checkpoints);
         stats.flushes.set(now.flushes);
+    }
+}
+
+/// What was bad in one of two copies, and is made good again.
+fn log_healed(index: OstIndex, store: &Store) {
+    if let Some(bad) = store.healed_anchor() {
+        tracing::warn!(ost = index.0, %bad, "a copy of the anchor was bad and is written anew");
+    }
+    let batches = store.statistics().healed_batches;
+    if batches > 0 {
+        tracing::warn!(
+            ost = index.0,
+            batches,
+            "batches of the checkpoint were bad in one copy; a new base is written"
+        );
     }
 }
