@@ -1,7 +1,8 @@
 //! The check of a device at rest: everything stored on it is read and verified, and whatever is wrong is named.
 //!
 //! Superblock copies → the MDT's zone (anchors, snapshot, log, the namespace they make) → each OST's zone (what
-//! [`sheen_store::Opening::inspect`] reads, then every block of every object). Nothing is written; [`repair`] makes copies of
+//! [`sheen_store::Opening::inspect`] reads, then every block of every object; of one that is wrong, whose bytes lie there
+//! instead). Nothing is written; [`repair`] makes copies of
 //! what is kept twice good again by opening each zone as a node does. Deliberately absent: guessing. Content that is lost stays
 //! named until it is written anew or its file is removed.
 
@@ -17,6 +18,7 @@ use crate::device::{
 mod blocks;
 mod report;
 mod ost;
+mod naming;
 mod mdt;
 
 use blocks::ZoneBlocks;

@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// What an anchor's payload is.
-pub const ANCHOR_KIND: u32 = 0x5354_4f32;
+pub(crate) const ANCHOR_KIND: u32 = 0x5354_4f32;
 /// Bytes of the anchor's payload before the void list.
 const FIXED_BYTES: usize = 216;
 const VOID_BYTES: usize = 12;

@@ -49,7 +49,7 @@ pub mod diagnosis;
 pub mod past;
 mod bytes;
 
-pub use anchor::{ANCHOR_KIND, AnchorFlaw, BadAnchor, ScrubPosition};
+pub use anchor::{AnchorFlaw, BadAnchor, ScrubPosition};
 pub use command::{
     Command, IoFault, IoToken, Merge, MergeToken, OldBlock, OldGroup, Outcome, RequestToken,
 };

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use sheen_dma::{Arena, Buffer};
+use sheen_keys::BlockCipher;
 use sheen_nvme::Zone;
 use sheen_ports::{Block, BlockCommand, BlockError, BlockOperation};
-use sheen_types::{BLOCK_BYTES, Lba};
+use sheen_types::{BLOCK_BYTES, Lba, checksum::crc32c};
 
 use crate::device::{Device, DeviceError, ZoneBlock, ZoneEntry};
 
@@ -23,7 +24,10 @@ const PAUSE: Duration = Duration::from_micros(20);
 #[derive(Debug)]
 pub(super) struct ZoneBlocks {
     block: Zone<ZoneBlock>,
+    /// That of the blocks, by addresses of the device.
+    cipher: Option<BlockCipher>,
     arena: Arena,
+    first: Lba,
     blocks: u64,
     transfer_bytes: usize,
 }
@@ -33,16 +37,33 @@ impl ZoneBlocks {
         let handle = device.handle();
         let arena = handle.arena(BUFFERS * READ_BYTES)?;
         let mut block = handle.open_zone(zone, QUEUE_DEPTH)?;
+        let cipher = handle.zone_cipher(zone)?;
         // Spares work where it can be had.
         let _ = block.register(&arena);
         let transfer = block.geometry().transfer_blocks_max as usize * BLOCK_BYTES;
         let transfer_bytes = transfer.clamp(BLOCK_BYTES, READ_BYTES);
-        Ok(Self { block, arena, blocks: zone.blocks, transfer_bytes })
+        let ZoneEntry { first, blocks, .. } = zone;
+        Ok(Self { block, cipher, arena, first, blocks, transfer_bytes })
     }
 
     /// Size of the zone.
     pub(super) fn blocks(&self) -> u64 {
         self.blocks
+    }
+
+    /// Whether what is read depends on where.
+    pub(super) fn is_encrypted(&self) -> bool {
+        self.cipher.is_some()
+    }
+
+    /// CRC32C of a block that was read at `from`, as if its bytes on the device had been read at `place`.
+    pub(super) fn checksum_as(&mut self, block: &[u8], from: Lba, place: Lba) -> u32 {
+        let Some(cipher) = &mut self.cipher else { return crc32c(block) };
+        let mut bytes = [0; BLOCK_BYTES];
+        bytes.copy_from_slice(block);
+        cipher.encrypt(self.first.plus(from.0), &mut bytes);
+        cipher.decrypt(self.first.plus(place.0), &mut bytes);
+        crc32c(&bytes)
     }
 
     /// Reads blocks.

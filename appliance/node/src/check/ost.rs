@@ -1,10 +1,7 @@
 //! An OST's zone: what its store says is stored, and whether it is.
 
-use std::collections::HashMap;
-
-use sheen_journal::{Anchor, Fault};
 use sheen_store::{
-    ANCHOR_KIND, Command, Conflict, Inspection, IoFault, Limits, OpenError, Opening,
+    BadAnchor, Command, Conflict, Inspection, IoFault, Limits, OpenError, Opening,
     Progress as Opened, Store, StoredRun, Zone,
 };
 use sheen_types::{BLOCK_BYTES, Bytes, Fid, Lba, checksum::crc32c, units::BLOCK_BYTES_U64};
@@ -12,12 +9,11 @@ use sheen_types::{BLOCK_BYTES, Bytes, Fid, Lba, checksum::crc32c, units::BLOCK_B
 use super::{
     Finding, Kind, Progress, Report, ZoneFacts,
     blocks::{READ_BYTES, ZoneBlocks},
+    naming::{self, Wrong},
     report::zone_name,
 };
 use crate::device::ZoneEntry;
 
-/// CRC32C of a block of zeros.
-const ZEROS: u32 = 0x98f9_4189;
 /// Blocks of one read.
 const READ_BLOCKS: u64 = (READ_BYTES / BLOCK_BYTES) as u64;
 
@@ -44,7 +40,7 @@ pub(super) fn check(
                 let text = format!("checkpoint, read from its twin instead: {damage}");
                 report.add(Finding::healable(Kind::Twin, lba, text).of_zone(zone));
             }
-            report_anchors(blocks, zone, report);
+            report_anchor(&inspection, zone, report);
             let mut reading = Reading { blocks, zone, report, progress, verified: 0, total: 0 };
             reading.read_all(&inspection);
             facts.verified_bytes = reading.verified * BLOCK_BYTES_U64;
@@ -87,24 +83,18 @@ fn take_first(commands: &mut Vec<Command>) -> Option<Command> {
     (!commands.is_empty()).then(|| commands.remove(0))
 }
 
-fn read(blocks: &mut ZoneBlocks, lba: Lba, count: u64) -> Result<Vec<u8>, IoFault> {
+pub(super) fn read(blocks: &mut ZoneBlocks, lba: Lba, count: u64) -> Result<Vec<u8>, IoFault> {
     let mut bytes = vec![0; usize::try_from(count).unwrap_or(0) * BLOCK_BYTES];
     blocks.read(lba, &mut bytes).map_err(|_| IoFault::Media)?;
     Ok(bytes)
 }
 
 /// An anchor is kept twice, and one good copy is enough to open.
-fn report_anchors(blocks: &mut ZoneBlocks, zone: ZoneEntry, report: &mut Report) {
-    for at in [Lba(0), Lba(zone.blocks - 1)] {
-        let fault = match read(blocks, at, 1) {
-            Ok(block) => Anchor::decode(&block, at, ANCHOR_KIND).err(),
-            Err(_) => Some(Fault::Unreadable),
-        };
-        if let Some(fault) = fault {
-            let text = format!("anchor, read from its twin instead: {fault}");
-            let finding = Finding::healable(Kind::Twin, zone.first.plus(at.0), text);
-            report.add(finding.of_zone(zone));
-        }
+fn report_anchor(inspection: &Inspection, zone: ZoneEntry, report: &mut Report) {
+    if let Some(BadAnchor { copy, lba, flaw }) = inspection.bad_anchor() {
+        let text = format!("anchor copy {copy}, read from its twin instead: {flaw}");
+        let finding = Finding::healable(Kind::Twin, zone.first.plus(lba.0), text);
+        report.add(finding.of_zone(zone));
     }
 }
 
@@ -130,18 +120,6 @@ fn report_conflicts(inspection: &Inspection, zone: ZoneEntry, report: &mut Repor
     }
 }
 
-/// A stored block that is not what it should be.
-#[derive(Clone, Copy, Debug)]
-struct Wrong {
-    object: Fid,
-    /// The object's block that begins there.
-    block: u64,
-    lba: Lba,
-    expected: u32,
-    /// None: it could not be read.
-    found: Option<u32>,
-}
-
 /// The pass over all that is stored.
 struct Reading<'a> {
     blocks: &'a mut ZoneBlocks,
@@ -165,7 +143,11 @@ impl Reading<'_> {
             }
         }
         self.show(true);
-        self.name(inspection, wrong);
+        for (kind, wrong, text) in naming::name(self.blocks, inspection, wrong) {
+            let lba = self.zone.first.plus(wrong.lba.0);
+            let finding = Finding::lasting(kind, self.zone, lba, text);
+            self.report.add(finding.of_object(wrong.object, wrong.block, 1));
+        }
     }
 
     fn read_run(&mut self, object: Fid, run: &StoredRun, wrong: &mut Vec<Wrong>) {
@@ -204,56 +186,11 @@ impl Reading<'_> {
             });
         }
     }
-
-    /// Says of each wrong block what it is.
-    fn name(&mut self, inspection: &Inspection, wrong: Vec<Wrong>) {
-        let strangers = owners_of(inspection, &wrong);
-        for wrong in wrong {
-            let owner = wrong.found.and_then(|found| strangers.get(&found)).copied().flatten();
-            let (kind, text) = match (wrong.found, owner) {
-                (None, _) => (Kind::Unreadable, "the device cannot read the block".to_owned()),
-                (Some(_), Some((object, block))) => {
-                    let text =
-                        format!("misdirected: holds block {block} of object {object} instead");
-                    (Kind::Misdirected, text)
-                }
-                (Some(found), None) => {
-                    let expected = wrong.expected;
-                    let text =
-                        format!("rotten: expected checksum {expected:#010x}, found {found:#010x}");
-                    (Kind::Rotten, text)
-                }
-            };
-            let lba = self.zone.first.plus(wrong.lba.0);
-            let finding = Finding::lasting(kind, self.zone, lba, text);
-            self.report.add(finding.of_object(wrong.object, wrong.block, 1));
-        }
-    }
 }
 
 fn block(bytes: &[u8], at: u64) -> Option<&[u8]> {
     let from = usize::try_from(at).ok()? * BLOCK_BYTES;
     bytes.get(from..from + BLOCK_BYTES)
-}
-
-/// Whose block has each checksum that was found in a wrong place; None if nobody's.
-fn owners_of(inspection: &Inspection, wrong: &[Wrong]) -> HashMap<u32, Option<(Fid, u64)>> {
-    // Zeros are nobody's: what was never written or was discarded reads so.
-    let found = wrong.iter().filter_map(|wrong| wrong.found).filter(|&sum| sum != ZEROS);
-    let mut owners: HashMap<u32, Option<(Fid, u64)>> = found.map(|sum| (sum, None)).collect();
-    if owners.is_empty() {
-        return owners;
-    }
-    for (object, _) in inspection.objects() {
-        for run in inspection.stored(object).unwrap_or_default() {
-            for (&sum, block) in run.checksums.iter().zip(run.block..) {
-                if let Some(owner @ None) = owners.get_mut(&sum) {
-                    *owner = Some((object, block));
-                }
-            }
-        }
-    }
-    owners
 }
 
 /// Opens the store as a node does, lets it write what it wants to, and closes it.

@@ -7,6 +7,7 @@ use std::{
     path::Path,
 };
 
+use sheen_keys::{KeyFile, KeySource};
 use sheen_reactor::SystemEntropy;
 use sheen_store::{
     Command, Limits, Opening, Owner, Progress as Opened, RequestToken, Store, Write, Zone,
@@ -15,7 +16,7 @@ use sheen_types::{BLOCK_BYTES, Bytes, Fid, Lba, Timespec, checksum::crc32c};
 use tempfile::TempDir;
 
 use super::{Kind, Report, ZoneBlocks, check_device, ost, repair};
-use crate::device::{Device, DeviceError, Force, FormatPlan, ZoneKind, format_device};
+use crate::device::{Device, DeviceError, Force, FormatPlan, QueueBudget, ZoneKind, format_device};
 
 const OBJECTS: u32 = 40;
 
@@ -25,23 +26,35 @@ fn object(number: u32) -> Fid {
 
 fn formatted() -> (TempDir, std::path::PathBuf) {
     let folder = TempDir::new().unwrap();
-    let path = folder.path().join("device");
-    let plan = FormatPlan {
-        name: "node",
-        size: Some(Bytes(256 << 20)),
-        osts: 2,
-        force: Force::No,
-        key: None,
-    };
-    format_device(&path, &plan, &mut SystemEntropy::open().unwrap()).unwrap();
+    let path = format_at(&folder, None);
     (folder, path)
+}
+
+fn format_at(folder: &TempDir, key: Option<&KeySource>) -> std::path::PathBuf {
+    let path = folder.path().join("device");
+    let plan =
+        FormatPlan { name: "node", size: Some(Bytes(256 << 20)), osts: 2, force: Force::No, key };
+    format_device(&path, &plan, &mut SystemEntropy::open().unwrap()).unwrap();
+    path
 }
 
 /// Objects of 1..=4 blocks, each block of its own content, on OST 1.
 fn filled() -> (TempDir, std::path::PathBuf) {
     let (folder, path) = formatted();
-    let device = Device::open(&path).unwrap();
-    let mut blocks = ZoneBlocks::open(&device, device.zone(ZoneKind::Ost(1)).unwrap()).unwrap();
+    fill(&path, None);
+    (folder, path)
+}
+
+/// The blocks of OST 1.
+fn ost_1(path: &Path, key: Option<&KeySource>) -> (Device, Lba, ZoneBlocks) {
+    let device = Device::open_for(path, QueueBudget::SMALL, key).unwrap();
+    let zone = device.zone(ZoneKind::Ost(1)).unwrap();
+    let blocks = ZoneBlocks::open(&device, zone).unwrap();
+    (device, zone.first, blocks)
+}
+
+fn fill(path: &Path, key: Option<&KeySource>) {
+    let (_device, _, mut blocks) = ost_1(path, key);
     let (mut store, mut commands) = open(&mut blocks);
     for number in 1..=OBJECTS {
         let mut image = vec![0; BLOCK_BYTES * (1 + number as usize % 4)];
@@ -49,21 +62,30 @@ fn filled() -> (TempDir, std::path::PathBuf) {
             block.fill(u8::try_from(number).unwrap());
             block[0] = at;
         }
-        let checksums: Vec<u32> = image.chunks(BLOCK_BYTES).map(crc32c).collect();
-        let write = Write {
-            object: object(number),
-            offset: 0,
-            length: image.len() as u64,
-            checksums: &checksums,
-            packed: &[],
-            mtime: Timespec::ZERO,
-            owner: Owner::default(),
-            durable: true,
-        };
-        store.write(RequestToken(u64::from(number)), &write, &mut commands).unwrap();
-        settle(&mut blocks, &mut store, &mut commands, &image);
+        write(&mut blocks, &mut store, &mut commands, number, &image);
     }
-    (folder, path)
+}
+
+fn write(
+    blocks: &mut ZoneBlocks,
+    store: &mut Store,
+    commands: &mut Vec<Command>,
+    number: u32,
+    image: &[u8],
+) {
+    let checksums: Vec<u32> = image.chunks(BLOCK_BYTES).map(crc32c).collect();
+    let write = Write {
+        object: object(number),
+        offset: 0,
+        length: image.len() as u64,
+        checksums: &checksums,
+        packed: &[],
+        mtime: Timespec::ZERO,
+        owner: Owner::default(),
+        durable: true,
+    };
+    store.write(RequestToken(u64::from(number)), &write, commands).unwrap();
+    settle(blocks, store, commands, image);
 }
 
 fn open(blocks: &mut ZoneBlocks) -> (Box<Store>, Vec<Command>) {
@@ -123,14 +145,16 @@ fn flip(path: &Path, lba: Lba, byte: usize) {
 
 /// Where each block of OST 1's objects lies on the device.
 fn places(path: &Path) -> Vec<(Fid, u64, Lba)> {
-    let device = Device::open(path).unwrap();
-    let zone = device.zone(ZoneKind::Ost(1)).unwrap();
-    let mut blocks = ZoneBlocks::open(&device, zone).unwrap();
+    places_with(path, None)
+}
+
+fn places_with(path: &Path, key: Option<&KeySource>) -> Vec<(Fid, u64, Lba)> {
+    let (_device, first, mut blocks) = ost_1(path, key);
     let inspection = ost::inspect(&mut blocks).unwrap();
     let mut places = Vec::new();
     for (object, _) in inspection.objects() {
         for run in inspection.stored(object).unwrap() {
-            let lba = |at| zone.first.plus(run.lba.0 + at);
+            let lba = |at| first.plus(run.lba.0 + at);
             places.extend((0..run.blocks).map(|at| (object, run.block + at, lba(at))));
         }
     }
@@ -162,11 +186,9 @@ fn exactly_the_blocks_damaged_are_named_and_by_kind() {
         flip(&path, places[at].2, 100 + at);
         expected.insert((places[at].2.0, Kind::Rotten));
     }
-    // Two blocks change places: each holds the other's content.
+    // Each holds the other's content.
     let (one, other) = (places[30].2, places[44].2);
-    let (first, second) = (read(&path, one), read(&path, other));
-    file(&path).write_all_at(&second, one.byte_offset()).unwrap();
-    file(&path).write_all_at(&first, other.byte_offset()).unwrap();
+    swap(&path, one, other);
     expected.extend([(one.0, Kind::Misdirected), (other.0, Kind::Misdirected)]);
 
     let report = check(&path);
@@ -181,6 +203,69 @@ fn exactly_the_blocks_damaged_are_named_and_by_kind() {
     let twin = report.findings.iter().find(|finding| finding.lba == one.0).unwrap();
     let (object, block, _) = places[44];
     assert!(twin.text.contains(&format!("block {block} of object {object}")), "{}", twin.text);
+}
+
+/// Both blocks change places as they lie on the device.
+fn swap(path: &Path, one: Lba, other: Lba) {
+    let (first, second) = (read(path, one), read(path, other));
+    file(path).write_all_at(&second, one.byte_offset()).unwrap();
+    file(path).write_all_at(&first, other.byte_offset()).unwrap();
+}
+
+#[test]
+fn a_block_that_missed_a_write_is_named_stale_with_what_it_holds() {
+    let (_folder, path) = formatted();
+    // One block is written over and over until it lies where it lay before.
+    let mut before: Vec<(Lba, u8)> = Vec::new();
+    let (lba, earlier) = {
+        let (_device, first, mut blocks) = ost_1(&path, None);
+        let (mut store, mut commands) = open(&mut blocks);
+        (1..100).find_map(|fill| {
+            write(&mut blocks, &mut store, &mut commands, 7, &[fill; BLOCK_BYTES]);
+            let lba = first.plus(store.stored(object(7)).unwrap()[0].lba.0);
+            let known = before.iter().find(|(place, _)| *place == lba).copied();
+            before.push((lba, fill));
+            known
+        })
+    }
+    .unwrap();
+    // Opened once more: now the store knows that the last write is durable.
+    repair(&path, None).unwrap();
+    assert!(check(&path).is_clean());
+    file(&path).write_all_at(&[earlier; BLOCK_BYTES], lba.byte_offset()).unwrap();
+    let report = check(&path);
+    let [finding] = report.findings.as_slice() else { panic!("{:#?}", report.findings) };
+    assert_eq!((finding.kind, finding.lba, finding.repairable), (Kind::Stale, lba.0, false));
+    let held = format!("block 0 of object {} (journal batch", object(7));
+    assert!(finding.text.contains(&held), "{}", finding.text);
+}
+
+#[test]
+fn on_an_encrypted_device_blocks_that_changed_places_are_named_misdirected() {
+    let folder = TempDir::new().unwrap();
+    let file = folder.path().join("key");
+    KeyFile::create(&file).unwrap();
+    let key: KeySource = format!("file:{}", file.display()).parse().unwrap();
+    let path = format_at(&folder, Some(&key));
+    fill(&path, Some(&key));
+    let check = || check_device(&path, Some(&key), &mut |_| {}).unwrap();
+    assert!(check().is_clean());
+    let places = places_with(&path, Some(&key));
+    let ((one, _, at_one), (other, _, at_other)) = (places[30], places[44]);
+    swap(&path, at_one, at_other);
+    flip(&path, places[3].2, 9);
+    let report = check();
+    let found: BTreeSet<_> = report.findings.iter().map(|found| (found.lba, found.kind)).collect();
+    let expected = [
+        (places[3].2.0, Kind::Rotten),
+        (at_one.0, Kind::Misdirected),
+        (at_other.0, Kind::Misdirected),
+    ];
+    assert_eq!(found, BTreeSet::from(expected), "{:#?}", report.findings);
+    for (lba, whose) in [(at_one, other), (at_other, one)] {
+        let finding = report.findings.iter().find(|finding| finding.lba == lba.0).unwrap();
+        assert!(finding.text.contains(&format!("of object {whose} instead")), "{}", finding.text);
+    }
 }
 
 #[test]

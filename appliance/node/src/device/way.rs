@@ -8,6 +8,7 @@ use std::{
 };
 
 use sheen_dma::{Arena, ArenaError};
+use sheen_keys::BlockCipher;
 use sheen_nvme::{
     Transport, TransportError, UringFile, Zone,
     driver::{AttachError, Controller, NvmeBlock, Options, QueueError},
@@ -174,8 +175,7 @@ impl DeviceHandle {
         queue_depth: u32,
     ) -> Result<Zone<ZoneBlock>, DeviceError> {
         let path = &self.path;
-        let cipher = self.keys.as_ref().map(|keys| keys.cipher(zone)).transpose();
-        let cipher = cipher.map_err(|reason| DeviceError::Lock { path: path.clone(), reason })?;
+        let cipher = self.zone_cipher(zone)?;
         let block = match &self.reach {
             Reach::Path => ZoneBlock::uring(UringFile::open(path, queue_depth)?, cipher),
             Reach::Nvme { controller, nsid } => {
@@ -186,6 +186,15 @@ impl DeviceHandle {
         };
         Zone::new(block, zone.first, zone.blocks)
             .map_err(|source| DeviceError::Zone { path: path.clone(), source })
+    }
+
+    /// What encrypts a zone, by blocks of the device. None: not encrypted.
+    ///
+    /// # Errors
+    /// [`DeviceError::Lock`].
+    pub(crate) fn zone_cipher(&self, zone: ZoneEntry) -> Result<Option<BlockCipher>, DeviceError> {
+        let cipher = self.keys.as_ref().map(|keys| keys.cipher(zone)).transpose();
+        cipher.map_err(|reason| DeviceError::Lock { path: self.path.clone(), reason })
     }
 
     /// An arena whose buffers the device reaches.
