@@ -42,8 +42,19 @@ impl Live {
     /// # Panics
     /// When the zone is too small, or the store busy with one request.
     pub fn new(seed: u64) -> Result<Self, Violation> {
+        Self::at(Lba(512), seed)
+    }
+
+    /// The same, in a zone that begins at `first`.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    ///
+    /// # Panics
+    /// As [`Self::new`].
+    pub fn at(first: Lba, seed: u64) -> Result<Self, Violation> {
         let mut chance = Chance::new(seed);
-        let zone = Zone { first: Lba(512), blocks: BLOCKS as u64 };
+        let zone = Zone { first, blocks: BLOCKS as u64 };
         let limits = Limits { requests_max: 8, discard: false, ..Limits::default() };
         let setup = Setup { zone, limits, objects: OBJECTS };
         let mut image = Image::new(zone.first, BLOCKS);

@@ -6,7 +6,8 @@
 //! - an inspection at rest, with the checksums it lists, finds exactly the blocks that reading finds;
 //! - each such block has a name that fits: a flipped bit or a wiped block is rotten, a block of another place is misdirected
 //!   (and its owner told), an earlier content is stale if journal or checkpoint still know of it, and else nobody's;
-//! - a bad batch of a checkpoint is read from its twin, and told as healed.
+//! - a bad batch of a checkpoint is read from its twin, and told as healed;
+//! - a bad copy of the anchor is told with its place, and an opening makes it good.
 //!
 //! Source: `docs/formats/store.md`, `docs/formats/journal.md`.
 
@@ -15,7 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use sheen_store::{
     Claim, Command, Diagnosis, Inspection, OpenError, Past, Store, Verdict, Witness,
 };
-use sheen_types::{Lba, checksum::crc32c};
+use sheen_types::{Fid, Lba, checksum::crc32c};
 
 use crate::{
     chance::Chance,
@@ -67,6 +68,23 @@ pub enum Name {
     Unreadable,
 }
 
+/// What was told of one damage, for another who checks the same image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// It does not open.
+    Refused,
+    /// It opens; what is wrong.
+    Opened {
+        /// The bad copies of what is kept twice: first blocks.
+        healed: BTreeSet<Lba>,
+        /// Each bad block, whose it is and its name.
+        named: BTreeMap<Lba, (Fid, Name)>,
+    },
+}
+
+/// Another check of a damaged image, given what was told of it.
+pub type Second<'a> = dyn FnMut(&Image, &Told) -> Result<(), String> + 'a;
+
 /// What a sweep saw.
 #[derive(Clone, Debug, Default)]
 pub struct Swept {
@@ -86,6 +104,19 @@ type Damage = Vec<(usize, Option<Vec<u8>>)>;
 /// # Errors
 /// The first damage of which something wrong comes, in words.
 pub fn sweep(live: &mut Live, count: u64, seed: u64) -> Result<Swept, String> {
+    sweep_with(live, count, seed, &mut |_, _| Ok(()))
+}
+
+/// The same; `second` looks at each damaged image as well.
+///
+/// # Errors
+/// As [`sweep`], and what `second` finds wrong.
+pub fn sweep_with(
+    live: &mut Live,
+    count: u64,
+    seed: u64,
+    second: &mut Second<'_>,
+) -> Result<Swept, String> {
     let mut swept = Swept { objects: live.content.len() as u64, ..Swept::default() };
     let mut chance = Chance::new(seed);
     let plain =
@@ -107,7 +138,7 @@ pub fn sweep(live: &mut Live, count: u64, seed: u64) -> Result<Swept, String> {
         let numbers: Vec<usize> = damage.iter().map(|(number, _)| *number).collect();
         live.image.remember();
         let changed = inflict(&mut live.image, damage);
-        let ends = look(live, kind, &changed);
+        let ends = look(live, kind, &changed, second);
         live.image.go_back();
         let ends = ends.map_err(|why| {
             format!("damage {number} of seed {seed}, {kind:?} of zone blocks {numbers:?}: {why}")
@@ -171,9 +202,16 @@ fn inflict(image: &mut Image, damage: Damage) -> BTreeSet<Lba> {
     changed
 }
 
-fn look(live: &mut Live, kind: Kind, changed: &BTreeSet<Lba>) -> Result<Vec<End>, String> {
+fn look(
+    live: &mut Live,
+    kind: Kind,
+    changed: &BTreeSet<Lba>,
+    second: &mut Second<'_>,
+) -> Result<Vec<End>, String> {
     let Live { image, setup, content, .. } = live;
     let inspected = restart::inspect(image, setup);
+    let told = tell(&inspected, image, kind)?;
+    second(image, &told)?;
     // An opening writes anchors, and nothing where data lies.
     let opened = restart::open(image, setup);
     let (inspection, mut store) = match (inspected, opened) {
@@ -190,23 +228,62 @@ fn look(live: &mut Live, kind: Kind, changed: &BTreeSet<Lba>) -> Result<Vec<End>
             return Err(format!("inspected: {inspected:?}, opened: {opened:?}"));
         }
     };
+    check_anchor(&inspection, &store, changed)?;
+    // The opening made it good.
+    if inspection.bad_anchor().is_some() {
+        let again = restart::inspect(image, setup).map_err(|error| error.to_string())?;
+        if let Some(bad) = again.bad_anchor() {
+            return Err(format!("opened, and still: {bad}"));
+        }
+    }
     if let Some(conflict) = inspection.conflicts().first() {
         return Err(format!("a conflict: {conflict:?}"));
     }
     let bad = read_all(&mut store, image, content)?;
-    let claims = check_at_rest(&inspection, image);
-    let found: BTreeSet<Lba> = claims.iter().map(|claim| claim.lba).collect();
-    if found != bad.keys().copied().collect() {
-        return Err(format!("reading finds {bad:?}, the inspection {claims:?}"));
+    let Told::Opened { healed, named } = told else { return Err("it was refused".to_owned()) };
+    if !named.keys().eq(bad.keys()) {
+        return Err(format!("reading finds {bad:?}, the inspection {named:?}"));
     }
-    if !found.is_subset(changed) {
-        return Err(format!("{found:?} are bad, {changed:?} were damaged"));
+    if let Some(place) = named.keys().find(|&place| !changed.contains(place)) {
+        return Err(format!("{place} is bad, {changed:?} were damaged"));
     }
-    if claims.is_empty() {
-        let healed = !inspection.healed().is_empty();
-        return Ok(vec![if healed { End::Healed } else { End::Harmless }]);
+    if named.is_empty() {
+        return Ok(vec![if healed.is_empty() { End::Harmless } else { End::Healed }]);
     }
-    claims.iter().map(|claim| name(&inspection, image, claim, kind).map(End::Named)).collect()
+    Ok(named.into_values().map(|(_, name)| End::Named(name)).collect())
+}
+
+/// What an inspection says, and the names of what it finds bad.
+fn tell(
+    inspected: &Result<Box<Inspection>, OpenError>,
+    image: &Image,
+    kind: Kind,
+) -> Result<Told, String> {
+    let Ok(inspection) = inspected else { return Ok(Told::Refused) };
+    let mut healed: BTreeSet<Lba> = inspection.healed().iter().map(|damage| damage.lba).collect();
+    healed.extend(inspection.bad_anchor().map(|bad| bad.lba));
+    let mut named = BTreeMap::new();
+    for claim in check_at_rest(inspection, image) {
+        let name = name(inspection, image, &claim, kind)?;
+        named.insert(claim.lba, (claim.object, name));
+    }
+    Ok(Told::Opened { healed, named })
+}
+
+/// A copy of the anchor is told as bad if it was damaged, and the store knows as much.
+fn check_anchor(
+    inspection: &Inspection,
+    store: &Store,
+    changed: &BTreeSet<Lba>,
+) -> Result<(), String> {
+    let zone = inspection.facts().zone;
+    let copies = [zone.first, zone.first.plus(zone.blocks - 1)];
+    let damaged = copies.into_iter().find(|lba| changed.contains(lba));
+    let (told, healed) = (inspection.bad_anchor(), store.healed_anchor());
+    if told.map(|bad| bad.lba) != damaged || told != healed {
+        return Err(format!("anchor {damaged:?} damaged, {told:?} told, {healed:?} healed"));
+    }
+    Ok(())
 }
 
 /// Whether an error names a damaged place: a batch by its first block.
