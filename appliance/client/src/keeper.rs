@@ -62,12 +62,20 @@ impl Client {
             tracing::debug!(%error, "connecting");
             Errno::ENOTCONN
         })?;
+        self.session.expect(&link)?;
+        let resumed = self.greet(&link);
+        match resumed {
+            Ok(()) => self.session.publish(link),
+            Err(_) => self.session.give_up(),
+        }
+        resumed
+    }
+
+    fn greet(self: &Arc<Self>, link: &Arc<dyn Link>) -> Result<(), Errno> {
         let reply =
-            self.session.shake_hands(&*link).map_err(|errno| errno.unwrap_or(Errno::ENOTCONN))?;
+            self.session.shake_hands(&**link).map_err(|errno| errno.unwrap_or(Errno::ENOTCONN))?;
         self.heard.store(self.clock.now().0, Ordering::Release);
-        self.resume(&link, &reply)?;
-        self.session.publish(link);
-        Ok(())
+        self.resume(link, &reply)
     }
 
     fn resume(self: &Arc<Self>, link: &Arc<dyn Link>, reply: &ConnectReply) -> Result<(), Errno> {

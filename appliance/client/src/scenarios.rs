@@ -494,3 +494,17 @@ fn a_client_ends_though_the_server_does_not_answer_its_access_times() {
     disconnect_in_time(&client);
     assert_eq!(fake.sent(Opcode::SetAttributes).len(), 1, "it was under way");
 }
+
+#[test]
+fn a_client_ends_though_the_server_lets_it_come_back_and_does_not_answer() {
+    let (fake, client) = start();
+    fake.change(|state| {
+        state.log.clear();
+        state.hold = Some(Opcode::Connect);
+    });
+    fake.lose_all();
+    fake.wait_until("it comes back", |state| {
+        state.log.iter().any(|sent| sent.opcode == Opcode::Connect)
+    });
+    disconnect_in_time(&client);
+}

@@ -50,6 +50,8 @@ impl Identity {
 
 pub(crate) struct SessionState {
     pub(crate) lane: Option<Lane>,
+    /// A connection on which hands are being shaken.
+    coming: Option<Arc<dyn Link>>,
     pub(crate) identity: Identity,
     pub(crate) server_epoch: Epoch,
     pub(crate) root: Fid,
@@ -75,6 +77,7 @@ impl Session {
         Self {
             state: Mutex::new(SessionState {
                 lane: None,
+                coming: None,
                 identity,
                 server_epoch: Epoch(0),
                 root: Fid::NONE,
@@ -142,9 +145,29 @@ impl Session {
         state.identity
     }
 
+    /// `link` is about to be the connection: should the session end before, what is asked on it ends too.
+    ///
+    /// # Errors
+    /// ENOTCONN when the session ended.
+    pub(crate) fn expect(&self, link: &Arc<dyn Link>) -> Result<(), Errno> {
+        let mut state = self.lock();
+        if state.ended {
+            return Err(Errno::ENOTCONN);
+        }
+        state.coming = Some(link.clone());
+        Ok(())
+    }
+
+    /// Nothing came of the connection that was expected.
+    pub(crate) fn give_up(&self) {
+        let coming = self.lock().coming.take();
+        drop(coming);
+    }
+
     /// Lets callers use `link`, unless the session ended meanwhile.
     pub(crate) fn publish(&self, link: Arc<dyn Link>) {
         let mut state = self.lock();
+        state.coming = None;
         if state.ended {
             drop(state);
             return link.close();
@@ -197,10 +220,10 @@ impl Session {
     pub(crate) fn end(&self) {
         let mut state = self.lock();
         state.ended = true;
-        let lane = state.lane.take();
+        let links = [state.lane.take().map(|lane| lane.link), state.coming.take()];
         drop(state);
-        if let Some(lane) = lane {
-            lane.link.close();
+        for link in links.into_iter().flatten() {
+            link.close();
         }
         self.changed.notify_all();
     }
