@@ -235,7 +235,7 @@ impl NodePages {
     }
 }
 
-/// The scrub of an OST.
+/// What an OST does in the background: its scrub and its tidying.
 fn scrub(families: &mut Families, target: Labels<'_>, ost: &OstStats) {
     families.gauge(
         "sheen_scrub_pass_read_bytes",
@@ -281,6 +281,12 @@ fn scrub(families: &mut Families, target: Labels<'_>, ost: &OstStats) {
             "Damaged batches of journal and checkpoint the scrub found.",
             &ost.scrub_log_faults,
         ),
+        (
+            "sheen_tidied_slabs_total",
+            "Scattered slabs stored anew because they were read in order.",
+            &ost.tidied_slabs,
+        ),
+        ("sheen_tidied_bytes_total", "Bytes stored anew so.", &ost.tidied_bytes),
     ] {
         families.counter(metric, help, target, value.get());
     }

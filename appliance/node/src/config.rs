@@ -57,6 +57,17 @@ pub struct Config {
     /// Verification in the background.
     #[serde(default)]
     pub scrub: ScrubSettings,
+    /// Bringing scattered content together.
+    #[serde(default)]
+    pub tidying: TidyingSettings,
+}
+
+/// Bringing content together that lies scattered and is read in order.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TidyingSettings {
+    /// Whether it is done.
+    pub enabled: bool,
 }
 
 /// Verification of everything stored, in the background.
@@ -287,6 +298,7 @@ impl Config {
             },
             encryption: EncryptionConfig::default(),
             scrub: ScrubSettings::default(),
+            tidying: TidyingSettings::default(),
             threads: ThreadsConfig::default(),
             limits: LimitsConfig::default(),
             times: TimesConfig::default(),

@@ -211,6 +211,7 @@ impl<B: Block> SlabLoop<B> {
             operations_max: 256,
             store: Limits::default(),
             scrub: ScrubConfig::OFF,
+            tidy: false,
         };
         let payload = content.slab();
         let checksum = crc32c(&payload);

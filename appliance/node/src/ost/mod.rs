@@ -15,6 +15,7 @@ mod reluctance;
 pub mod packing;
 mod unpacking;
 mod repacking;
+mod tidying;
 mod request;
 mod operation;
 mod device;

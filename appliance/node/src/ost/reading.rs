@@ -132,7 +132,7 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
             Ok(Assembled::Whole(image)) => Ok(payload_of(&reading.plan, image)),
             Err(errno) => Err(errno),
         };
-        let Reading { pin, plan, .. } = reading;
+        let Reading { pin, plan, object, offset, .. } = reading;
         if let (Some(store), Some(pin)) = (self.targets[number].store(), pin) {
             store.release(pin);
         }
@@ -145,6 +145,7 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
             }
             (answer, origin) => self.answer(&origin, answer.map(|_| &[][..])),
         }
+        self.targets[number].tidying.on_read(self.now, object, offset, &plan);
         self.scratch.plans.push(plan);
     }
 

@@ -49,6 +49,9 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
                 unreachable!("a repack was asked for")
             }
         };
+        if self.is_needless(request, &plan) {
+            return self.fail_repack(number, merge, Errno::EINVAL);
+        }
         let round = Round::default().next(&plan);
         let Some((image, stored)) = self.buffers_for(plan.checksums.len(), round.blocks) else {
             return self.fail_repack(number, merge, Errno::EAGAIN);

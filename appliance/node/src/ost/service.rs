@@ -46,6 +46,8 @@ pub struct OstConfig {
     pub store: Limits,
     /// How everything stored is verified in the background.
     pub scrub: ScrubConfig,
+    /// Whether scattered content that is read in order is brought together.
+    pub tidy: bool,
 }
 
 /// A fence that waits for earlier requests of its client.
@@ -155,8 +157,9 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
         for (number, (index, block)) in targets.into_iter().enumerate() {
             let stats = service.stats.targets[number].clone();
             let device = Device::new(block, stats.clone())?;
+            let background = (config.scrub, config.tidy);
             let target =
-                Target::open(index, device, stats, (limits, config.scrub), &mut service.commands);
+                Target::open(index, device, stats, (limits, background), &mut service.commands);
             service.targets.push(target);
             service.carry_out(number);
         }
@@ -383,7 +386,7 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
                 self.reply(request, &frame, since, ost, result, None)
             }
             Origin::Gateway { id } => self.tell_desk(id, result.is_ok()),
-            Origin::Stop => {}
+            Origin::Stop | Origin::Tidying => {}
         }
     }
 }
@@ -393,7 +396,7 @@ impl<B: Block, F: Fabric, C: Clock> Service for OstService<B, F, C> {
         self.now = now;
         let mut work = self.take_jobs() + self.take_events();
         for number in 0..self.targets.len() {
-            work += self.take_completions(number) + self.scrub(number);
+            work += self.take_completions(number) + self.scrub(number) + self.tidy(number);
             self.pump(number);
         }
         if !self.pending_fences.is_empty() {

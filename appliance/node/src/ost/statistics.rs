@@ -88,4 +88,8 @@ pub struct OstStats {
     pub scrub_unreadable: Counter,
     /// Damaged batches of journal and checkpoint the scrub found.
     pub scrub_log_faults: Counter,
+    /// Scattered slabs that were stored anew because they were read in order.
+    pub tidied_slabs: Counter,
+    /// Bytes stored anew so.
+    pub tidied_bytes: Counter,
 }

@@ -10,6 +10,7 @@ use super::{
     device::{Device, Finished},
     scrub::{Scrub, ScrubConfig},
     statistics::OstStats,
+    tidying::Tidying,
 };
 
 /// Opening → Ready, or Failed from either.
@@ -22,6 +23,15 @@ pub(crate) enum State {
     Failed,
 }
 
+impl State {
+    pub(crate) fn ready(&mut self) -> Option<&mut Store> {
+        match self {
+            Self::Ready(store) => Some(store),
+            Self::Opening(_) | Self::Failed => None,
+        }
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct Target<B> {
     pub(crate) index: OstIndex,
@@ -29,6 +39,7 @@ pub(crate) struct Target<B> {
     pub(crate) state: State,
     pub(crate) stats: Arc<OstStats>,
     pub(crate) scrub: Scrub,
+    pub(crate) tidying: Tidying,
     started: Option<Tick>,
     stop_logged: bool,
 }
@@ -39,21 +50,19 @@ impl<B: Block> Target<B> {
         index: OstIndex,
         device: Device<B>,
         stats: Arc<OstStats>,
-        (limits, scrub): (Limits, ScrubConfig),
+        (limits, (scrub, tidy)): (Limits, (ScrubConfig, bool)),
         commands: &mut Vec<Command>,
     ) -> Self {
         let zone = Zone { first: Lba(0), blocks: device.geometry().blocks };
         let opening = Opening::new(zone, limits, commands);
         let state = State::Opening(Some(opening));
         let scrub = Scrub::new(scrub, stats.clone());
-        Self { index, device, state, stats, scrub, started: None, stop_logged: false }
+        let tidying = Tidying::new(tidy, stats.clone());
+        Self { index, device, state, stats, scrub, tidying, started: None, stop_logged: false }
     }
 
     pub(crate) fn store(&mut self) -> Option<&mut Store> {
-        match &mut self.state {
-            State::Ready(store) => Some(store),
-            State::Opening(_) | State::Failed => None,
-        }
+        self.state.ready()
     }
 
     pub(crate) fn is_opening(&self) -> bool {

@@ -174,6 +174,7 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
                 let blocks = blocks * SECTORS_PER_BLOCK;
                 self.answer_with(origin, &WriteReply { size, blocks });
             }
+            (result, Origin::Tidying) => self.end_tidying(operation.target, result.map(|_| ())),
             (result, _) => self.answer(origin, result.map(|_| &[][..])),
         }
     }

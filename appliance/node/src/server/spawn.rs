@@ -167,6 +167,7 @@ pub(super) fn ost(
             operations_max: OPERATIONS_MAX,
             store: store_limits(),
             scrub: thread.config.scrub.into(),
+            tidy: thread.config.tidying.enabled,
         };
         let service = OstService::new(config, targets, fabric()?, SystemClock, Some(thread.desk))?;
         let _ = report.send(service.stats());

@@ -67,6 +67,7 @@ pub fn run(table: &mut Table, rounds: u32) -> Result<()> {
 fn store(bounds: (Limits, ScrubConfig)) -> Result<Store<RamDevice>> {
     let medium = RamMedium::new(DEVICE_BLOCKS);
     let open = || medium.open(QUEUE_DEPTH);
+    let bounds = (bounds.0, bounds.1, false);
     let mut store = rig::open_with(open(), open(), Peer::new(DEPTH, 1 << 20), bounds)?;
     rig::fill(&mut store, 1, OBJECT_BYTES)?;
     let empty = (2..2 + EMPTY_OBJECTS).map(|object| Ask {

@@ -14,6 +14,8 @@ use super::peer::{Ask, OST, Operation, Peer};
 pub const BLOCK_BYTES: usize = 4096;
 /// Commands a device takes at a time.
 pub const QUEUE_DEPTH: usize = 256;
+/// Turns without work after which nothing goes on by itself.
+const REST_TURNS: u32 = 1000;
 /// Idle turns after which a request counts as lost.
 const IDLE_TURNS_MAX: u32 = 100_000;
 /// Largest request.
@@ -41,10 +43,10 @@ impl<B: Block> Subject for Store<B> {
 /// When there is no memory, or the store does not open.
 pub fn open<B: Block>(format_by: B, block: B, peer: Peer) -> Result<Store<B>> {
     let limits = Limits { discard: false, ..Limits::default() };
-    open_with(format_by, block, peer, (limits, ScrubConfig::OFF))
+    open_with(format_by, block, peer, (limits, ScrubConfig::OFF, false))
 }
 
-/// As [`open`], with these bounds and this scrub.
+/// As [`open`], with these bounds and this scrub, and tidying or not.
 ///
 /// # Errors
 /// As [`open`].
@@ -52,7 +54,7 @@ pub fn open_with<B: Block>(
     mut format_by: B,
     block: B,
     peer: Peer,
-    (limits, scrub): (Limits, ScrubConfig),
+    (limits, scrub, tidy): (Limits, ScrubConfig, bool),
 ) -> Result<Store<B>> {
     let zone = Zone { first: Lba(0), blocks: block.geometry().blocks };
     for (lba, bytes) in sheen_store::format(zone, 77)? {
@@ -61,7 +63,7 @@ pub fn open_with<B: Block>(
         carry_out(&mut format_by, BlockOperation::Write { lba, buffer, durable: true })?;
     }
     let arena = Arena::anonymous(256 << 20).map_err(|error| anyhow!("arena: {error:?}"))?;
-    let config = OstConfig { arena, operations_max: 256, store: limits, scrub };
+    let config = OstConfig { arena, operations_max: 256, store: limits, scrub, tidy };
     let mut store = OstService::new(config, vec![(OST, block)], peer, SystemClock, None)
         .map_err(|error| anyhow!("service: {error:?}"))?;
     for _ in 0..1_000_000 {
@@ -120,6 +122,14 @@ pub fn drive(subject: &mut (impl Subject + ?Sized)) -> Result<()> {
 pub fn drive_uncounted(subject: &mut (impl Subject + ?Sized)) -> Result<()> {
     turn_until_answered(subject);
     subject.peer().check()
+}
+
+/// Turns until what goes on without being asked for has ended.
+pub fn settle(subject: &mut impl Subject) {
+    let mut idle = 0;
+    while idle < REST_TURNS {
+        idle = if subject.turn(SystemClock.now()) == 0 { idle + 1 } else { 0 };
+    }
 }
 
 fn turn_until_answered(subject: &mut (impl Subject + ?Sized)) {

@@ -26,8 +26,13 @@ use crate::ost::{OstConfig, OstService, ScrubConfig};
 fn serve(medium: &RamMedium, connections: &mpsc::Receiver<NewConnection>, stop: &AtomicBool) {
     let fabric = ServerFabric::new(PayloadCheck::Service).unwrap();
     let arena = Arena::anonymous(8 << 20).unwrap();
-    let config =
-        OstConfig { arena, operations_max: 64, store: Limits::default(), scrub: ScrubConfig::OFF };
+    let config = OstConfig {
+        arena,
+        operations_max: 64,
+        store: Limits::default(),
+        scrub: ScrubConfig::OFF,
+        tidy: true,
+    };
     let targets = vec![(OST, medium.open(32))];
     let mut service = OstService::new(config, targets, fabric, SystemClock, None).unwrap();
     let clock = SystemClock;

@@ -7,3 +7,4 @@ mod links;
 mod model;
 mod packing;
 mod compressed;
+mod tidying;

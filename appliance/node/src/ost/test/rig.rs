@@ -200,7 +200,7 @@ impl Rig {
     ) -> Self {
         let store = Limits::default();
         let arena = Arena::anonymous(ARENA_BYTES).unwrap();
-        let config = OstConfig { arena: arena.clone(), operations_max, store, scrub };
+        let config = OstConfig { arena: arena.clone(), operations_max, store, scrub, tidy: true };
         let targets = vec![(OST, medium.open(8))];
         let fabric = QueueFabric { connection: 1, ..QueueFabric::default() };
         let mut service = OstService::new(config, targets, fabric, StillClock, desk).unwrap();
