@@ -1,9 +1,14 @@
 //! A store that is nearly full and was overwritten at random many times, beside one that was just filled: reading in order.
+//!
+//! As a node is by default, and with tidying. Of that three things are told apart: the first pass, with the tidying that it
+//! begins beside it; the passes after it; and how much was stored anew.
 
 use anyhow::{Result, ensure};
 use sheen_conformance::random::Random;
 use sheen_conformance::report::line;
+use sheen_node::ost::ScrubConfig;
 use sheen_nvme::{RamDevice, RamMedium};
+use sheen_store::Limits;
 
 use super::device::touch;
 use super::peer::{Ask, Operation, Peer, thread_nanoseconds};
@@ -13,49 +18,87 @@ use crate::table::{Better, Goal, Table};
 
 const DEVICE_BLOCKS: u64 = 128 << 10;
 const OBJECT_BYTES: u64 = 16 << 20;
-const FULL_PERCENT: u64 = 95;
+/// Passes before those that are measured as tidied.
+const TIDYING_PASSES: u32 = 3;
 const AGEING_ROUNDS: u64 = 10;
-/// Sizes of the overwrites; the goal is for the smallest.
-const OVERWRITE_BYTES: [u32; 2] = [4096, 65536];
+/// How full, and the sizes of the overwrites; the goal is for the first.
+const CASES: [(u64, u32); 3] = [(95, 4096), (95, 65536), (75, 4096)];
 const GOAL: f64 = 0.7;
 const LARGE_BYTES: u32 = 1 << 20;
 const DEPTH: usize = 8;
 
-/// Ages a store by each size of overwrites and adds a figure for it.
+/// Adds figures for a store of each case.
 ///
 /// # Errors
 /// When a request fails.
 pub fn run(table: &mut Table, rounds: u32) -> Result<()> {
-    let (mut fresh, objects) = filled()?;
-    for bytes in OVERWRITE_BYTES {
-        let (mut aged, _) = filled()?;
-        let mut random = Random::new(11);
-        for round in 1..=AGEING_ROUNDS {
-            overwrite_once(&mut aged, objects, bytes, &mut random)?;
-            line(format_args!("ageing by {bytes} bytes: round {round} of {AGEING_ROUNDS}"));
+    for case @ (percent, bytes) in CASES {
+        let (mut fresh, objects) = filled(percent, false)?;
+        let name = format!("sequential read 1 MiB, {percent} % full, aged by {bytes} B");
+        let mut aged = self::aged(case, false)?;
+        let plain = compare(&mut aged, &mut fresh, objects, rounds)?;
+        let goal = (case == CASES[0]).then_some(Goal { bound: GOAL, better: Better::Higher });
+        table.compare(&name, "MiB/s", &plain.0, ("fresh", &plain.1), goal);
+        drop(aged);
+        let mut aged = self::aged(case, true)?;
+        let first = compare(&mut aged, &mut fresh, objects, 1)?;
+        let label = format!("{name}: first pass, with its tidying");
+        table.compare(&label, "MiB/s", &first.0, ("fresh", &first.1), None);
+        for _ in 0..TIDYING_PASSES {
+            rig::settle(&mut aged);
+            read_through(&mut aged, objects)?;
         }
-        let (mut of_aged, mut of_fresh) = (Samples::new(), Samples::new());
-        for _ in 0..rounds {
-            of_aged.push(read_through(&mut aged, objects)?);
-            of_fresh.push(read_through(&mut fresh, objects)?);
-        }
-        let goal =
-            (bytes == OVERWRITE_BYTES[0]).then_some(Goal { bound: GOAL, better: Better::Higher });
-        let name = format!("sequential read 1 MiB, {FULL_PERCENT} % full, aged by {bytes} B");
-        table.compare(&name, "MiB/s", &of_aged, ("fresh", &of_fresh), goal);
+        rig::settle(&mut aged);
+        let later = compare(&mut aged, &mut fresh, objects, rounds)?;
+        let label = format!("{name}: tidied by {} passes", TIDYING_PASSES + 1);
+        table.compare(&label, "MiB/s", &later.0, ("fresh", &later.1), None);
+        let stats = &aged.stats().targets[0];
+        table.note(format!(
+            "{percent} % full, aged by {bytes} B: {} MiB of {} MiB were tidied",
+            stats.tidied_bytes.get() >> 20,
+            u64::from(objects) * (OBJECT_BYTES >> 20),
+        ));
     }
     Ok(())
 }
 
+/// A filled store that was overwritten.
+fn aged((percent, bytes): (u64, u32), tidy: bool) -> Result<Store<RamDevice>> {
+    let (mut store, objects) = filled(percent, tidy)?;
+    let mut random = Random::new(11);
+    for round in 1..=AGEING_ROUNDS {
+        overwrite_once(&mut store, objects, bytes, &mut random)?;
+        line(format_args!("ageing by {bytes} bytes: round {round} of {AGEING_ROUNDS}"));
+    }
+    Ok(store)
+}
+
+/// Rates of both, pass by pass.
+fn compare(
+    aged: &mut Store<RamDevice>,
+    fresh: &mut Store<RamDevice>,
+    objects: u32,
+    passes: u32,
+) -> Result<(Samples, Samples)> {
+    let (mut of_aged, mut of_fresh) = (Samples::new(), Samples::new());
+    for _ in 0..passes {
+        of_aged.push(read_through(aged, objects)?);
+        of_fresh.push(read_through(fresh, objects)?);
+    }
+    Ok((of_aged, of_fresh))
+}
+
 /// A store that is as full as is wanted, and its objects' count.
-fn filled() -> Result<(Store<RamDevice>, u32)> {
+fn filled(percent: u64, tidy: bool) -> Result<(Store<RamDevice>, u32)> {
     let medium = RamMedium::new(DEVICE_BLOCKS);
     let mut device = medium.open(QUEUE_DEPTH);
     touch(&mut device)?;
     let peer = Peer::new(DEPTH, LARGE_BYTES as usize);
-    let mut store = rig::open(device, medium.open(QUEUE_DEPTH), peer)?;
+    let limits = Limits { discard: false, ..Limits::default() };
+    let bounds = (limits, ScrubConfig::OFF, tidy);
+    let mut store = rig::open_with(device, medium.open(QUEUE_DEPTH), peer, bounds)?;
     store.publish();
-    let room = store.stats().targets[0].total_bytes.get() * FULL_PERCENT / 100;
+    let room = store.stats().targets[0].total_bytes.get() * percent / 100;
     let objects = u32::try_from(room / OBJECT_BYTES)?;
     ensure!(objects > 0, "the device is too small");
     (1..=objects).try_for_each(|object| rig::fill(&mut store, object, OBJECT_BYTES))?;
