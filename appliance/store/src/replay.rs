@@ -12,7 +12,7 @@ use crate::{
     dirty::Dirty,
     index::Index,
     layout::{Layout, RecordId},
-    record::{OwnedChange, Record},
+    record::{Extent, OwnedChange, Record},
     request::OBJECT_BYTES_MAX,
 };
 
@@ -107,10 +107,15 @@ impl Replay {
     fn is_possible(&self, change: &OwnedChange) -> bool {
         let (data_first, data_end) =
             (self.layout.data_first, self.layout.data_first + self.layout.data_blocks);
-        change.extents.iter().all(|extent| {
+        let object_end = OBJECT_BYTES_MAX / 4096;
+        let inside = |extent: &Extent| {
             extent.place >= data_first
                 && extent.place + extent.stored() <= data_end
-                && extent.end() <= OBJECT_BYTES_MAX / 4096
-        })
+                && extent.end() <= object_end
+        };
+        // What is unmapped may reach to the end of everything, but begins in the object.
+        change.unmap.0 <= object_end
+            && change.edges.iter().flatten().all(|&edge| edge < object_end)
+            && change.extents.iter().all(inside)
     }
 }
