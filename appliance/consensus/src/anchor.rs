@@ -12,8 +12,12 @@ use crate::{
 
 /// Kind of our anchors: "RAFT", little-endian.
 pub(crate) const ANCHOR_KIND: u32 = 0x5446_4152;
-/// Version of [`AnchorBody`]'s bytes. 1: first.
-const VERSION: u8 = 1;
+/// Version of [`AnchorBody`]'s bytes. 1: without `head_incarnation`. 2: with it, behind everything else.
+const VERSION: u8 = 2;
+/// Oldest version that can be read.
+const VERSION_MIN: u8 = 1;
+/// `head_incarnation` of an anchor that does not say it: any batch in sequence is believed.
+const HEAD_INCARNATION_UNKNOWN: u64 = 1;
 
 /// A snapshot on the device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +44,9 @@ pub(crate) struct AnchorBody {
     pub incarnation: u64,
     /// First batch of the log that is still needed.
     pub head: LogPlace,
+    /// Writer of the batch at `head`; if none is known to stand there, the one writing when `head` was fixed. A batch of an
+    /// earlier one there was dropped by a recovery, and what was written over it was lost.
+    pub head_incarnation: u64,
     /// Batches known durable.
     pub durable_sequence: u64,
     /// Term and vote at the time; records in the log may say later ones.
@@ -71,6 +78,7 @@ impl AnchorBody {
         });
         counters.iter().all(|&counter| counter <= COUNTER_MAX)
             && self.head.sequence > 0
+            && (1..=self.incarnation).contains(&self.head_incarnation)
             && self.head.block < zone.ring().blocks
             && self.position.term <= self.term
             && snapshot
@@ -103,16 +111,17 @@ impl AnchorBody {
                 place.chunks.encode(&mut out);
             }
         }
+        self.head_incarnation.encode(&mut out);
         Anchor { identity: self.identity, generation: self.generation, kind: ANCHOR_KIND, payload }
     }
 
     pub(crate) fn from_anchor(anchor: &Anchor) -> Result<Self, DecodeError> {
         let mut input = Decoder::new(&anchor.payload);
         let version = u8::decode(&mut input)?;
-        if version != VERSION {
+        if !(VERSION_MIN..=VERSION).contains(&version) {
             return Err(DecodeError::Version(u16::from(version)));
         }
-        let body = Self {
+        let mut body = Self {
             zone_blocks: Field::decode(&mut input)?,
             replica: Field::decode(&mut input)?,
             identity: anchor.identity,
@@ -122,6 +131,7 @@ impl AnchorBody {
                 sequence: Field::decode(&mut input)?,
                 block: Field::decode(&mut input)?,
             },
+            head_incarnation: HEAD_INCARNATION_UNKNOWN,
             durable_sequence: Field::decode(&mut input)?,
             term: Field::decode(&mut input)?,
             vote: Field::decode(&mut input)?,
@@ -129,6 +139,9 @@ impl AnchorBody {
             config: decode_config(&mut input)?,
             snapshot: decode_place(&mut input)?,
         };
+        if version >= 2 {
+            body.head_incarnation = Field::decode(&mut input)?;
+        }
         input.finish()?;
         Ok(body)
     }
@@ -167,6 +180,7 @@ mod test {
             generation: 9,
             incarnation: 3,
             head: LogPlace { sequence: 12, block: 5 },
+            head_incarnation: 2,
             durable_sequence: 14,
             term: 2,
             vote: Some(4),
@@ -182,6 +196,32 @@ mod test {
             assert!(AnchorBody::from_anchor(&cut).is_err());
         }
     }
+
+    #[test]
+    fn an_anchor_of_version_1_is_read_and_believes_every_incarnation() {
+        let body = AnchorBody {
+            zone_blocks: 4096,
+            replica: 4,
+            identity: 77,
+            generation: 9,
+            incarnation: 3,
+            head: LogPlace { sequence: 12, block: 5 },
+            head_incarnation: HEAD_INCARNATION_UNKNOWN,
+            durable_sequence: 14,
+            term: 2,
+            vote: None,
+            position: Position { term: 2, index: 99 },
+            config: ClusterConfig::new(),
+            snapshot: None,
+        };
+        let mut old = body.to_anchor();
+        old.payload[0] = 1;
+        old.payload.truncate(old.payload.len() - size_of::<u64>());
+        assert_eq!(AnchorBody::from_anchor(&old), Ok(body));
+        old.payload[0] = 0;
+        assert_eq!(AnchorBody::from_anchor(&old), Err(DecodeError::Version(0)));
+    }
+
     /// Found by fuzzing: each of these stopped the process in recovery or soon behind it.
     #[test]
     fn numbers_recovery_cannot_go_on_from_are_refused() {
@@ -195,6 +235,7 @@ mod test {
             generation: 9,
             incarnation: 3,
             head: LogPlace { sequence: 12, block: 5 },
+            head_incarnation: 2,
             durable_sequence: 14,
             term: 2,
             vote: None,
@@ -211,6 +252,8 @@ mod test {
         refused(|body| body.head.block = 1 << 30);
         refused(|body| body.head.sequence = 0);
         refused(|body| body.incarnation = u64::MAX);
+        refused(|body| body.head_incarnation = 0);
+        refused(|body| body.head_incarnation = 4);
         refused(|body| body.term = u64::MAX);
         refused(|body| body.snapshot = Some(SnapshotPlace { chunks: 3, ..body.snapshot.unwrap() }));
         refused(|body| body.snapshot = Some(SnapshotPlace { bytes: 9, ..body.snapshot.unwrap() }));

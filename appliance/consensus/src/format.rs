@@ -43,6 +43,7 @@ impl Format {
             generation: 1,
             incarnation: 1,
             head: LogPlace::START,
+            head_incarnation: 1,
             durable_sequence: 0,
             term: 0,
             vote: None,

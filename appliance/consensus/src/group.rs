@@ -21,7 +21,7 @@ use crate::{
     command::{Command, GroupConfig, IoId},
     entry::{Content, Position},
     error::ProposeError,
-    log::Log,
+    log::{Log, RecordPlace},
     log_write::LogWrite,
     replication::HeldMessage,
     timing::Timer,
@@ -44,8 +44,8 @@ pub struct Group {
     /// Contents of the entries from `contents_first` to the log's last.
     pub(crate) contents: VecDeque<Content>,
     pub(crate) contents_first: u64,
-    /// Places of records in the ring with the last index each holds, oldest first.
-    pub(crate) records: VecDeque<(sheen_journal::Position, u64)>,
+    /// Records in the ring, oldest first.
+    pub(crate) records: VecDeque<RecordPlace>,
     /// First index that is not in a submitted record.
     pub(crate) unwritten_from: Option<u64>,
     /// Term or vote is not in a submitted record.
@@ -74,7 +74,7 @@ pub(crate) struct Recovered {
     pub log: Log,
     pub anchor: AnchorBody,
     pub contents: VecDeque<Content>,
-    pub records: VecDeque<(sheen_journal::Position, u64)>,
+    pub records: VecDeque<RecordPlace>,
 }
 
 impl Group {

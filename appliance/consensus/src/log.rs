@@ -21,6 +21,16 @@ pub(crate) fn geometry(zone: &Zone, identity: u64) -> Geometry {
     }
 }
 
+/// A batch of the log that holds entries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct RecordPlace {
+    pub position: Position,
+    /// Last index it holds.
+    pub last_index: u64,
+    /// Who wrote it.
+    pub incarnation: u64,
+}
+
 /// The writing end.
 #[derive(Debug)]
 pub(crate) struct Log {

@@ -8,10 +8,12 @@ use crate::{
     command::{Command, IoId},
     entry::{Content, Record, Run},
     group::Group,
+    log::RecordPlace,
 };
 
 /// Entries' bytes put into one log write.
 const WRITE_BYTES_MAX: usize = 768 << 10;
+
 /// A log write on its way.
 #[derive(Debug)]
 pub(crate) struct LogWrite {
@@ -57,7 +59,11 @@ impl Group {
             let mut write = LogWrite { ios: Vec::new(), sequence: 0, last_index: until - 1 };
             for batch in batches {
                 if write.ios.is_empty() {
-                    self.records.push_back((batch.position, until - 1));
+                    self.records.push_back(RecordPlace {
+                        position: batch.position,
+                        last_index: until - 1,
+                        incarnation: self.anchor.incarnation,
+                    });
                 }
                 let io = self.next_io();
                 write.ios.push(io);

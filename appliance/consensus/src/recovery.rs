@@ -16,7 +16,7 @@ use crate::{
     entry::Content,
     error::{DamageKind, RecoveryError, ZoneDamage},
     group::{Group, Recovered},
-    log::{Log, geometry},
+    log::{Log, RecordPlace, geometry},
     replay::Replay,
     snapshot::{CHUNK_BLOCKS, CHUNK_PAYLOAD_BYTES, decode_chunk},
     zone::Zone,
@@ -74,7 +74,9 @@ pub struct Recovery {
     phase: Phase,
     anchor: Option<AnchorBody>,
     contents: VecDeque<Content>,
-    records: VecDeque<(sheen_journal::Position, u64)>,
+    records: VecDeque<RecordPlace>,
+    /// Writer of the first batch found.
+    first_incarnation: Option<u64>,
     term: u64,
     vote: Option<u64>,
     next_io: u64,
@@ -94,6 +96,7 @@ impl Recovery {
             anchor: None,
             contents: VecDeque::new(),
             records: VecDeque::new(),
+            first_incarnation: None,
             term: 0,
             vote: None,
             next_io: 0,
@@ -327,7 +330,7 @@ impl Recovery {
         let start = ScanStart {
             position: anchor.head,
             durable_sequence: anchor.durable_sequence,
-            incarnations: 1..=anchor.incarnation,
+            incarnations: anchor.head_incarnation..=anchor.incarnation,
             last_sequence: u64::MAX,
         };
         let scanner = Scanner::new(geometry(&self.zone, anchor.identity), &start);
@@ -349,6 +352,7 @@ impl Recovery {
                     return Ok(None);
                 }
                 Step::Batch(batch) => {
+                    self.first_incarnation.get_or_insert(batch.incarnation);
                     let lba = self.zone.ring().start.plus(batch.position.block);
                     let mut target = Replay {
                         snapshot_index: anchor.position.index,
@@ -371,6 +375,8 @@ impl Recovery {
         let Some(anchor) = &mut self.anchor else { unreachable!("read before") };
         anchor.generation += 1;
         anchor.incarnation = anchor.incarnation.max(tail.incarnation) + 1;
+        // Without a batch at its head the log begins with what this start writes.
+        anchor.head_incarnation = self.first_incarnation.unwrap_or(anchor.incarnation);
         anchor.durable_sequence = tail.next.sequence - 1;
         anchor.term = self.term;
         anchor.vote = self.vote;

@@ -8,13 +8,14 @@ use sheen_wire::codec::Field;
 use crate::{
     entry::{Content, Record},
     error::DamageKind,
+    log::RecordPlace,
 };
 
 /// Where records of the log go.
 pub(crate) struct Replay<'a> {
     pub snapshot_index: u64,
     pub contents: &'a mut VecDeque<Content>,
-    pub records: &'a mut VecDeque<(sheen_journal::Position, u64)>,
+    pub records: &'a mut VecDeque<RecordPlace>,
     pub term: &'a mut u64,
     pub vote: &'a mut Option<u64>,
 }
@@ -38,7 +39,11 @@ impl Replay<'_> {
                 self.take_entry(index, content)?;
             }
         }
-        self.records.push_back((batch.position, last));
+        self.records.push_back(RecordPlace {
+            position: batch.position,
+            last_index: last,
+            incarnation: batch.incarnation,
+        });
         Ok(())
     }
 

@@ -234,10 +234,12 @@ impl Group {
     fn next_anchor(&self) -> AnchorBody {
         let Some(snapshot) = &self.snapshot else { unreachable!("called for a written snapshot") };
         let index = snapshot.position.index;
-        let needed = self.records.iter().find(|&&(_, last)| last > index);
+        let needed = self.records.iter().find(|record| record.last_index > index);
         AnchorBody {
             generation: self.anchor.generation + 1,
-            head: needed.map_or(self.log.tail(), |&(place, _)| place),
+            head: needed.map_or(self.log.tail(), |record| record.position),
+            // Behind the tail only this writer writes, and later ones.
+            head_incarnation: needed.map_or(self.anchor.incarnation, |record| record.incarnation),
             durable_sequence: self.log.durable_sequence(),
             term: self.node.current_term().get(),
             vote: self.node.voted_for().map(raftbare::NodeId::get),
@@ -258,7 +260,7 @@ impl Group {
             self.contents_first += 1;
         }
         let head = self.anchor.head;
-        while self.records.pop_front_if(|&mut (place, _)| place.sequence < head.sequence).is_some()
+        while self.records.pop_front_if(|record| record.position.sequence < head.sequence).is_some()
         {
         }
         self.log.trim(head);

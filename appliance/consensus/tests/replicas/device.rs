@@ -75,6 +75,21 @@ impl Device {
         Some(command.io)
     }
 
+    /// Completes the command submitted last, durably; those before it stay in flight.
+    pub(crate) fn complete_last(&mut self) -> IoId {
+        let last = self.in_flight.pop_back().unwrap();
+        for (block, bytes) in blocks(&last) {
+            self.durable.insert(block, bytes);
+        }
+        last.io
+    }
+
+    /// Power fails: nothing of what is in flight or cached is kept.
+    pub(crate) fn lose_power(&mut self) {
+        self.in_flight.clear();
+        self.cached.clear();
+    }
+
     /// Power fails: each block in flight or cached is there or not, by chance.
     pub(crate) fn crash(&mut self, chance: &mut Chance) {
         for command in std::mem::take(&mut self.in_flight) {

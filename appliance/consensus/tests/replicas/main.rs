@@ -4,4 +4,5 @@
 
 mod device;
 mod one;
+mod stale;
 mod three;

@@ -144,7 +144,7 @@ fn scan_start() -> ScanStart {
     ScanStart {
         position: Position { sequence: u64_at(&payload, 25), block: u64_at(&payload, 33) },
         durable_sequence: u64_at(&payload, 41),
-        incarnations: 1..=u64_at(&payload, 17),
+        incarnations: u64_at(&payload, payload.len() - 8)..=u64_at(&payload, 17),
         last_sequence: u64::MAX,
     }
 }
