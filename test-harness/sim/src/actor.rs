@@ -80,6 +80,8 @@ pub struct Actor {
     pub root: Fid,
     /// Requests sent again.
     pub resends: u64,
+    /// Requests a sick device failed: they are asked for again, as a program would.
+    pub io_errors: u64,
     /// Inodes it has open, and whether for writing.
     pub opens: BTreeMap<Fid, bool>,
     /// Leases it holds.
@@ -120,6 +122,7 @@ impl Actor {
             number,
             root: Fid::NONE,
             resends: 0,
+            io_errors: 0,
             opens: BTreeMap::new(),
             held: BTreeMap::new(),
             changed: BTreeSet::new(),

@@ -1,6 +1,8 @@
-//! A device with a volatile cache that can lose power.
+//! A device with a volatile cache that can lose power, stall and fail commands.
 //!
-//! Fault model: commands complete after a random time, in any order. At a power cut every write that was not flushed
+//! Fault model: commands complete after a random time, in any order; a zone may stall, one command in many takes seconds,
+//! one in many fails and is to be submitted again (whether it was carried out or not), and a read may meet lost media when
+//! the simulator says so. At a power cut every write that was not flushed
 //! (completed or in flight) is kept, lost, or torn in 512-byte sectors, each for itself. When only the process dies,
 //! completed writes stay and writes in flight are kept or lost. Nothing else is ever changed.
 //!
@@ -9,7 +11,7 @@
 use std::{
     cell::RefCell,
     cmp::Reverse,
-    collections::{BTreeMap, BinaryHeap},
+    collections::{BTreeMap, BTreeSet, BinaryHeap},
     os::fd::RawFd,
     rc::Rc,
 };
@@ -19,7 +21,11 @@ use sheen_ports::{
 };
 use sheen_types::{BLOCK_BYTES, Lba, Tick};
 
-use crate::{chance::Chance, clock::SimClock};
+use crate::{
+    chance::Chance,
+    clock::SimClock,
+    coverage::{Coverage, Fault},
+};
 
 /// Bytes a device writes whole, even when power fails.
 const SECTOR_BYTES: usize = 512;
@@ -27,6 +33,9 @@ const SECTOR_BYTES: usize = 512;
 const LATENCY_NANOSECONDS_MAX: u64 = 200_000;
 /// Commands a queue takes.
 const QUEUE_DEPTH: usize = 256;
+/// One command in so many takes much longer, up to this many virtual nanoseconds.
+const SLOW_ONE_IN: u64 = 3_000;
+const SLOW_NANOSECONDS_MAX: u64 = 3_000_000_000;
 
 type BlockBytes = Box<[u8; BLOCK_BYTES]>;
 
@@ -39,6 +48,14 @@ pub struct Media {
     /// Written, not flushed: in the order of the writes.
     cached: Vec<(u64, BlockBytes)>,
     chance: Chance,
+    /// One command in so many is to be submitted again; 0: none.
+    pub retry_one_in: u64,
+    /// Faults of commands so far.
+    pub coverage: Coverage,
+    /// Until when the zone that begins at a block completes nothing. Outlives the process.
+    stalls: BTreeMap<u64, Tick>,
+    /// Zones whose next read meets lost media.
+    losing: BTreeSet<u64>,
     /// Blocks lost or torn by power cuts so far.
     pub lost_blocks: u64,
     /// Says that it made things durable and does not: for tests of the simulator itself.
@@ -54,6 +71,10 @@ impl Media {
             durable: BTreeMap::new(),
             cached: Vec::new(),
             chance,
+            retry_one_in: 0,
+            coverage: Coverage::default(),
+            stalls: BTreeMap::new(),
+            losing: BTreeSet::new(),
             lost_blocks: 0,
             lies: false,
         };
@@ -78,6 +99,11 @@ impl Media {
         } else {
             self.cached.push((lba, block));
         }
+    }
+
+    /// Nothing in the zone that begins at `first` completes before `until`, if submitted from now on.
+    pub fn stall(&mut self, first: u64, until: Tick) {
+        self.stalls.insert(first, until);
     }
 
     fn flush(&mut self) {
@@ -155,6 +181,26 @@ impl SimDevice {
         })))
     }
 
+    /// Nothing submitted so far completes before `until`.
+    pub fn stall(&self, until: Tick) {
+        let mut queue = self.0.borrow_mut();
+        let order = std::mem::take(&mut queue.order);
+        queue.order =
+            order.into_iter().map(|Reverse((at, n))| Reverse((at.max(until), n))).collect();
+    }
+
+    /// The next read fails: its blocks are lost.
+    pub fn lose_media(&self) {
+        let queue = self.0.borrow();
+        queue.media.borrow_mut().losing.insert(queue.first);
+    }
+
+    /// The next read does not fail after all.
+    pub fn keep_media(&self) {
+        let queue = self.0.borrow();
+        queue.media.borrow_mut().losing.remove(&queue.first);
+    }
+
     /// When the next command completes.
     #[must_use]
     pub fn next_completion(&self) -> Option<Tick> {
@@ -174,6 +220,47 @@ impl SimDevice {
 }
 
 impl Queue {
+    /// When a command submitted now completes.
+    fn completion(&mut self) -> Tick {
+        let slow = self.chance.below(SLOW_ONE_IN) == 0;
+        let longest = if slow { SLOW_NANOSECONDS_MAX } else { LATENCY_NANOSECONDS_MAX };
+        let at = Tick(self.clock.tick().0 + 1 + self.chance.below(longest));
+        let mut media = self.media.borrow_mut();
+        if slow {
+            media.coverage.count(Fault::SlowCommand);
+        }
+        media.stalls.get(&self.first).map_or(at, |&until| at.max(until))
+    }
+
+    /// What a command fails with, if it does.
+    fn failure(&mut self, operation: &BlockOperation) -> Option<BlockError> {
+        let mut media = self.media.borrow_mut();
+        if matches!(operation, BlockOperation::Read { .. }) && media.losing.remove(&self.first) {
+            media.coverage.count(Fault::MediaLost);
+            return Some(BlockError::MediaLost);
+        }
+        let retry = media.retry_one_in > 0 && self.chance.below(media.retry_one_in) == 0;
+        retry.then(|| {
+            media.coverage.count(Fault::Retry);
+            BlockError::Retry
+        })
+    }
+
+    fn fail(&mut self, command: BlockCommand, error: BlockError) -> BlockCompletion {
+        let is_write = matches!(command.operation, BlockOperation::Write { .. });
+        if is_write && self.chance.percent(50) {
+            let completion = self.carry_out(command);
+            return BlockCompletion { result: Err(error), ..completion };
+        }
+        let buffer = match command.operation {
+            BlockOperation::Read { buffer, .. } | BlockOperation::Write { buffer, .. } => {
+                Some(buffer)
+            }
+            BlockOperation::Flush | BlockOperation::Discard { .. } => None,
+        };
+        BlockCompletion { token: command.token, buffer, result: Err(error) }
+    }
+
     fn carry_out(&mut self, command: BlockCommand) -> BlockCompletion {
         let mut media = self.media.borrow_mut();
         let token = command.token;
@@ -231,7 +318,7 @@ impl Block for SimDevice {
             return Err(command);
         }
         // A flush may complete before writes submitted earlier: it covers only what completed before it was submitted.
-        let at = Tick(queue.clock.tick().0 + 1 + queue.chance.below(LATENCY_NANOSECONDS_MAX));
+        let at = queue.completion();
         queue.submitted += 1;
         let number = queue.submitted;
         queue.order.push(Reverse((at, number)));
@@ -250,11 +337,13 @@ impl Block for SimDevice {
             }
             queue.order.pop();
             let Some(command) = queue.in_flight.remove(&number) else { continue };
-            let completion = if queue.is_valid(&command.operation) {
-                queue.carry_out(command)
-            } else {
+            let completion = if !queue.is_valid(&command.operation) {
                 let result = Err(BlockError::Rejected);
                 BlockCompletion { token: command.token, buffer: None, result }
+            } else if let Some(error) = queue.failure(&command.operation) {
+                queue.fail(command, error)
+            } else {
+                queue.carry_out(command)
             };
             completions.push(completion);
             count += 1;

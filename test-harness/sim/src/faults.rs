@@ -1,10 +1,12 @@
-//! What goes wrong in a run: the node dies, clients hang up, clients die.
+//! What goes wrong in a run: the node dies or pauses, clients hang up or die, links are cut, devices stall and fail.
 
 use sheen_types::Tick;
 use sheen_wire::{Field, metadata::SequenceGrantReply};
 
 use crate::{
-    node::Death,
+    coverage::Fault,
+    network::Direction,
+    node::{Death, OSTS},
     operation::Operation,
     world::{MILLISECOND, World},
 };
@@ -14,6 +16,10 @@ pub(crate) const REPLACE_PERCENT: u64 = 25;
 /// Faults, and requests of each actor, while a dead client is not evicted yet.
 const FAULTS_WHILE_EVICTING: u32 = 4;
 const REQUESTS_WHILE_EVICTING: u32 = 10;
+/// Faults in a round of work or an audit: a node that never lives long enough to recover answers nobody.
+const FAULTS_IN_ROUND_MAX: u32 = 100;
+/// Longest time a link is cut, a device stalls, or the node pauses: less than it takes to be evicted.
+const OUTAGE_MAX: u64 = 2_500 * MILLISECOND;
 
 impl World {
     /// A client goes without a word; a new one takes over its directory and files.
@@ -23,7 +29,8 @@ impl World {
         let mut gone = std::mem::replace(&mut self.players[number].actor, fresh);
         gone.hang_up();
         self.counts.resends += gone.resends;
-        self.counts.dead_clients += 1;
+        self.counts.io_errors += gone.io_errors;
+        self.counts.coverage.count(Fault::DeadClient);
         self.note(|| format!("the client of actor {number} is gone"));
         self.namespace.forget_opens(number);
         if let Some(worker) = &mut self.players[number].worker {
@@ -85,26 +92,82 @@ impl World {
             match &mut self.faults_left {
                 Some(0) => return self.plan_fault(),
                 Some(left) => *left -= 1,
+                None if self.faults_in_round >= FAULTS_IN_ROUND_MAX => return self.plan_fault(),
                 None => {}
             }
+            self.faults_in_round += 1;
+            self.plan_fault();
             match self.chance.below(100) {
-                0..40 => self.die(Death::Process),
-                40..75 => self.die(Death::Power),
-                _ => {
-                    let unlucky = self.chance.index(self.players.len());
-                    self.players[unlucky].actor.hang_up();
-                    self.note(|| format!("actor {unlucky} hangs up"));
-                    self.counts.hang_ups += 1;
-                    self.plan_fault();
-                }
+                0..30 => self.die(Death::Process),
+                30..55 => self.die(Death::Power),
+                55..72 => self.hang_up(),
+                72..82 => self.cut_link(),
+                82..86 => self.stall_device(),
+                86..90 => self.pause_node(),
+                _ => self.lose_media(),
             }
+        }
+    }
+
+    fn hang_up(&mut self) {
+        let unlucky = self.chance.index(self.players.len());
+        self.players[unlucky].actor.hang_up();
+        self.note(|| format!("actor {unlucky} hangs up"));
+        self.counts.coverage.count(Fault::HangUp);
+    }
+
+    /// How long something is out of order: mostly moments, at times seconds.
+    fn outage(&mut self) -> Tick {
+        let most = if self.chance.percent(70) { 50 * MILLISECOND } else { OUTAGE_MAX };
+        Tick(self.clock.tick().0 + 1 + self.chance.below(most))
+    }
+
+    fn cut_link(&mut self) {
+        let unlucky = self.chance.index(self.players.len());
+        let (direction, fault) = match self.chance.below(3) {
+            0 => (Direction::Up, Fault::CutUp),
+            1 => (Direction::Down, Fault::CutDown),
+            _ => (Direction::Both, Fault::CutBoth),
+        };
+        let until = self.outage();
+        let client = self.players[unlucky].actor.number;
+        self.network.borrow_mut().cut(client, direction, until);
+        self.note(|| format!("the link of actor {unlucky} is cut {direction:?} until {}", until.0));
+        self.counts.coverage.count(fault);
+        // Over half of the cuts the connections break: what is on its way is lost.
+        if self.chance.percent(50) {
+            self.players[unlucky].actor.hang_up();
+        }
+    }
+
+    fn stall_device(&mut self) {
+        let until = self.outage();
+        let zone = self.chance.below(u64::from(OSTS) + 1);
+        let ost = u32::try_from(zone).ok().and_then(|zone| zone.checked_sub(1));
+        self.node.stall(ost, until);
+        self.note(|| format!("the device of {ost:?} stalls until {}", until.0));
+        let fault = if ost.is_some() { Fault::OstStall } else { Fault::MdtStall };
+        self.counts.coverage.count(fault);
+    }
+
+    fn pause_node(&mut self) {
+        let until = self.outage();
+        self.node.pause(until);
+        self.note(|| format!("the node pauses until {}", until.0));
+        self.counts.coverage.count(Fault::NodePause);
+    }
+
+    fn lose_media(&mut self) {
+        let ost = u32::try_from(self.chance.below(u64::from(OSTS))).unwrap_or(0);
+        if self.node.lose_media(ost) {
+            self.note(|| format!("the next read of OST {ost} meets lost media"));
         }
     }
 
     pub(crate) fn die(&mut self, death: Death) {
         match death {
-            Death::Process => self.counts.kills += 1,
-            Death::Power => self.counts.power_cuts += 1,
+            Death::Process => self.counts.coverage.count(Fault::Kill),
+            Death::Power => self.counts.coverage.count(Fault::PowerCut),
         }
         self.node.die(death);
         self.note(|| format!("death: {death:?}"));

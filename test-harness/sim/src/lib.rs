@@ -11,6 +11,7 @@ mod audit;
 pub mod chance;
 pub mod clock;
 pub mod content;
+pub mod coverage;
 pub mod device;
 mod faults;
 pub mod file_model;

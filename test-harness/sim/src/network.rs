@@ -1,11 +1,13 @@
 //! A network of virtual time: messages take a random time, in order within a connection; a crash loses what is on its way.
 //!
 //! [`SimFabric`] is what a service of the node sees (`ports::Fabric`); [`Network`] what clients and the simulator see.
-//! Loss within a living connection is not modelled: both real transports are reliable while they are connected.
+//! Loss within a living connection is not modelled: both real transports are reliable while they are connected. A link that is
+//! cut holds back what it carries in that direction: it arrives when the link is whole again, or, if the connection broke
+//! over it, never. No connection is made over a cut link.
 
 use std::{
     cell::RefCell,
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     os::fd::RawFd,
     rc::Rc,
 };
@@ -48,6 +50,7 @@ pub enum Arrival {
 #[derive(Debug)]
 struct Connection {
     service: u16,
+    client: usize,
     open: bool,
     /// Latest delivery in each direction: later messages come later.
     last_up: Tick,
@@ -62,6 +65,34 @@ struct ServiceQueue {
     events: VecDeque<(Tick, FabricEvent)>,
 }
 
+/// Which way a link carries nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// From the client to the node.
+    Up,
+    /// From the node to the client.
+    Down,
+    /// Either.
+    Both,
+}
+
+impl Direction {
+    const fn holds_up(self) -> bool {
+        matches!(self, Self::Up | Self::Both)
+    }
+
+    const fn holds_down(self) -> bool {
+        matches!(self, Self::Down | Self::Both)
+    }
+}
+
+/// A link that is cut, and until when.
+#[derive(Clone, Copy, Debug)]
+struct Cut {
+    direction: Direction,
+    until: Tick,
+}
+
 /// Every connection and all that is on its way.
 #[derive(Debug)]
 pub struct Network {
@@ -69,6 +100,8 @@ pub struct Network {
     chance: Chance,
     connections: BTreeMap<ConnectionId, Connection>,
     services: BTreeMap<u16, ServiceQueue>,
+    /// By client.
+    cuts: BTreeMap<usize, Cut>,
     next: u64,
 }
 
@@ -81,15 +114,85 @@ impl Network {
             chance,
             connections: BTreeMap::new(),
             services: BTreeMap::new(),
+            cuts: BTreeMap::new(),
             next: 1,
         };
         Rc::new(RefCell::new(network))
+    }
+
+    /// Cuts the link of a client, until `until`. What is on its way in that direction is held back.
+    pub fn cut(&mut self, client: usize, direction: Direction, until: Tick) {
+        self.cuts.insert(client, Cut { direction, until });
+        if direction.holds_up() {
+            self.hold_back(client, until);
+        }
+        for entry in self.connections.values_mut().filter(|entry| entry.client == client) {
+            if direction.holds_down() {
+                let held = entry.arrivals.iter_mut().zip(1..);
+                held.for_each(|((at, _), later)| *at = Tick((*at).max(until).0 + later));
+                entry.last_down = entry
+                    .arrivals
+                    .back()
+                    .map_or(entry.last_down, |(at, _)| entry.last_down.max(*at));
+            }
+        }
+    }
+
+    /// What a client sent and has not arrived does not arrive before `until`.
+    pub fn hold_back(&mut self, client: usize, until: Tick) {
+        let of_client: BTreeSet<ConnectionId> = self
+            .connections
+            .iter()
+            .filter(|(_, entry)| entry.client == client)
+            .map(|(id, _)| *id)
+            .collect();
+        let mut last: BTreeMap<ConnectionId, Tick> = BTreeMap::new();
+        for queue in self.services.values_mut() {
+            let mut later = until;
+            for (at, event) in &mut queue.events {
+                let Some(id) = connection_of(event).filter(|id| of_client.contains(id)) else {
+                    continue;
+                };
+                later.0 += 1;
+                *at = (*at).max(later);
+                last.insert(id, *at);
+            }
+            queue.events.make_contiguous().sort_by_key(|(at, _)| *at);
+        }
+        for (id, at) in last {
+            if let Some(entry) = self.connections.get_mut(&id) {
+                entry.last_up = entry.last_up.max(at);
+            }
+        }
+    }
+
+    fn cut_of(&self, client: usize) -> Option<Cut> {
+        self.cuts.get(&client).copied().filter(|cut| cut.until > self.clock.tick())
+    }
+
+    /// When what a client sends at `at` can arrive at the earliest.
+    fn up(&self, client: usize, at: Tick) -> Tick {
+        let cut = self.cut_of(client).filter(|cut| cut.direction.holds_up());
+        cut.map_or(at, |cut| Tick(at.0.max(cut.until.0 + 1)))
+    }
+
+    /// When what a client is sent at `at` can arrive at the earliest.
+    fn down(&self, client: usize, at: Tick) -> Tick {
+        let cut = self.cut_of(client).filter(|cut| cut.direction.holds_down());
+        cut.map_or(at, |cut| Tick(at.0.max(cut.until.0 + 1)))
     }
 
     fn flight(&mut self) -> Tick {
         let slow = self.chance.below(SLOW_ONE_IN) == 0;
         let longest = if slow { SLOW_NANOSECONDS_MAX } else { FLIGHT_NANOSECONDS_MAX };
         Tick(self.clock.tick().0 + 1 + self.chance.below(longest))
+    }
+
+    /// When something sent now arrives at the client of a connection.
+    fn flight_down(&mut self, connection: ConnectionId) -> Tick {
+        let at = self.flight();
+        let client = self.connections.get(&connection).map(|entry| entry.client);
+        client.map_or(at, |client| self.down(client, at))
     }
 
     fn enqueue(&mut self, service: u16, at: Tick, event: FabricEvent) {
@@ -99,9 +202,9 @@ impl Network {
         queue.insert(place, (at, event));
     }
 
-    /// Connects to a service; None while the node is down.
-    pub fn connect(&mut self, service: u16, peer: &str) -> Option<ConnectionId> {
-        if !self.services.contains_key(&service) {
+    /// Connects a client to a service; None while the node is down or the link is cut.
+    pub fn connect(&mut self, service: u16, client: usize) -> Option<ConnectionId> {
+        if !self.services.contains_key(&service) || self.cut_of(client).is_some() {
             return None;
         }
         let id = ConnectionId(self.next);
@@ -111,6 +214,7 @@ impl Network {
             id,
             Connection {
                 service,
+                client,
                 open: true,
                 last_up: at,
                 last_down: Tick(0),
@@ -119,7 +223,8 @@ impl Network {
                 calls: BTreeMap::new(),
             },
         );
-        self.enqueue(service, at, FabricEvent::Opened { connection: id, peer: peer.to_owned() });
+        let peer = format!("actor {client}");
+        self.enqueue(service, at, FabricEvent::Opened { connection: id, peer });
         Some(id)
     }
 
@@ -132,6 +237,10 @@ impl Network {
         payload: Vec<u8>,
     ) {
         let at = self.flight();
+        let Some(client) = self.connections.get(&connection).map(|entry| entry.client) else {
+            return;
+        };
+        let at = self.up(client, at);
         let Some(entry) = self.connections.get_mut(&connection).filter(|entry| entry.open) else {
             return;
         };
@@ -160,7 +269,7 @@ impl Network {
     pub fn hang_up(&mut self, connection: ConnectionId) {
         let at = self.flight();
         let Some(entry) = self.connections.remove(&connection) else { return };
-        let at = at.max(Tick(entry.last_up.0 + 1));
+        let at = self.up(entry.client, at).max(Tick(entry.last_up.0 + 1));
         let closed = FabricEvent::Closed { connection, reason: CloseReason::Peer };
         if entry.open && self.services.contains_key(&entry.service) {
             self.enqueue(entry.service, at, closed);
@@ -171,7 +280,11 @@ impl Network {
     pub fn node_dies(&mut self) {
         self.services.clear();
         let noticed: Vec<Tick> = (0..self.connections.len()).map(|_| self.flight()).collect();
+        let now = self.clock.tick();
         for (entry, at) in self.connections.values_mut().zip(noticed) {
+            let cut = self.cuts.get(&entry.client).filter(|cut| cut.until > now);
+            let held = cut.filter(|cut| cut.direction.holds_down());
+            let at = held.map_or(at, |cut| Tick(at.0.max(cut.until.0 + 1)));
             entry.open = false;
             entry.arrivals.clear();
             entry.arrivals.push_back((at, Arrival::Lost));
@@ -247,7 +360,7 @@ impl Fabric for SimFabric {
 
     fn reply(&mut self, request: RequestId, message: &[u8], payload: Option<Buffer>) {
         let mut network = self.network.borrow_mut();
-        let at = network.flight();
+        let at = network.flight_down(request.connection);
         let bytes = payload_bytes(message);
         let content =
             payload.as_ref().map(|buffer| buffer.as_slice()[..bytes].to_vec()).unwrap_or_default();
@@ -268,7 +381,7 @@ impl Fabric for SimFabric {
 
     fn notify(&mut self, connection: ConnectionId, message: &[u8]) -> Result<(), NotifyError> {
         let mut network = self.network.borrow_mut();
-        let at = network.flight();
+        let at = network.flight_down(connection);
         let entry = network
             .connections
             .get_mut(&connection)
@@ -282,7 +395,7 @@ impl Fabric for SimFabric {
 
     fn close(&mut self, connection: ConnectionId) {
         let mut network = self.network.borrow_mut();
-        let at = network.flight();
+        let at = network.flight_down(connection);
         if let Some(entry) = network.connections.get_mut(&connection) {
             entry.open = false;
             entry.arrivals.push_back((at.max(Tick(entry.last_down.0 + 1)), Arrival::Lost));
@@ -299,6 +412,17 @@ impl Fabric for SimFabric {
 
     fn wake_generation(&self) -> u64 {
         0
+    }
+}
+
+/// Whose event it is, if it is of something a client sent.
+const fn connection_of(event: &FabricEvent) -> Option<ConnectionId> {
+    match event {
+        FabricEvent::Opened { connection, .. } | FabricEvent::Closed { connection, .. } => {
+            Some(*connection)
+        }
+        FabricEvent::Request { request, .. } => Some(request.connection),
+        FabricEvent::Pulled { .. } | FabricEvent::Sent { .. } => None,
     }
 }
 

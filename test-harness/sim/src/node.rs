@@ -17,6 +17,7 @@ use sheen_wire::metadata::OstAddress;
 use crate::{
     chance::Chance,
     clock::SimClock,
+    coverage::Coverage,
     device::{Media, SimDevice},
     network::{Network, SimFabric},
 };
@@ -42,6 +43,8 @@ struct Shape {
     ost_operations_max: usize,
     requests_max: usize,
     leases_max: usize,
+    /// One device command in so many is to be submitted again; 0: none.
+    retry_one_in: u64,
 }
 
 impl Shape {
@@ -54,6 +57,7 @@ impl Shape {
             leases_max: count(16, 1 << 20),
             ost_blocks: either(2 << 10, 16 << 10),
             unflushed_blocks_max: either(24, 32 << 10),
+            retry_one_in: either(0, 40),
         }
     }
 
@@ -79,6 +83,8 @@ pub struct SimNode {
     media: Rc<RefCell<Media>>,
     network: Rc<RefCell<Network>>,
     running: Option<Running>,
+    /// Its process does not run before.
+    paused_until: Tick,
     /// Of processes that ended.
     snapshots: u64,
 }
@@ -111,8 +117,10 @@ impl SimNode {
         let shape = Shape::draw(&mut chance.fork());
         let blocks = mdt_blocks() + u64::from(OSTS) * shape.ost_blocks;
         let media = Media::new(blocks, chance.fork());
-        let node = Self { clock, chance, shape, media, network, running: None, snapshots: 0 };
+        let (running, paused_until, snapshots) = (None, Tick(0), 0);
+        let node = Self { clock, chance, shape, media, network, running, paused_until, snapshots };
         node.format();
+        node.media.borrow_mut().retry_one_in = shape.retry_one_in;
         node
     }
 
@@ -195,14 +203,49 @@ impl SimNode {
     /// Ends the process, and the power with it.
     pub fn die(&mut self, death: Death) {
         self.snapshots = self.snapshots();
+        self.paused_until = Tick(0);
         let Some(running) = self.running.take() else { return };
         for device in &running.devices {
             device.abandon();
+            device.keep_media();
         }
         if death == Death::Power {
             self.media.borrow_mut().cut_power();
         }
         self.network.borrow_mut().node_dies();
+    }
+
+    /// Its process does not run until `until`; its device works on, and what it is sent waits.
+    pub fn pause(&mut self, until: Tick) {
+        self.paused_until = until;
+    }
+
+    /// The device completes nothing of the MDT (None) or an OST before `until`, whatever process asks.
+    pub fn stall(&mut self, ost: Option<u32>, until: Tick) {
+        let first = ost.map_or(0, |ost| self.shape.ost_first(ost));
+        self.media.borrow_mut().stall(first, until);
+        let running = self.running.as_ref();
+        let number = ost.map_or(Ok(0), |ost| usize::try_from(ost + 1)).unwrap_or(0);
+        if let Some(device) = running.and_then(|running| running.devices.get(number)) {
+            device.stall(until);
+        }
+    }
+
+    /// The next read of an OST that serves meets lost media. Returns whether there is such an OST.
+    pub fn lose_media(&mut self, ost: u32) -> bool {
+        let number = usize::try_from(ost).unwrap_or(0);
+        let Some(running) = &self.running else { return false };
+        let serves = running.ost.stats().targets.get(number).is_some_and(|t| t.ready.get() == 1);
+        if serves && let Some(device) = running.devices.get(number + 1) {
+            device.lose_media();
+        }
+        serves
+    }
+
+    /// Faults of device commands so far.
+    #[must_use]
+    pub fn coverage(&self) -> Coverage {
+        self.media.borrow().coverage
     }
 
     /// Lets the services do all there is to do now.
@@ -213,6 +256,9 @@ impl SimNode {
         let Some(running) = &mut self.running else { return Ok(()) };
         let mut turns = 0;
         let now = self.clock.tick();
+        if now < self.paused_until {
+            return Ok(());
+        }
         while running.mdt.turn() + running.ost.turn(now) > 0 {
             turns += 1;
             if turns >= TURNS_MAX {
@@ -239,7 +285,8 @@ impl SimNode {
         let running = self.running.as_ref()?;
         let devices = running.devices.iter().filter_map(SimDevice::next_completion).min();
         let deadline = running.mdt.next_deadline().map(|at| at.max(Tick(self.clock.tick().0 + 1)));
-        devices.into_iter().chain(deadline).min()
+        let next = devices.into_iter().chain(deadline).min();
+        next.map(|at| at.max(self.paused_until))
     }
 
     /// Snapshots of the metadata completed so far.

@@ -1,5 +1,7 @@
 //! What a run is like, and what it did.
 
+use crate::coverage::Coverage;
+
 /// What a run is like.
 #[derive(Clone, Copy, Debug)]
 pub struct Plan {
@@ -35,16 +37,12 @@ impl Default for Plan {
 pub struct Counts {
     /// Requests answered.
     pub operations: u64,
-    /// Processes killed.
-    pub kills: u64,
-    /// Power cuts.
-    pub power_cuts: u64,
-    /// Connections ended by clients.
-    pub hang_ups: u64,
-    /// Clients that went for good.
-    pub dead_clients: u64,
+    /// Faults.
+    pub coverage: Coverage,
     /// Requests sent again.
     pub resends: u64,
+    /// Requests a sick device failed.
+    pub io_errors: u64,
     /// Blocks lost or torn by power cuts.
     pub lost_blocks: u64,
     /// Files that showed less after power loss than was acknowledged.
@@ -60,11 +58,9 @@ pub struct Counts {
 impl std::ops::AddAssign for Counts {
     fn add_assign(&mut self, other: Self) {
         self.operations += other.operations;
-        self.kills += other.kills;
-        self.power_cuts += other.power_cuts;
-        self.hang_ups += other.hang_ups;
-        self.dead_clients += other.dead_clients;
+        self.coverage += other.coverage;
         self.resends += other.resends;
+        self.io_errors += other.io_errors;
         self.lost_blocks += other.lost_blocks;
         self.lost_writes += other.lost_writes;
         self.snapshots += other.snapshots;

@@ -22,6 +22,7 @@ use crate::{
     answer::Ended,
     chance::Chance,
     clock::SimClock,
+    coverage::Fault,
     faults::REPLACE_PERCENT,
     history::History,
     namespace::Namespace,
@@ -74,6 +75,7 @@ pub(crate) struct World {
     pub(crate) steps: u64,
     /// Bounds how many faults still happen.
     pub(crate) faults_left: Option<u32>,
+    pub(crate) faults_in_round: u32,
     pub(crate) log: VecDeque<String>,
 }
 
@@ -121,6 +123,7 @@ impl World {
             counts: Counts::default(),
             steps: 0,
             faults_left: None,
+            faults_in_round: 0,
             log: VecDeque::new(),
         }
     }
@@ -144,6 +147,13 @@ impl World {
         self.audit()?;
         self.count_objects()?;
         self.counts.resends += self.players.iter().map(|p| p.actor.resends).sum::<u64>();
+        self.counts.io_errors += self.players.iter().map(|p| p.actor.io_errors).sum::<u64>();
+        self.counts.coverage += self.node.coverage();
+        let lost = self.counts.coverage.of(Fault::MediaLost);
+        if self.counts.io_errors > lost {
+            let errors = self.counts.io_errors;
+            return Err(format!("{errors} requests failed for {lost} reads of lost media"));
+        }
         let workers = self.players.iter().filter_map(|player| player.worker.as_ref());
         self.counts.lost_writes = workers.map(|worker| worker.losses).sum();
         self.counts.lost_blocks = self.node.lost_blocks();
@@ -214,6 +224,7 @@ impl World {
 
     /// Lets everything run until every actor did what it had to do.
     pub(crate) fn finish_round(&mut self) -> Result<(), String> {
+        self.faults_in_round = 0;
         loop {
             self.step()?;
             let busy = |player: &Player| {
@@ -244,7 +255,10 @@ impl World {
         let network = self.network.borrow().next_arrival();
         let actors = self.players.iter().filter_map(|player| player.actor.next_event());
         let fault = self.restart_at.or(self.faults.then_some(self.next_fault));
-        let next = node.into_iter().chain(network).chain(fault).chain(actors).min();
+        // What came and is not taken, because the node is paused, is no event.
+        let now = self.clock.tick();
+        let next = node.into_iter().chain(network).chain(fault).chain(actors);
+        let next = next.filter(|&at| at > now).min();
         match next {
             Some(next) => self.clock.advance_to(next),
             None => return Err("nothing will ever happen again".to_owned()),

@@ -29,7 +29,9 @@ impl Actor {
         let place = if probe { &mut self.probe } else { &mut self.flight };
         let Some(mut flight) = place.take() else { return };
         let status = Errno(-frame.status);
-        if status == Errno::EAGAIN {
+        let sick = target == Target::Ost && status == Errno::EIO;
+        self.io_errors += u64::from(sick);
+        if status == Errno::EAGAIN || sick {
             // Not carried out: but an earlier sending may have been, so the number stays.
             let pause = 1 + self.chance.below(BUSY_PAUSE_NANOSECONDS);
             flight.not_before = Tick(self.clock.tick().0 + pause);

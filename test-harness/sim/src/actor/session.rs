@@ -70,7 +70,7 @@ impl Actor {
             return;
         }
         let service = lane.service;
-        let connection = self.network.borrow_mut().connect(service, &format!("actor {number}"));
+        let connection = self.network.borrow_mut().connect(service, number);
         let lane = self.lane(target);
         lane.connection = connection;
         if connection.is_none() {
