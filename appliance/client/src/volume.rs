@@ -17,7 +17,8 @@ use crate::{client::Client, request::Request, targets::ObjectRequest};
 pub struct VolumeStatistics {
     /// Space for data on all OSTs in bytes.
     pub total_bytes: u64,
-    /// Of it not used.
+    /// Of it not used. What one OST has free can be reserved there to the last block. A file takes from each OST by its stripes, so the
+    /// largest new file may be smaller than what all have together, and small files use the rest.
     pub free_bytes: u64,
     /// Content stored, before compression.
     pub logical_bytes: u64,

@@ -2,7 +2,7 @@
 
 use crate::{
     image::{ImagePart, image_parts},
-    object::Object,
+    object::{Object, ObjectPiece},
     operation::{Kind, Operation},
     record::SizeRule,
     repack::repack_parts,
@@ -40,6 +40,8 @@ pub(crate) struct Need {
     pub(crate) blocks: u64,
     /// How many more they are, at most, than those set free.
     pub(crate) added: u64,
+    /// The same of the pieces behind the one at hand. Told with the first.
+    pub(crate) rest: u64,
     /// Whether some of them must lie in one piece, or all had better.
     pub(crate) groups: bool,
     /// Whether there is nothing to do.
@@ -223,6 +225,12 @@ fn collect_zero(operation: &Operation, object: Option<&Object>, parts: &mut Vec<
     reserve(at, end, parts);
     let freed = object.map_or(0, |object| object.owned_within(first, end));
     need.added = need.blocks.saturating_sub(freed);
+    let last = end_block(operation);
+    if operation.promise.is_none() && end < last {
+        let reserved = mapped_blocks(object, end, last, |piece| !piece.written);
+        let freed = object.map_or(0, |object| object.owned_within(end, last));
+        need.rest = (last - end - reserved).saturating_sub(freed);
+    }
     need
 }
 
@@ -246,7 +254,22 @@ fn collect_allocate(operation: &Operation, object: Option<&Object>, parts: &mut 
         push_reserved(at, end - at, parts);
     }
     need.added = need.blocks;
+    let last = end_block(operation);
+    if operation.promise.is_none() && end < last {
+        need.rest = last - end - mapped_blocks(object, end, last, |_| true);
+    }
     need
+}
+
+/// Blocks of a range that some of its pieces map. Counts them: once for each request.
+fn mapped_blocks(
+    object: Option<&Object>,
+    first: u64,
+    end: u64,
+    counts: impl Fn(&ObjectPiece<'_>) -> bool,
+) -> u64 {
+    let pieces = object.into_iter().flat_map(|object| object.pieces(first, end));
+    pieces.filter(counts).map(|piece| piece.blocks).sum()
 }
 
 fn push_reserved(block: u64, blocks: u64, parts: &mut Vec<Part>) {

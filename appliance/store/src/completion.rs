@@ -9,8 +9,8 @@ use crate::{
     claims::Claims,
     collect::{end_block, piece_end},
     io::Io,
-    issue::{change, promised_bytes},
-    operation::{Kind, State},
+    issue::change,
+    operation::{Kind, Promise, State},
     quarantine::Quarantine,
     record::Extent,
 };
@@ -114,6 +114,7 @@ impl Store {
             self.go_on_void(number, commands);
             return;
         }
+        let before = self.taken();
         let data_first = self.layout.data_first;
         let quarantine = &mut self.quarantine;
         let freed = |gone: Gone| quarantine_blocks(quarantine, data_first, gone);
@@ -127,10 +128,8 @@ impl Store {
         }
         let written = operation.extents.iter().filter(|extent| extent.written);
         self.unflushed_blocks += written.map(Extent::stored).sum::<u64>();
-        self.blocks_promised -= operation.blocks_added;
-        self.objects_promised -= u64::from(operation.creates);
-        self.index_bytes_promised -= promised_bytes(operation);
         self.log.on_complete(operation.record.sequence);
+        self.keep_promise(number, before);
         self.go_on(number, commands);
     }
 
@@ -138,8 +137,12 @@ impl Store {
     fn go_on_void(&mut self, number: u32, commands: &mut Vec<Command>) {
         if self.operations.get(number).voided.is_some() {
             self.await_flush(number);
-        } else {
-            self.make_ready(number, commands);
+            return;
+        }
+        self.operations.get_mut(number).state = State::Ready;
+        if !self.issue(number, commands) {
+            // Before all others: they may wait for its blocks.
+            self.ready.push_front(number);
         }
     }
 
@@ -159,15 +162,42 @@ impl Store {
                 self.retired_blocks += blocks;
             }
         }
-        self.blocks_promised -= operation.blocks_added;
-        self.objects_promised -= u64::from(operation.creates);
-        self.index_bytes_promised -= promised_bytes(operation);
         self.log.on_complete(operation.record.sequence);
         if let Some(voided) = operation.voided {
             self.log.on_complete(voided.sequence);
         }
+        self.end_promise(number);
         self.release_claim(number);
         self.operations.give_back(number);
+    }
+
+    /// What the index holds.
+    fn taken(&self) -> Promise {
+        Promise {
+            blocks: self.index.mapped(),
+            index_bytes: self.index.encoded_bytes(),
+            objects: self.index.objects.len() as u64,
+        }
+    }
+
+    /// An issued piece is in the index, which held `before`: what it took is promised no more.
+    fn keep_promise(&mut self, number: u32, before: Promise) {
+        let after = self.taken();
+        let grown = Promise {
+            blocks: after.blocks.saturating_sub(before.blocks),
+            index_bytes: after.index_bytes.saturating_sub(before.index_bytes),
+            objects: after.objects.saturating_sub(before.objects),
+        };
+        let Some(promise) = &mut self.operations.get_mut(number).promise else { return };
+        let kept = promise.kept(grown);
+        promise.remove(kept);
+        self.promised.remove(kept);
+    }
+
+    /// The operation takes nothing more.
+    fn end_promise(&mut self, number: u32) {
+        let promise = self.operations.get_mut(number).promise.take();
+        self.promised.remove(promise.unwrap_or_default());
     }
 
     /// Behind an applied piece: the next one, or the end.
@@ -178,6 +208,7 @@ impl Store {
             operation.next_block = next;
             self.make_ready(number, commands);
         } else {
+            self.end_promise(number);
             self.acknowledge(number, commands);
         }
     }
@@ -216,6 +247,7 @@ impl Store {
         result: Result<Outcome, Errno>,
         commands: &mut Vec<Command>,
     ) {
+        self.end_promise(number);
         let operation = self.operations.get(number);
         let (request, parent) = (operation.request, operation.parent);
         let claims = match operation.kind {

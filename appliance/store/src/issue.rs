@@ -10,9 +10,12 @@ use crate::{
     index::{GROUP_BYTES_MAX, encoded_bytes},
     io::Io,
     layout::Layout,
-    operation::{Kind, Operation, State},
+    operation::{Kind, Operation, Promise, State},
     record::{Change, Extent, SizeRule, change_bytes, encode_destroy, encode_void},
 };
+
+/// Chunks of a range that it covers in part.
+const CHUNKS_CUT: u64 = 2;
 
 /// How an attempt to issue ended.
 enum Attempt {
@@ -43,7 +46,7 @@ impl Store {
     }
 
     /// Tries to issue; false if it must wait.
-    fn issue(&mut self, number: u32, commands: &mut Vec<Command>) -> bool {
+    pub(crate) fn issue(&mut self, number: u32, commands: &mut Vec<Command>) -> bool {
         if self.stopped {
             self.end(number, Err(Errno::EIO), commands);
             return true;
@@ -78,10 +81,11 @@ impl Store {
         } else if self.dirty.is_full() {
             // The next checkpoint takes what is noted; nothing else helps.
             Attempt::Stalled
-        } else if !self.has_space(number, need.added) {
-            Attempt::Refused(Errno::ENOSPC)
         } else {
-            self.issue_parts(number, need, &parts, commands)
+            match self.promise(number, need) {
+                Some(promise) => self.issue_parts(number, (need, promise), &parts, commands),
+                None => Attempt::Refused(Errno::ENOSPC),
+            }
         };
         self.scratch.parts = parts;
         attempt
@@ -103,33 +107,60 @@ impl Store {
         Attempt::Issued
     }
 
-    fn has_space(&self, number: u32, added: u64) -> bool {
+    /// What all pieces of a change may take, if there is room for it. Asked once: what was promised is kept.
+    fn promise(&self, number: u32, need: Need) -> Option<Promise> {
         let operation = self.operations.get(number);
-        let total = self.layout.data_blocks - self.layout.reserve_blocks;
+        if let Some(promise) = operation.promise {
+            return Some(promise);
+        }
+        let layout = &self.layout;
         let most = match operation.kind {
             // What shrinks an object may need a block for the edge of a packed group, also on a full store. The other half of
             // the reserve is left for overwrites.
-            Kind::Truncate | Kind::PunchHole => total + self.layout.reserve_blocks / 2,
+            Kind::Truncate | Kind::PunchHole => {
+                let there = layout.data_blocks.saturating_sub(self.retired_blocks);
+                there.min(layout.data_blocks - layout.reserve_blocks.div_ceil(2))
+            }
             Kind::Write
             | Kind::PunchZero
             | Kind::Allocate
             | Kind::Repack
             | Kind::Destroy
             | Kind::DestroyList
-            | Kind::Sync => total,
+            | Kind::Sync => self.fillable_blocks(),
         };
-        let objects = self.index.objects.len() as u64 + self.objects_promised + 1;
-        let index_bytes = self.index.encoded_bytes() + self.index_bytes_promised;
-        let index_added = added_bytes(operation, added);
-        (index_added == 0 || index_bytes + index_added <= self.layout.index_bytes_max)
-            && (added == 0 || self.index.mapped() + self.blocks_promised + added <= most)
-            && (!operation.creates || objects <= self.layout.objects_max)
+        let blocks = need.added + need.rest;
+        let objects = u64::from(operation.creates);
+        let promise = Promise { blocks, index_bytes: added_bytes(operation, blocks), objects };
+        let mut taken = self.promised;
+        taken.add(promise);
+        let index_bytes = self.index.encoded_bytes() + taken.index_bytes;
+        let fits = (promise.index_bytes == 0 || index_bytes <= layout.index_bytes_max)
+            && (blocks == 0 || self.index.mapped() + taken.blocks <= most)
+            && (objects == 0
+                || self.index.objects.len() as u64 + taken.objects <= layout.objects_max);
+        fits.then_some(promise)
+    }
+
+    /// Data blocks users can fill: all that the medium did not lose, but for the reserve.
+    pub(crate) fn fillable_blocks(&self) -> u64 {
+        let planned = self.layout.data_blocks - self.layout.reserve_blocks;
+        planned.saturating_sub(self.retired_blocks)
+    }
+
+    /// Blocks that can be reserved, in one new object, before the index is full.
+    pub(crate) fn index_room_blocks(&self) -> u64 {
+        let used = self.index.encoded_bytes() + self.promised.index_bytes;
+        let fixed = encoded_bytes(1, CHUNKS_CUT, 0);
+        let room = self.layout.index_bytes_max.saturating_sub(used).saturating_sub(fixed);
+        room / encoded_bytes(0, 1, CHUNK_BLOCKS) * CHUNK_BLOCKS
+            + room % encoded_bytes(0, 1, CHUNK_BLOCKS) / encoded_bytes(0, 0, 1)
     }
 
     fn issue_parts(
         &mut self,
         number: u32,
-        need: Need,
+        (need, promise): (Need, Promise),
         parts: &[Part],
         commands: &mut Vec<Command>,
     ) -> Attempt {
@@ -139,6 +170,10 @@ impl Store {
             return Attempt::Stalled;
         }
         if self.allocator.free() < need.blocks {
+            if !self.blocks_will_come() {
+                // The medium lost so much of the reserve.
+                return Attempt::Refused(Errno::ENOSPC);
+            }
             self.flusher.want();
             return Attempt::Stalled;
         }
@@ -149,15 +184,21 @@ impl Store {
             self.discards.note_given(span);
         }
         let operation = self.operations.get_mut(number);
-        operation.blocks_added = need.added;
+        if operation.promise.replace(promise).is_none() {
+            self.promised.add(promise);
+        }
         operation.recorded = false;
-        self.blocks_promised += need.added;
-        self.objects_promised += u64::from(operation.creates);
-        self.index_bytes_promised += promised_bytes(operation);
         self.place_parts(number, parts, commands);
         self.append_record(number);
         self.operations.get_mut(number).state = State::Issued;
         Attempt::Issued
+    }
+
+    /// Whether blocks come back to the allocator without anything new being issued: what waits for them need only wait.
+    fn blocks_will_come(&self) -> bool {
+        self.quarantine.blocks() > 0
+            || self.discards.blocks_in_flight() > 0
+            || self.operations.any_under_way()
     }
 
     /// Takes the blocks needed: spans in the order of the parts, for each group one of its own or a part of one. False, and
@@ -305,27 +346,24 @@ impl<'a> Writes<'a> {
     }
 }
 
-/// Most bytes the index grows by, when an issued operation is carried out.
-pub(crate) fn promised_bytes(operation: &Operation) -> u64 {
-    added_bytes(operation, operation.blocks_added)
-}
-
-/// Most bytes the index grows by, if the piece at hand takes `added` device blocks more than it sets free. Blocks that lie
+/// Most bytes the index grows by, if all pieces take `added` device blocks more than they set free. Blocks that lie
 /// on the device plain, where others were, need none; a part of a packed group may be cut in two at each end.
 fn added_bytes(operation: &Operation, added: u64) -> u64 {
     let objects = u64::from(operation.creates);
-    let blocks = match operation.kind {
-        Kind::Write | Kind::Repack => end_block(operation) - operation.offset / 4096,
-        Kind::PunchZero | Kind::Allocate => piece_end(operation) - operation.next_block,
+    let whole = end_block(operation).saturating_sub(operation.offset / 4096);
+    let (blocks, groups) = match operation.kind {
+        Kind::Write | Kind::Repack | Kind::PunchZero => (whole, 2 * GROUP_BYTES_MAX),
+        // Fills holes only.
+        Kind::Allocate => (added, 0),
         // What shrinks an object is let through: it can cut a group once, and then there is less of it.
-        Kind::Truncate | Kind::Destroy | Kind::DestroyList | Kind::Sync => 0,
+        Kind::Truncate | Kind::Destroy | Kind::DestroyList | Kind::Sync => (0, 0),
         Kind::PunchHole => return encoded_bytes(objects, 0, 0) + 2 * GROUP_BYTES_MAX,
     };
     if added == 0 || blocks == 0 {
         return encoded_bytes(objects, 0, 0);
     }
     // Chunks that had nothing: all of their blocks are added, but for the first and the last one.
-    encoded_bytes(objects, blocks / CHUNK_BLOCKS + 2, blocks) + 2 * GROUP_BYTES_MAX
+    encoded_bytes(objects, blocks / CHUNK_BLOCKS + CHUNKS_CUT, blocks) + groups
 }
 
 /// The change an issued operation makes, as recorded and as applied.

@@ -41,6 +41,40 @@ pub(crate) enum State {
     Flushing,
 }
 
+/// What a change may take at most, and nobody else is given meanwhile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub(crate) struct Promise {
+    /// Device blocks, beyond those it sets free.
+    pub(crate) blocks: u64,
+    /// Bytes of the index.
+    pub(crate) index_bytes: u64,
+    /// Objects it makes.
+    pub(crate) objects: u64,
+}
+
+impl Promise {
+    pub(crate) fn add(&mut self, other: Self) {
+        self.blocks += other.blocks;
+        self.index_bytes += other.index_bytes;
+        self.objects += other.objects;
+    }
+
+    pub(crate) fn remove(&mut self, other: Self) {
+        self.blocks -= other.blocks;
+        self.index_bytes -= other.index_bytes;
+        self.objects -= other.objects;
+    }
+
+    /// As much of `grown` as is promised.
+    pub(crate) fn kept(self, grown: Self) -> Self {
+        Self {
+            blocks: grown.blocks.min(self.blocks),
+            index_bytes: grown.index_bytes.min(self.index_bytes),
+            objects: grown.objects.min(self.objects),
+        }
+    }
+}
+
 /// One request.
 #[derive(Debug)]
 pub(crate) struct Operation {
@@ -66,8 +100,8 @@ pub(crate) struct Operation {
     pub(crate) packed: Vec<Packed>,
     pub(crate) extents: Vec<Extent>,
     pub(crate) unmap: (u64, u64),
-    /// Device blocks this piece takes more than it sets free, at most.
-    pub(crate) blocks_added: u64,
+    /// What all its pieces together may still take, from the moment the first was issued.
+    pub(crate) promise: Option<Promise>,
     pub(crate) creates: bool,
     pub(crate) io_pending: u32,
     pub(crate) recorded: bool,
@@ -107,7 +141,7 @@ impl Operation {
             packed: Vec::new(),
             extents: Vec::new(),
             unmap: (0, 0),
-            blocks_added: 0,
+            promise: None,
             creates: false,
             io_pending: 0,
             recorded: false,
@@ -181,6 +215,15 @@ impl Operations {
     pub(crate) fn find(&self, number: u32, generation: u32) -> Option<&Operation> {
         let operation = self.slots.get(number as usize)?;
         (operation.generation == generation && operation.state != State::Free).then_some(operation)
+    }
+
+    /// Whether one will take or give back blocks without any other being issued: it is in flight, or is being declared void.
+    pub(crate) fn any_under_way(&self) -> bool {
+        self.slots.iter().any(|slot| match slot.state {
+            State::Issued => true,
+            State::Ready | State::Flushing => slot.failed.is_some(),
+            State::Free | State::Waiting | State::Merging => false,
+        })
     }
 
     /// Numbers of all taken slots.

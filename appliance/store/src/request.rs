@@ -157,13 +157,13 @@ pub enum SeekTarget {
 /// Space and load of a store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Statistics {
-    /// Blocks users can fill.
+    /// Blocks users can fill: neither the reserve nor what the medium lost.
     pub total_blocks: u64,
     /// Of them in use by objects, reserved ones included.
     pub used_blocks: u64,
     /// Blocks of objects that lie there: more than `used_blocks` by what packing saves.
     pub logical_blocks: u64,
-    /// Of them neither.
+    /// Blocks that one new object can be given at once, to the last: those not in use, as far as the index has room for them.
     pub free_blocks: u64,
     /// Objects.
     pub objects: u64,

@@ -22,7 +22,7 @@ use crate::{
     index::Index,
     layout::Layout,
     log::Log,
-    operation::{Kind, Operations, State},
+    operation::{Kind, Operations, Promise, State},
     quarantine::Quarantine,
     record::SizeRule,
     request::{OBJECT_BYTES_MAX, WRITE_BLOCKS_MAX},
@@ -55,12 +55,8 @@ pub struct Store {
     pub(crate) ready: VecDeque<u32>,
     /// Operations that just got their claim.
     pub(crate) granted: Vec<u32>,
-    /// Device blocks that issued changes will take more than they set free, at most.
-    pub(crate) blocks_promised: u64,
-    /// Objects that issued changes will make, at most.
-    pub(crate) objects_promised: u64,
-    /// Bytes of the index that both will take, at most.
-    pub(crate) index_bytes_promised: u64,
+    /// What issued changes may still take, in sum.
+    pub(crate) promised: Promise,
     /// Data blocks whose completion no flush covers.
     pub(crate) unflushed_blocks: u64,
     pub(crate) data_blocks_written: u64,
@@ -116,11 +112,9 @@ impl Store {
             discards: Discards::new(&layout, false),
             healed_batches: 0,
             healed_anchor: None,
-            index_bytes_promised: 0,
             ready: VecDeque::new(),
             granted: Vec::new(),
-            blocks_promised: 0,
-            objects_promised: 0,
+            promised: Promise::default(),
             unflushed_blocks: 0,
             data_blocks_written: 0,
             retired_blocks: 0,
@@ -319,13 +313,14 @@ impl Store {
     /// Space and load.
     #[must_use]
     pub fn statistics(&self) -> Statistics {
-        let total_blocks = self.layout.data_blocks - self.layout.reserve_blocks;
+        let total_blocks = self.fillable_blocks();
         let used_blocks = self.index.mapped();
+        let free_blocks = total_blocks.saturating_sub(used_blocks);
         Statistics {
             total_blocks,
             used_blocks,
             logical_blocks: self.index.logical(),
-            free_blocks: total_blocks.saturating_sub(used_blocks),
+            free_blocks: free_blocks.min(self.index_room_blocks()),
             objects: self.index.objects.len() as u64,
             objects_max: self.layout.objects_max,
             requests: u32::try_from(self.operations.active()).unwrap_or(u32::MAX),

@@ -214,8 +214,7 @@ pub fn check_space(store: &Store) -> Result<(), Violation> {
     let accounted = statistics.used_blocks
         + statistics.allocatable_blocks
         + statistics.quarantined_blocks
-        + statistics.discarding_blocks
-        + statistics.retired_blocks;
+        + statistics.discarding_blocks;
     let total = statistics.total_blocks + statistics.reserve_blocks;
     let mapped_once = owned.len() as u64 == mapped && statistics.used_blocks == mapped;
     if !mapped_once || accounted != total {

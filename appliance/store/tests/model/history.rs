@@ -388,7 +388,6 @@ impl History {
             statistics.allocatable_blocks
                 + statistics.quarantined_blocks
                 + statistics.discarding_blocks
-                + statistics.retired_blocks
                 + mapped,
             statistics.total_blocks + statistics.reserve_blocks
         );

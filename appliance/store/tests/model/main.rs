@@ -15,6 +15,8 @@ mod bases;
 mod discards;
 mod diagnosis;
 mod full;
+mod retired;
+mod reserving;
 mod large;
 mod nothing;
 mod damage;

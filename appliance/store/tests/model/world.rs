@@ -48,6 +48,8 @@ pub(crate) struct World {
     pub(crate) io_count: u64,
     /// How often a data write fails.
     pub(crate) faults_one_in: u64,
+    /// The medium loses every block that data is written to.
+    pub(crate) medium_is_bad: bool,
     /// How often a write of a checkpoint area fails.
     pub(crate) area_faults_one_in: u64,
     pub(crate) area_faults: u64,
@@ -77,6 +79,7 @@ impl World {
             events: Vec::new(),
             io_count: 0,
             faults_one_in: u64::MAX,
+            medium_is_bad: false,
             area_faults_one_in: u64::MAX,
             area_faults: 0,
             areas: [0..0, 0..0],
@@ -227,6 +230,7 @@ impl World {
         chance: &mut Chance,
     ) -> Result<(), IoFault> {
         match data_of {
+            Some(_) if self.medium_is_bad => Err(IoFault::Media),
             Some(request) if chance.one_in(self.faults_one_in) => {
                 self.faulted.insert(request);
                 // A failed write may have happened, in part.
