@@ -2,8 +2,12 @@
 //!
 //! The tail is the first place that holds no acceptable batch. Whether that is an honest end or damage is decided by what
 //! was known durable: by the caller (its anchor), by the batches read, and by any batch found further on, for each says
-//! up to where the log was durable when it was formed. So after the tail the scanner looks ahead as far as one largest
-//! batch, and again from each batch it finds there.
+//! up to where the log was durable when it was formed. So after the tail the scanner looks ahead, over [`AHEAD_BLOCKS`] and
+//! as far again from each batch it finds there.
+//!
+//! What one scan takes for the end a later one does too, though the tail has moved on by then: a batch that would speak
+//! against the later tail speaks against the earlier, if it was in reach; and one that was out of reach was left by an
+//! incarnation that is older than what stands before the later tail, and does not count.
 
 use std::ops::RangeInclusive;
 
@@ -19,6 +23,10 @@ use crate::{
 
 /// Blocks asked for at once: 1 MiB.
 const READ_BLOCKS: u64 = 256;
+
+/// Blocks behind the tail that are looked at: 16 MiB. A log that is damaged over less is told from one that ends. Smaller rings are
+/// looked at all round. Chosen by eye: it is read once for each opening, and far more than is ever in flight.
+pub const AHEAD_BLOCKS: u64 = 4096;
 
 /// Where a scan begins and what is known beforehand.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -255,8 +263,7 @@ impl Scanner {
         if header.sequence != self.at.sequence {
             return Err(Fault::Sequence { expected: self.at.sequence, found: header.sequence });
         }
-        let least = self.last_incarnation.max(*self.incarnations.start());
-        let most = *self.incarnations.end();
+        let (least, most) = self.incarnations_next();
         if header.incarnation < least {
             return Err(Fault::Incarnation { expected: least, found: header.incarnation });
         }
@@ -317,29 +324,47 @@ impl Scanner {
                 let to_end = self.geometry.blocks - ahead.block;
                 return Ok(Some(to_end.min(READ_BLOCKS).min(ahead.left)));
             }
-            let found = Header::decode(self.window.bytes(), &self.geometry, ahead.block)
-                .ok()
-                .filter(|header| header.sequence > self.at.sequence);
-            let mut step = 1;
-            if let Some(header) = found {
-                if header.durable_sequence >= self.at.sequence {
-                    return Err(self.damage(ahead.fault));
+            match Header::decode(self.window.bytes(), &self.geometry, ahead.block) {
+                Ok(header) if header.sequence > self.at.sequence => {
+                    self.check_ahead(&header, ahead.fault)?;
+                    ahead.left = ahead.left.max(self.ahead_blocks());
                 }
-                step = u64::from(header.blocks).min(ahead.total);
-                ahead.left = self.ahead_blocks() + step;
+                // A newer release wrote here: nobody can tell what.
+                Err(fault @ Fault::Format { .. }) => return Err(self.damage(fault)),
+                Ok(_) | Err(_) => {}
             }
-            self.window.consume(step);
-            ahead.block = self.geometry.advance(ahead.block, step);
-            ahead.left -= step;
-            ahead.total -= step;
+            self.window.consume(1);
+            ahead.block = self.geometry.advance(ahead.block, 1);
+            ahead.left -= 1;
+            ahead.total -= 1;
         }
         self.phase = Phase::Ended(ahead.tail);
         Ok(None)
     }
 
-    /// As far as the start of a batch behind a lost one can be.
+    /// What a batch behind the tail says of it.
+    fn check_ahead(&self, header: &Header, tail_fault: Fault) -> Result<(), Damage> {
+        let (least, most) = self.incarnations_next();
+        if header.incarnation > most {
+            return Err(
+                self.damage(Fault::Incarnation { expected: most, found: header.incarnation })
+            );
+        }
+        // One below the least was dropped by a recovery: what it says was durable was so, or was never of this log.
+        if header.incarnation >= least && header.durable_sequence >= self.at.sequence {
+            return Err(self.damage(tail_fault));
+        }
+        Ok(())
+    }
+
+    /// Least and most incarnation of the next batch.
+    fn incarnations_next(&self) -> (u64, u64) {
+        (self.last_incarnation.max(*self.incarnations.start()), *self.incarnations.end())
+    }
+
+    /// As far as is looked for the start of a batch behind a lost one.
     fn ahead_blocks(&self) -> u64 {
-        u64::from(self.geometry.batch_blocks_max) + 1
+        AHEAD_BLOCKS.max(u64::from(self.geometry.batch_blocks_max) + 1)
     }
 
     fn damage(&self, fault: Fault) -> Damage {

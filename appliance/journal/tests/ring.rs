@@ -193,6 +193,70 @@ fn a_lost_batch_known_durable_is_damage_with_its_place() {
 }
 
 #[test]
+fn damage_longer_than_a_batch_is_not_taken_for_the_end() {
+    let geometry = Geometry { blocks: 200, ..RING };
+    let mut ring = Ring::new(geometry);
+    let mut writer = writer(geometry);
+    let batches: Vec<Sealed> =
+        (0..20).map(|_| write_one(&mut writer, &mut ring, b"flushed")).collect();
+    writer.set_durable(20);
+    write_one(&mut writer, &mut ring, b"says so");
+    // More blocks than the largest batch has.
+    batches[2..18].iter().for_each(|batch| ring.spoil(batch.lba, 3));
+    let damage = ring.scan(&start(Position::START)).unwrap_err();
+    assert_eq!((damage.lba, damage.sequence), (batches[2].lba, 3));
+}
+
+/// A batch of one block where no writer of this log would have put one.
+fn intruder(at: Position, durable_sequence: u64, incarnation: u64) -> Sealed {
+    let mut writer = Writer::new(RING, at, at, incarnation);
+    writer.append(b"intruder").unwrap();
+    let mut sealed = writer.seal().unwrap();
+    // A writer says less of itself.
+    sealed.bytes[32..40].copy_from_slice(&durable_sequence.to_le_bytes());
+    let sum = crc32c(&sealed.bytes[4..64]);
+    sealed.bytes[..4].copy_from_slice(&sum.to_le_bytes());
+    sealed
+}
+
+#[test]
+fn what_one_opening_takes_for_the_end_the_next_one_does_too() {
+    let mut opened = 0;
+    for (block, sequence, durable, incarnation) in (3..40).flat_map(|block| {
+        let sequences = [3, 4, 5, 6, 9, 12, 100, 1 << 40];
+        sequences.into_iter().flat_map(move |sequence| {
+            [0, 2, 3, 4, 8, 99, (1 << 40) - 1]
+                .into_iter()
+                .filter(move |&durable| durable < sequence)
+                .flat_map(move |durable| (0..5).map(move |who| (block, sequence, durable, who)))
+        })
+    }) {
+        let mut ring = Ring::new(RING);
+        let mut first = Writer::new(RING, Position::START, Position::START, 2);
+        (0..3).for_each(|_| drop(write_one(&mut first, &mut ring, b"first")));
+        ring.write(&intruder(Position { sequence, block }, durable, incarnation));
+        let known =
+            ScanStart { durable_sequence: 3, incarnations: 1..=2, ..start(Position::START) };
+        let Ok((records, tail)) = ring.scan(&known) else { continue };
+        if tail.next != first.tail() {
+            // It is the next batch, by all that can be known.
+            assert_eq!((sequence, block, records.len()), (4, 3, 4));
+            continue;
+        }
+        opened += 1;
+        let mut second = Writer::new(RING, Position::START, tail.next, 3);
+        let known = ScanStart { incarnations: 1..=3, ..known };
+        for count in 1..20 {
+            write_one(&mut second, &mut ring, b"second");
+            let found = ring.scan(&known).map(|(records, tail)| (records.len(), tail.next));
+            let place = (block, sequence, durable, incarnation);
+            assert_eq!(found, Ok((3 + count, second.tail())), "intruder {place:?}");
+        }
+    }
+    assert!(opened > 1000, "{opened} images opened");
+}
+
+#[test]
 fn each_fault_has_its_name() {
     let scan_with = |change: &dyn Fn(&mut Vec<u8>)| {
         let mut ring = Ring::new(RING);
