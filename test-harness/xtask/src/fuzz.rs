@@ -1,19 +1,21 @@
-//! The fuzz stage: every decoder of what lies on a device, under libFuzzer, with coverage, debug assertions and overflow
-//! checks on.
+//! Every decoder of what lies on a device, on damaged bytes. A test run replays: seeds, kept inputs, and changes of seeds that
+//! follow from a fixed number, so that its outcome depends on the sources alone. A soak looks for new inputs, under libFuzzer, with
+//! coverage, debug assertions and overflow checks on.
 //!
-//! A build of its own in `target/fuzz`: coverage counters are compiled into every crate of ours and of others. Corpora and
-//! inputs that stopped a decoder stay there; the latter belong into `test-harness/fuzz/regressions/TARGET`.
+//! The fuzzer is a build of its own in `target/fuzz`: coverage counters are compiled into every crate of ours and of others. Corpora
+//! and inputs that stopped a decoder stay there; the latter belong into `test-harness/fuzz/regressions/TARGET`.
 
 use std::{
     fs::{self, File},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    time::{SystemTime, UNIX_EPOCH},
 };
 
 use anyhow::{Context, Result, bail};
 
 use crate::{
-    command::{Step, target},
+    command::{Step, target, workspace},
     console, packages,
 };
 
@@ -26,15 +28,47 @@ const TRIPLE: &str = "x86_64-unknown-linux-gnu";
 /// Fuzzers at a time.
 const SIDE_BY_SIDE: usize = 2;
 
-/// Fuzzes every target for `SHEEN_FUZZ_SECONDS`.
+/// Changed inputs of each target in a test run: half a minute together.
+const MUTATIONS: &str = "2000";
+/// What they follow from.
+const MUTATIONS_SEED: &str = "1";
+
+/// Runs every target on what is kept, and on a fixed number of changes of it.
 ///
 /// # Errors
 /// When an input stops a decoder.
-pub(crate) fn fuzz() -> Result<()> {
+pub(crate) fn replay() -> Result<()> {
+    let build = ["build", "--release", "-p", "sheen-fuzz", "--bin", "sheen-fuzz-replay"];
+    Step::cargo(&build).run()?;
+    let program = target().join("release/sheen-fuzz-replay").display().to_string();
+    let mutations = std::env::var("SHEEN_FUZZ_MUTATIONS").unwrap_or_else(|_| MUTATIONS.to_owned());
+    let seed = std::env::var("SHEEN_FUZZ_SEED").unwrap_or_else(|_| MUTATIONS_SEED.to_owned());
+    let mut arguments = vec!["--mutations", &mutations, "--seed", &seed];
+    let targets = std::env::var("SHEEN_FUZZ_TARGETS").ok();
+    if let Some(targets) = &targets {
+        arguments.extend(["--targets", targets]);
+    }
+    Step::new(&program, &arguments).run()
+}
+
+/// Looks for new inputs, for `SHEEN_FUZZ_SECONDS` with each target.
+///
+/// # Errors
+/// When an input stops a decoder.
+pub(crate) fn soak() -> Result<()> {
     packages::ensure(packages::FUZZ)?;
     let folder = target().join("fuzz");
     let shown = folder.display().to_string();
-    let build = ["build", "--release", "-p", "sheen-fuzz", "--features", "libfuzzer"];
+    let build = [
+        "build",
+        "--release",
+        "-p",
+        "sheen-fuzz",
+        "--bin",
+        "sheen-fuzz",
+        "--features",
+        "libfuzzer",
+    ];
     Step::cargo(&[&build[..], &["--target", TRIPLE, "--target-dir", &shown]].concat())
         .env("RUSTFLAGS", COVERAGE)
         .env("CARGO_PROFILE_RELEASE_DEBUG_ASSERTIONS", "true")
@@ -45,11 +79,15 @@ pub(crate) fn fuzz() -> Result<()> {
     let shown = program.display().to_string();
     Step::new::<&str>(&shown, &[]).env("SHEEN_FUZZ_WRITE_SEEDS", &seeds).run()?;
     let seconds = std::env::var("SHEEN_FUZZ_SECONDS").unwrap_or_else(|_| "60".to_owned());
+    let seed = std::env::var("SHEEN_FUZZ_SEED").unwrap_or_else(|_| fresh_seed());
     let names = names(&corpus)?;
-    console::step(&format!("fuzzing {} targets, {seconds} s each", names.len()));
+    console::step(&format!(
+        "fuzzing {} targets, {seconds} s each; SHEEN_FUZZ_SEED={seed} begins like this again",
+        names.len()
+    ));
     let mut failed = Vec::new();
     for names in names.chunks(SIDE_BY_SIDE) {
-        let runs = names.iter().map(|name| Run::start(&program, &folder, name, &seconds));
+        let runs = names.iter().map(|name| Run::start(&program, &folder, name, (&seconds, &seed)));
         let runs: Vec<Run> = runs.collect::<Result<_>>()?;
         for run in runs {
             failed.extend(run.end()?);
@@ -60,6 +98,14 @@ pub(crate) fn fuzz() -> Result<()> {
     } else {
         bail!("inputs stopped a decoder:\n{}", failed.join("\n"))
     }
+}
+
+/// A number nobody used, from the clock: 32 bits, as the fuzzer takes them, and not 0, which it takes for none.
+fn fresh_seed() -> String {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    (since.subsec_nanos() ^ u32::try_from(since.as_secs() & 0xffff_ffff).unwrap_or(0))
+        .max(1)
+        .to_string()
 }
 
 /// The targets there are seeds for, or those asked for.
@@ -88,16 +134,25 @@ struct Run {
 }
 
 impl Run {
-    fn start(program: &Path, folder: &Path, name: &str, seconds: &str) -> Result<Self> {
+    fn start(
+        program: &Path,
+        folder: &Path,
+        name: &str,
+        (seconds, seed): (&str, &str),
+    ) -> Result<Self> {
         let artifacts = folder.join("artifacts").join(name);
         fs::create_dir_all(&artifacts)?;
         let log = artifacts.join("log");
         let output = File::create(&log)?;
+        // What is kept is where many new ones begin.
+        let kept = workspace().join("test-harness/fuzz/regressions").join(name);
         let child = Command::new(program)
             .arg(format!("-max_total_time={seconds}"))
+            .arg(format!("-seed={seed}"))
             .arg(format!("-artifact_prefix={}/", artifacts.display()))
             .args(["-max_len=16384", "-timeout=30", "-rss_limit_mb=2048", "-print_final_stats=1"])
             .arg(folder.join("corpus").join(name))
+            .args(Some(kept).filter(|kept| kept.exists()))
             .env("SHEEN_FUZZ_TARGET", name)
             .stdout(Stdio::null())
             .stderr(output)

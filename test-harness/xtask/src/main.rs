@@ -1,4 +1,4 @@
-//! The task runner: `cargo xtask up | down | test | bench | tidy | fix`.
+//! The task runner: `cargo xtask up | down | test | soak | bench | tidy | fix`.
 //!
 //! Depends on nothing but the standard library and `anyhow`, so that it builds in seconds on a machine that has only
 //! Rust. Everything a user can do without the repository is a `sheen` subcommand; here is what needs the sources.
@@ -10,7 +10,9 @@ mod console;
 mod packages;
 mod command;
 mod up;
+mod stages;
 mod test;
+mod soak;
 mod nvme;
 mod crash;
 mod fuzz;
@@ -27,6 +29,7 @@ Commands:
   up      Install what is missing, build, start one node, create a file system and mount it
   down    Unmount and stop what `up` started; the data stays
   test    Run every test of the project (what CI runs)
+  soak    Look for faults nobody has seen yet, with new seeds, for as long as told
   bench   Measure, side by side with what we compare with, and print ratios
   tidy    Check the rules of the style guide that a program can check
   fix     Format the sources
@@ -54,6 +57,7 @@ fn run(arguments: &[String]) -> Result<ExitCode> {
         "up" => up::up(rest),
         "down" => up::down(rest),
         "test" => test::test(rest),
+        "soak" => soak::soak(rest),
         "bench" => test::bench(rest),
         "tidy" => tidy::tidy(rest),
         "fix" => command::Step::cargo(&["fmt", "--all"]).run().map(|()| ExitCode::SUCCESS),

@@ -1,20 +1,18 @@
 //! `test`: every check there is, in the order in which failures are cheapest; and `bench`.
 
-use std::{
-    process::ExitCode,
-    time::{Duration, Instant},
-};
+use std::process::ExitCode;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 
 use crate::{
     command::{Step, target},
-    console, crash, fuzz, nvme, packages, tidy,
+    console, crash, fuzz, nvme, packages, stages, tidy,
 };
 
 const TEST_HELP: &str = "\
 Runs every test of the project: format, lints, style rules, unit tests, the simulator, NVMe controllers in a guest
 of its own, and real programs on a real mount. Installs what the tests need (as root, through apt). What a test needs and cannot have is a failure.
+Fixed seeds: the sources alone decide. `cargo xtask soak` draws new ones.
 
 Usage: cargo xtask test [STAGE...]
 
@@ -27,8 +25,9 @@ Environment:
   SHEEN_CRASH_DAMAGES   Damages of its corruption sweep [default: 6000]
   SHEEN_SIM_SEEDS       Seeds the simulator runs [default: 200]
   SHEEN_CHAOS_SECONDS   Seconds the NVMe driver spends with a controller that misbehaves [default: 20]
-  SHEEN_FUZZ_SECONDS    Seconds each decoder of what lies on a device is fuzzed [default: 60]
-  SHEEN_FUZZ_TARGETS    Which of them, separated by commas [default: all]
+  SHEEN_FUZZ_MUTATIONS  Changed inputs stage fuzz gives each decoder of what lies on a device [default: 2000]
+  SHEEN_FUZZ_SEED       What they follow from [default: 1]
+  SHEEN_FUZZ_TARGETS    Which decoders, separated by commas [default: all]
   SHEEN_FUZZ_CASES      Damaged inputs each decoder of stage nvme gets [default: 20000]
 ";
 
@@ -41,9 +40,7 @@ Usage: cargo xtask bench [OPTIONS]
 Options are those of the bench program: see `cargo xtask bench --help-all`.
 ";
 
-type Stage = (&'static str, fn() -> Result<()>);
-
-const STAGES: &[Stage] = &[
+const STAGES: &[stages::Stage] = &[
     ("fmt", fmt),
     ("clippy", clippy),
     ("tidy", tidy::check),
@@ -52,7 +49,7 @@ const STAGES: &[Stage] = &[
     ("miri", nvme::miri),
     ("crash", crash::crash),
     ("sim", sim),
-    ("fuzz", fuzz::fuzz),
+    ("fuzz", fuzz::replay),
     ("guest", guest),
     ("conformance", conformance),
 ];
@@ -62,32 +59,7 @@ const STAGES: &[Stage] = &[
 /// # Errors
 /// When a stage fails.
 pub(crate) fn test(arguments: &[String]) -> Result<ExitCode> {
-    if arguments.iter().any(|argument| argument == "--help" || argument == "-h") {
-        console::plain(TEST_HELP);
-        return Ok(ExitCode::SUCCESS);
-    }
-    for name in arguments {
-        if !STAGES.iter().any(|(stage, _)| stage == name) {
-            bail!("there is no stage `{name}`\n\n{TEST_HELP}");
-        }
-    }
-    let chosen: Vec<&Stage> = STAGES
-        .iter()
-        .filter(|(name, _)| arguments.is_empty() || arguments.iter().any(|given| given == name))
-        .collect();
-    packages::ensure(packages::RUN)?;
-    let mut times: Vec<(&str, Duration)> = Vec::new();
-    for (number, (name, stage)) in chosen.iter().enumerate() {
-        console::step(&format!("stage {}/{}: {name}", number + 1, chosen.len()));
-        let begun = Instant::now();
-        stage()?;
-        times.push((name, begun.elapsed()));
-    }
-    for (name, time) in &times {
-        console::plain(&format!("stage {name}: passed in {:.0} s\n", time.as_secs_f64()));
-    }
-    console::plain(&format!("{} passed, 0 failed\n", times.len()));
-    Ok(ExitCode::SUCCESS)
+    stages::run(STAGES, arguments, TEST_HELP)
 }
 
 /// Builds and runs the bench program.
