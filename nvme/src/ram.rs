@@ -1,9 +1,11 @@
 //! A device in memory, for tests and for measurements of everything but the device.
 //!
 //! The medium outlives its devices, so that a restart can be played; memory is taken when first written. A
-//! completed write is as durable as the process.
+//! completed write is as durable as the process, unless the medium is volatile: then a loss of power takes what was not
+//! flushed.
 
 use std::{
+    collections::BTreeMap,
     os::fd::RawFd,
     sync::{Arc, Mutex, MutexGuard},
 };
@@ -13,7 +15,7 @@ use sheen_ports::{
     Block, BlockCommand, BlockCompletion, BlockError, BlockGeometry, BlockOperation,
 };
 use sheen_types::{
-    Lba,
+    BLOCK_BYTES, Lba,
     units::{BLOCK_BYTES_U64, TRANSFER_BYTES_MAX},
 };
 
@@ -21,12 +23,15 @@ use sheen_types::{
 const CHUNK_BYTES: usize = 1 << 20;
 
 type Chunk = Mutex<Option<Box<[u8]>>>;
+/// What blocks held before they were written since the last flush, by their numbers.
+type Unflushed = Mutex<BTreeMap<u64, Box<[u8]>>>;
 
 /// The bytes. Clones are the same medium.
 #[derive(Clone, Debug)]
 pub struct RamMedium {
     chunks: Arc<[Chunk]>,
     blocks: u64,
+    unflushed: Option<Arc<Unflushed>>,
 }
 
 impl RamMedium {
@@ -37,7 +42,54 @@ impl RamMedium {
     #[must_use]
     pub fn new(blocks: u64) -> Self {
         let chunks = (blocks * BLOCK_BYTES_U64).div_ceil(CHUNK_BYTES as u64);
-        Self { chunks: (0..chunks).map(|_| Mutex::new(None)).collect(), blocks }
+        Self { chunks: (0..chunks).map(|_| Mutex::new(None)).collect(), blocks, unflushed: None }
+    }
+
+    /// As [`Self::new`], with a volatile write cache: see [`Self::cut_power`].
+    #[must_use]
+    pub fn volatile(blocks: u64) -> Self {
+        Self { unflushed: Some(Arc::default()), ..Self::new(blocks) }
+    }
+
+    /// Loses the power: of the blocks written and not flushed since, those for which `survives` says so keep what was written,
+    /// the others hold again what they held at the last flush. Devices of the time before must not be used any more.
+    pub fn cut_power(&self, mut survives: impl FnMut(Lba) -> bool) {
+        let Some(unflushed) = &self.unflushed else { return };
+        let lost = std::mem::take(&mut *unflushed.lock().expect("nothing panics while locked"));
+        for (lba, before) in lost {
+            if !survives(Lba(lba)) {
+                self.write(lba * BLOCK_BYTES_U64, &before);
+            }
+        }
+    }
+
+    fn flush(&self) {
+        if let Some(unflushed) = &self.unflushed {
+            unflushed.lock().expect("nothing panics while locked").clear();
+        }
+    }
+
+    /// What the blocks of a range hold is durable.
+    fn forget(&self, offset: u64, bytes: usize) {
+        let Some(unflushed) = &self.unflushed else { return };
+        let first = offset / BLOCK_BYTES_U64;
+        let end = first + (bytes as u64).div_ceil(BLOCK_BYTES_U64);
+        let mut unflushed = unflushed.lock().expect("nothing panics while locked");
+        unflushed.retain(|lba, _| !(first..end).contains(lba));
+    }
+
+    /// Remembers what the blocks of a range hold, unless it is remembered already.
+    fn remember(&self, offset: u64, bytes: usize) {
+        let Some(unflushed) = &self.unflushed else { return };
+        let mut unflushed = unflushed.lock().expect("nothing panics while locked");
+        let first = offset / BLOCK_BYTES_U64;
+        for lba in first..first + (bytes as u64).div_ceil(BLOCK_BYTES_U64) {
+            unflushed.entry(lba).or_insert_with(|| {
+                let mut before = vec![0; BLOCK_BYTES].into_boxed_slice();
+                self.read(lba * BLOCK_BYTES_U64, &mut before);
+                before
+            });
+        }
     }
 
     /// Another device on this medium that takes `queue_depth` commands.
@@ -120,6 +172,16 @@ impl RamDevice {
         Ok(lba.byte_offset())
     }
 
+    fn write(&self, offset: u64, from: &[u8], durable: bool) {
+        if !durable {
+            self.medium.remember(offset, from.len());
+        }
+        self.medium.write(offset, from);
+        if durable {
+            self.medium.forget(offset, from.len());
+        }
+    }
+
     fn carry_out(&self, operation: BlockOperation) -> (Result<(), BlockError>, Option<Buffer>) {
         let transfer_max = TRANSFER_BYTES_MAX as u64;
         match operation {
@@ -128,11 +190,15 @@ impl RamDevice {
                 let result = range.map(|at| self.medium.read(at, buffer.as_mut_slice()));
                 (result, Some(buffer))
             }
-            BlockOperation::Write { lba, buffer, durable: _ } => {
+            BlockOperation::Write { lba, buffer, durable } => {
                 let range = self.check_range(lba, buffer.len() as u64, transfer_max);
-                (range.map(|at| self.medium.write(at, buffer.as_slice())), Some(buffer))
+                let result = range.map(|at| self.write(at, buffer.as_slice(), durable));
+                (result, Some(buffer))
             }
-            BlockOperation::Flush => (Ok(()), None),
+            BlockOperation::Flush => {
+                self.medium.flush();
+                (Ok(()), None)
+            }
             BlockOperation::Discard { lba, blocks } => {
                 let bytes = blocks.saturating_mul(BLOCK_BYTES_U64);
                 let range = self.check_range(lba, bytes, u64::MAX);
@@ -146,7 +212,7 @@ impl Block for RamDevice {
     fn geometry(&self) -> BlockGeometry {
         BlockGeometry {
             blocks: self.medium.blocks,
-            volatile_write_cache: false,
+            volatile_write_cache: self.medium.unflushed.is_some(),
             atomic_write_blocks: 1,
             queue_depth: self.queue_depth,
             transfer_blocks_max: 256,
@@ -211,5 +277,35 @@ mod test {
         let buffer = completions[1].buffer.take().unwrap();
         assert!(buffer.as_slice()[..4096].iter().all(|&byte| byte == 3));
         assert!(buffer.as_slice()[4096..].iter().all(|&byte| byte == 0));
+    }
+
+    #[test]
+    fn a_loss_of_power_takes_what_was_not_flushed() {
+        let medium = RamMedium::volatile(1024);
+        let mut device = medium.open(8);
+        assert!(device.geometry().volatile_write_cache);
+        let mut run = |operation| {
+            device.submit(BlockCommand { token: 1, operation }).unwrap();
+            device.ring();
+            let mut completions = Vec::new();
+            device.poll(&mut completions);
+            completions.remove(0).buffer
+        };
+        let write = |lba, byte: u8, durable| {
+            let mut buffer = Buffer::standalone(4096);
+            buffer.as_mut_slice().fill(byte);
+            BlockOperation::Write { lba: Lba(lba), buffer, durable }
+        };
+        run(write(5, 1, false));
+        run(BlockOperation::Flush);
+        for (lba, durable) in [(5, false), (6, true), (7, false), (8, false)] {
+            run(write(lba, 2, durable));
+        }
+        medium.cut_power(|lba| lba == Lba(8));
+        let found = (5..9).map(|lba| {
+            let buffer = Buffer::standalone(4096);
+            run(BlockOperation::Read { lba: Lba(lba), buffer }).unwrap().as_slice()[9]
+        });
+        assert_eq!(found.collect::<Vec<_>>(), [1, 2, 0, 2]);
     }
 }

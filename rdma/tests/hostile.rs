@@ -16,10 +16,11 @@ use sheen_dma::Arena;
 use sheen_ports::{Call, Cancel, CloseReason};
 use sheen_rdma::connect;
 use sheen_types::Xid;
-use sheen_wire::{Frame, Opcode};
+use sheen_wire::{Frame, Opcode, PROTOCOL_VERSION};
 
 fn hello(transport: u16, service: u32) -> Vec<u8> {
-    let mut bytes = b"SHEENFAB\x01\x00".to_vec();
+    let mut bytes = b"SHEENFAB".to_vec();
+    bytes.extend(PROTOCOL_VERSION.to_le_bytes());
     bytes.extend(transport.to_le_bytes());
     bytes.extend(service.to_le_bytes());
     bytes.extend([0; 8]);

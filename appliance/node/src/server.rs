@@ -170,6 +170,7 @@ impl Node {
                 config: self.config.clone(),
                 desk,
                 orders,
+                incarnation: entropy.next_u64().max(1),
             };
             let (report, reported) = mpsc::channel();
             self.services[number].thread = Some(spawn::ost(plan, ost, report)?);

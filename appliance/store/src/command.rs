@@ -76,6 +76,9 @@ pub struct Outcome {
     pub size: u64,
     /// Its space on the device in 4 KiB blocks.
     pub blocks: u64,
+    /// Number of the change ([`crate::Store::changes_applied`]); 0: there was nothing to change. Of a list of destroyed
+    /// objects the last one's.
+    pub change: u64,
 }
 
 /// Something to do.

@@ -89,6 +89,7 @@ impl Store {
         waiting.clear();
         let flushed = self.flusher.end(&mut waiting);
         self.log.set_durable(flushed.durable_sequence);
+        self.changes.durable = flushed.durable_change;
         let allocator = &mut self.allocator;
         self.quarantine.end_flush(&mut |span| allocator.release(span));
         if flushed.switch {
@@ -130,6 +131,7 @@ impl Store {
         self.unflushed_blocks += written.map(Extent::stored).sum::<u64>();
         self.log.on_complete(operation.record.sequence);
         self.keep_promise(number, before);
+        self.operations.get_mut(number).change = self.changes.number_next();
         self.go_on(number, commands);
     }
 
@@ -232,11 +234,10 @@ impl Store {
 
     /// Ends an operation well: its object is as the index says.
     pub(crate) fn end_unchanged(&mut self, number: u32, commands: &mut Vec<Command>) {
-        let object = self.index.get(self.operations.get(number).object);
-        let outcome = object.map_or(Outcome::default(), |object| Outcome {
-            size: object.size,
-            blocks: object.blocks(),
-        });
+        let operation = self.operations.get(number);
+        let object = self.index.get(operation.object);
+        let (size, blocks) = object.map_or((0, 0), |object| (object.size, object.blocks()));
+        let outcome = Outcome { size, blocks, change: operation.change };
         self.end(number, Ok(outcome), commands);
     }
 
@@ -249,7 +250,7 @@ impl Store {
     ) {
         self.end_promise(number);
         let operation = self.operations.get(number);
-        let (request, parent) = (operation.request, operation.parent);
+        let (request, parent, change) = (operation.request, operation.parent, operation.change);
         let claims = match operation.kind {
             Kind::DestroyList | Kind::Sync => false,
             Kind::Write
@@ -265,7 +266,11 @@ impl Store {
         }
         self.operations.give_back(number);
         match parent {
-            Some(list) => self.end_child(list, commands),
+            Some(list) => {
+                let last = &mut self.operations.get_mut(list).change;
+                *last = change.max(*last);
+                self.end_child(list, commands);
+            }
             None => commands.push(Command::Complete { request, result }),
         }
     }

@@ -5,6 +5,8 @@
 pub(crate) struct Flushed {
     /// Every operation of the journal batches up to this is durable.
     pub(crate) durable_sequence: u64,
+    /// So is every change up to this number.
+    pub(crate) durable_change: u64,
     /// Whether the anchor switch waited for it.
     pub(crate) switch: bool,
 }
@@ -50,11 +52,13 @@ impl Flusher {
         self.wanted && self.in_flight.is_none()
     }
 
-    /// A flush is submitted, with everything up to `completed_sequence` complete.
-    pub(crate) fn begin(&mut self, completed_sequence: u64) {
+    /// A flush is submitted, with every batch up to `completed_sequence` complete and every change up to `applied_change`
+    /// applied.
+    pub(crate) fn begin(&mut self, completed_sequence: u64, applied_change: u64) {
         assert!(self.in_flight.is_none(), "one flush at a time");
         self.in_flight = Some(Flushed {
             durable_sequence: completed_sequence,
+            durable_change: applied_change,
             switch: std::mem::take(&mut self.switch_waits),
         });
         self.wanted = false;

@@ -19,6 +19,7 @@ mod collect;
 mod issue;
 mod io;
 mod completion;
+mod changes;
 mod pump;
 mod log;
 mod flusher;

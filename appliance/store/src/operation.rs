@@ -110,6 +110,8 @@ pub(crate) struct Operation {
     pub(crate) failed: Option<IoFault>,
     /// Its first record, once a void record is on its way.
     pub(crate) voided: Option<RecordId>,
+    /// Number of the last piece applied; 0: none.
+    pub(crate) change: u64,
     pub(crate) parent: Option<u32>,
     pub(crate) children: u32,
 }
@@ -148,6 +150,7 @@ impl Operation {
             record: RecordId { sequence: 0, index: 0 },
             failed: None,
             voided: None,
+            change: 0,
             parent: None,
             children: 0,
         }

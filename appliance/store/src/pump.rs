@@ -21,7 +21,7 @@ impl Store {
         }
         self.step_discards(commands);
         if self.flusher.is_due() {
-            self.flusher.begin(self.log.completed_through());
+            self.flusher.begin(self.log.completed_through(), self.changes.applied);
             self.quarantine.begin_flush();
             self.unflushed_blocks = 0;
             commands.push(Command::Flush { io: Io::Flush.token() });

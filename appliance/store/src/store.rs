@@ -14,6 +14,7 @@ use crate::{
     allocator::{Allocator, Span},
     anchor::BadAnchor,
     binding::Binding,
+    changes::Changes,
     claims::{Claim, Claims},
     dirty::Dirty,
     discard::Discards,
@@ -62,6 +63,7 @@ pub struct Store {
     pub(crate) data_blocks_written: u64,
     /// Blocks the medium lost, out of use until the next start.
     pub(crate) retired_blocks: u64,
+    pub(crate) changes: Changes,
     pub(crate) stopped: bool,
     pub(crate) scratch: Scratch,
 }
@@ -118,6 +120,7 @@ impl Store {
             unflushed_blocks: 0,
             data_blocks_written: 0,
             retired_blocks: 0,
+            changes: Changes::default(),
             stopped: false,
             scratch: Scratch::default(),
         }))

@@ -1,4 +1,4 @@
-//! The 64 bytes every message starts with.
+//! The 72 bytes every message starts with.
 
 use sheen_types::{
     ClientId, Epoch, Tag, TransactionNumber, Xid,
@@ -11,10 +11,10 @@ use crate::{
     number_enum,
 };
 
-/// Version of everything in this crate. 1: first.
-pub const PROTOCOL_VERSION: u16 = 1;
+/// Version of everything in this crate. 1: first. 2: the frame carries the server's incarnation.
+pub const PROTOCOL_VERSION: u16 = 2;
 /// Bytes of an encoded [`Frame`].
-pub const FRAME_BYTES: usize = 64;
+pub const FRAME_BYTES: usize = 72;
 /// Longest body. Frame and body fit one message slot of 1 KiB; what is longer travels as payload.
 pub const BODY_BYTES_MAX: usize = 1024 - FRAME_BYTES;
 /// Longest payload: one slab.
@@ -176,8 +176,18 @@ impl Opcode {
 /// | 36..40 | payload_bytes     | request: bytes offered; reply: bytes returned                |
 /// | 40..44 | payload_checksum  | CRC32C of the payload                                        |
 /// | 44..48 | status            | reply: 0 or a negative errno; else 0                         |
-/// | 48..56 | transaction       | reply: transaction number of the change, else 0              |
-/// | 56..64 | committed         | reply: last committed transaction. Request: room for a reply payload in bytes |
+/// | 48..56 | transaction       | reply: number of the change, else 0                          |
+/// | 56..64 | committed         | reply: see below. Request: room for a reply payload in bytes |
+/// | 64..72 | incarnation       | reply: see below. Request and callback: 0                    |
+///
+/// An OST numbers the changes of each of its targets 1, 2, … in the order in which they took effect, anew in each
+/// incarnation. `committed` is the target's durable sequence: every change of this incarnation with a number up to it
+/// survives a loss of power; a change that is not durable may be lost with the incarnation, whatever became of later
+/// ones. `incarnation` is drawn when the service starts and never 0. A reply that is about no target (Attach, Ping)
+/// carries a `committed` of 0.
+///
+/// An MDT acknowledges what is durable: `transaction` and `committed` are transaction numbers, `incarnation` is the
+/// server's epoch.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Frame {
     /// See the table.
@@ -206,6 +216,8 @@ pub struct Frame {
     pub transaction: TransactionNumber,
     /// See the table.
     pub committed: u64,
+    /// See the table.
+    pub incarnation: u64,
 }
 
 impl Frame {
@@ -229,6 +241,7 @@ impl Frame {
             status: 0,
             transaction: TransactionNumber(0),
             committed: 0,
+            incarnation: 0,
         }
     }
 
@@ -244,6 +257,7 @@ impl Frame {
             status,
             transaction: TransactionNumber(0),
             committed: 0,
+            incarnation: 0,
             ..*self
         }
     }
@@ -280,10 +294,11 @@ impl Frame {
         bytes[44..48].copy_from_slice(&self.status.to_le_bytes());
         bytes[48..56].copy_from_slice(&self.transaction.0.to_le_bytes());
         bytes[56..64].copy_from_slice(&self.committed.to_le_bytes());
+        bytes[64..72].copy_from_slice(&self.incarnation.to_le_bytes());
         bytes
     }
 
-    /// Reads the 64 bytes of a frame without checking the checksum, for transports that must know
+    /// Reads the 72 bytes of a frame without checking the checksum, for transports that must know
     /// the lengths before the body has come.
     ///
     /// # Errors
@@ -313,6 +328,7 @@ impl Frame {
             status: Field::decode(&mut input)?,
             transaction: Field::decode(&mut input)?,
             committed: Field::decode(&mut input)?,
+            incarnation: Field::decode(&mut input)?,
         };
         if frame.body_bytes as usize > BODY_BYTES_MAX {
             return Err(DecodeError::Value("body_bytes"));
@@ -322,6 +338,9 @@ impl Frame {
         }
         if frame.kind == Kind::Request && frame.committed > PAYLOAD_BYTES_MAX as u64 {
             return Err(DecodeError::Value("reply room"));
+        }
+        if frame.kind != Kind::Reply && frame.incarnation != 0 {
+            return Err(DecodeError::Value("incarnation"));
         }
         if frame.status > 0 {
             return Err(DecodeError::Value("status"));

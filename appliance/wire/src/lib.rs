@@ -1,6 +1,6 @@
 //! Messages between clients, metadata targets and object storage targets.
 //!
-//! A message is a 64-byte [`Frame`], a small body (at most [`BODY_BYTES_MAX`]) and, beside it, a bulk
+//! A message is a 72-byte [`Frame`], a small body (at most [`BODY_BYTES_MAX`]) and, beside it, a bulk
 //! payload that the fabric moves one-sided where it can. Every layout is explicit: fields in the
 //! order they are declared, little-endian, no padding; see `docs/formats/wire.md`.
 //! Deliberately absent: sockets, buffers, who talks to whom (see `sheen-ports`, `sheen-rdma`).

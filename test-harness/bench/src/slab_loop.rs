@@ -212,6 +212,7 @@ impl<B: Block> SlabLoop<B> {
             store: Limits::default(),
             scrub: ScrubConfig::OFF,
             tidy: false,
+            incarnation: 1,
         };
         let payload = content.slab();
         let checksum = crc32c(&payload);

@@ -186,7 +186,9 @@ impl SimNode {
         };
         let operations_max = self.shape.ost_operations_max;
         let scrub = ScrubConfig::OFF;
-        let config = OstConfig { arena: arena(), operations_max, store, scrub, tidy: true };
+        let incarnation = self.chance.next().max(1);
+        let config =
+            OstConfig { arena: arena(), operations_max, store, scrub, tidy: true, incarnation };
         let fabric = Network::listen(&self.network, OST_SERVICE);
         let desk = desks.into_iter().next().map(|(desk, _)| desk);
         let ost = OstService::new(config, targets, fabric, self.clock.clone(), desk)

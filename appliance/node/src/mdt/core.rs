@@ -285,6 +285,7 @@ impl Mdt {
         let mut reply = frame.reply(answer.status);
         reply.transaction = sheen_types::TransactionNumber(answer.transaction);
         reply.committed = self.state.last_transaction().0;
+        reply.incarnation = u64::from(self.server_epoch.0);
         let Answer { body, payload, .. } = answer;
         let (request, arrived) = (*request, *arrived);
         let bytes_in = frame.payload_bytes;

@@ -108,6 +108,7 @@ struct Feeding {
 pub(crate) struct Device<B> {
     block: B,
     transfer_bytes_max: usize,
+    volatile: bool,
     ios: Slab<Io>,
     groups: Slab<Group>,
     backlog: VecDeque<BlockCommand>,
@@ -123,11 +124,13 @@ impl<B: Block> Device<B> {
     pub(crate) fn new(mut block: B, stats: Arc<OstStats>) -> Result<Self, ArenaError> {
         let reserve = Arena::shared(RESERVE_BYTES)?;
         block.register(&reserve).map_err(|_| ArenaError::Unreachable)?;
-        let blocks = usize::try_from(block.geometry().transfer_blocks_max).unwrap_or(usize::MAX);
+        let geometry = block.geometry();
+        let blocks = usize::try_from(geometry.transfer_blocks_max).unwrap_or(usize::MAX);
         let transfer_bytes_max = blocks.clamp(1, TRANSFER_BYTES_MAX / BLOCK_BYTES) * BLOCK_BYTES;
         Ok(Self {
             block,
             transfer_bytes_max,
+            volatile: geometry.volatile_write_cache,
             ios: Slab::new(COMMANDS_MAX),
             groups: Slab::new(COMMANDS_MAX),
             backlog: VecDeque::new(),
@@ -141,6 +144,11 @@ impl<B: Block> Device<B> {
 
     pub(crate) fn geometry(&self) -> BlockGeometry {
         self.block.geometry()
+    }
+
+    /// Whether a completed write may be lost with the power until a flush completed.
+    pub(crate) fn is_volatile(&self) -> bool {
+        self.volatile
     }
 
     pub(crate) fn wake_descriptor(&self) -> Option<RawFd> {

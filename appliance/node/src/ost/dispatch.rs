@@ -3,7 +3,9 @@
 use sheen_dma::Buffer;
 use sheen_ports::{Block, Clock, Fabric, RequestId};
 use sheen_store::RequestToken;
-use sheen_types::{ClientId, Epoch, Errno, Fid, OstIndex, Tick, units::BLOCK_BYTES_U64};
+use sheen_types::{
+    ClientId, Epoch, Errno, Fid, OstIndex, Tick, TransactionNumber, units::BLOCK_BYTES_U64,
+};
 use sheen_wire::{
     Field, Frame, Opcode,
     fields::List,
@@ -16,7 +18,7 @@ use super::{
     repacking::Wanted,
     request::{Ask, Change, Decoded, decode},
     service::{OstService, PendingFence},
-    target::State,
+    target::{State, Target},
 };
 
 /// Fences that wait at a time; the MDT gives more of them again.
@@ -221,18 +223,21 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
         }
     }
 
-    /// Path: D12. Answers a peer and counts.
+    /// Path: D12. Answers a peer and counts. `change`: number of what was changed, 0: nothing was.
     pub(crate) fn reply(
         &mut self,
         request: RequestId,
-        frame: &Frame,
-        since: Tick,
-        ost: Option<OstIndex>,
+        (frame, since, ost): (&Frame, Tick, Option<OstIndex>),
+        change: u64,
         result: Result<&[u8], Errno>,
         payload: Option<Payload>,
     ) {
         let status = result.map_or_else(|errno| -errno.0, |_| 0);
         let mut reply = frame.reply(status);
+        let target = ost.and_then(|ost| self.targets.iter().find(|target| target.index == ost));
+        reply.incarnation = self.incarnation;
+        reply.transaction = TransactionNumber(change);
+        reply.committed = target.map_or(0, Target::durable_sequence);
         let payload = payload.map(|(buffer, bytes, checksum)| {
             reply.payload_bytes = u32::try_from(bytes).unwrap_or(0);
             reply.payload_checksum = checksum;

@@ -75,7 +75,7 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
             if blocks > 0 {
                 return Err(Errno::EAGAIN);
             }
-            self.answer_with(&origin, &ReadReply { size });
+            self.answer_with(&origin, 0, &ReadReply { size });
             return Ok(());
         };
         let (object, offset) = (read.object, read.offset);
@@ -140,7 +140,7 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
             (Ok((buffer, length, checksum)), Origin::Fabric { request, frame, since, ost }) => {
                 let body = self.encode(&ReadReply { size: plan.size });
                 let payload = Some((buffer, length, checksum));
-                self.reply(request, &frame, since, ost, Ok(&body), payload);
+                self.reply(request, (&frame, since, ost), 0, Ok(&body), payload);
                 self.scratch.body = body;
             }
             (answer, origin) => self.answer(&origin, answer.map(|_| &[][..])),

@@ -48,6 +48,8 @@ pub struct OstConfig {
     pub scrub: ScrubConfig,
     /// Whether scattered content that is read in order is brought together.
     pub tidy: bool,
+    /// Drawn for this run of the service, never 0: clients tell by it that what was not durable may be lost.
+    pub incarnation: u64,
 }
 
 /// A fence that waits for earlier requests of its client.
@@ -62,6 +64,7 @@ pub(crate) struct PendingFence {
 #[derive(Debug)]
 pub struct OstService<B, F, C> {
     pub(crate) fabric: F,
+    pub(crate) incarnation: u64,
     pub(crate) clock: C,
     pub(crate) buffers: Pool,
     pub(crate) operations_max: usize,
@@ -117,6 +120,9 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
     ///
     /// # Errors
     /// When there is no memory for the devices' reserves.
+    ///
+    /// # Panics
+    /// When the incarnation is 0.
     pub fn new(
         config: OstConfig,
         targets: Vec<(OstIndex, B)>,
@@ -124,6 +130,7 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
         clock: C,
         desk: Option<ServiceDesk>,
     ) -> Result<Self, ArenaError> {
+        assert!(config.incarnation != 0, "an incarnation of 0 is none");
         let slots = config.operations_max + OWN_OPERATIONS;
         let requests_max = u32::try_from(slots).unwrap_or(u32::MAX).max(config.store.requests_max);
         let limits = Limits { requests_max, ..config.store };
@@ -132,6 +139,7 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
         let stats = OstServiceStats { targets: stats.collect(), ..OstServiceStats::default() };
         let mut service = Self {
             fabric,
+            incarnation: config.incarnation,
             buffers: Pool::new(config.arena),
             operations_max: config.operations_max,
             targets: Vec::new(),
@@ -364,10 +372,10 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
         ended
     }
 
-    /// Answers an origin with a body and no payload.
-    pub(crate) fn answer_with(&mut self, origin: &Origin, body: &impl Field) {
+    /// Answers an origin, whose change has that number, with a body and no payload.
+    pub(crate) fn answer_with(&mut self, origin: &Origin, change: u64, body: &impl Field) {
         let bytes = self.encode(body);
-        self.answer(origin, Ok(&bytes));
+        self.answer_change(origin, change, Ok(&bytes));
         self.scratch.body = bytes;
     }
 
@@ -379,11 +387,21 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
         bytes
     }
 
-    /// Answers an origin without payload.
+    /// Answers an origin that changed nothing, without payload.
     pub(crate) fn answer(&mut self, origin: &Origin, result: Result<&[u8], Errno>) {
+        self.answer_change(origin, 0, result);
+    }
+
+    /// Answers an origin, whose change has that number (0: none), without payload.
+    pub(crate) fn answer_change(
+        &mut self,
+        origin: &Origin,
+        change: u64,
+        result: Result<&[u8], Errno>,
+    ) {
         match *origin {
             Origin::Fabric { request, frame, since, ost } => {
-                self.reply(request, &frame, since, ost, result, None)
+                self.reply(request, (&frame, since, ost), change, result, None);
             }
             Origin::Gateway { id } => self.tell_desk(id, result.is_ok()),
             Origin::Stop | Origin::Tidying => {}

@@ -65,6 +65,15 @@ impl<B: Block> Target<B> {
         self.state.ready()
     }
 
+    /// Number of the last change that, with all before it, survives a loss of power: what replies carry as `committed`.
+    pub(crate) fn durable_sequence(&self) -> u64 {
+        match &self.state {
+            State::Ready(store) if self.device.is_volatile() => store.changes_durable(),
+            State::Ready(store) => store.changes_applied(),
+            State::Opening(_) | State::Failed => 0,
+        }
+    }
+
     pub(crate) fn is_opening(&self) -> bool {
         matches!(self.state, State::Opening(_))
     }

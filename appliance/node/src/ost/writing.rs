@@ -168,14 +168,15 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
         }
         let origin = &operation.origin;
         match (result, origin) {
-            (Ok(Outcome { size, blocks }), Origin::Fabric { frame, .. })
+            (Ok(Outcome { size, blocks, change }), Origin::Fabric { frame, .. })
                 if has_write_reply(frame.opcode) =>
             {
                 let blocks = blocks * SECTORS_PER_BLOCK;
-                self.answer_with(origin, &WriteReply { size, blocks });
+                self.answer_with(origin, change, &WriteReply { size, blocks });
             }
             (result, Origin::Tidying) => self.end_tidying(operation.target, result.map(|_| ())),
-            (result, _) => self.answer(origin, result.map(|_| &[][..])),
+            (Ok(outcome), _) => self.answer_change(origin, outcome.change, Ok(&[])),
+            (Err(errno), _) => self.answer(origin, Err(errno)),
         }
     }
 }

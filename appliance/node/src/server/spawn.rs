@@ -65,6 +65,8 @@ pub(super) struct OstThread {
     pub(super) config: Config,
     pub(super) desk: ServiceDesk,
     pub(super) orders: Orders,
+    /// See [`OstConfig::incarnation`].
+    pub(super) incarnation: u64,
 }
 
 /// Where clients find each OST, given those of each reactor.
@@ -168,6 +170,7 @@ pub(super) fn ost(
             store: store_limits(),
             scrub: thread.config.scrub.into(),
             tidy: thread.config.tidying.enabled,
+            incarnation: thread.incarnation,
         };
         let service = OstService::new(config, targets, fabric()?, SystemClock, Some(thread.desk))?;
         let _ = report.send(service.stats());

@@ -63,7 +63,8 @@ pub fn open_with<B: Block>(
         carry_out(&mut format_by, BlockOperation::Write { lba, buffer, durable: true })?;
     }
     let arena = Arena::anonymous(256 << 20).map_err(|error| anyhow!("arena: {error:?}"))?;
-    let config = OstConfig { arena, operations_max: 256, store: limits, scrub, tidy };
+    let config =
+        OstConfig { arena, operations_max: 256, store: limits, scrub, tidy, incarnation: 1 };
     let mut store = OstService::new(config, vec![(OST, block)], peer, SystemClock, None)
         .map_err(|error| anyhow!("service: {error:?}"))?;
     for _ in 0..1_000_000 {

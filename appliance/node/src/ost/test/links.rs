@@ -32,6 +32,7 @@ fn serve(medium: &RamMedium, connections: &mpsc::Receiver<NewConnection>, stop: 
         store: Limits::default(),
         scrub: ScrubConfig::OFF,
         tidy: true,
+        incarnation: 1,
     };
     let targets = vec![(OST, medium.open(32))];
     let mut service = OstService::new(config, targets, fabric, SystemClock, None).unwrap();

@@ -1,6 +1,7 @@
 //! The service against a plain model, damage, lack of space and of slots, fences, restarts.
 
 mod rig;
+mod durability;
 mod faults;
 mod scrub;
 mod links;

@@ -175,7 +175,15 @@ fn run_device(medium: &RamMedium, operation: BlockOperation) -> BlockCompletion 
 impl Rig {
     /// A fresh OST of `blocks` blocks.
     pub(crate) fn new(blocks: u64) -> Self {
-        let medium = RamMedium::new(blocks);
+        Self::on(RamMedium::new(blocks), blocks)
+    }
+
+    /// A fresh OST on a device that loses what was not flushed.
+    pub(crate) fn volatile(blocks: u64) -> Self {
+        Self::on(RamMedium::volatile(blocks), blocks)
+    }
+
+    fn on(medium: RamMedium, blocks: u64) -> Self {
         for (lba, bytes) in sheen_store::format(Zone { first: Lba(0), blocks }, 77).unwrap() {
             write_device(&medium, lba, &bytes);
         }
@@ -200,7 +208,14 @@ impl Rig {
     ) -> Self {
         let store = Limits::default();
         let arena = Arena::anonymous(ARENA_BYTES).unwrap();
-        let config = OstConfig { arena: arena.clone(), operations_max, store, scrub, tidy: true };
+        let config = OstConfig {
+            arena: arena.clone(),
+            operations_max,
+            store,
+            scrub,
+            tidy: true,
+            incarnation: 1,
+        };
         let targets = vec![(OST, medium.open(8))];
         let fabric = QueueFabric { connection: 1, ..QueueFabric::default() };
         let mut service = OstService::new(config, targets, fabric, StillClock, desk).unwrap();
