@@ -5,7 +5,7 @@
 
 use std::fs::{self, File, Permissions};
 use std::io::Write;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -23,7 +23,8 @@ use crate::process::{self, pid_of};
 const START_DEADLINE: Duration = Duration::from_secs(30);
 const STOP_DEADLINE: Duration = Duration::from_secs(20);
 const MOUNT_DEADLINE: Duration = Duration::from_secs(20);
-const FILE_SYSTEM: &str = "/conformance";
+/// The name of its file system, as it stands in a source.
+pub const FILE_SYSTEM: &str = "/conformance";
 
 /// What kind of cluster to start.
 #[derive(Debug, Clone)]
@@ -42,6 +43,29 @@ pub struct ClusterOptions {
     pub key: Option<String>,
     /// Further environment variables of `sheen`.
     pub environment: Vec<(String, String)>,
+    /// The device, as the configuration names it; `None` for a sparse file of `device_bytes`.
+    pub device: Option<String>,
+    /// The address the node's TCP listener has; `None` for this machine's own.
+    pub listen: Option<IpAddr>,
+    /// Further sections of the configuration, as they are written.
+    pub sections: String,
+}
+
+/// Where a mount finds the node, and from where it looks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Source {
+    /// The node's address.
+    pub address: String,
+    /// The network namespace the mount's process lives in; `None` for that of this process.
+    pub namespace: Option<String>,
+}
+
+impl Source {
+    /// By TCP.
+    #[must_use]
+    pub fn tcp(address: SocketAddr) -> Self {
+        Self { address: address.to_string(), namespace: None }
+    }
 }
 
 impl ClusterOptions {
@@ -56,6 +80,9 @@ impl ClusterOptions {
             reactors: 0,
             key: None,
             environment: Vec::new(),
+            device: None,
+            listen: None,
+            sections: String::new(),
         }
     }
 
@@ -116,7 +143,7 @@ impl Cluster {
             tempfile::Builder::new().prefix("sheen-cluster-").tempdir_in(&options.directory)?;
         // Other users have to reach the mounts below it.
         fs::set_permissions(directory.path(), Permissions::from_mode(0o755))?;
-        let (tcp, admin) = free_addresses()?;
+        let (tcp, admin) = free_addresses(options.listen)?;
         let mut cluster = Self {
             node: None,
             options,
@@ -277,12 +304,24 @@ impl Cluster {
     /// # Errors
     /// As [`Cluster::mount`].
     pub fn mount_with(&mut self, arguments: &[&str]) -> anyhow::Result<Mount> {
+        let source = Source { address: self.node_address(), namespace: None };
+        self.mount_at(&source, arguments)
+    }
+
+    /// Mounts the file system from another address, or from another network namespace.
+    ///
+    /// # Errors
+    /// As [`Cluster::mount`].
+    pub fn mount_from(&mut self, source: &Source) -> anyhow::Result<Mount> {
+        self.mount_at(source, &[])
+    }
+
+    fn mount_at(&mut self, source: &Source, arguments: &[&str]) -> anyhow::Result<Mount> {
         self.mounts += 1;
         let directory = self.directory.path().join(format!("mount-{}", self.mounts));
         fs::create_dir(&directory)?;
-        let source = format!("{}:{FILE_SYSTEM}", self.node_address());
         let log = self.directory.path().join(format!("mount-{}.log", self.mounts));
-        Mount::start(&self.options.program, &source, directory, &log, arguments)
+        Mount::start(&self.options.program, source, directory, &log, arguments)
     }
 
     /// Requires that the node process runs.
@@ -342,19 +381,25 @@ impl Cluster {
     }
 
     fn configuration(&self) -> String {
+        let device = match &self.options.device {
+            Some(name) => format!("path = \"{name}\""),
+            None => {
+                let (path, bytes) = (self.device(), self.options.device_bytes);
+                format!("path = \"{}\"\nsize = {bytes}", path.display())
+            }
+        };
         let key = self.options.key.as_ref();
         let encryption =
             key.map(|key| format!("\n[encryption]\nkey = \"{key}\"\n")).unwrap_or_default();
         format!(
             "name = \"conformance\"\nsocket = \"{}\"\nlisten = \"{}\"\nmetrics = \"{}\"\n\n\
-             [device]\npath = \"{}\"\nsize = {}\nosts = {}\n\n[threads]\nreactors = {}\n{encryption}",
+             [device]\n{device}\nosts = {}\n\n[threads]\nreactors = {}\n{encryption}\n{}",
             self.socket().display(),
             self.tcp,
             self.admin,
-            self.device().display(),
-            self.options.device_bytes,
             self.options.osts,
             self.options.reactors,
+            self.options.sections,
         )
     }
 }
@@ -380,15 +425,24 @@ pub struct Mount {
 impl Mount {
     fn start(
         program: &Path,
-        source: &str,
+        source: &Source,
         directory: PathBuf,
         log: &Path,
         arguments: &[&str],
     ) -> anyhow::Result<Self> {
         let output = File::options().create(true).append(true).open(log)?;
-        let mut command = Command::new(program);
+        let mut command = match &source.namespace {
+            None => Command::new(program),
+            // Not `ip netns exec`, which has mounts of its own.
+            Some(namespace) => {
+                let mut command = Command::new("nsenter");
+                command.arg(format!("--net=/run/netns/{namespace}")).arg(program);
+                command
+            }
+        };
         command.arg("mount").arg("--foreground").arg("--log").arg(log);
-        command.args(["-o", "allow_other"]).args(arguments).arg(source).arg(&directory);
+        command.args(["-o", "allow_other"]).args(arguments);
+        command.arg(format!("{}:{FILE_SYSTEM}", source.address)).arg(&directory);
         command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
         let daemon = interruption::spawn(&mut command).context("starting the mount")?;
         let guards = [Guard::of_mount(&directory), Guard::of_process(pid_of(&daemon))];
@@ -439,6 +493,18 @@ impl Mount {
         Ok(())
     }
 
+    /// Waits for the mount process to end, after somebody else took the mount away.
+    ///
+    /// # Errors
+    /// When it does not end within 20 s.
+    pub fn ended(mut self) -> anyhow::Result<()> {
+        self.is_mounted = false;
+        if process::wait_until(&mut self.daemon, Instant::now() + STOP_DEADLINE)?.is_none() {
+            bail!("the mount's process still runs: {}", self.last_words());
+        }
+        Ok(())
+    }
+
     /// Kills the mount process with SIGKILL, as a client machine that is gone.
     ///
     /// # Errors
@@ -468,10 +534,10 @@ pub fn is_mount_point(directory: &Path) -> anyhow::Result<bool> {
     Ok(table.lines().any(|entry| entry.split(' ').nth(4) == Some(&*wanted)))
 }
 
-/// Two TCP addresses nobody listens on.
-fn free_addresses() -> anyhow::Result<(SocketAddr, SocketAddr)> {
+/// Two TCP addresses nobody listens on: one of `listen` for clients, one of this machine for the metrics.
+fn free_addresses(listen: Option<IpAddr>) -> anyhow::Result<(SocketAddr, SocketAddr)> {
     // Both are held until both are known, so that they differ.
-    let one = TcpListener::bind("127.0.0.1:0")?;
+    let one = TcpListener::bind((listen.unwrap_or(IpAddr::from([127, 0, 0, 1])), 0))?;
     let two = TcpListener::bind("127.0.0.1:0")?;
     Ok((one.local_addr()?, two.local_addr()?))
 }

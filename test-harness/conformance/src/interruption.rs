@@ -20,6 +20,7 @@ use crate::report::line;
 enum Started {
     Mount(PathBuf),
     Process(i32),
+    Namespace(String),
     Directory(PathBuf),
 }
 
@@ -50,6 +51,12 @@ impl Guard {
     #[must_use]
     pub fn of_process(pid: Pid) -> Self {
         Self::new(Started::Process(pid.as_raw()))
+    }
+
+    /// For a network namespace that was made.
+    #[must_use]
+    pub fn of_namespace(name: &str) -> Self {
+        Self::new(Started::Namespace(name.to_owned()))
     }
 
     /// For a directory that was made.
@@ -114,8 +121,33 @@ fn end_all() {
         match started {
             Started::Mount(directory) => drop(umount2(directory, MntFlags::MNT_DETACH)),
             Started::Process(pid) => drop(kill(Pid::from_raw(*pid), Signal::SIGKILL)),
+            Started::Namespace(name) => {
+                drop(Command::new("ip").args(["netns", "delete", name]).status());
+            }
             Started::Directory(directory) => drop(std::fs::remove_dir_all(directory)),
         }
+    }
+}
+
+/// The run ends with everything it started when this is not dropped in time.
+#[derive(Debug)]
+pub struct Deadline {
+    _kept: std::sync::mpsc::Sender<()>,
+}
+
+impl Deadline {
+    /// From now on; `what` is told when the time is over.
+    #[must_use]
+    pub fn new(what: &'static str, time: std::time::Duration) -> Self {
+        let (send, receive) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            if receive.recv_timeout(time) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
+                line(format_args!("FAILED {what}: not finished after {} s", time.as_secs()));
+                end_all();
+                std::process::exit(1);
+            }
+        });
+        Self { _kept: send }
     }
 }
 

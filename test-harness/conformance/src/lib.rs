@@ -6,11 +6,14 @@
 
 #![forbid(unsafe_code)]
 
+pub mod actor;
+pub mod background;
 pub mod checks;
 pub mod cluster;
 pub mod interruption;
 pub mod metrics;
 pub mod moto;
+pub mod network;
 pub mod process;
 pub mod programs;
 pub mod random;

@@ -38,6 +38,8 @@ pub const ACL: Package = Package { name: "libacl1-dev", program: "/usr/include/s
 pub const SWTPM: Package = Package { name: "swtpm", program: "swtpm" };
 /// What makes environments for Python's packages, on systems that keep it apart from Python.
 pub const VENV: Package = Package { name: "python3-venv", program: "/usr/share/doc/python3-venv" };
+/// What makes network namespaces.
+pub const IPROUTE: Package = Package { name: "iproute2", program: "ip" };
 
 /// Prometheus' linter.
 pub const PROMTOOL: Package = Package { name: "prometheus", program: "promtool" };
