@@ -5,13 +5,14 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::{Parser, ValueEnum};
 use sheen_conformance::checks::step_writer::StepWriter;
-use sheen_conformance::checks::{self, Context, Effort};
+use sheen_conformance::checks::{self, Context, Effort, LaneContext};
 use sheen_conformance::cluster::{Cluster, ClusterOptions, workspace_root};
-use sheen_conformance::interruption::{self, Guard};
+use sheen_conformance::interruption::{self, Deadline, Guard};
 use sheen_conformance::random::Random;
 use sheen_conformance::report::{Report, line};
 use sheen_conformance::target::Target;
@@ -88,6 +89,12 @@ enum Check {
     Compression,
     /// Keys in a KMS and in a TPM
     Keys,
+    /// Losses of power under clients that live on
+    Power,
+    /// Clients and nodes that stop and go on, links that are cut
+    Pause,
+    /// Tables at their bounds, full devices, restarts
+    Tables,
 }
 
 const ORDER: [Check; 15] = [
@@ -107,6 +114,16 @@ const ORDER: [Check; 15] = [
     Check::Postgres,
     Check::Full,
 ];
+
+/// Checks that make clusters of their own.
+const LANES: [Check; 3] = [Check::Power, Check::Pause, Check::Tables];
+/// Of them those that every run has.
+const LANES_OF_ALL: [Check; 0] = [];
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// The seed of lanes in runs for every change, so that these are the same every time.
+const LANE_SEED: u64 = 9;
 
 /// A device that the check of the full device fills in seconds.
 const SMALL_DEVICE_BYTES: u64 = 1 << 30;
@@ -130,15 +147,34 @@ fn started() -> anyhow::Result<ExitCode> {
         let mut writer = StepWriter::new(directory.as_ref(), seed.parse()?);
         writer.run(log.as_ref())?;
     }
+    // So are the actors of the lanes.
+    match words.as_slice() {
+        [_, word, directory, way, seed] if word == checks::power::WRITER => {
+            checks::power::run_writer(directory, way, seed)?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        [_, word, path] if checks::pause::ACTORS.contains(&word.as_str()) => {
+            checks::pause::run_actor(word, path)?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        [_, word, address, filesystem, count] if word == checks::tables::ACTOR => {
+            checks::tables::run_actor(address, filesystem, count)?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        _ => {}
+    }
     let arguments = Arguments::parse();
     interruption::prepare()?;
     let mut report = Report::new();
     let seed = arguments.seed.unwrap_or_else(Random::seed_from_clock);
     line(format_args!("seed {seed}"));
     let list: Vec<Check> = match arguments.check {
-        Check::All | Check::Quick => ORDER.to_vec(),
+        Check::All | Check::Quick => [&ORDER[..], &LANES_OF_ALL[..]].concat(),
         one => vec![one],
     };
+    let (lanes, list): (Vec<Check>, Vec<Check>) =
+        list.into_iter().partition(|check| LANES.contains(check));
+    run_lanes(&arguments, &mut report, &lanes, seed)?;
     let on_one: Vec<Check> = list.iter().copied().filter(|check| *check != Check::Full).collect();
     if !on_one.is_empty() {
         run_on_one(&arguments, &mut report, &on_one, arguments.device_mib << 20, seed)?;
@@ -151,6 +187,47 @@ fn started() -> anyhow::Result<ExitCode> {
     }
     report.close();
     Ok(if report.failed() == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn is_quick(arguments: &Arguments) -> bool {
+    arguments.quick || arguments.check == Check::Quick
+}
+
+/// Runs lanes, each on clusters of its own.
+fn run_lanes(
+    arguments: &Arguments,
+    report: &mut Report,
+    lanes: &[Check],
+    seed: u64,
+) -> anyhow::Result<()> {
+    let is_quick = is_quick(arguments);
+    for lane in lanes {
+        std::fs::create_dir_all(&arguments.scratch)?;
+        let scratch =
+            tempfile::Builder::new().prefix("sheen-lane-").tempdir_in(&arguments.scratch)?;
+        let _guard = Guard::of_directory(scratch.path());
+        std::fs::set_permissions(scratch.path(), std::fs::Permissions::from_mode(0o755))?;
+        let mut context = LaneContext {
+            report,
+            effort: if is_quick { Effort::Quick } else { Effort::Full },
+            scratch: scratch.path().to_path_buf(),
+            rounds: arguments.rounds,
+            seed: if is_quick && arguments.seed.is_none() { LANE_SEED } else { seed },
+        };
+        // A call into a mount that hangs cannot be interrupted from here.
+        let _deadline = Deadline::new("lane", if is_quick { 10 * MINUTE } else { 240 * MINUTE });
+        run_lane(*lane, &mut context);
+    }
+    Ok(())
+}
+
+fn run_lane(lane: Check, context: &mut LaneContext<'_>) {
+    match lane {
+        Check::Power => checks::power::run(context),
+        Check::Pause => checks::pause::run(context),
+        Check::Tables => checks::tables::run(context),
+        _ => {}
+    }
 }
 
 /// Runs checks on one target.
@@ -173,11 +250,10 @@ fn run_on_one(
         Ok(String::new())
     });
     let Some(mut target) = target else { return Ok(()) };
-    let is_quick = arguments.quick || arguments.check == Check::Quick;
     let mut context = Context {
         report,
         target: &mut target,
-        effort: if is_quick { Effort::Quick } else { Effort::Full },
+        effort: if is_quick(arguments) { Effort::Quick } else { Effort::Full },
         cache: cache_of(arguments)?,
         scratch: scratch.path().to_path_buf(),
         repository: arguments.repo.clone().unwrap_or_else(workspace_root),
@@ -212,7 +288,8 @@ fn target_of(arguments: &Arguments, device_bytes: u64) -> anyhow::Result<Target>
 
 fn run_check(check: Check, context: &mut Context<'_>) {
     match check {
-        Check::All | Check::Quick => {}
+        // Lanes have clusters of their own.
+        Check::All | Check::Quick | Check::Power | Check::Pause | Check::Tables => {}
         Check::Git => checks::git::run(context),
         Check::Cargo => checks::cargo::run(context),
         Check::LinuxSource => checks::linux_source::run(context),

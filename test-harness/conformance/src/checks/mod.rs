@@ -17,11 +17,14 @@ pub mod keys;
 pub mod kill;
 pub mod linux_source;
 pub mod litmus;
+pub mod pause;
 pub mod pjdfstest;
 pub mod postgres;
+pub mod power;
 pub mod sqlite;
 pub mod step_log;
 pub mod step_writer;
+pub mod tables;
 
 /// How much of a check is run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,6 +43,21 @@ impl Effort {
             Self::Full => full,
         }
     }
+}
+
+/// What a lane is given: a check that makes clusters of its own.
+#[derive(Debug)]
+pub struct LaneContext<'a> {
+    /// Where outcomes go.
+    pub report: &'a mut Report,
+    /// How much to run.
+    pub effort: Effort,
+    /// A directory that other users can reach; empty and removed after the run.
+    pub scratch: PathBuf,
+    /// Rounds of lanes that go by rounds; `None` takes the effort's number.
+    pub rounds: Option<u32>,
+    /// Seed of all random choices.
+    pub seed: u64,
 }
 
 /// What a check is given.

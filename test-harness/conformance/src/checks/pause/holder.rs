@@ -1,0 +1,80 @@
+//! The holder: a process with a file open twice and mapped, which does single operations when told and says what they gave.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::FileExt;
+
+use anyhow::{Context as _, bail};
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+use sheen_dma::FileMapping;
+
+use crate::actor::{answer, orders, tell};
+
+/// Bytes of the file.
+pub(super) const FILE_BYTES: usize = 16 << 10;
+
+struct Holder {
+    file: Option<File>,
+    second: File,
+    mapping: FileMapping,
+    lock: Option<Flock<File>>,
+    path: String,
+}
+
+/// Runs the holder until its input ends: `pause-holder FILE`.
+pub(super) fn run(path: &str) -> anyhow::Result<()> {
+    let open = || OpenOptions::new().read(true).write(true).open(path);
+    let (file, second) = (open()?, open()?);
+    let mapping = FileMapping::shared(&file, FILE_BYTES / 8)?;
+    let path = path.to_owned();
+    let mut holder = Holder { file: Some(file), second, mapping, lock: None, path };
+    answer("ready")?;
+    for order in orders() {
+        tell(holder.obey(&order))?;
+    }
+    Ok(())
+}
+
+impl Holder {
+    /// Orders: `read PLACE`, `write PLACE BYTE`, `truncate BYTES`, `store WORD VALUE`, `sync`, `sync-second`, `msync`, `close`,
+    /// `lock`, `write-locked BYTE`.
+    /// The answer is `did` with `ok` or the error's number.
+    fn obey(&mut self, order: &str) -> anyhow::Result<()> {
+        let words: Vec<&str> = order.split(' ').collect();
+        let outcome = match words[..] {
+            ["write", place, byte] => {
+                let file = self.file.as_ref().context("closed")?;
+                file.write_all_at(&[byte.parse()?; 8], place.parse()?)
+            }
+            ["read", place] => {
+                let file = self.file.as_ref().context("closed")?;
+                file.read_exact_at(&mut [0; 8], place.parse()?)
+            }
+            ["truncate", bytes] => self.file.as_ref().context("closed")?.set_len(bytes.parse()?),
+            ["store", word, value] => {
+                self.mapping.store(word.parse()?, value.parse()?);
+                Ok(())
+            }
+            ["sync"] => self.file.as_ref().context("closed")?.sync_all(),
+            ["sync-second"] => self.second.sync_all(),
+            ["msync"] => self.mapping.sync().map_err(io::Error::from),
+            ["close"] => nix::unistd::close(self.file.take().context("closed")?)
+                .map_err(|error: Errno| error.into()),
+            ["lock"] => {
+                let file = OpenOptions::new().read(true).write(true).open(&self.path)?;
+                let locked = Flock::lock(file, FlockArg::LockExclusive);
+                locked.map(|lock| self.lock = Some(lock)).map_err(|(_, error)| error.into())
+            }
+            ["write-locked", byte] => {
+                self.lock.as_ref().context("no lock")?.write_all_at(&[byte.parse()?; 8], 0)
+            }
+            _ => bail!("there is no order {order}"),
+        };
+        let said = match outcome {
+            Ok(()) => "ok".to_owned(),
+            Err(error) => error.raw_os_error().map_or_else(|| error.to_string(), |n| n.to_string()),
+        };
+        Ok(answer(&format!("did {said}"))?)
+    }
+}

@@ -1,0 +1,123 @@
+//! What the lane runs on: a node with short times, a client behind a link of its own, and two healthy ones.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, ensure};
+
+use super::trouble::{Between, times};
+use crate::actor::program_for_all;
+use crate::background::Background;
+use crate::cluster::{Cluster, ClusterOptions, Mount, Source};
+use crate::network::{self, Namespace};
+
+const DEVICE_BYTES: u64 = 8 << 30;
+
+/// Node, links and mounts; ended in the order of the fields.
+#[derive(Debug)]
+pub(super) struct Scene {
+    /// The one that gets into trouble.
+    pub(super) troubled: Mount,
+    /// One that shares files with it, over TCP too.
+    pub(super) other: Mount,
+    pub(super) cluster: Cluster,
+    pub(super) link: Namespace,
+    _other_link: Namespace,
+    pub(super) program: PathBuf,
+    directories: u32,
+}
+
+impl Scene {
+    pub(super) fn start(scratch: &Path) -> anyhow::Result<Self> {
+        fs::create_dir_all(scratch)?;
+        fs::set_permissions(scratch, Permissions::from_mode(0o755))?;
+        crate::programs::require(&[crate::programs::IPROUTE])?;
+        let (link, other_link) = (Namespace::new(1)?, Namespace::new(2)?);
+        let mut options = ClusterOptions::new(scratch);
+        options.device_bytes = DEVICE_BYTES;
+        options.listen = Some(network::listen_address());
+        options.sections = times();
+        let mut cluster = Cluster::start(options)?;
+        let troubled = cluster.mount_from(&source(&cluster, &link))?;
+        let other = cluster.mount_from(&source(&cluster, &other_link))?;
+        let program = program_for_all(scratch)?;
+        let _other_link = other_link;
+        Ok(Self { troubled, other, cluster, link, _other_link, program, directories: 0 })
+    }
+
+    /// One more client behind the link that gets into trouble.
+    pub(super) fn mount_troubled(&mut self) -> anyhow::Result<Mount> {
+        let source = source(&self.cluster, &self.link);
+        self.cluster.mount_from(&source)
+    }
+
+    pub(super) fn between(&self, client: &Mount) -> anyhow::Result<Between<'_>> {
+        let node = self.cluster.node_pid().context("no node runs")?;
+        Ok(Between { client: client.pid(), node, link: &self.link })
+    }
+
+    /// A fresh directory that everybody may write: its name, the same in every mount.
+    pub(super) fn directory(&mut self) -> anyhow::Result<String> {
+        self.directories += 1;
+        let name = format!("scene-{}", self.directories);
+        let path = self.other.directory().join(&name);
+        fs::create_dir(&path)?;
+        fs::set_permissions(&path, Permissions::from_mode(0o777))?;
+        Ok(name)
+    }
+
+    pub(super) fn end(self) -> anyhow::Result<()> {
+        self.troubled.unmount()?;
+        self.other.unmount()?;
+        let mut cluster = self.cluster;
+        cluster.stop()
+    }
+}
+
+fn source(cluster: &Cluster, link: &Namespace) -> Source {
+    let address = cluster.tcp_address().to_string();
+    Source { address, namespace: Some(link.name().to_owned()) }
+}
+
+/// A healthy client at work: makes, writes, syncs, renames, lists and removes, and measures how long each round takes.
+#[derive(Debug)]
+pub(crate) struct Bystander(Background<(u64, Duration)>);
+
+impl Bystander {
+    pub(crate) fn start(directory: &Path) -> Self {
+        let directory = directory.to_path_buf();
+        Self(Background::start(move |ending| {
+            let (mut count, mut longest) = (0, Duration::ZERO);
+            while !ending.is_due() {
+                let begun = Instant::now();
+                one_of_everything(&directory)?;
+                longest = longest.max(begun.elapsed());
+                count += 1;
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            Ok((count, longest))
+        }))
+    }
+
+    /// Requires that no round took as long as `most`; gives how often it went round and its longest round.
+    pub(crate) fn end(self, most: Duration) -> anyhow::Result<(u64, Duration)> {
+        let (count, longest) = self.0.join().context("a healthy client")?;
+        ensure!(longest < most, "a healthy client waited {} ms", longest.as_millis());
+        Ok((count, longest))
+    }
+}
+
+fn one_of_everything(directory: &Path) -> anyhow::Result<()> {
+    let (one, two) = (directory.join("one"), directory.join("two"));
+    let file = fs::File::create(&one)?;
+    std::io::Write::write_all(&mut &file, &[7; 5000])?;
+    file.sync_all()?;
+    drop(file);
+    fs::rename(&one, &two)?;
+    ensure!(fs::read(&two)?.len() == 5000, "what was written is not there");
+    ensure!(fs::read_dir(directory)?.count() == 1, "the directory has another file");
+    fs::remove_file(&two)?;
+    Ok(())
+}
