@@ -58,6 +58,8 @@ pub(crate) struct State {
     pub(crate) delayed: usize,
     pub(crate) server_epoch: u32,
     pub(crate) unknown_session: bool,
+    /// OSTs beside the two of the answer to Connect.
+    pub(crate) more_osts: u32,
     /// Names lead to the regular file, and Lookup grants only these bits of it: a change of others waits for the rest.
     pub(crate) lookup_grants: Option<u32>,
     sequence: u64,
@@ -272,6 +274,7 @@ impl State {
         let ok = |body: Vec<u8>| (0, body, Vec::new());
         match call.frame.opcode {
             Opcode::Connect => ok(self.connect().to_vec()),
+            Opcode::OstList => ok(self.ost_list(&call.body).to_vec()),
             Opcode::SequenceGrant => {
                 ok(SequenceGrantReply { sequence: Fid::NORMAL_SEQUENCE_FIRST + 1 }.to_vec())
             }
@@ -321,6 +324,28 @@ impl State {
             Opcode::Unlink => ok(UnlinkReply { fid: FILE, nlink: 0 }.to_vec()),
             Opcode::Create => {
                 let request = Create::from_bytes(&call.body).unwrap();
+    fn lookup(&mut self) -> EntryReply {
+        let directory = Attributes { kind: sheen_types::FileKind::Directory, ..attributes(FILE) };
+        EntryReply {
+            attributes: match self.lookup_grants {
+                Some(_) => attributes(FILE),
+                None => directory,
+            },
+            lease: self.grant(self.lookup_grants.unwrap_or(bits::METADATA), 0),
+            parent_lease: LeaseGrant::NONE,
+            shared: false,
+            created: false,
+        }
+    }
+
+    fn ost_list(&self, body: &[u8]) -> OstListReply {
+        let OstList { from } = OstList::from_bytes(body).unwrap();
+        let end = 2 + self.more_osts;
+        let next = (from.0 + 100).min(end);
+        let osts = (from.0..next).map(|ost| OstAddress { ost: OstIndex(ost), service: 1 });
+        OstListReply { osts: List(osts.collect()), more: next < end }
+    }
+
                 self.created.push(request.fid);
                 let reply = EntryReply {
                     attributes: attributes(request.fid),
@@ -335,6 +360,7 @@ impl State {
         }
     }
 
+            more_osts: self.more_osts > 0,
     fn connect(&mut self) -> ConnectReply {
         let resumed = !std::mem::take(&mut self.unknown_session);
         ConnectReply {

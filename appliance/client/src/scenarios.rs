@@ -23,6 +23,11 @@ use crate::{
 
 fn start() -> (Fake, Arc<Client>) {
     let fake = Fake::new();
+    let client = connect_to(&fake);
+    (fake, client)
+}
+
+fn connect_to(fake: &Fake) -> Arc<Client> {
     let config = ClientConfig::new("fake", "fs", "test").unwrap();
     let clock = Arc::new(SystemClock::default());
     let client = Client::connect(config, Arc::new(fake.clone()), clock).unwrap();
@@ -61,6 +66,16 @@ fn new_file(name: &[u8]) -> NewInode<'_> {
         exclusive: true,
     }
 }
+#[test]
+fn more_osts_than_fit_the_answer_to_connect_are_asked_for() {
+    let fake = Fake::new();
+    fake.change(|state| state.more_osts = 1000);
+    let client = connect_to(&fake);
+    assert_eq!(fake.sent(Opcode::OstList).len(), 10);
+    let services = client.session.lock().services.clone();
+    assert!(services.keys().map(|ost| ost.0).eq(0..1002), "{} OSTs", services.len());
+}
+
 
 #[test]
 fn a_request_whose_answer_was_lost_is_sent_again_with_its_tag_and_number() {

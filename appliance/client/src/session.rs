@@ -18,7 +18,7 @@ use sheen_ports::{Call, Cancel, Link};
 use sheen_types::{ClientId, Epoch, Errno, Fid, OstIndex, Xid};
 use sheen_wire::{
     Field, Frame, Opcode,
-    metadata::{Connect, ConnectReply},
+    metadata::{Connect, ConnectReply, OstList, OstListReply},
 };
 
 use crate::{config::ClientConfig, slots::CANCEL_POLL};
@@ -123,7 +123,31 @@ impl Session {
         if frame.status != 0 {
             return Err(Some(Errno(-frame.status)));
         }
-        ConnectReply::from_bytes(&body).map_err(|_| Some(Errno::EPROTO))
+        let mut reply = ConnectReply::from_bytes(&body).map_err(|_| Some(Errno::EPROTO))?;
+        while std::mem::take(&mut reply.more_osts) {
+            let page = self.ask_osts(link, &reply)?;
+            reply.more_osts = page.more && !page.osts.0.is_empty();
+            reply.osts.0.extend(page.osts.0);
+        }
+        Ok(reply)
+    }
+
+    /// Asks for the OSTs behind those known so far. Errors as [`Session::shake_hands`].
+    fn ask_osts(
+        &self,
+        link: &dyn Link,
+        known: &ConnectReply,
+    ) -> Result<OstListReply, Option<Errno>> {
+        let from = known.osts.0.last().map_or(0, |last| last.ost.0.saturating_add(1));
+        let mut frame = Frame::request(Opcode::OstList, self.next_xid());
+        (frame.client, frame.epoch) = (known.client, known.epoch);
+        let body = OstList { from: OstIndex(from) }.to_vec();
+        let call = Call { frame, body, payload: None, room: None };
+        let (frame, body) = link.call(call, &Cancel::new()).reply.map_err(|_| None)?;
+        if frame.status != 0 {
+            return Err(Some(Errno(-frame.status)));
+        }
+        OstListReply::from_bytes(&body).map_err(|_| Some(Errno::EPROTO))
     }
 
     /// Enters what a handshake said, without letting callers in. Returns the new identity.

@@ -48,6 +48,8 @@ number_enum! {
         Attach = 0x05,
         /// Grants a sequence of FIDs to the client.
         SequenceGrant = 0x06,
+        /// OSTs that did not fit the answer to Connect.
+        OstList = 0x07,
         /// Makes a file system.
         FilesystemCreate = 0x08,
         /// Lists file systems.

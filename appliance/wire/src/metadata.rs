@@ -43,8 +43,31 @@ message! {
         pub slots: u16,
         /// A client silent for this long is evicted. Milliseconds.
         pub lease_milliseconds: u32,
-        /// Every OST of the system.
+        /// OSTs of the system in order of index: the first [`OSTS_PER_REPLY`].
         pub osts: List<OstAddress>,
+        /// There are more: [`OstList`] tells.
+        pub more_osts: bool,
+    }
+}
+
+/// Most OSTs in one reply: it must fit a body.
+pub const OSTS_PER_REPLY: usize = 128;
+
+message! {
+    /// Asks for OSTs that did not fit the answer to Connect. Reply: [`OstListReply`].
+    pub struct OstList {
+        /// First index wanted.
+        pub from: OstIndex,
+    }
+}
+
+message! {
+    /// Answer to [`OstList`].
+    pub struct OstListReply {
+        /// At most [`OSTS_PER_REPLY`], in order of index.
+        pub osts: List<OstAddress>,
+        /// There are more behind the last one.
+        pub more: bool,
     }
 }
 

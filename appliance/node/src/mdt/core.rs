@@ -17,7 +17,7 @@ use std::{
 use sheen_meta::{FileLocks, Leases, Opens, State};
 use sheen_ports::{ConnectionId, RequestId};
 use sheen_types::{ClientId, Epoch, Errno, Fid, OstIndex, Tag, Tick, Timespec, Xid};
-use sheen_wire::{Frame, Opcode};
+use sheen_wire::{BODY_BYTES_MAX, Frame, Opcode};
 
 use super::{
     config::{MdtLimits, MdtTimes},
@@ -31,6 +31,9 @@ use sheen_wire::metadata::OstAddress;
 /// Where the service stands. `Recovering` → `Starting` → (`Grace` →) `Serving`; `Failed` from anywhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
+/// OSTs a system may have.
+const OSTS_MAX: usize = sheen_meta::Limits::OSTS_MAX;
+
     /// Log and snapshot are being read, or there is no leader.
     Recovering,
     /// Leading; the entry that starts this server epoch is on its way.
@@ -103,7 +106,7 @@ impl Mdt {
     pub(crate) fn new(
         limits: MdtLimits,
         times: MdtTimes,
-        osts: Vec<OstAddress>,
+        mut osts: Vec<OstAddress>,
         state: State,
         stats: Arc<MdtStats>,
     ) -> Self {
@@ -118,6 +121,15 @@ impl Mdt {
             phase: Phase::Recovering,
             now: Tick(0),
             wall: Timespec::ZERO,
+        osts.sort_by_key(|address| address.ost);
+        osts.dedup_by_key(|address| address.ost);
+        if let Some(beyond) = osts.iter().find(|address| address.ost.0 as usize >= OSTS_MAX) {
+            tracing::error!(
+                ost = beyond.ost.0,
+                "OSTs with an index of {OSTS_MAX} or more are not served"
+            );
+            osts.retain(|address| (address.ost.0 as usize) < OSTS_MAX);
+        }
             state,
             server_epoch: Epoch(0),
             last_transaction: 0,
@@ -228,6 +240,7 @@ impl Mdt {
             Opcode::LockTest => self.lock_test(&incoming),
             Opcode::LockCancel => self.lock_cancel(&incoming),
             Opcode::LockRelease => self.lock_release(&incoming),
+            Opcode::OstList => self.ost_list(&incoming),
             Opcode::Connect
             | Opcode::Disconnect
             | Opcode::SequenceGrant
@@ -307,6 +320,14 @@ impl Mdt {
     /// The body of a request; a malformed one is answered with -EPROTO and gives None.
     pub(crate) fn body_of<T: sheen_wire::Field>(&mut self, incoming: &Incoming) -> Option<T> {
         match incoming.body() {
+        let (body, payload) = if body.len() <= BODY_BYTES_MAX {
+            (body, payload)
+        } else {
+            // Every reply is made to fit; one that is not must not end the service of all the others.
+            tracing::error!(opcode = ?frame.opcode, bytes = body.len(), "a reply is too long");
+            reply.status = -Errno::EOVERFLOW.0;
+            (Vec::new(), Vec::new())
+        };
             Ok(body) => Some(body),
             Err(_) => {
                 self.answer(incoming, Answer::error(Errno::EPROTO));
@@ -373,3 +394,4 @@ const fn served_in_grace(opcode: Opcode) -> bool {
             | Opcode::FilesystemList
     )
 }
+            | Opcode::OstList

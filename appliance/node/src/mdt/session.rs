@@ -15,7 +15,10 @@ use sheen_types::{ClientId, Epoch, Errno, Tick, Xid};
 use sheen_wire::{
     Field, Frame, Kind, Opcode,
     fields::List,
-    metadata::{Connect, ConnectReply, FilesystemInfo, Reassert},
+    metadata::{
+        Connect, ConnectReply, FilesystemInfo, OSTS_PER_REPLY, OstAddress, OstList, OstListReply,
+        Reassert,
+    },
 };
 
 use super::{
@@ -225,10 +228,12 @@ impl Mdt {
             root,
             slots,
             lease_milliseconds: u32::try_from(self.times.lease.as_millis()).unwrap_or(u32::MAX),
-            osts: List(self.osts.clone()),
+            osts: List(osts.to_vec()),
+            more_osts,
         };
         Answer::body(&connect)
     }
+        let (osts, more_osts) = self.osts_from(OstIndex(0));
 
     /// What a client held when the MDT went away.
     pub(crate) fn reassert(&mut self, incoming: &Incoming) {
@@ -242,6 +247,20 @@ impl Mdt {
                 self.opens.open(client, open.fid, open.write);
             }
         }
+    /// OSTs from this index on, as many as fit a reply, and whether more follow.
+    fn osts_from(&self, from: OstIndex) -> (&[OstAddress], bool) {
+        let (_, behind) = self.osts.split_at(self.osts.partition_point(|at| at.ost < from));
+        let page = &behind[..behind.len().min(OSTS_PER_REPLY)];
+        (page, page.len() < behind.len())
+    }
+
+    pub(crate) fn ost_list(&mut self, incoming: &Incoming) {
+        let Some(OstList { from }) = self.body_of(incoming) else { return };
+        let (osts, more) = self.osts_from(from);
+        let reply = OstListReply { osts: List(osts.to_vec()), more };
+        self.answer(incoming, Answer::body(&reply));
+    }
+
         for lease in held.leases.0 {
             if self.state.attributes(lease.fid).is_ok() {
                 let granted =
