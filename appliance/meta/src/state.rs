@@ -134,8 +134,7 @@ impl State {
     }
 
     fn destroy_object(&mut self, ost: OstIndex, object: Fid, change: &mut Change) {
-        if let Some(entry) = self.objects.osts.get_mut(&ost) {
-            entry.destroyed.insert(object);
+        if self.objects.list_destroy(ost, object) {
             change.effects.push(Effect::DestroyObject { ost, object });
         }
     }

@@ -89,10 +89,8 @@ impl State {
     }
 
     pub(super) fn objects_destroyed(&mut self, body: &ObjectsDestroyed) -> Reply {
-        if let Some(ost) = self.objects.osts.get_mut(&body.ost) {
-            for object in &body.objects.0 {
-                ost.destroyed.remove(object);
-            }
+        for &object in &body.objects.0 {
+            self.objects.end_destroy(body.ost, object);
         }
         Reply::Done
     }

@@ -155,8 +155,7 @@ impl Builder {
 
     fn read_destroyed(&mut self, input: &mut Decoder<'_>) -> Result<(), SnapshotError> {
         let object = Fid::decode(input)?;
-        let ost = self.state.objects.osts.get_mut(&self.ost);
-        check(ost.is_some_and(|ost| ost.destroyed.insert(object)), "object to destroy")
+        check(self.state.objects.list_destroy(self.ost, object), "object to destroy")
     }
 
     fn read_inode(&mut self, input: &mut Decoder<'_>) -> Result<(), SnapshotError> {

@@ -18,7 +18,8 @@ pub(crate) struct Ost {
     pub(crate) sequence: u64,
     /// Last number used in the sequence.
     pub(crate) last_oid: u32,
-    /// Objects to destroy, until the OST says they are gone.
+    /// Objects to destroy, until the OST says they are gone. Changed by [`Objects`] alone, which
+    /// counts them.
     pub(crate) destroyed: BTreeSet<Fid>,
 }
 
@@ -30,11 +31,18 @@ pub(crate) struct Objects {
     pub(crate) next_sequence: u64,
     /// Counts placements; where the next one starts.
     pub(crate) next_start: u64,
+    /// Objects to destroy, of all OSTs.
+    pub(crate) destroys_pending: usize,
 }
 
 impl Objects {
     pub(crate) const fn new() -> Self {
-        Self { osts: BTreeMap::new(), next_sequence: Fid::NORMAL_SEQUENCE_FIRST, next_start: 0 }
+        Self {
+            osts: BTreeMap::new(),
+            next_sequence: Fid::NORMAL_SEQUENCE_FIRST,
+            next_start: 0,
+            destroys_pending: 0,
+        }
     }
 
     pub(crate) const fn take_sequence(&mut self) -> u64 {
@@ -118,6 +126,19 @@ impl Objects {
         }
         ost.last_oid += 1;
         Fid::new(ost.sequence, ost.last_oid)
+    }
+
+    /// Lists an object for destruction; returns whether its OST is known and did not list it yet.
+    pub(crate) fn list_destroy(&mut self, index: OstIndex, object: Fid) -> bool {
+        let added = self.osts.get_mut(&index).is_some_and(|ost| ost.destroyed.insert(object));
+        self.destroys_pending += usize::from(added);
+        added
+    }
+
+    /// Takes an object from the list.
+    pub(crate) fn end_destroy(&mut self, index: OstIndex, object: Fid) {
+        let removed = self.osts.get_mut(&index).is_some_and(|ost| ost.destroyed.remove(&object));
+        self.destroys_pending -= usize::from(removed);
     }
 
     /// Adds an OST or changes whether it takes objects.

@@ -262,10 +262,17 @@ impl State {
         self.objects.osts.iter().map(|(&index, ost)| (index, ost.accepts_objects)).collect()
     }
 
-    /// Up to `max` objects of an OST that are to be destroyed, in order.
-    #[must_use]
-    pub fn pending_destroys(&self, ost: OstIndex, max: usize) -> Vec<Fid> {
+    /// Objects of an OST that are to be destroyed and come after `after`, in order
+    /// ([`Fid::NONE`]: from the start).
+    pub fn pending_destroys(&self, ost: OstIndex, after: Fid) -> impl Iterator<Item = Fid> + '_ {
+        let behind = (std::ops::Bound::Excluded(after), std::ops::Bound::Unbounded);
         let ost = self.objects.osts.get(&ost);
-        ost.map_or_else(Vec::new, |ost| ost.destroyed.iter().take(max).copied().collect())
+        ost.into_iter().flat_map(move |ost| ost.destroyed.range(behind).copied())
+    }
+
+    /// Objects that are to be destroyed, of all OSTs.
+    #[must_use]
+    pub const fn destroys_pending(&self) -> usize {
+        self.objects.destroys_pending
     }
 }

@@ -91,7 +91,7 @@ fn a_deletion_goes_in_bounded_steps_and_leaves_nothing() {
     }
     assert_eq!(removed, inodes);
     assert_eq!((h.state.inodes(), h.state.attributes(two).is_ok()), (1, true));
-    assert_eq!(h.state.pending_destroys(OstIndex(0), 99).len(), 61);
+    assert_eq!(h.state.destroys_pending(), 61);
     assert!(h.state.orphans(Fid::NONE, 9).is_empty());
 }
 

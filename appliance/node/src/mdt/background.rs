@@ -1,19 +1,15 @@
-//! Work nobody waits for: destroying objects, releasing orphans, deleting file systems, fencing.
+//! Work nobody waits for: releasing orphans, deleting file systems, fencing; destroying objects is in `destroys`.
 //!
 //! Everything here is listed in the replicated state and begins again after a restart. Jobs for the OSTs are repeated
-//! until they are done; at most one destroy per OST is on its way.
+//! until they are done.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     time::Duration,
 };
 
-use sheen_meta::{
-    Operation,
-    operation::{ObjectsDestroyed, Reap},
-};
+use sheen_meta::{Operation, operation::Reap};
 use sheen_types::{ClientId, Fid, OstIndex, Tick};
-use sheen_wire::{fields::List, object::DESTROY_MAX};
 
 use super::{
     core::{Mdt, Phase},
@@ -103,10 +99,7 @@ impl Mdt {
         }
         let Some((why, job)) = self.background.jobs.remove(&end.token) else { return };
         match (why, job) {
-            (Job::Destroy { ost }, OstJob::Destroy { objects, .. }) => {
-                let destroyed = ObjectsDestroyed { ost, objects: List(objects) };
-                self.submit_own(Operation::ObjectsDestroyed(destroyed), Task::Destroyed(ost));
-            }
+            (Job::Destroy { ost }, OstJob::Destroy { objects, .. }) => self.destroyed(ost, objects),
             (Job::FenceBeforeEviction { client }, OstJob::Fence { .. }) => self.fenced(client),
             (Job::FenceAgain, OstJob::Fence { .. }) => {
                 self.background.fences_left -= 1;
@@ -121,12 +114,6 @@ impl Mdt {
             ) => {}
         }
         self.settle();
-    }
-
-    /// The list of an OST got shorter by what it destroyed.
-    pub(crate) fn objects_destroyed(&mut self, ost: OstIndex) {
-        self.destroying.remove(&ost);
-        self.background.destroys_due.insert(ost);
     }
 
     pub(crate) fn begin_reaping(&mut self) {
@@ -183,19 +170,6 @@ impl Mdt {
         self.background.next_tick
     }
 
-    fn destroy_objects(&mut self) {
-        while let Some(ost) = self.background.destroys_due.pop_first() {
-            if self.destroying.contains_key(&ost) {
-                continue;
-            }
-            let objects = self.state.pending_destroys(ost, DESTROY_MAX);
-            if !objects.is_empty() {
-                self.destroying.insert(ost, objects.clone());
-                self.submit_ost(OstJob::Destroy { ost, objects }, Job::Destroy { ost });
-            }
-        }
-    }
-
     /// An inode has lost its last name: it goes at once, or after a while in which an open(2) under way may come.
     pub(crate) fn settle_orphan(&mut self, fid: Fid, operation: &Operation) {
         let lost_its_name = matches!(operation, Operation::Unlink(_) | Operation::Rename(_));
@@ -243,7 +217,8 @@ impl Mdt {
         stats.opens.set(self.opens.len() as u64);
         stats.locks.set(self.locks.len() as u64);
         stats.requests_held.set(self.held as u64);
-        let destroys: usize = self.destroying.values().map(Vec::len).sum();
+        let destroys: usize = self.destroying.values().map(|window| window.under_way.len()).sum();
         stats.destroys_in_flight.set(destroys as u64);
     }
 }
+        stats.destroys_pending.set(self.state.destroys_pending() as u64);

@@ -116,7 +116,11 @@ impl Mdt {
                     self.fence_ended_sessions(session.client);
                 }
             }
-            Task::Destroyed(ost) => self.objects_destroyed(ost),
+            Task::Destroyed => {
+                if let Operation::ObjectsDestroyed(destroyed) = &operation {
+                    self.struck_off(destroyed);
+                }
+            }
             Task::Reap(root) => {
                 let finished = !matches!(outcome.result, Ok(Reply::Reaped { finished: false, .. }));
                 self.reaped(root, finished);

@@ -85,6 +85,8 @@ pub struct MdtLimits {
     pub snapshot_ring_part: u64,
     /// Entries of a directory page.
     pub page_entries_max: usize,
+    /// Objects listed for destruction; beyond it creates are answered -EAGAIN. Deletes never are.
+    pub destroys_pending_max: usize,
 }
 
 impl Default for MdtLimits {
@@ -104,6 +106,7 @@ impl Default for MdtLimits {
             snapshot_bytes_per_turn: 256 << 10,
             snapshot_ring_part: 2,
             page_entries_max: 8 << 10,
+            destroys_pending_max: 1 << 20,
         }
     }
 }

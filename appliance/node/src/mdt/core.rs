@@ -22,6 +22,7 @@ use sheen_wire::{BODY_BYTES_MAX, Frame, Opcode};
 use super::{
     config::{MdtLimits, MdtTimes},
     mutation::{Change, ChangeId, Key},
+    destroys::DestroyWindow,
     request::{Answer, Incoming, Output},
     session::{Connection, Session},
     stats::MdtStats,
@@ -97,7 +98,7 @@ pub(crate) struct Mdt {
     pub(crate) outputs: VecDeque<Output>,
     pub(crate) background: super::background::Background,
     /// What each OST is destroying.
-    pub(crate) destroying: BTreeMap<OstIndex, Vec<Fid>>,
+    pub(crate) destroying: BTreeMap<OstIndex, DestroyWindow>,
     /// Random bits for the id of the next file system; None: used up.
     pub(crate) random: Option<[u64; 2]>,
 }

@@ -8,11 +8,14 @@ use std::os::fd::RawFd;
 
 use sheen_types::{ClientId, Epoch, Fid, OstIndex};
 
+/// Most objects in one [`OstJob::Destroy`]: four such jobs take a quarter of a store's places for requests, the rest is for
+/// clients.
+pub const DESTROY_OBJECTS_MAX: usize = 64;
+
 /// What an OST is asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OstJob {
-    /// Destroy these objects (at most [`sheen_wire::object::DESTROY_MAX`]); done means durable. Objects that do not
-    /// exist are fine.
+    /// Destroy these objects (at most [`DESTROY_OBJECTS_MAX`]); done means durable. Objects that do not exist are fine.
     Destroy {
         /// Where they lie.
         ost: OstIndex,

@@ -3,7 +3,7 @@
 //! [`MdtService`] stands on the ports `Block`, `Fabric`, `Clock`, `Entropy` and on [`OstGateway`]; one `turn` does all
 //! work there is. Its parts, in the order a change takes: `service` (ports) → `core` (dispatch) → `mutation` (what is
 //! in the way) → `commit` (proposal, log, apply) → `answers`. Beside them: `reads`, `lease`, `locks`, `session`
-//! (connecting, restart, eviction), `background` (orphans, objects to destroy).
+//! (connecting, restart, eviction), `background` (orphans), `destroys`.
 //!
 //! Deliberately absent: what a change does to the namespace (`sheen-meta`), how the log works (`sheen-consensus`).
 
@@ -24,6 +24,7 @@ mod locks;
 mod session;
 mod background;
 mod device;
+mod destroys;
 pub(crate) mod snapshots;
 pub mod gateway;
 mod stats;
@@ -42,6 +43,12 @@ mod test;
 mod removal_test;
 #[cfg(test)]
 mod restart_test;
+mod destroys_test;
+#[cfg(test)]
+mod sessions_test;
+#[cfg(test)]
+mod waits_test;
+#[cfg(test)]
 #[cfg(test)]
 mod limits_test;
 #[cfg(test)]

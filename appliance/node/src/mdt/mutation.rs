@@ -48,7 +48,7 @@ pub(crate) enum Task {
     /// A session of the server's own, made to learn the greatest number of a session.
     ProbeSessions,
     /// An OST's list of objects to destroy got shorter.
-    Destroyed(OstIndex),
+    Destroyed,
     /// A step of deleting a file system.
     Reap(Fid),
 }
@@ -85,7 +85,7 @@ impl Change {
             Task::Forget
             | Task::ServerStart
             | Task::ProbeSessions
-            | Task::Destroyed(_)
+            | Task::Destroyed
             | Task::Reap(_) => None,
         }
     }
@@ -122,10 +122,16 @@ impl Mdt {
         if self.background.no_space && grows(&operation) {
             return self.answer(&incoming, Answer::error(Errno::ENOSPC));
         }
-        let keys = self.keys_of(&operation);
-        if let Some(id) = keys.iter().find_map(|key| self.keys.get(key)).copied() {
-            self.behind.entry(id).or_default().push(incoming);
-            return;
+        if let Operation::Connect(connect) = &operation
+            && !self.may_connect(&connect.uuid)
+        {
+            return self.answer(&incoming, Answer::error(Errno::EAGAIN));
+        }
+        if matches!(operation, Operation::Create(_)) && self.destroys_are_behind() {
+            return self.answer(&incoming, Answer::error(Errno::EAGAIN));
+        }
+        if opens(&operation) && self.opens.room() <= self.opening {
+            return self.answer(&incoming, Answer::error(Errno::EAGAIN));
         }
         let client = frame.client;
         let slot = slot.map(|(_, tag)| (tag, frame.xid));

@@ -255,7 +255,7 @@ fn a_deleted_file_system_goes_step_by_step_with_its_objects() {
         })
         .sum();
     assert_eq!(destroyed, 600);
-    assert!(world.service.as_ref().unwrap().core.state.pending_destroys(OstIndex(0), 1).is_empty());
+    assert!(world.service.as_ref().unwrap().core.state.destroys_pending() == 0);
 }
 
 #[test]

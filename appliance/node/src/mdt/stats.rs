@@ -39,4 +39,6 @@ pub struct MdtStats {
     pub term: Counter,
     /// Objects handed to OSTs for destruction and not confirmed yet.
     pub destroys_in_flight: Counter,
+    /// Objects to destroy, those handed over included.
+    pub destroys_pending: Counter,
 }

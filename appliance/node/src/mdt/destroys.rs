@@ -1,0 +1,93 @@
+//! Objects of removed files: handed to their OSTs, and struck off the list in the state when they are gone.
+//!
+//! The list is replicated and as long as it must be: removing a file always works. What is under way is a bounded window
+//! over it, per OST [`JOBS_MAX`] jobs of up to [`DESTROY_OBJECTS_MAX`] objects that the OST carries out side by side; a
+//! step costs what it takes, not what is listed. Creates wait while the list is longer than
+//! [`super::MdtLimits::destroys_pending_max`], so the OSTs are never further behind than that and what the files of the
+//! moment have.
+
+use std::collections::BTreeSet;
+
+use sheen_meta::{Operation, operation::ObjectsDestroyed};
+use sheen_types::{Fid, OstIndex};
+use sheen_wire::fields::List;
+
+use super::{
+    background::Job,
+    core::Mdt,
+    gateway::{DESTROY_OBJECTS_MAX, OstJob},
+    mutation::Task,
+};
+
+/// Jobs on their way to one OST. While it makes one durable, the next are told to it, and the log takes the ends of others.
+const JOBS_MAX: usize = 4;
+
+/// What an OST is destroying.
+#[derive(Debug, Default)]
+pub(crate) struct DestroyWindow {
+    /// Objects listed behind this one are taken next.
+    after: Fid,
+    /// Objects on their way, until they are off the list.
+    pub under_way: BTreeSet<Fid>,
+    jobs: usize,
+}
+
+impl Mdt {
+    /// Fills the windows of OSTs that have something to destroy.
+    pub(crate) fn destroy_objects(&mut self) {
+        while let Some(ost) = self.background.destroys_due.pop_first() {
+            while let Some(objects) = self.next_destroys(ost) {
+                self.submit_ost(OstJob::Destroy { ost, objects }, Job::Destroy { ost });
+            }
+        }
+    }
+
+    /// The objects of the next job for an OST; None if there are none, or it has enough to do.
+    fn next_destroys(&mut self, ost: OstIndex) -> Option<Vec<Fid>> {
+        let window = self.destroying.entry(ost).or_default();
+        let mut objects = Vec::new();
+        if window.jobs < JOBS_MAX {
+            // From where it stands to the end, then once over what was listed before it meanwhile.
+            for after in [window.after, Fid::NONE] {
+                let listed = self.state.pending_destroys(ost, after);
+                let free = listed.filter(|object| !window.under_way.contains(object));
+                objects.extend(free.take(DESTROY_OBJECTS_MAX));
+                if !objects.is_empty() {
+                    break;
+                }
+            }
+        }
+        let Some(&last) = objects.last() else {
+            if window.jobs == 0 {
+                self.destroying.remove(&ost);
+            }
+            return None;
+        };
+        window.after = last;
+        window.under_way.extend(&objects);
+        window.jobs += 1;
+        Some(objects)
+    }
+
+    /// Whether so much waits to be destroyed that nothing new is made.
+    pub(crate) const fn destroys_are_behind(&self) -> bool {
+        self.state.destroys_pending() > self.limits.destroys_pending_max
+    }
+
+    /// An OST destroyed what a job named.
+    pub(crate) fn destroyed(&mut self, ost: OstIndex, objects: Vec<Fid>) {
+        let destroyed = ObjectsDestroyed { ost, objects: List(objects) };
+        self.submit_own(Operation::ObjectsDestroyed(destroyed), Task::Destroyed);
+    }
+
+    /// The list of an OST got shorter by what it destroyed.
+    pub(crate) fn struck_off(&mut self, destroyed: &ObjectsDestroyed) {
+        if let Some(window) = self.destroying.get_mut(&destroyed.ost) {
+            for object in &destroyed.objects.0 {
+                window.under_way.remove(object);
+            }
+            window.jobs -= 1;
+        }
+        self.background.destroys_due.insert(destroyed.ost);
+    }
+}
