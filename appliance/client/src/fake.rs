@@ -306,24 +306,24 @@ impl State {
                 };
                 ok(LeaseReply { lease, attributes: attributes(FILE), shared: false }.to_vec())
             }
-            Opcode::Lookup => {
-                let directory =
-                    Attributes { kind: sheen_types::FileKind::Directory, ..attributes(FILE) };
-                let reply = EntryReply {
-                    attributes: match self.lookup_grants {
-                        Some(_) => attributes(FILE),
-                        None => directory,
-                    },
-                    lease: self.grant(self.lookup_grants.unwrap_or(bits::METADATA), 0),
-                    parent_lease: LeaseGrant::NONE,
-                    shared: false,
-                    created: false,
-                };
-                ok(reply.to_vec())
-            }
+            Opcode::Lookup => ok(self.lookup().to_vec()),
             Opcode::Unlink => ok(UnlinkReply { fid: FILE, nlink: 0 }.to_vec()),
             Opcode::Create => {
                 let request = Create::from_bytes(&call.body).unwrap();
+                self.created.push(request.fid);
+                let reply = EntryReply {
+                    attributes: attributes(request.fid),
+                    lease: self.grant(bits::METADATA, bits::DATA),
+                    parent_lease: LeaseGrant::NONE,
+                    shared: false,
+                    created: true,
+                };
+                ok(reply.to_vec())
+            }
+            _ => self.serve_object(call, payload),
+        }
+    }
+
     fn lookup(&mut self) -> EntryReply {
         let directory = Attributes { kind: sheen_types::FileKind::Directory, ..attributes(FILE) };
         EntryReply {
@@ -346,21 +346,6 @@ impl State {
         OstListReply { osts: List(osts.collect()), more: next < end }
     }
 
-                self.created.push(request.fid);
-                let reply = EntryReply {
-                    attributes: attributes(request.fid),
-                    lease: self.grant(bits::METADATA, bits::DATA),
-                    parent_lease: LeaseGrant::NONE,
-                    shared: false,
-                    created: true,
-                };
-                ok(reply.to_vec())
-            }
-            _ => self.serve_object(call, payload),
-        }
-    }
-
-            more_osts: self.more_osts > 0,
     fn connect(&mut self) -> ConnectReply {
         let resumed = !std::mem::take(&mut self.unknown_session);
         ConnectReply {
@@ -375,6 +360,7 @@ impl State {
                 OstAddress { ost: OstIndex(0), service: 1 },
                 OstAddress { ost: OstIndex(1), service: 1 },
             ]),
+            more_osts: self.more_osts > 0,
         }
     }
 

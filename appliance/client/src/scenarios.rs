@@ -30,8 +30,7 @@ fn start() -> (Fake, Arc<Client>) {
 fn connect_to(fake: &Fake) -> Arc<Client> {
     let config = ClientConfig::new("fake", "fs", "test").unwrap();
     let clock = Arc::new(SystemClock::default());
-    let client = Client::connect(config, Arc::new(fake.clone()), clock).unwrap();
-    (fake, client)
+    Client::connect(config, Arc::new(fake.clone()), clock).unwrap()
 }
 
 fn buffer_with(fake: &Fake, bytes: &[u8]) -> sheen_dma::Buffer {
@@ -66,6 +65,7 @@ fn new_file(name: &[u8]) -> NewInode<'_> {
         exclusive: true,
     }
 }
+
 #[test]
 fn more_osts_than_fit_the_answer_to_connect_are_asked_for() {
     let fake = Fake::new();
@@ -75,7 +75,6 @@ fn more_osts_than_fit_the_answer_to_connect_are_asked_for() {
     let services = client.session.lock().services.clone();
     assert!(services.keys().map(|ost| ost.0).eq(0..1002), "{} OSTs", services.len());
 }
-
 
 #[test]
 fn a_request_whose_answer_was_lost_is_sent_again_with_its_tag_and_number() {

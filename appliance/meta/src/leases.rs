@@ -7,6 +7,8 @@
 //!
 //! The table never waits and never sends: [`Leases::conflicts`] tells who is in the way,
 //! [`Leases::revoke`] notes that a client was asked and gives the message to send.
+//! It has a bound that binds: full, it grants nothing new. [`Leases::to_make_room`] tells what to ask
+//! back before that, the longest unused first.
 //! Deliberately absent: deadlines (the service evicts).
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -56,6 +58,11 @@ impl Held {
         self.revoking != 0 || self.revoking_to_read
     }
 
+    /// Whether everything held was asked back.
+    const fn is_asked_back(self) -> bool {
+        (self.read | self.write) & !self.revoking == 0
+    }
+
     /// What is held and was not asked back; DATA on its way from PW to PR counts as PR.
     const fn usable(self) -> LeaseGrant {
         let down = if self.revoking_to_read { self.write & bits::DATA } else { 0 };
@@ -72,7 +79,7 @@ impl Held {
 pub struct Leases {
     by_inode: BTreeMap<(Fid, ClientId), Held>,
     by_client: BTreeSet<(ClientId, Fid)>,
-    /// Order of the last grant.
+    /// Order of the last grant; those asked back altogether are not in it.
     by_age: BTreeMap<u64, (ClientId, Fid)>,
     /// What parked requests wait for: nobody but those clients gets it meanwhile.
     parked: BTreeMap<Fid, Vec<(ClientId, u32)>>,
@@ -81,8 +88,7 @@ pub struct Leases {
 }
 
 impl Leases {
-    /// An empty table for this server epoch, meant to hold at most `leases_max` leases (see
-    /// [`Leases::over_limit`]).
+    /// An empty table for this server epoch, for at most `leases_max` leases.
     #[must_use]
     pub const fn new(server_epoch: Epoch, leases_max: usize) -> Self {
         Self {
@@ -153,10 +159,16 @@ impl Leases {
             .collect()
     }
 
+    /// Whether the table would grant this client something on this inode, were nobody in the way.
+    #[must_use]
+    pub fn has_room(&self, client: ClientId, fid: Fid) -> bool {
+        self.by_inode.len() < self.leases_max || self.by_inode.contains_key(&(fid, client))
+    }
+
     /// Grants what can be granted now of `read` in PR and `write` in PW (of which only DATA
     /// counts), on top of what the client holds. Left out: what others hold in the way or were
     /// asked for but have not given back, what requests of others are parked for, and what this
-    /// client itself is being asked to give back. Returns all it holds now but what it was asked
+    /// client itself is being asked to give back; and everything, if the table is full. Returns all it holds now but what it was asked
     /// for: it may have given that back before the grant reaches it.
     pub fn grant(&mut self, client: ClientId, fid: Fid, read: u32, write: u32) -> LeaseGrant {
         let before = self.by_inode.get(&(fid, client)).copied().unwrap_or_default();
@@ -177,7 +189,7 @@ impl Leases {
         let to_read = if before.revoking_to_read { bits::DATA } else { 0 };
         let read = read & bits::ALL & !others_write & !withheld;
         let write = write & bits::DATA & !others_write & !others_read & !withheld & !to_read;
-        if read == 0 && write == 0 {
+        if (read == 0 && write == 0) || !self.has_room(client, fid) {
             return before.usable();
         }
         let sequence = self.next_sequence();
@@ -222,6 +234,9 @@ impl Leases {
         }
         held.sequence = sequence;
         self.sequence = sequence;
+        if held.is_asked_back() {
+            self.by_age.remove(&held.stamp);
+        }
         Some(LeaseRevoke { fid, bits: revoke, to_read, sequence })
     }
 
@@ -256,6 +271,8 @@ impl Leases {
         }
         if held.read == 0 && held.write == 0 {
             self.remove(client, fid);
+        } else if held.is_asked_back() {
+            self.by_age.remove(&held.stamp);
         }
         had != 0
     }
@@ -283,22 +300,31 @@ impl Leases {
         }
     }
 
+    /// Inodes requests are parked for.
+    #[must_use]
+    pub fn parked(&self) -> usize {
+        self.parked.len()
+    }
+
     /// A client's lease from before the restart. Granted as it is, parked or not, unless it
-    /// conflicts with what another asserted first.
+    /// conflicts with what another asserted first, or the table is full.
     ///
     /// # Errors
-    /// The conflict; nothing is granted then and the client must drop what it cached.
+    /// The conflict, if it is one; nothing is granted then and the client must drop what it cached.
     pub fn reassert(
         &mut self,
         client: ClientId,
         fid: Fid,
         read: u32,
         write: u32,
-    ) -> Result<LeaseGrant, Conflict> {
+    ) -> Result<LeaseGrant, Option<Conflict>> {
         let in_read = self.conflicts(client, fid, read, LockMode::ProtectedRead);
         let in_write = self.conflicts(client, fid, write, LockMode::ProtectedWrite);
         if let Some(&conflict) = in_read.iter().chain(&in_write).next() {
-            return Err(conflict);
+            return Err(Some(conflict));
+        }
+        if !self.has_room(client, fid) {
+            return Err(None);
         }
         let parked = self.parked.remove(&fid);
         let grant = self.grant(client, fid, read, write);
@@ -308,14 +334,11 @@ impl Leases {
         Ok(grant)
     }
 
-    /// Drops all a client holds and waits for; returns what it held, DATA in PW included.
+    /// Drops all a client holds; returns what it held, DATA in PW included. What it parked stays
+    /// until it is taken back.
     pub fn drop_client(&mut self, client: ClientId) -> Vec<(Fid, u32)> {
         let range = (client, Fid::NONE)..=(client, LAST_FID);
         let fids: Vec<Fid> = self.by_client.range(range).map(|&(_, fid)| fid).collect();
-        for waiters in self.parked.values_mut() {
-            waiters.retain(|&(waiter, _)| waiter != client);
-        }
-        self.parked.retain(|_, waiters| !waiters.is_empty());
         fids.into_iter()
             .map(|fid| {
                 let held = self.held(client, fid);
@@ -325,24 +348,24 @@ impl Leases {
             .collect()
     }
 
-    /// Forgets an inode that is gone.
-    pub fn forget(&mut self, fid: Fid) {
+    /// Forgets an inode that is gone; returns who held something of it.
+    pub fn forget(&mut self, fid: Fid) -> Vec<ClientId> {
         let holders: Vec<ClientId> = self.holders(fid).map(|(&(_, client), _)| client).collect();
-        for client in holders {
+        for &client in &holders {
             self.remove(client, fid);
         }
+        holders
     }
 
-    /// When the table is over its bound: the oldest leases not being revoked yet, at most `max`
-    /// and as many as it is over, each with all its bits, ready for [`Leases::revoke`].
+    /// When the table is nearly full (over 15 of 16 places, those asked back not counted): the leases
+    /// longest unused, at most `max`, each with all its bits, ready for [`Leases::revoke`].
     #[must_use]
-    pub fn over_limit(&self, max: usize) -> Vec<Conflict> {
-        let over = self.by_inode.len().saturating_sub(self.leases_max);
+    pub fn to_make_room(&self, max: usize) -> Vec<Conflict> {
+        let kept = self.leases_max.saturating_sub((self.leases_max / 16).max(1));
+        let over = self.by_age.len().saturating_sub(kept);
         self.by_age
             .values()
-            .take(over)
-            .filter(|&&(client, fid)| !self.is_revoking(client, fid))
-            .take(max)
+            .take(over.min(max))
             .map(|&(client, fid)| {
                 let held = self.held(client, fid);
                 let all = held.read_bits | held.write_bits;

@@ -31,7 +31,7 @@ pub mod flocks;
 pub use flocks::{FileLocks, LockAnswer, LockGrant};
 pub use leases::{Conflict, Leases};
 pub use limits::Limits;
-pub use opens::{Closed, Opens};
+pub use opens::{Closed, LAST_FID, Opens, OpensFull};
 pub use operation::{Entry, Operation};
 pub use outcome::{Effect, Outcome, Reply, SessionReply};
 pub use snapshot::{SnapshotChunks, SnapshotError, SnapshotReader};

@@ -1,7 +1,7 @@
 //! How much the state may hold. Every member of the group must be given the same numbers, because
 //! they decide what an entry does.
 
-/// Bounds of [`crate::State`]; beyond them operations answer `ENOSPC` (sessions: `EBUSY`).
+/// Bounds of [`crate::State`]; beyond them operations answer `ENOSPC` (sessions: `EAGAIN`, their end makes room).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Limits {
     /// Inodes, of all file systems together.

@@ -1,5 +1,6 @@
 //! Who has which inode open. Volatile; counted per client, not per descriptor.
 //!
+//! The table has a bound: full, it takes no new (client, inode) pair.
 //! Every call is O(log n) but [`Opens::drop_client`], which is linear in what the client has open.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -7,12 +8,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use sheen_types::{ClientId, Fid};
 
 /// Table of opens.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Opens {
     /// Whether the open includes writing.
     by_inode: BTreeMap<(Fid, ClientId), bool>,
     by_client: BTreeSet<(ClientId, Fid)>,
+    opens_max: usize,
 }
+
+/// The table is full.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct OpensFull;
 
 /// What [`Opens::close`] left.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -24,10 +30,16 @@ pub struct Closed {
 }
 
 impl Opens {
-    /// An empty table.
+    /// An empty table for at most `opens_max` (client, inode) pairs.
     #[must_use]
-    pub fn new() -> Self {
-        Self::default()
+    pub const fn new(opens_max: usize) -> Self {
+        Self { by_inode: BTreeMap::new(), by_client: BTreeSet::new(), opens_max }
+    }
+
+    /// New pairs it has room for.
+    #[must_use]
+    pub fn room(&self) -> usize {
+        self.opens_max.saturating_sub(self.by_inode.len())
     }
 
     /// Opens in the table.
@@ -43,16 +55,21 @@ impl Opens {
     }
 
     /// Registers an open, or adds writing to one. Returns whether anything changed.
-    pub fn open(&mut self, client: ClientId, fid: Fid, write: bool) -> bool {
-        self.by_client.insert((client, fid));
-        match self.by_inode.insert((fid, client), write) {
-            None => true,
-            Some(true) if !write => {
-                self.by_inode.insert((fid, client), true);
-                false
-            }
-            Some(before) => before != write,
+    ///
+    /// # Errors
+    /// [`OpensFull`]: nothing was registered.
+    pub fn open(&mut self, client: ClientId, fid: Fid, write: bool) -> Result<bool, OpensFull> {
+        if let Some(before) = self.by_inode.get_mut(&(fid, client)) {
+            let adds = write && !*before;
+            *before |= write;
+            return Ok(adds);
         }
+        if self.room() == 0 {
+            return Err(OpensFull);
+        }
+        self.by_inode.insert((fid, client), write);
+        self.by_client.insert((client, fid));
+        Ok(true)
     }
 
     /// Takes an open back, or only its write part.
@@ -126,7 +143,7 @@ impl Opens {
 }
 
 /// The greatest id, as the end of ranges.
-pub(crate) const LAST_FID: Fid = Fid { seq: u64::MAX, oid: u32::MAX, ver: u32::MAX };
+pub const LAST_FID: Fid = Fid { seq: u64::MAX, oid: u32::MAX, ver: u32::MAX };
 
 #[cfg(test)]
 mod test {
@@ -138,13 +155,13 @@ mod test {
 
     #[test]
     fn a_file_is_shared_when_another_has_it_open_and_anyone_writes() {
-        let mut opens = Opens::new();
-        assert!(opens.open(A, FILE, false));
+        let mut opens = Opens::new(10);
+        assert!(opens.open(A, FILE, false).unwrap());
         assert!(!opens.is_shared(A, FILE));
         assert!(opens.is_open(FILE));
-        assert!(opens.open(B, FILE, false));
+        assert!(opens.open(B, FILE, false).unwrap());
         assert!(!opens.is_shared(A, FILE));
-        assert!(opens.open(B, FILE, true));
+        assert!(opens.open(B, FILE, true).unwrap());
         assert!(opens.is_shared(A, FILE) && opens.is_shared(B, FILE));
         assert_eq!(opens.close(B, FILE, true), Closed { was_open: true, last: false });
         assert!(!opens.is_shared(A, FILE));
@@ -152,17 +169,17 @@ mod test {
 
     #[test]
     fn reading_on_top_of_writing_keeps_the_writing() {
-        let mut opens = Opens::new();
-        opens.open(A, FILE, true);
-        assert!(!opens.open(A, FILE, false));
+        let mut opens = Opens::new(10);
+        opens.open(A, FILE, true).unwrap();
+        assert!(!opens.open(A, FILE, false).unwrap());
         assert_eq!(opens.held(A, FILE), Some(true));
     }
 
     #[test]
     fn the_last_close_is_told_once() {
-        let mut opens = Opens::new();
-        opens.open(A, FILE, true);
-        opens.open(B, FILE, false);
+        let mut opens = Opens::new(10);
+        opens.open(A, FILE, true).unwrap();
+        opens.open(B, FILE, false).unwrap();
         assert_eq!(opens.close(A, FILE, false), Closed { was_open: true, last: false });
         assert_eq!(opens.close(A, FILE, false), Closed { was_open: false, last: false });
         assert_eq!(opens.close(B, FILE, false), Closed { was_open: true, last: true });
@@ -171,15 +188,30 @@ mod test {
 
     #[test]
     fn a_dropped_client_leaves_what_others_have_open() {
-        let mut opens = Opens::new();
+        let mut opens = Opens::new(10);
         let other = Fid::new(0x400, 2);
-        opens.open(A, FILE, true);
-        opens.open(A, other, false);
-        opens.open(B, FILE, false);
+        opens.open(A, FILE, true).unwrap();
+        opens.open(A, other, false).unwrap();
+        opens.open(B, FILE, false).unwrap();
         assert_eq!(opens.drop_client(A), vec![other]);
         assert_eq!(opens.len(), 1);
         opens.forget(FILE);
         assert!(opens.is_empty());
         assert!(opens.drop_client(B).is_empty());
+    }
+
+    #[test]
+    fn a_full_table_takes_no_new_pair_and_a_close_makes_room() {
+        let mut opens = Opens::new(100);
+        for oid in 1..=5000 {
+            let opened = opens.open(A, Fid::new(0x400, oid), false);
+            assert_eq!(opened.is_ok(), oid <= 100, "number {oid}");
+        }
+        assert_eq!((opens.len(), opens.by_client.len(), opens.room()), (100, 100, 0));
+        assert_eq!(opens.open(A, FILE, true), Ok(true), "it is there already");
+        assert_eq!(opens.open(B, FILE, false), Err(OpensFull));
+        assert!(opens.close(A, Fid::new(0x400, 2), false).was_open);
+        assert_eq!(opens.open(B, FILE, false), Ok(true));
+        assert_eq!(opens.open(B, Fid::new(0x400, 2), false), Err(OpensFull));
     }
 }

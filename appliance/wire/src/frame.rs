@@ -138,7 +138,8 @@ number_enum! {
 impl Opcode {
     /// Whether the MDT keeps the outcome in the reply slot (client, tag): the client gives each such request a tag no
     /// other has in flight, and a resent one the same tag and xid. Every other request is harmless to repeat and
-    /// its tag is ignored.
+    /// its tag is ignored. InstantiateLayout is one of those: it gives objects once however often it is asked, and
+    /// a client whose slots are all waiting for others must still be able to write back.
     #[must_use]
     pub const fn uses_slot(self) -> bool {
         matches!(
@@ -153,7 +154,6 @@ impl Opcode {
                 | Self::Rename
                 | Self::SetXattr
                 | Self::RemoveXattr
-                | Self::InstantiateLayout
         )
     }
 }

@@ -26,7 +26,7 @@ impl State {
             self.filesystem_number(&request.filesystem).ok_or(Errno::ENOENT)?
         };
         if self.sessions.len() as u64 >= u64::from(self.limits.sessions_max) {
-            return Err(Errno::EBUSY);
+            return Err(Errno::EAGAIN);
         }
         let slots = request.slots.clamp(1, self.limits.slots_max.max(1));
         let label = &request.label[..request.label.len().min(Limits::LABEL_BYTES_MAX)];

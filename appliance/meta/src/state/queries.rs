@@ -242,6 +242,18 @@ impl State {
         self.sessions.keys().filter_map(|&client| self.session(client)).collect()
     }
 
+    /// The session a client with this uuid has.
+    #[must_use]
+    pub fn session_of(&self, uuid: &[u8; 16]) -> Option<ClientId> {
+        self.uuids.get(uuid).copied()
+    }
+
+    /// How many sessions there are.
+    #[must_use]
+    pub fn sessions_held(&self) -> usize {
+        self.sessions.len()
+    }
+
     /// Whether a session is there; cheaper than [`State::session`].
     #[must_use]
     pub fn has_session(&self, client: ClientId) -> bool {

@@ -73,7 +73,10 @@ impl Mdt {
                 // free: it looks again, and then does what opening that takes.
                 return Answer::error(Errno::ESTALE);
             }
-            self.opens.open(client, fid, open == 2);
+            // A place was kept for it. Not for the answer to a request sent again: that one comes once more.
+            if self.opens.open(client, fid, open == 2).is_err() {
+                return Answer::error(Errno::EAGAIN);
+            }
         }
         let data = if attributes.kind == FileKind::Regular && created { bits::DATA } else { 0 };
         let lease = self.leases.grant(client, fid, READABLE, data);

@@ -20,6 +20,8 @@ use super::{
 
 /// Inodes removed by one step of deleting a file system.
 const REAP_STEPS_MAX: u32 = 256;
+/// Leases asked back in one tick to make room for others: 20,000 a second.
+const LEASES_ASKED_PER_TICK: usize = 1024;
 /// Orphans looked at in one go.
 const ORPHANS_PER_SWEEP: usize = 256;
 /// How long an inode that lost its name while others knew it stays for an open(2) under way; chosen by eye.
@@ -56,8 +58,10 @@ pub(crate) struct Background {
     pub destroys_due: BTreeSet<OstIndex>,
     /// Where the sweep of orphans stands, and from when on it goes; None: no sweep.
     pub sweep: Option<(Tick, Fid)>,
-    /// Orphans may have been passed over: sweep again.
-    pub orphans_left: bool,
+    /// Orphans whose release is under way.
+    pub releasing: BTreeSet<Fid>,
+    /// Sessions that ended and are not fenced yet.
+    pub fences: usize,
     /// Sessions that ended before this start and are not fenced again yet.
     pub fences_left: usize,
     /// File systems being deleted step by step.
@@ -67,6 +71,13 @@ pub(crate) struct Background {
     next_tick: Tick,
     /// Inodes without a name that nobody has open yet, with the time they go if nobody does.
     lingering: VecDeque<(Tick, Fid)>,
+}
+
+#[cfg(test)]
+impl Background {
+    pub(crate) fn jobs_held(&self) -> usize {
+        self.jobs.len() + self.retry.len()
+    }
 }
 
 impl Mdt {
@@ -82,6 +93,7 @@ impl Mdt {
     pub(crate) fn submit_ost(&mut self, job: OstJob, why: Job) {
         self.background.next_token += 1;
         let token = self.background.next_token;
+        self.background.fences += usize::from(why == Job::Fence);
         self.background.jobs.insert(token, (why, job.clone()));
         self.outputs.push_back(Output::Ost { token, job });
     }
@@ -105,6 +117,7 @@ impl Mdt {
                 self.background.fences_left -= 1;
                 self.end_grace_if_all_back();
             }
+            (Job::Fence, OstJob::Fence { .. }) => self.background.fences -= 1,
             (
                 Job::Fence
                 | Job::FenceAgain
@@ -153,9 +166,6 @@ impl Mdt {
                 self.outputs.push_back(Output::Ost { token, job });
             }
         }
-        if self.background.sweep.is_none() && std::mem::take(&mut self.background.orphans_left) {
-            self.background.sweep = Some((self.now, Fid::NONE));
-        }
         if matches!(self.phase, Phase::Serving | Phase::Grace { .. }) {
             self.end_lingering();
             self.check_sessions();
@@ -202,9 +212,9 @@ impl Mdt {
         }
     }
 
-    /// The oldest leases go when there are too many.
+    /// The leases longest unused go before there are too many.
     fn trim_leases(&mut self) {
-        for conflict in self.leases.over_limit(256) {
+        for conflict in self.leases.to_make_room(LEASES_ASKED_PER_TICK) {
             self.ask_back(conflict);
         }
     }
@@ -219,6 +229,6 @@ impl Mdt {
         stats.requests_held.set(self.held as u64);
         let destroys: usize = self.destroying.values().map(|window| window.under_way.len()).sum();
         stats.destroys_in_flight.set(destroys as u64);
+        stats.destroys_pending.set(self.state.destroys_pending() as u64);
     }
 }
-        stats.destroys_pending.set(self.state.destroys_pending() as u64);

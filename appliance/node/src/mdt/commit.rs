@@ -144,13 +144,10 @@ impl Mdt {
                 self.background.destroys_due.insert(ost);
             }
             Effect::InodeRemoved { fid } => {
-                self.leases.forget(fid);
-                self.opens.forget(fid);
-                let gone: Vec<_> =
-                    self.revokes.keys().filter(|(_, inode)| *inode == fid).copied().collect();
-                for key in gone {
-                    self.revokes.remove(&key);
+                for client in self.leases.forget(fid) {
+                    self.revokes.remove(&(client, fid));
                 }
+                self.opens.forget(fid);
                 let mut ended = Vec::new();
                 self.locks.forget(fid, &mut ended);
                 self.answer_lock_waits(ended);

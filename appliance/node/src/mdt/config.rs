@@ -61,7 +61,7 @@ pub struct MdtLimits {
     pub requests_max: usize,
     /// Requests held without an answer, of one client.
     pub requests_per_client_max: usize,
-    /// (client, inode) pairs with a lease; the oldest are revoked beyond it.
+    /// (client, inode) pairs with a lease; the longest unused are revoked before it is reached.
     pub leases_max: usize,
     /// (client, inode) pairs that are open.
     pub opens_max: usize,

@@ -4,13 +4,14 @@
 //! - Reads show applied state only; an answer that grants a lease is formed in the same step as what it shows.
 //! - A change is proposed only when no other client holds a lease on what it touches, and from then until it is
 //!   applied nobody else gets one (the leases table is told by `park`).
-//! - Changes whose touched set depends on one another (same name, same inode) are never in flight together.
+//! - Changes whose touched set depends on one another (same name, same inode) are never ready or proposed together.
+//! - What waits for a lease is in nobody's way (see `mutation::keeps_others_out`).
 //! - Outputs leave in the order they were made.
 //!
 //! Deliberately absent: sockets, devices, clocks, Raft (see `service`).
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
 };
 
@@ -21,20 +22,21 @@ use sheen_wire::{BODY_BYTES_MAX, Frame, Opcode};
 
 use super::{
     config::{MdtLimits, MdtTimes},
-    mutation::{Change, ChangeId, Key},
     destroys::DestroyWindow,
+    mutation::{Change, ChangeId, Key},
     request::{Answer, Incoming, Output},
     session::{Connection, Session},
     stats::MdtStats,
+    waiting::{EarlyRequests, LeaseQueues},
 };
 use sheen_wire::metadata::OstAddress;
+
+/// OSTs a system may have.
+const OSTS_MAX: usize = sheen_meta::Limits::OSTS_MAX;
 
 /// Where the service stands. `Recovering` → `Starting` → (`Grace` →) `Serving`; `Failed` from anywhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
-/// OSTs a system may have.
-const OSTS_MAX: usize = sheen_meta::Limits::OSTS_MAX;
-
     /// Log and snapshot are being read, or there is no leader.
     Recovering,
     /// Leading; the entry that starts this server epoch is on its way.
@@ -63,6 +65,8 @@ pub(crate) struct Mdt {
     pub(crate) state: State,
     pub(crate) leases: Leases,
     pub(crate) opens: Opens,
+    /// Changes under way that will register an open: places kept for them.
+    pub(crate) opening: usize,
     pub(crate) locks: FileLocks,
     pub(crate) server_epoch: Epoch,
     /// Number given to the last proposed change.
@@ -70,23 +74,29 @@ pub(crate) struct Mdt {
     pub(crate) sessions: BTreeMap<ClientId, Session>,
     pub(crate) connections: BTreeMap<ConnectionId, Connection>,
     /// Requests that are answered when the phase allows.
-    pub(crate) early: VecDeque<Incoming>,
+    pub(crate) early: EarlyRequests,
     /// Requests held anywhere.
     pub(crate) held: usize,
     pub(crate) changes: BTreeMap<ChangeId, Change>,
     pub(crate) next_change: u64,
     /// Changes that may be proposed, in order.
     pub(crate) ready: VecDeque<ChangeId>,
-    /// Names and inodes changes in flight depend on.
+    /// Which change keeps others from a name or an inode.
     pub(crate) keys: BTreeMap<Key, ChangeId>,
+    /// Changes by who asked for them.
+    pub(crate) changes_of: BTreeSet<(ClientId, ChangeId)>,
+    /// Changes that wait behind another for a key.
+    pub(crate) blocked: BTreeMap<ChangeId, BTreeSet<ChangeId>>,
+    /// Changes that waited behind one that ended.
+    pub(crate) unblocked: VecDeque<ChangeId>,
     /// Requests with a reply slot that are under way.
     pub(crate) slots: BTreeMap<(ClientId, Tag), ChangeId>,
     /// Requests that begin again when a change ended.
     pub(crate) behind: BTreeMap<ChangeId, Vec<Incoming>>,
     /// Changes that wait for leases on an inode.
-    pub(crate) waiting: BTreeMap<Fid, Vec<ChangeId>>,
+    pub(crate) waiting: BTreeMap<Fid, BTreeSet<ChangeId>>,
     /// Lease requests that wait, first come first served.
-    pub(crate) lease_queue: BTreeMap<Fid, VecDeque<Incoming>>,
+    pub(crate) lease_queue: LeaseQueues,
     /// File lock requests that wait.
     pub(crate) lock_waits: BTreeMap<(ClientId, Xid), Incoming>,
     /// Revokes not answered.
@@ -111,17 +121,6 @@ impl Mdt {
         state: State,
         stats: Arc<MdtStats>,
     ) -> Self {
-        Self {
-            leases: Leases::new(Epoch(0), limits.leases_max),
-            opens: Opens::new(),
-            locks: FileLocks::new(limits.locks),
-            limits,
-            times,
-            osts,
-            stats,
-            phase: Phase::Recovering,
-            now: Tick(0),
-            wall: Timespec::ZERO,
         osts.sort_by_key(|address| address.ost);
         osts.dedup_by_key(|address| address.ost);
         if let Some(beyond) = osts.iter().find(|address| address.ost.0 as usize >= OSTS_MAX) {
@@ -131,21 +130,36 @@ impl Mdt {
             );
             osts.retain(|address| (address.ost.0 as usize) < OSTS_MAX);
         }
+        Self {
+            leases: Leases::new(Epoch(0), limits.leases_max),
+            opens: Opens::new(limits.opens_max),
+            opening: 0,
+            locks: FileLocks::new(limits.locks),
+            limits,
+            times,
+            osts,
+            stats,
+            phase: Phase::Recovering,
+            now: Tick(0),
+            wall: Timespec::ZERO,
             state,
             server_epoch: Epoch(0),
             last_transaction: 0,
             sessions: BTreeMap::new(),
             connections: BTreeMap::new(),
-            early: VecDeque::new(),
+            early: EarlyRequests::default(),
             held: 0,
             changes: BTreeMap::new(),
             next_change: 0,
             ready: VecDeque::new(),
             keys: BTreeMap::new(),
+            changes_of: BTreeSet::new(),
+            blocked: BTreeMap::new(),
+            unblocked: VecDeque::new(),
             slots: BTreeMap::new(),
             behind: BTreeMap::new(),
             waiting: BTreeMap::new(),
-            lease_queue: BTreeMap::new(),
+            lease_queue: LeaseQueues::default(),
             lock_waits: BTreeMap::new(),
             revokes: BTreeMap::new(),
             woken: VecDeque::new(),
@@ -192,7 +206,9 @@ impl Mdt {
             session.last_heard = self.now;
         }
         self.held += 1;
-        let admitted = self.admit_client(&incoming) && self.held <= self.limits.requests_max;
+        // A client that is asked to give leases back may need any of its requests served first.
+        let room = self.held <= self.limits.requests_max || self.is_asked_back(client);
+        let admitted = self.admit_client(&incoming) && room;
         if !admitted && !lets_others_go_on(incoming.frame.opcode) {
             self.answer(&incoming, Answer::error(Errno::EAGAIN));
             return;
@@ -212,9 +228,9 @@ impl Mdt {
     pub(crate) fn dispatch(&mut self, incoming: Incoming) {
         match self.phase {
             Phase::Failed => return self.answer(&incoming, Answer::error(Errno::EIO)),
-            Phase::Recovering | Phase::Starting => return self.early.push_back(incoming),
+            Phase::Recovering | Phase::Starting => return self.early.push(incoming),
             Phase::Grace { .. } if !served_in_grace(incoming.frame.opcode) => {
-                return self.early.push_back(incoming);
+                return self.early.push(incoming);
             }
             Phase::Grace { .. } | Phase::Serving => {}
         }
@@ -224,6 +240,7 @@ impl Mdt {
         match incoming.frame.opcode {
             Opcode::Ping => self.answer(&incoming, Answer::empty()),
             Opcode::Reassert => self.reassert(&incoming),
+            Opcode::OstList => self.ost_list(&incoming),
             Opcode::FilesystemList => self.filesystem_list(&incoming),
             Opcode::Lookup => self.lookup(incoming),
             Opcode::GetAttributes => self.get_attributes(&incoming),
@@ -241,7 +258,6 @@ impl Mdt {
             Opcode::LockTest => self.lock_test(&incoming),
             Opcode::LockCancel => self.lock_cancel(&incoming),
             Opcode::LockRelease => self.lock_release(&incoming),
-            Opcode::OstList => self.ost_list(&incoming),
             Opcode::Connect
             | Opcode::Disconnect
             | Opcode::SequenceGrant
@@ -281,6 +297,8 @@ impl Mdt {
                     self.plan_again(id);
                 }
                 self.serve_lease_queue(fid);
+            } else if let Some(id) = self.unblocked.pop_front() {
+                self.plan_again(id);
             } else if let Some(incoming) = self.again.pop_front() {
                 self.dispatch(incoming);
             } else {
@@ -302,6 +320,14 @@ impl Mdt {
         reply.incarnation = u64::from(self.server_epoch.0);
         let Answer { body, payload, .. } = answer;
         let (request, arrived) = (*request, *arrived);
+        let (body, payload) = if body.len() <= BODY_BYTES_MAX {
+            (body, payload)
+        } else {
+            // Every reply is made to fit; one that is not must not end the service of all the others.
+            tracing::error!(opcode = ?frame.opcode, bytes = body.len(), "a reply is too long");
+            reply.status = -Errno::EOVERFLOW.0;
+            (Vec::new(), Vec::new())
+        };
         let bytes_in = frame.payload_bytes;
         self.outputs.push_back(Output::Reply {
             request,
@@ -321,14 +347,6 @@ impl Mdt {
     /// The body of a request; a malformed one is answered with -EPROTO and gives None.
     pub(crate) fn body_of<T: sheen_wire::Field>(&mut self, incoming: &Incoming) -> Option<T> {
         match incoming.body() {
-        let (body, payload) = if body.len() <= BODY_BYTES_MAX {
-            (body, payload)
-        } else {
-            // Every reply is made to fit; one that is not must not end the service of all the others.
-            tracing::error!(opcode = ?frame.opcode, bytes = body.len(), "a reply is too long");
-            reply.status = -Errno::EOVERFLOW.0;
-            (Vec::new(), Vec::new())
-        };
             Ok(body) => Some(body),
             Err(_) => {
                 self.answer(incoming, Answer::error(Errno::EPROTO));
@@ -339,7 +357,7 @@ impl Mdt {
 
     /// Requests that waited for the phase begin.
     pub(crate) fn release_early(&mut self) {
-        for incoming in std::mem::take(&mut self.early) {
+        for incoming in std::mem::take(&mut self.early).into_requests() {
             self.dispatch(incoming);
         }
         self.settle();
@@ -355,7 +373,7 @@ impl Mdt {
             std::mem::take(&mut self.changes).into_values().filter_map(Change::into_request),
         );
         held.extend(std::mem::take(&mut self.behind).into_values().flatten());
-        held.extend(std::mem::take(&mut self.lease_queue).into_values().flatten());
+        held.extend(std::mem::take(&mut self.lease_queue).into_requests());
         held.extend(std::mem::take(&mut self.lock_waits).into_values());
         for incoming in held {
             self.answer(&incoming, Answer::error(Errno::EIO));
@@ -363,6 +381,9 @@ impl Mdt {
         self.ready.clear();
         self.slots.clear();
         self.keys.clear();
+        self.changes_of.clear();
+        self.blocked.clear();
+        self.unblocked.clear();
         self.waiting.clear();
     }
 }
@@ -378,6 +399,8 @@ const fn lets_others_go_on(opcode: Opcode) -> bool {
             | Opcode::Reassert
             | Opcode::Close
             | Opcode::LeaseCancel
+            | Opcode::UpdateSize
+            | Opcode::InstantiateLayout
             | Opcode::LockCancel
             | Opcode::LockRelease
     )
@@ -391,8 +414,8 @@ const fn served_in_grace(opcode: Opcode) -> bool {
             | Opcode::Disconnect
             | Opcode::Ping
             | Opcode::Reassert
+            | Opcode::OstList
             | Opcode::SequenceGrant
             | Opcode::FilesystemList
     )
 }
-            | Opcode::OstList

@@ -3,9 +3,9 @@
 //! Lease requests on an inode wait in one queue and are served in order, so that two writers take turns. What a change
 //! keeps from others (`park`) a waiting lease request does not get before that change was applied.
 
-use std::collections::VecDeque;
+use std::ops::RangeInclusive;
 
-use sheen_meta::{Conflict, Operation};
+use sheen_meta::{Conflict, LAST_FID, Operation};
 use sheen_types::{ClientId, Errno, Fid, FileKind, Tick};
 use sheen_wire::{
     Field, Opcode,
@@ -55,13 +55,17 @@ impl Mdt {
 
     /// After a reconnect: what was asked over the old connection may not have arrived.
     pub(crate) fn send_revokes_again(&mut self, client: ClientId) {
-        let range =
-            (client, Fid::NONE)..=(client, Fid { seq: u64::MAX, oid: u32::MAX, ver: u32::MAX });
+        let asked = self.revokes.range(revokes_of(client));
         let messages: Vec<LeaseRevoke> =
-            self.revokes.range(range).flat_map(|(_, revoking)| revoking.messages.clone()).collect();
+            asked.flat_map(|(_, revoking)| revoking.messages.clone()).collect();
         for revoke in messages {
             self.send_revoke(client, &revoke);
         }
+    }
+
+    /// Whether a client was asked to give something back and has not yet.
+    pub(crate) fn is_asked_back(&self, client: ClientId) -> bool {
+        self.revokes.range(revokes_of(client)).next().is_some()
     }
 
     /// A client wants lease bits.
@@ -74,22 +78,20 @@ impl Mdt {
             return self.answer(&incoming, Answer::error(Errno::EINVAL));
         }
         let fid = request.fid;
-        self.lease_queue.entry(fid).or_default().push_back(incoming);
+        self.lease_queue.push_back(fid, incoming);
         self.serve_lease_queue(fid);
     }
 
     /// Serves waiting lease requests in order, until one must wait on.
     pub(crate) fn serve_lease_queue(&mut self, fid: Fid) {
-        while let Some(incoming) = self.lease_queue.get_mut(&fid).and_then(VecDeque::pop_front) {
+        while let Some(incoming) = self.lease_queue.pop_front(fid) {
             match self.try_lease(&incoming, fid) {
                 Some(result) => self.answer_result(&incoming, result),
                 None => {
-                    self.lease_queue.entry(fid).or_default().push_front(incoming);
-                    return;
+                    return self.lease_queue.push_front(fid, incoming);
                 }
             }
         }
-        self.lease_queue.remove(&fid);
     }
 
     /// Grants what is asked, or asks those in the way and gives None.
@@ -100,6 +102,9 @@ impl Mdt {
             Err(errno) => return Some(Err(errno)),
         };
         let client = incoming.frame.client;
+        if !self.leases.has_room(client, fid) {
+            return Some(Err(Errno::EAGAIN));
+        }
         let wanted = request.bits & bits::ALL;
         let (read, write) = match request.mode {
             LockMode::ProtectedWrite => (wanted & !bits::DATA, wanted & bits::DATA),
@@ -131,7 +136,7 @@ impl Mdt {
                 // What it learned is stored before anyone else gets the lease.
                 let operation = Operation::UpdateSize(SizeUpdate { fid: cancel.fid, ..update });
                 let client = incoming.frame.client;
-                self.begin_change(client, None, operation, Vec::new(), Task::CancelLease(incoming));
+                self.begin_change(client, None, operation, Task::CancelLease(incoming));
             }
             Some(_) | None => self.finish_cancel(&incoming),
         }
@@ -172,13 +177,7 @@ impl Mdt {
         if !self.writes(client, update.fid) {
             return self.answer(&incoming, Answer::empty());
         }
-        self.begin_change(
-            client,
-            None,
-            Operation::UpdateSize(update),
-            Vec::new(),
-            Task::Answer(incoming),
-        );
+        self.begin_change(client, None, Operation::UpdateSize(update), Task::Answer(incoming));
     }
 
     /// A client opens an inode.
@@ -204,13 +203,13 @@ impl Mdt {
     fn try_open(&mut self, incoming: &Incoming, fid: Fid, write: bool) -> Result<Answer, Errno> {
         let attributes = self.state.attributes(fid)?;
         let client = incoming.frame.client;
-        if self.opens.len() >= self.limits.opens_max && self.opens.held(client, fid).is_none() {
+        if !self.may_open(client, fid) {
             return Err(Errno::EAGAIN);
         }
-        self.opens.open(client, fid, write);
+        self.opens.open(client, fid, write).map_err(|_| Errno::EAGAIN)?;
         let (mut read_bits, mut write_bits) = (READABLE, 0);
         let alone = self.opens.openers(fid).all(|(opener, _)| opener == client);
-        if attributes.kind == FileKind::Regular && alone && !self.lease_queue.contains_key(&fid) {
+        if attributes.kind == FileKind::Regular && alone && !self.lease_queue.is_waited_for(fid) {
             // Nobody else is near: the opener will ask for the content's lease next, so it gets it now.
             if write { write_bits = bits::DATA } else { read_bits |= bits::DATA }
         }
@@ -219,6 +218,11 @@ impl Mdt {
         let layout = self.layout_payload(fid);
         let reply = OpenReply { attributes, lease, shared };
         Ok(Answer::body(&reply).with_payload(&layout, incoming.frame.reply_room()))
+    }
+
+    /// Whether the table of opens has room for this one, beside those that changes under way will register.
+    fn may_open(&self, client: ClientId, fid: Fid) -> bool {
+        self.opens.room() > self.opening || self.opens.held(client, fid).is_some()
     }
 
     /// A client has an inode open no more.
@@ -230,4 +234,9 @@ impl Mdt {
             self.release_if_orphan(fid);
         }
     }
+}
+
+/// The keys of a client's revokes.
+pub(crate) const fn revokes_of(client: ClientId) -> RangeInclusive<(ClientId, Fid)> {
+    RangeInclusive::new((client, Fid::NONE), (client, LAST_FID))
 }

@@ -54,10 +54,14 @@ fn an_open_too_many_is_busy_and_a_close_makes_room() {
 
 #[test]
 fn the_oldest_leases_go_when_there_are_too_many() {
-    let (mut world, mut a) = bounded(|limits| limits.leases_max = 4);
-    let fids: Vec<Fid> = (0..10)
+    let (mut world, mut a) = bounded(|limits| limits.leases_max = 32);
+    let fids: Vec<Fid> = (0..40)
         .map(|number| a.create(&mut world, &format!("file {number}")).attributes.fid)
         .collect();
+    assert_eq!(world.service.as_ref().unwrap().core.leases.len(), 32, "full");
+    let wants = data(fids[39], LockMode::ProtectedWrite);
+    assert_eq!(status(&mut a, &mut world, Opcode::LeaseRequest, &wants), -Errno::EAGAIN.0);
+    assert_eq!(status(&mut a, &mut world, Opcode::Lookup, &lookup("file 39")), 0, "not cached");
     world.pass(std::time::Duration::from_millis(100));
     let mut asked = Vec::new();
     while let Some(callback) = a.callback(&world) {
@@ -65,9 +69,35 @@ fn the_oldest_leases_go_when_there_are_too_many() {
         asked.push(revoke.fid);
         a.give_back(&mut world, &revoke);
     }
-    assert_eq!(asked, fids[..6], "in order of age");
+    assert_eq!(asked, fids[..2], "those longest unused");
+    assert_eq!(status(&mut a, &mut world, Opcode::LeaseRequest, &wants), 0);
     world.pass(std::time::Duration::from_millis(100));
-    assert_eq!(world.stats.leases.get(), 4);
+    assert_eq!(world.stats.leases.get(), 31);
+}
+
+#[test]
+fn a_create_that_opens_is_busy_before_it_has_an_effect() {
+    let (mut world, mut a) = bounded(|limits| limits.opens_max = 2);
+    let mut requests: Vec<_> =
+        (0..5).map(|number| a.create_request(Fid::ROOT, &format!("file {number}"))).collect();
+    requests.iter_mut().for_each(|request| request.open = 2);
+    let sent: Vec<_> = (0..)
+        .zip(&requests)
+        .map(|(tag, request)| a.send(&world, Opcode::Create, tag, &request.to_vec(), &[]))
+        .collect();
+    world.run();
+    let statuses: Vec<i32> = sent.iter().map(|sent| sent.status(&world)).collect();
+    let busy = -Errno::EAGAIN.0;
+    assert_eq!(statuses, [0, 0, busy, busy, busy]);
+    assert_eq!(status(&mut a, &mut world, Opcode::Lookup, &lookup("file 2")), -Errno::ENOENT.0);
+    let close = |number: usize| sheen_wire::metadata::Close {
+        fid: requests[number].fid,
+        write_only: false,
+    };
+    assert_eq!(status(&mut a, &mut world, Opcode::Close, &close(0)), 0);
+    assert_eq!(status(&mut a, &mut world, Opcode::Create, &requests[2]), 0);
+    assert_eq!(status(&mut a, &mut world, Opcode::Create, &requests[3]), busy);
+    assert_eq!(world.service.as_ref().unwrap().core.opening, 0);
 }
 
 #[test]

@@ -15,6 +15,7 @@ mod exchange;
 mod reactor_service;
 mod core;
 mod request;
+mod waiting;
 mod mutation;
 mod commit;
 mod answers;
@@ -23,8 +24,8 @@ mod lease;
 mod locks;
 mod session;
 mod background;
-mod device;
 mod destroys;
+mod device;
 pub(crate) mod snapshots;
 pub mod gateway;
 mod stats;
@@ -42,13 +43,13 @@ mod test;
 #[cfg(test)]
 mod removal_test;
 #[cfg(test)]
-mod restart_test;
 mod destroys_test;
 #[cfg(test)]
 mod sessions_test;
 #[cfg(test)]
 mod waits_test;
 #[cfg(test)]
+mod restart_test;
 #[cfg(test)]
 mod limits_test;
 #[cfg(test)]

@@ -1,9 +1,10 @@
 //! Changes: from a request to an entry that may be proposed. Path: M3.
 //!
-//! A change is `Waiting` (for leases of others), `Ready` (in the queue of the next proposal) or `Proposed`. Two changes
-//! whose effect on leases depends on each other (same name, same inode but for entries of one directory) are never
-//! under way together: the later request waits behind the earlier change and begins again when that ended. So what
-//! was planned for a change still holds when it is applied.
+//! A change is `Waiting` (for leases of others, or behind another change), `Ready` (in the queue of the next proposal) or
+//! `Proposed`. Two changes whose effect on leases depends on each other (same name, same inode but for entries of one
+//! directory) are never ready or proposed together: the keys they share belong to the one that got ready first, the other
+//! waits behind it and is planned anew when that ended. So what was planned for a change still holds when it is applied.
+//! Who may wait for whom, and why that ends, is told at [`keeps_others_out`].
 
 use sheen_meta::{
     Operation, Reply,
@@ -13,7 +14,7 @@ use sheen_meta::{
     },
     touches,
 };
-use sheen_types::{ClientId, Errno, Fid, FileKind, Name, OstIndex, Tag, Xid};
+use sheen_types::{ClientId, Errno, Fid, FileKind, Name, Tag, Xid};
 use sheen_wire::{DecodeError, Opcode};
 
 use super::{
@@ -70,6 +71,7 @@ pub(crate) struct Change {
     pub operation: Operation,
     /// Bits kept from others, as told to the leases table.
     pub touched: Vec<(Fid, u32)>,
+    /// Keys it keeps others from; none while it waits.
     pub keys: Vec<Key>,
     pub task: Task,
     pub progress: Progress,
@@ -135,17 +137,12 @@ impl Mdt {
         }
         let client = frame.client;
         let slot = slot.map(|(_, tag)| (tag, frame.xid));
-        self.begin_change(client, slot, operation, keys, Task::Answer(incoming));
+        self.begin_change(client, slot, operation, Task::Answer(incoming));
     }
 
-    /// A change of the server's own. Returns false if another is under way on the same inode.
-    pub(crate) fn submit_own(&mut self, operation: Operation, task: Task) -> bool {
-        let keys = self.keys_of(&operation);
-        if keys.iter().any(|key| self.keys.contains_key(key)) {
-            return false;
-        }
-        self.begin_change(ClientId(0), None, operation, keys, task);
-        true
+    /// A change of the server's own.
+    pub(crate) fn submit_own(&mut self, operation: Operation, task: Task) {
+        self.begin_change(ClientId(0), None, operation, task);
     }
 
     pub(crate) fn begin_change(
@@ -153,18 +150,16 @@ impl Mdt {
         client: ClientId,
         slot: Option<(Tag, Xid)>,
         operation: Operation,
-        keys: Vec<Key>,
         task: Task,
     ) {
         self.next_change += 1;
         let id = ChangeId(self.next_change);
-        for key in &keys {
-            self.keys.insert(key.clone(), id);
-        }
         if let Some((tag, _)) = slot {
             self.slots.insert((client, tag), id);
         }
-        let touched = Vec::new();
+        self.changes_of.insert((client, id));
+        self.opening += usize::from(opens(&operation));
+        let (touched, keys) = (Vec::new(), Vec::new());
         let progress = Progress::Waiting;
         let contested = false;
         let change = Change { client, slot, operation, touched, keys, task, progress, contested };
@@ -179,9 +174,11 @@ impl Mdt {
             return;
         }
         let client = change.client;
+        let keys = std::mem::take(&mut change.keys);
         for (fid, bits) in std::mem::take(&mut change.touched) {
             self.leases.unpark(client, fid, bits);
         }
+        self.give_up_keys(&keys);
         self.plan(id);
     }
 
@@ -203,48 +200,65 @@ impl Mdt {
         let conflicts = self.leases.conflicts_of(client, &touched);
         change.touched = touched;
         change.contested |= !conflicts.is_empty();
-        if conflicts.is_empty() {
+        let keys = self.keys_of(&change.operation);
+        let ahead = keys.iter().find_map(|key| self.keys.get(key)).copied();
+        if conflicts.is_empty() && ahead.is_none() {
             change.progress = Progress::Ready;
             self.ready.push_back(id);
         }
+        if ahead.is_none() && keeps_others_out(change.progress) {
+            self.keys.extend(keys.iter().map(|key| (key.clone(), id)));
+            change.keys = keys;
+        }
         self.changes.insert(id, change);
+        if let (true, Some(ahead)) = (conflicts.is_empty(), ahead) {
+            self.blocked.entry(ahead).or_default().insert(id);
+        }
         for conflict in conflicts {
-            let waiters = self.waiting.entry(conflict.fid).or_default();
-            if !waiters.contains(&id) {
-                waiters.push(id);
-            }
+            self.waiting.entry(conflict.fid).or_default().insert(id);
             self.ask_back(conflict);
         }
     }
 
     /// Takes what a change held of names, slots and leases; what waited behind it begins again.
     pub(crate) fn retire(&mut self, id: ChangeId, change: &Change) {
-        for key in &change.keys {
-            self.keys.remove(key);
-        }
+        self.give_up_keys(&change.keys);
         if let Some((tag, _)) = change.slot {
             self.slots.remove(&(change.client, tag));
+        }
+        self.changes_of.remove(&(change.client, id));
+        self.opening -= usize::from(opens(&change.operation));
+        if let Operation::OrphanRelease(release) = &change.operation {
+            self.background.releasing.remove(&release.fid);
         }
         for &(fid, bits) in &change.touched {
             self.leases.unpark(change.client, fid, bits);
             self.woken.push_back(fid);
         }
+        self.unblocked.extend(self.blocked.remove(&id).unwrap_or_default());
         self.again.extend(self.behind.remove(&id).unwrap_or_default());
+    }
+
+    fn give_up_keys(&mut self, keys: &[Key]) {
+        for key in keys {
+            self.keys.remove(key);
+        }
     }
 
     /// Changes of a client that are not proposed yet.
     pub(crate) fn parked_changes_of(&self, client: ClientId) -> Vec<ChangeId> {
-        let waiting = self
-            .changes
-            .iter()
-            .filter(|(_, change)| change.client == client && change.progress != Progress::Proposed);
-        waiting.map(|(&id, _)| id).collect()
+        let own = (client, ChangeId(0))..=(client, ChangeId(u64::MAX));
+        let ids = self.changes_of.range(own).map(|&(_, id)| id);
+        let parked = |id: &ChangeId| {
+            self.changes.get(id).is_some_and(|change| change.progress != Progress::Proposed)
+        };
+        ids.filter(parked).collect()
     }
 
-    /// Gives up a change that is not proposed; returns its request.
+    /// Gives up a change that is not proposed; returns its request. Its number may still stand in queues, where a number
+    /// without a change is passed over.
     pub(crate) fn abandon_change(&mut self, id: ChangeId) -> Option<Incoming> {
         let change = self.changes.remove(&id)?;
-        self.ready.retain(|&other| other != id);
         self.retire(id, &change);
         change.into_request()
     }
@@ -381,13 +395,38 @@ impl Mdt {
     /// If an inode has no name and nobody has it open, it goes.
     pub(crate) fn release_if_orphan(&mut self, fid: Fid) {
         let orphan = self.state.attributes(fid).is_ok_and(|attributes| attributes.nlink == 0);
-        if orphan && !self.opens.is_open(fid) {
-            // If a change on it is under way, the sweep of orphans finds it later.
-            let begun =
-                self.submit_own(Operation::OrphanRelease(OrphanRelease { fid }), Task::Forget);
-            self.background.orphans_left |= !begun;
+        if orphan && !self.opens.is_open(fid) && self.background.releasing.insert(fid) {
+            self.submit_own(Operation::OrphanRelease(OrphanRelease { fid }), Task::Forget);
         }
     }
+}
+
+/// Whether a change keeps others from its keys: the one place that decides who waits behind whom. A change that itself
+/// waits keeps nobody out; if it did, it could keep out what a holder needs to give back the very lease it waits for.
+///
+/// Who waits for whom, and why no circle is left:
+/// 1. Behind a change that is ready or proposed, others wait for the log alone, and the log waits for nobody.
+/// 2. A change that waits, waits for leases of other clients, or behind one of 1.
+/// 3. To give a lease back its holder needs LeaseCancel, which has no keys and touches nothing: 1. For anything but DATA in
+///    PW that is all.
+/// 4. To give back DATA in PW it also needs object writes (the OSTs know no leases), Open, GetAttributes and UpdateSize (no
+///    leases of others, no keys: 1), and changes of the same inode: InstantiateLayout for what it has not written yet, and
+///    a SetAttributes of its own whose truncation its kernel lets no write-back pass. Those may be of kind 2. But DATA in
+///    PW has one holder, so what others hold of the inode they give back by 3 alone.
+///
+/// So the longest chain is: change → DATA in PW → a change of its holder on that inode → other bits → LeaseCancel → the log.
+/// Lease requests wait for changes and leases, and a holder needs none: under a lease that is asked back it works on.
+/// Requests that wait take no reply slot from InstantiateLayout (it uses none), nor room ([`Mdt::on_request`]).
+const fn keeps_others_out(progress: Progress) -> bool {
+    match progress {
+        Progress::Waiting => false,
+        Progress::Ready | Progress::Proposed => true,
+    }
+}
+
+/// Whether the answer registers an open.
+const fn opens(operation: &Operation) -> bool {
+    matches!(operation, Operation::Create(body) if body.request.open != 0)
 }
 
 /// Whether an operation makes the state larger.

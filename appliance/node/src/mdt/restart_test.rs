@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sheen_types::{Errno, Fid, OstIndex};
+use sheen_types::{Errno, Fid};
 use sheen_wire::{
     Field, Opcode,
     fields::List,

@@ -4,14 +4,14 @@
 //! a client that only seems dead can do no harm: every OST fences the session's epochs, then an entry ends the
 //! session, then its leases, opens and locks are dropped.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 
 use sheen_meta::{
     Operation, SessionReply,
     operation::{Disconnect, Nothing, OstRegister},
 };
 use sheen_ports::ConnectionId;
-use sheen_types::{ClientId, Epoch, Errno, Tick, Xid};
+use sheen_types::{ClientId, Epoch, Errno, OstIndex, Tick, Xid};
 use sheen_wire::{
     Field, Frame, Kind, Opcode,
     fields::List,
@@ -25,6 +25,7 @@ use super::{
     background::Job,
     core::{Mdt, Phase},
     gateway::OstJob,
+    lease::revokes_of,
     mutation::Task,
     request::{Answer, Incoming, Output},
 };
@@ -75,23 +76,25 @@ impl Mdt {
             session.connection = None;
             session.disconnected = Some(self.now);
         }
-        self.forget_requests_of(connection);
+        self.forget_requests_of(connection, client);
         self.settle();
     }
 
     /// Requests of an ended connection that were not begun: nobody would hear their answer, and whoever still wants it
     /// sends them again.
-    fn forget_requests_of(&mut self, connection: ConnectionId) {
+    fn forget_requests_of(&mut self, connection: ConnectionId, client: Option<ClientId>) {
         let of = |incoming: &Incoming| incoming.request.connection == connection;
-        let mut forgotten = take_those(&mut self.early, of);
-        for waiting in self.behind.values_mut() {
-            forgotten.extend(waiting.extract_if(.., |waiting| of(waiting)));
-        }
-        for (&fid, queue) in &mut self.lease_queue {
-            let taken = take_those(queue, of);
-            if !taken.is_empty() {
+        let mut forgotten = self.early.take_of(connection);
+        if let Some(client) = client {
+            // What waits behind changes of others waits for the log alone and ends by itself.
+            for id in self.parked_changes_of(client) {
+                if let Some(waiting) = self.behind.get_mut(&id) {
+                    forgotten.extend(waiting.extract_if(.., |waiting| of(waiting)));
+                }
+            }
+            for (fid, incoming) in self.lease_queue.take_of(client, of) {
                 self.woken.push_back(fid);
-                forgotten.extend(taken);
+                forgotten.push(incoming);
             }
         }
         for incoming in forgotten {
@@ -180,15 +183,24 @@ impl Mdt {
     }
 
     pub(crate) fn end_grace_if_all_back(&mut self) {
-        let waits = self.background.fences_left > 0
-            || self.sessions.values().any(|session| session.recovering);
-        if waits || !matches!(self.phase, Phase::Grace { .. }) {
+        let in_grace = matches!(self.phase, Phase::Grace { .. });
+        if !in_grace || self.background.fences_left > 0 {
+            return;
+        }
+        if self.sessions.values().any(|session| session.recovering) {
             return;
         }
         self.phase = Phase::Serving;
         self.stats.serving.set(1);
         self.begin_background();
         self.release_early();
+    }
+
+    /// Whether there is a place for a session of this uuid. One that ended keeps its place until every OST knows: so what the
+    /// OSTs have to be told is bounded too.
+    pub(crate) fn may_connect(&self, uuid: &[u8; 16]) -> bool {
+        let taken = self.state.sessions_held() + self.background.fences;
+        taken < self.state.limits().sessions_max as usize || self.state.session_of(uuid).is_some()
     }
 
     /// Connect was applied.
@@ -220,6 +232,7 @@ impl Mdt {
         session.last_heard = self.now;
         session.connection = open.then_some(connection);
         session.disconnected = (!open).then_some(self.now);
+        let (osts, more_osts) = self.osts_from(OstIndex(0));
         let connect = ConnectReply {
             client,
             epoch,
@@ -233,20 +246,7 @@ impl Mdt {
         };
         Answer::body(&connect)
     }
-        let (osts, more_osts) = self.osts_from(OstIndex(0));
 
-    /// What a client held when the MDT went away.
-    pub(crate) fn reassert(&mut self, incoming: &Incoming) {
-        let Ok(held) = Reassert::from_bytes(&incoming.payload) else {
-            return self.answer(incoming, Answer::error(Errno::EPROTO));
-        };
-        let client = incoming.frame.client;
-        let mut conflict = false;
-        for open in held.opens.0 {
-            if self.state.attributes(open.fid).is_ok() {
-                self.opens.open(client, open.fid, open.write);
-            }
-        }
     /// OSTs from this index on, as many as fit a reply, and whether more follow.
     fn osts_from(&self, from: OstIndex) -> (&[OstAddress], bool) {
         let (_, behind) = self.osts.split_at(self.osts.partition_point(|at| at.ost < from));
@@ -261,6 +261,18 @@ impl Mdt {
         self.answer(incoming, Answer::body(&reply));
     }
 
+    /// What a client held when the MDT went away.
+    pub(crate) fn reassert(&mut self, incoming: &Incoming) {
+        let Ok(held) = Reassert::from_bytes(&incoming.payload) else {
+            return self.answer(incoming, Answer::error(Errno::EPROTO));
+        };
+        let client = incoming.frame.client;
+        let mut conflict = false;
+        for open in held.opens.0 {
+            if self.state.attributes(open.fid).is_ok() {
+                conflict |= self.opens.open(client, open.fid, open.write).is_err();
+            }
+        }
         for lease in held.leases.0 {
             if self.state.attributes(lease.fid).is_ok() {
                 let granted =
@@ -335,7 +347,7 @@ impl Mdt {
         for (fid, _) in self.leases.drop_client(client) {
             self.woken.push_back(fid);
         }
-        let revoked: Vec<_> = self.revokes.keys().filter(|(c, _)| *c == client).copied().collect();
+        let revoked: Vec<_> = self.revokes.range(revokes_of(client)).map(|(&key, _)| key).collect();
         for key in revoked {
             self.revokes.remove(&key);
         }
@@ -357,12 +369,12 @@ impl Mdt {
     /// Requests of an ended session that wait are answered, so that nothing waits for ever.
     fn drop_requests(&mut self, client: ClientId) {
         let mut dropped = Vec::new();
-        for queue in self.lease_queue.values_mut() {
-            dropped.extend(take_those(queue, |waiting| waiting.frame.client == client));
+        for (fid, incoming) in self.lease_queue.take_of(client, |_| true) {
+            self.woken.push_back(fid);
+            dropped.push(incoming);
         }
-        self.lease_queue.retain(|_, queue| !queue.is_empty());
-        let waits: Vec<(ClientId, Xid)> =
-            self.lock_waits.keys().filter(|(c, _)| *c == client).copied().collect();
+        let own = (client, Xid(0))..=(client, Xid(u64::MAX));
+        let waits: Vec<(ClientId, Xid)> = self.lock_waits.range(own).map(|(&key, _)| key).collect();
         dropped.extend(waits.into_iter().filter_map(|key| self.lock_waits.remove(&key)));
         let parked = self.parked_changes_of(client);
         for id in parked {
@@ -381,13 +393,6 @@ impl Mdt {
         let too_long = answer.payload.is_empty();
         self.answer(incoming, if too_long { Answer::error(Errno::ERANGE) } else { answer });
     }
-}
-
-/// Takes those requests out of a queue; the others keep their order.
-fn take_those(queue: &mut VecDeque<Incoming>, those: impl Fn(&Incoming) -> bool) -> Vec<Incoming> {
-    let (taken, kept): (Vec<_>, Vec<_>) = std::mem::take(queue).into_iter().partition(those);
-    *queue = kept.into();
-    taken
 }
 
 /// The bytes of a callback.

@@ -45,12 +45,28 @@ pub(crate) struct World {
     pub broken: Rc<Cell<bool>>,
     pub stats: Arc<MdtStats>,
     pub limits: MdtLimits,
+    pub state_limits: sheen_meta::Limits,
     next_connection: u64,
 }
 
 impl World {
     /// A formatted zone with a serving MDT, one OST, and file system "fs".
     pub(crate) fn new() -> Self {
+        Self::with_limits(MdtLimits::default())
+    }
+
+    /// The same with other bounds.
+    pub(crate) fn with_limits(limits: MdtLimits) -> Self {
+        Self::with(limits, sheen_meta::Limits::default())
+    }
+
+    /// The same with room for so many sessions.
+    pub(crate) fn with_sessions(sessions_max: u32) -> Self {
+        let state_limits = sheen_meta::Limits { sessions_max, ..sheen_meta::Limits::default() };
+        Self::with(MdtLimits::default(), state_limits)
+    }
+
+    fn with(limits: MdtLimits, state_limits: sheen_meta::Limits) -> Self {
         let blocks = Blocks::default();
         let zone = Zone::new(ZONE_BLOCKS_MIN).unwrap();
         let format = Format { zone, identity: 99, replica: 1, voters: vec![1] };
@@ -66,7 +82,8 @@ impl World {
             stalled: Rc::default(),
             broken: Rc::default(),
             stats: Arc::default(),
-            limits: MdtLimits::default(),
+            limits,
+            state_limits,
             next_connection: 0,
         };
         world.start();
@@ -90,7 +107,7 @@ impl World {
             osts: vec![OstAddress { ost: OstIndex(0), service: 1 }],
             times: MdtTimes::default(),
             limits: self.limits,
-            state_limits: sheen_meta::Limits::default(),
+            state_limits: self.state_limits,
         };
         let block = FakeBlock {
             blocks: self.blocks.clone(),
@@ -156,8 +173,15 @@ impl World {
 
     /// A new session; number 0 is administrative.
     pub(crate) fn connect(&mut self, filesystem: &[u8], number: u8) -> Client {
-        let mut client = Client {
-            uuid: [number; 16],
+        let mut client = self.client(filesystem, number.into());
+        client.reconnect(self);
+        client
+    }
+
+    /// A client that is not connected yet.
+    pub(crate) fn client(&self, filesystem: &[u8], number: u32) -> Client {
+        Client {
+            uuid: [number.to_le_bytes(); 4].concat().try_into().unwrap(),
             filesystem: filesystem.to_vec(),
             connection: ConnectionId(0),
             client: ClientId(0),
@@ -167,9 +191,7 @@ impl World {
             xid: 0,
             sequence: 0,
             oid: 0,
-        };
-        client.reconnect(self);
-        client
+        }
     }
 
     /// A client of file system "fs" with a sequence of ids.
@@ -232,10 +254,21 @@ pub(crate) const CREDENTIALS: Credentials = Credentials { uid: 0, gid: 0 };
 impl Client {
     /// Connects over a new connection, to the session it had if any.
     pub(crate) fn reconnect(&mut self, world: &mut World) {
+        let sent = self.send_connect(world);
+        world.run();
+        self.connected(world, sent);
+    }
+
+    /// Sends Connect over a new connection.
+    pub(crate) fn send_connect(&mut self, world: &mut World) -> Sent {
         self.connection = world.open_connection();
-        let connect = self.connect_request();
-        let reply = self.call(world, Opcode::Connect, &connect);
-        let reply: ConnectReply = reply.body();
+        let connect = self.connect_request().to_vec();
+        self.send(world, Opcode::Connect, 0, &connect, &[])
+    }
+
+    /// Takes in the answer to Connect.
+    pub(crate) fn connected(&mut self, world: &World, sent: Sent) {
+        let reply: ConnectReply = sent.reply(world).expect("connected").body();
         self.client = reply.client;
         self.epoch = reply.epoch;
         self.server_epoch = reply.server_epoch;

@@ -1,0 +1,155 @@
+//! Sessions come and go by the thousand: the table has an end, and what a session had is gone with it.
+
+use std::collections::BTreeMap;
+
+use sheen_types::{Errno, Fid};
+use sheen_wire::{
+    Field, Opcode,
+    flock::{FileLock, LockFamily, LockSet, LockType},
+    lease::LockMode,
+    metadata::{GetAttributes, Open},
+};
+
+use super::{
+    MdtLimits,
+    core::Mdt,
+    test::data,
+    test_support::{Client, Sent, World},
+};
+
+/// How much is in each table.
+fn tables(core: &Mdt) -> BTreeMap<&'static str, usize> {
+    BTreeMap::from([
+        ("sessions of the state", core.state.sessions_held()),
+        ("sessions", core.sessions.len()),
+        ("connections", core.connections.len()),
+        ("requests held", core.held),
+        ("early", core.early.len()),
+        ("changes", core.changes.len()),
+        ("changes by client", core.changes_of.len()),
+        ("ready", core.ready.len()),
+        ("keys", core.keys.len()),
+        ("slots", core.slots.len()),
+        ("behind", core.behind.len()),
+        ("blocked", core.blocked.len()),
+        ("waiting", core.waiting.len()),
+        ("opening", core.opening),
+        ("leases", core.leases.len()),
+        ("parked", core.leases.parked()),
+        ("lease queue", core.lease_queue.len()),
+        ("opens", core.opens.len()),
+        ("locks", core.locks.len()),
+        ("lock waits", core.lock_waits.len() + core.locks.waiting()),
+        ("revokes", core.revokes.len()),
+        ("woken", core.woken.len() + core.unblocked.len() + core.again.len()),
+        ("outputs", core.outputs.len()),
+        ("jobs of OSTs", core.background.jobs_held()),
+        ("destroying", core.destroying.len()),
+    ])
+}
+
+fn count(world: &World) -> BTreeMap<&'static str, usize> {
+    tables(&world.service.as_ref().unwrap().core)
+}
+
+/// Sends all at once, so that a thousand cost a few turns.
+fn connect_all(world: &mut World, numbers: std::ops::Range<u32>) -> Vec<Client> {
+    let mut clients: Vec<Client> = numbers.map(|number| world.client(b"fs", number)).collect();
+    let sent: Vec<Sent> = clients.iter_mut().map(|client| client.send_connect(world)).collect();
+    world.run();
+    clients.iter_mut().zip(sent).for_each(|(client, sent)| client.connected(world, sent));
+    clients
+}
+
+/// Everything a session can have: leases, opens, locks, and requests that wait for what others hold.
+fn take_something(world: &mut World, clients: &mut [Client], fids: &[Fid]) {
+    for (number, client) in clients.iter_mut().enumerate() {
+        let fid = fids[number % fids.len()];
+        client.send(world, Opcode::GetAttributes, 0, &GetAttributes { fid }.to_vec(), &[]);
+        let open = Open { fid, write: true, truncate: false };
+        client.send(world, Opcode::Open, 0, &open.to_vec(), &[]);
+        let lock = FileLock {
+            fid,
+            family: LockFamily::Flock,
+            kind: LockType::Write,
+            owner: 1,
+            pid: 1,
+            start: 0,
+            end: u64::MAX >> 1,
+        };
+        client.send(world, Opcode::LockSet, 0, &LockSet { lock, wait: true }.to_vec(), &[]);
+        let wants = data(fid, LockMode::ProtectedWrite).to_vec();
+        client.send(world, Opcode::LeaseRequest, 0, &wants, &[]);
+        let chmod = super::waits_test::set_attributes(fid, sheen_wire::metadata::set::MODE);
+        client.send(world, Opcode::SetAttributes, 1, &chmod.to_vec(), &[]);
+        client.send(world, Opcode::SetAttributes, 1, &chmod.to_vec(), &[]);
+    }
+    world.run();
+}
+
+/// A world whose log and file system stay, with some files, and what its tables hold then.
+fn prepared() -> (World, Vec<Fid>, BTreeMap<&'static str, usize>) {
+    let mut world = World::with_limits(MdtLimits::default());
+    let mut maker = world.mount(1);
+    let fids =
+        (0..50).map(|n| maker.create(&mut world, &format!("file {n}")).attributes.fid).collect();
+    assert_eq!(maker.call_empty(&mut world, Opcode::Disconnect).frame.status, 0);
+    world.lose_connection(maker.connection);
+    let before = count(&world);
+    (world, fids, before)
+}
+
+#[test]
+fn ten_thousand_sessions_that_say_goodbye_leave_nothing() {
+    let (mut world, fids, before) = prepared();
+    for batch in 0..20 {
+        let mut clients = connect_all(&mut world, batch * 500 + 10..batch * 500 + 510);
+        take_something(&mut world, &mut clients, &fids);
+        assert!(count(&world)["leases"] > 400);
+        for client in &mut clients {
+            client.send(&world, Opcode::Disconnect, 0, &[], &[]);
+        }
+        world.run();
+        clients.iter().for_each(|client| world.lose_connection(client.connection));
+        assert_eq!(count(&world), before, "after batch {batch}");
+    }
+}
+
+#[test]
+fn ten_thousand_evicted_sessions_leave_nothing() {
+    let (mut world, fids, before) = prepared();
+    for batch in 0..20 {
+        let mut clients = connect_all(&mut world, batch * 500 + 10..batch * 500 + 510);
+        take_something(&mut world, &mut clients, &fids);
+        let core = &mut world.service.as_mut().unwrap().core;
+        clients.iter().for_each(|client| core.evict(client.client));
+        world.run();
+        clients.iter().for_each(|client| world.lose_connection(client.connection));
+        assert_eq!(count(&world), before, "after batch {batch}");
+    }
+    assert_eq!(world.stats.evictions.get(), 10_000);
+}
+
+#[test]
+fn a_full_table_of_sessions_answers_busy_and_an_end_makes_room() {
+    let mut world = World::with_sessions(3);
+    let mut clients = connect_all(&mut world, 1..4);
+    let mut late = world.client(b"fs", 9);
+    let sent = late.send_connect(&mut world);
+    world.run();
+    assert_eq!(sent.status(&world), -Errno::EAGAIN.0);
+    // Who is known comes back though the table is full.
+    world.lose_connection(clients[0].connection);
+    clients[0].reconnect(&mut world);
+    assert!(clients[0].resumed);
+    // The place is free when every OST knows that the session ended.
+    world.osts.borrow_mut().stalled = true;
+    assert_eq!(clients[1].call_empty(&mut world, Opcode::Disconnect).frame.status, 0);
+    let sent = late.send_connect(&mut world);
+    world.run();
+    assert_eq!(sent.status(&world), -Errno::EAGAIN.0);
+    world.osts.borrow_mut().stalled = false;
+    world.run();
+    late.reconnect(&mut world);
+    assert!(late.client.0 > clients[2].client.0);
+}

@@ -1,0 +1,129 @@
+//! Requests that wait, found again by whose they are: what a client or a connection leaves behind is taken out without a look
+//! at what waits for others.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use sheen_ports::ConnectionId;
+use sheen_types::{ClientId, Fid};
+
+use super::request::Incoming;
+
+/// Requests that came before they may be served, in order.
+#[derive(Debug, Default)]
+pub(crate) struct EarlyRequests {
+    requests: BTreeMap<u64, Incoming>,
+    by_connection: BTreeSet<(ConnectionId, u64)>,
+    next: u64,
+}
+
+impl EarlyRequests {
+    pub(crate) fn push(&mut self, incoming: Incoming) {
+        self.next += 1;
+        self.by_connection.insert((incoming.request.connection, self.next));
+        self.requests.insert(self.next, incoming);
+    }
+
+    /// Takes what came over a connection.
+    pub(crate) fn take_of(&mut self, connection: ConnectionId) -> Vec<Incoming> {
+        let all = (connection, 0)..=(connection, u64::MAX);
+        let numbers: Vec<u64> = self.by_connection.range(all).map(|&(_, number)| number).collect();
+        let mut taken = Vec::with_capacity(numbers.len());
+        for number in numbers {
+            self.by_connection.remove(&(connection, number));
+            taken.extend(self.requests.remove(&number));
+        }
+        taken
+    }
+
+    pub(crate) fn into_requests(self) -> impl Iterator<Item = Incoming> {
+        self.requests.into_values()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        assert_eq!(self.requests.len(), self.by_connection.len());
+        self.requests.len()
+    }
+}
+
+/// Lease requests that wait, per inode first come first served.
+#[derive(Debug, Default)]
+pub(crate) struct LeaseQueues {
+    queues: BTreeMap<Fid, VecDeque<Incoming>>,
+    /// How many of a client wait on an inode.
+    by_client: BTreeMap<(ClientId, Fid), usize>,
+}
+
+impl LeaseQueues {
+    pub(crate) fn push_back(&mut self, fid: Fid, incoming: Incoming) {
+        *self.by_client.entry((incoming.frame.client, fid)).or_default() += 1;
+        self.queues.entry(fid).or_default().push_back(incoming);
+    }
+
+    /// For one that was taken and must wait on.
+    pub(crate) fn push_front(&mut self, fid: Fid, incoming: Incoming) {
+        *self.by_client.entry((incoming.frame.client, fid)).or_default() += 1;
+        self.queues.entry(fid).or_default().push_front(incoming);
+    }
+
+    pub(crate) fn pop_front(&mut self, fid: Fid) -> Option<Incoming> {
+        let queue = self.queues.get_mut(&fid)?;
+        let first = queue.pop_front();
+        if queue.is_empty() {
+            self.queues.remove(&fid);
+        }
+        if let Some(incoming) = &first {
+            self.forget(incoming.frame.client, fid);
+        }
+        first
+    }
+
+    /// Whether somebody waits for a lease on the inode.
+    pub(crate) fn is_waited_for(&self, fid: Fid) -> bool {
+        self.queues.contains_key(&fid)
+    }
+
+    /// Takes those requests of a client, each with its inode; the others keep their order.
+    pub(crate) fn take_of(
+        &mut self,
+        client: ClientId,
+        those: impl Fn(&Incoming) -> bool,
+    ) -> Vec<(Fid, Incoming)> {
+        let all = (client, Fid::NONE)..=(client, sheen_meta::LAST_FID);
+        let fids: Vec<Fid> = self.by_client.range(all).map(|(&(_, fid), _)| fid).collect();
+        let mut all_taken = Vec::new();
+        for fid in fids {
+            let Some(queue) = self.queues.get_mut(&fid) else { continue };
+            let own = |waiting: &Incoming| waiting.frame.client == client && those(waiting);
+            let (taken, kept): (Vec<_>, Vec<_>) = std::mem::take(queue).into_iter().partition(own);
+            *queue = kept.into();
+            if queue.is_empty() {
+                self.queues.remove(&fid);
+            }
+            for incoming in taken {
+                self.forget(client, fid);
+                all_taken.push((fid, incoming));
+            }
+        }
+        all_taken
+    }
+
+    fn forget(&mut self, client: ClientId, fid: Fid) {
+        let Some(count) = self.by_client.get_mut(&(client, fid)) else { return };
+        *count -= 1;
+        if *count == 0 {
+            self.by_client.remove(&(client, fid));
+        }
+    }
+
+    pub(crate) fn into_requests(self) -> impl Iterator<Item = Incoming> {
+        self.queues.into_values().flatten()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        let waiting = self.queues.values().map(VecDeque::len).sum();
+        assert_eq!(self.by_client.values().sum::<usize>(), waiting);
+        waiting
+    }
+}
