@@ -15,6 +15,7 @@ use crate::{
     hold::Purpose,
     inode::{Inode, Known},
     layout::{Part, has_objects, parts},
+    pool::Piece,
     targets::ObjectRequest,
     truncate::FILE_BYTES_MAX,
 };
@@ -80,14 +81,15 @@ impl Client {
                 let size = self.content(inode, &layout, Known::default(), cancel)?.size;
                 range.end = range.end.min(size);
             }
-            let mut tasks: Vec<Box<dyn FnOnce() -> Result<(), Errno> + Send>> = Vec::new();
+            let mut pieces = Vec::new();
             let parts = parts(&layout, &range);
             let targets = parts.iter().map(|part| part.object.ost).collect();
             for part in parts {
                 let (client, cancel) = (self.clone(), cancel.clone());
-                tasks.push(Box::new(move || client.allocate_part(&part, mode, &cancel)));
+                let work = move || client.allocate_part(&part, mode, &cancel);
+                pieces.push(Piece::new(part.object.ost, work));
             }
-            let result = self.change_content(inode, targets, tasks);
+            let result = self.change_content(inode, targets, pieces);
             self.forget_content(inode);
             return result;
         }

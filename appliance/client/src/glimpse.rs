@@ -11,7 +11,8 @@ use sheen_wire::{
 };
 
 use crate::{
-    client::Client, inode::Known, layout::has_any_object, statistics::count, targets::ObjectRequest,
+    client::Client, inode::Known, layout::has_any_object, pool::Piece, statistics::count,
+    targets::ObjectRequest,
 };
 
 /// (component, stripe) of an object.
@@ -35,15 +36,16 @@ impl Client {
                 by_target.entry(object.ost).or_default().push(((component, stripe), object.object));
             }
         }
-        let mut tasks: Vec<Box<dyn FnOnce() -> Answers + Send>> = Vec::new();
+        let mut pieces = Vec::new();
         for (ost, objects) in by_target {
             for batch in objects.chunks(GLIMPSE_MAX) {
                 let (client, batch, cancel) = (self.clone(), batch.to_vec(), cancel.clone());
-                tasks.push(Box::new(move || client.glimpse_batch(ost, &batch, &cancel)));
+                let work = move || client.glimpse_batch(ost, &batch, &cancel);
+                pieces.push(Piece::new(ost, work));
             }
         }
         let mut known = Known { blocks: Some(0), ..Known::default() };
-        for answers in self.pool.run_all(tasks) {
+        for answers in self.pool.run_all(pieces) {
             for (place, object) in answers? {
                 merge(&mut known, layout, place, &object);
             }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use sheen_dma::Buffer;
 use sheen_ports::Cancel;
-use sheen_types::{Errno, Layout, Segment};
+use sheen_types::{Errno, Layout, OstIndex, Segment};
 use sheen_wire::{
     Opcode,
     object::{ObjectRead, ReadReply},
@@ -16,6 +16,7 @@ use crate::{
     data_lease::Access,
     hold::Purpose,
     inode::Inode,
+    pool::Piece,
     statistics::{add, count},
     targets::ObjectRequest,
     write::object_of,
@@ -31,7 +32,7 @@ pub struct ReadOutcome {
 }
 
 /// A segment with its part of the room.
-struct Piece {
+struct Part {
     segment: Segment,
     room: Buffer,
     /// Bytes the object had, and its size; None: there is no object.
@@ -121,11 +122,11 @@ impl Client {
         self: &Arc<Self>,
         inode: &Inode,
         layout: &Layout,
-        pieces: &[Piece],
+        pieces: &[Part],
         cancel: &Cancel,
     ) -> Result<u64, Errno> {
         let objects: usize = layout.components.iter().map(|c| c.objects.len()).sum();
-        if let [Piece { found: Some((_, size)), segment, .. }] = pieces
+        if let [Part { found: Some((_, size)), segment, .. }] = pieces
             && objects == 1
         {
             let component = &layout.components[segment.component];
@@ -145,7 +146,7 @@ impl Client {
         offset: u64,
         room: Buffer,
         cancel: &Cancel,
-    ) -> Result<Vec<Piece>, Errno> {
+    ) -> Result<Vec<Part>, Errno> {
         let mut segments = layout.segments(offset, room.len() as u64);
         if segments.is_empty() {
             // A file without components has no content: one hole.
@@ -158,7 +159,7 @@ impl Client {
                 length,
             });
         }
-        let mut tasks: Vec<Box<dyn FnOnce() -> Result<Piece, Errno> + Send>> = Vec::new();
+        let mut pieces = Vec::new();
         let mut rest = Some(room);
         for segment in segments.into_iter().rev() {
             let mut room = rest.take().ok_or(Errno::EIO)?;
@@ -169,10 +170,13 @@ impl Client {
                 room = tail;
             }
             let (client, layout, cancel) = (self.clone(), layout.clone(), cancel.clone());
-            tasks.push(Box::new(move || client.read_piece(&layout, segment, room, &cancel)));
+            // A hole waits for nobody.
+            let target = object_of(&layout, &segment).map_or(OstIndex(0), |object| object.ost);
+            let work = move || client.read_piece(&layout, segment, room, &cancel);
+            pieces.push(Piece::new(target, work));
         }
-        tasks.reverse();
-        self.pool.run_all(tasks).into_iter().collect()
+        pieces.reverse();
+        self.pool.run_all(pieces).into_iter().collect()
     }
 
     fn read_piece(
@@ -181,9 +185,9 @@ impl Client {
         segment: Segment,
         room: Buffer,
         cancel: &Cancel,
-    ) -> Result<Piece, Errno> {
+    ) -> Result<Part, Errno> {
         let Some(object) = object_of(layout, &segment) else {
-            return Ok(Piece { segment, room, found: None });
+            return Ok(Part { segment, room, found: None });
         };
         let body = ObjectRead {
             ost: object.ost,
@@ -198,6 +202,6 @@ impl Client {
         let bytes = reply.bytes;
         let room = reply.room.ok_or(Errno::EIO)?;
         let bytes = bytes.min(room.len());
-        Ok(Piece { segment, room, found: Some((bytes, size)) })
+        Ok(Part { segment, room, found: Some((bytes, size)) })
     }
 }

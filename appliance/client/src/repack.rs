@@ -16,6 +16,7 @@ use crate::{
     client::Client,
     inode::Inode,
     layout::{Part, parts},
+    pool::Piece,
     targets::ObjectRequest,
 };
 
@@ -53,16 +54,16 @@ impl Client {
                 result = Err(Errno::EINTR);
                 break;
             }
-            let mut tasks: Vec<Box<dyn FnOnce() -> Result<(), Errno> + Send>> = Vec::new();
+            let mut pieces = Vec::new();
             let targets = round.iter().map(|body| body.ost).collect();
             for body in round.iter().cloned() {
                 let (client, cancel) = (self.clone(), cancel.clone());
-                tasks.push(Box::new(move || {
+                pieces.push(Piece::new(body.ost, move || {
                     let request = ObjectRequest::new(body.ost, Opcode::ObjectRepack, &body);
                     client.ask_object(request, &cancel)?.decode::<WriteReply>().map(drop)
                 }));
             }
-            result = self.change_content(inode, targets, tasks);
+            result = self.change_content(inode, targets, pieces);
             if result.is_err() {
                 break;
             }

@@ -9,7 +9,9 @@ use sheen_ports::Cancel;
 use sheen_types::{Errno, Fid, OstIndex};
 use sheen_wire::{Opcode, object::ObjectSync};
 
-use crate::{client::Client, data_lease::DataMode, inode::Inode, targets::ObjectRequest};
+use crate::{
+    client::Client, data_lease::DataMode, inode::Inode, pool::Piece, targets::ObjectRequest,
+};
 
 impl Client {
     /// Makes the content of a file durable, whoever wrote it.
@@ -45,18 +47,18 @@ impl Client {
         targets: &BTreeSet<(OstIndex, Fid)>,
         cancel: &Cancel,
     ) -> Result<(), Errno> {
-        let mut tasks: Vec<Box<dyn FnOnce() -> Result<(), Errno> + Send>> = Vec::new();
+        let mut pieces = Vec::new();
         let mut seen = BTreeSet::new();
         // An OST makes all durable at once: one request for each is enough.
         for (ost, object) in targets.iter().filter(|(ost, _)| seen.insert(*ost)) {
             let body = ObjectSync { ost: *ost, object: *object };
             let (client, cancel) = (self.clone(), cancel.clone());
-            tasks.push(Box::new(move || {
+            pieces.push(Piece::new(*ost, move || {
                 let request = ObjectRequest::new(body.ost, Opcode::ObjectSync, &body);
                 client.ask_object(request, &cancel).map(drop)
             }));
         }
-        self.pool.run_all(tasks).into_iter().collect()
+        self.pool.run_all(pieces).into_iter().collect()
     }
 
     /// Makes everything on every OST durable.

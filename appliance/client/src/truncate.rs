@@ -18,6 +18,7 @@ use crate::{
     hold::Purpose,
     inode::{Inode, Known},
     layout::has_objects,
+    pool::Piece,
     targets::ObjectRequest,
 };
 
@@ -83,7 +84,7 @@ impl Client {
         cancel: &Cancel,
     ) -> Result<(), Errno> {
         let mtime = self.clock.wall();
-        let mut tasks: Vec<Box<dyn FnOnce() -> Result<(), Errno> + Send>> = Vec::new();
+        let mut pieces = Vec::new();
         let mut targets = Vec::new();
         for component in &layout.components {
             for (stripe, object) in component.objects.iter().enumerate() {
@@ -95,10 +96,11 @@ impl Client {
                 };
                 targets.push(object.ost);
                 let (client, cancel) = (self.clone(), cancel.clone());
-                tasks.push(Box::new(move || client.truncate_object(&body, &cancel)));
+                let work = move || client.truncate_object(&body, &cancel);
+                pieces.push(Piece::new(object.ost, work));
             }
         }
-        let result = self.change_content(inode, targets, tasks);
+        let result = self.change_content(inode, targets, pieces);
         let mut state = inode.lock();
         match result {
             Ok(()) => {
@@ -121,10 +123,10 @@ impl Client {
         &self,
         inode: &Inode,
         targets: Vec<OstIndex>,
-        tasks: Vec<Box<dyn FnOnce() -> Result<(), Errno> + Send>>,
+        pieces: Vec<Piece<()>>,
     ) -> Result<(), Errno> {
         inode.lock().begin_write();
-        let result = self.pool.run_all(tasks).into_iter().collect();
+        let result = self.pool.run_all(pieces).into_iter().collect();
         inode.lock().end_write(targets);
         result
     }

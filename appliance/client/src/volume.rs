@@ -10,7 +10,7 @@ use sheen_wire::{
     object::{ObjectStatistics, ObjectStatisticsReply},
 };
 
-use crate::{client::Client, request::Request, targets::ObjectRequest};
+use crate::{client::Client, pool::Piece, request::Request, targets::ObjectRequest};
 
 /// What `statfs` shows.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -40,10 +40,10 @@ impl Client {
         let reply = self.ask(Request::new(Opcode::FilesystemStatistics, &body), cancel)?;
         let inodes: FilesystemStatisticsReply = reply.decode()?;
         let services = self.session.lock().services.clone();
-        let mut tasks: Vec<Box<dyn FnOnce() -> Space + Send>> = Vec::new();
+        let mut pieces: Vec<Piece<ObjectStatisticsReply>> = Vec::new();
         for &ost in services.keys() {
             let (client, cancel) = (self.clone(), cancel.clone());
-            tasks.push(Box::new(move || {
+            pieces.push(Piece::new(ost, move || {
                 let body = ObjectStatistics { ost };
                 let request = ObjectRequest::new(ost, Opcode::ObjectStatistics, &body);
                 client.ask_object(request, &cancel)?.decode()
@@ -54,7 +54,7 @@ impl Client {
             inodes_max: inodes.inodes_max,
             ..VolumeStatistics::default()
         };
-        for space in self.pool.run_all(tasks) {
+        for space in self.pool.run_all(pieces) {
             let space = space?;
             volume.total_bytes = volume.total_bytes.saturating_add(space.total_bytes);
             volume.free_bytes = volume.free_bytes.saturating_add(space.free_bytes);
@@ -64,5 +64,3 @@ impl Client {
         Ok(volume)
     }
 }
-
-type Space = Result<ObjectStatisticsReply, Errno>;

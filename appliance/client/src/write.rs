@@ -16,6 +16,7 @@ use crate::{
     hold::{Hold, Purpose},
     inode::{Inode, Known},
     layout::has_objects,
+    pool::Piece,
     statistics::{add, count},
     targets::ObjectRequest,
     truncate::FILE_BYTES_MAX,
@@ -32,7 +33,7 @@ pub struct WriteOptions {
     pub access: Access,
 }
 
-struct Piece {
+struct Part {
     object: StripeObject,
     object_offset: u64,
     payload: Buffer,
@@ -42,6 +43,13 @@ struct Ended {
     result: Result<u64, Errno>,
     payload: Option<Buffer>,
     bytes: usize,
+}
+
+impl Ended {
+    /// Nobody knows what became of the piece.
+    fn lost(errno: Errno) -> Self {
+        Self { result: Err(errno), payload: None, bytes: 0 }
+    }
 }
 
 impl Client {
@@ -143,7 +151,7 @@ impl Client {
                 compression: state.compression,
             }
         };
-        let tasks = pieces
+        let pieces = pieces
             .into_iter()
             .map(|piece| {
                 let (client, cancel) = (self.clone(), cancel.clone());
@@ -153,11 +161,12 @@ impl Client {
                     offset: piece.object_offset,
                     ..model.clone()
                 };
-                let task = move || client.write_piece(&body, piece.payload, &cancel);
-                Box::new(task) as Box<dyn FnOnce() -> Ended + Send>
+                let work = move || Ok(client.write_piece(&body, piece.payload, &cancel));
+                Piece::new(piece.object.ost, work)
             })
             .collect();
-        let ended = self.pool.run_all(tasks);
+        let ended = self.pool.run_all(pieces);
+        let ended = ended.into_iter().map(|ended| ended.unwrap_or_else(Ended::lost)).collect();
         let single = layout.components.iter().map(|c| c.objects.len()).sum::<usize>() == 1;
         let mut state = inode.lock();
         state.end_write(targets);
@@ -191,7 +200,7 @@ impl Client {
 }
 
 /// Cuts the payload where objects change.
-fn split(layout: &Layout, at: u64, payload: Buffer) -> Result<Vec<Piece>, Errno> {
+fn split(layout: &Layout, at: u64, payload: Buffer) -> Result<Vec<Part>, Errno> {
     let segments = layout.segments(at, payload.len() as u64);
     let mut pieces = Vec::with_capacity(segments.len());
     let mut rest = Some(payload);
@@ -204,7 +213,7 @@ fn split(layout: &Layout, at: u64, payload: Buffer) -> Result<Vec<Piece>, Errno>
             rest = Some(payload);
             payload = tail;
         }
-        pieces.push(Piece { object, object_offset: segment.object_offset, payload });
+        pieces.push(Part { object, object_offset: segment.object_offset, payload });
     }
     pieces.reverse();
     Ok(pieces)
