@@ -247,7 +247,7 @@ impl Inner {
             return Ok(());
         }
         let link: Weak<Self> = Arc::downgrade(self);
-        cancel.on_cancel(Arc::new(move || {
+        let _watch = cancel.on_cancel(Arc::new(move || {
             if let Some(link) = link.upgrade() {
                 link.wake(slot);
             }

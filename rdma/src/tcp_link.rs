@@ -210,7 +210,7 @@ impl Inner {
     /// Waits until the call ended one way or the other; frees its slot unless it is abandoned.
     fn wait(self: &Arc<Self>, slot: u32, cancel: &Cancel) -> (Reply, Option<Buffer>) {
         let link: Weak<Self> = Arc::downgrade(self);
-        cancel.on_cancel(Arc::new(move || {
+        let _watch = cancel.on_cancel(Arc::new(move || {
             if let Some(link) = link.upgrade() {
                 let call = link.call(slot);
                 let _between_look_and_sleep = lock(&call.state);

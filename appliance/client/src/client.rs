@@ -20,7 +20,7 @@ use crate::{
     connector::Connector,
     identifiers::Identifiers,
     inode::Inode,
-    janitor::{Janitor, clean},
+    janitor::{JANITORS, Janitor},
     locks::LockWaits,
     pool::Pool,
     request::Gate,
@@ -138,7 +138,6 @@ impl Client {
         })?;
         session.learn(&reply);
         let (revokes, quick, data) = RevokeQueues::new();
-        let (janitor, chores) = Janitor::new();
         let client = Arc::new(Self {
             slots: Slots::new(reply.slots.min(config.slots)),
             pool: Pool::new(config.transfer_threads),
@@ -153,7 +152,7 @@ impl Client {
             identifiers: Identifiers::default(),
             revokes,
             revokes_now: AtomicUsize::new(0),
-            janitor,
+            janitor: Janitor::default(),
             lock_waits: LockWaits::default(),
             counters: Counters::default(),
             stamps: AtomicU64::new(1),
@@ -165,7 +164,9 @@ impl Client {
         client.start("keeper", Self::keep)?;
         client.start("ping", Self::ping)?;
         client.start("callbacks", Self::receive)?;
-        client.start("janitor", move |client| clean(&client, &chores))?;
+        for _ in 0..JANITORS {
+            client.start("janitor", |client| client.janitor.work(&client))?;
+        }
         client.start("revoke", move |client| client.answer_revokes(&quick))?;
         for _ in 0..DATA_REVOKERS {
             let data = data.clone();
@@ -288,7 +289,7 @@ impl Client {
     pub fn forget(&self, fid: Fid) {
         let accessed = self.inodes.find(fid).filter(|inode| inode.lock().accessed.is_some());
         if let Some(inode) = accessed {
-            self.janitor.ask(move |client| client.tell_access(&inode, &Cancel::new()));
+            self.janitor.favour(move |client| client.tell_access(&inode, &Cancel::new()));
         }
         let gone = self.inodes.idle(fid, self.config.idle_inodes_max);
         for inode in gone {
@@ -318,7 +319,7 @@ impl Client {
         };
         let server = state.server;
         drop(state);
-        self.janitor.ask(move |client| client.send_cancel(&cancel, Some(server)));
+        self.janitor.owe(move |client| client.send_cancel(&cancel, Some(server)));
     }
 
     /// Whether the session is over.

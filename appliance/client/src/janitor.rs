@@ -1,24 +1,45 @@
-//! Work nobody waits for: one thread, in order.
+//! Work nobody waits for: a few threads, in no order.
+//!
+//! Two kinds. *Duties* change what the MDT thinks this client holds, so none is ever dropped: there are at most as many as the
+//! MDT has granted leases and locks, since each gives one back. *Favours* only spare others work; beyond a bound they
+//! are not done. A cancellation of a wait comes before both: a program waits for it.
 
 use std::{
+    collections::VecDeque,
     fmt,
-    sync::{Arc, Mutex, mpsc},
+    sync::{Arc, Condvar, Mutex},
 };
 
 use crate::client::Client;
 
 type Chore = Box<dyn FnOnce(&Arc<Client>) + Send>;
 
-/// Most chores waiting; more are not done.
-const CHORES_MAX: usize = 1 << 16;
+/// Most favours waiting; more are not done.
+const FAVOURS_MAX: usize = 1 << 16;
+/// How many threads there are.
+pub(crate) const JANITORS: usize = 4;
 
-/// The queue of chores.
-pub(crate) struct Janitor {
-    queue: Mutex<Option<mpsc::SyncSender<Chore>>>,
+#[derive(Default)]
+struct State {
+    hurries: VecDeque<Chore>,
+    duties: VecDeque<Chore>,
+    favours: VecDeque<Chore>,
+    closed: bool,
 }
 
-/// What the thread takes from.
-pub(crate) type Chores = mpsc::Receiver<Chore>;
+impl State {
+    fn next(&mut self) -> Option<Chore> {
+        let first = self.hurries.pop_front().or_else(|| self.duties.pop_front());
+        first.or_else(|| self.favours.pop_front())
+    }
+}
+
+/// The queue of chores.
+#[derive(Default)]
+pub(crate) struct Janitor {
+    state: Mutex<State>,
+    came: Condvar,
+}
 
 impl fmt::Debug for Janitor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -27,28 +48,83 @@ impl fmt::Debug for Janitor {
 }
 
 impl Janitor {
-    /// The queue and its end.
-    pub(crate) fn new() -> (Self, Chores) {
-        let (queue, chores) = mpsc::sync_channel(CHORES_MAX);
-        (Self { queue: Mutex::new(Some(queue)) }, chores)
-    }
-
-    /// Has `chore` done some time. A full queue drops it: chores only spare others work.
-    pub(crate) fn ask(&self, chore: impl FnOnce(&Arc<Client>) + Send + 'static) {
-        if let Some(queue) = &*self.queue.lock().expect("no panic while locked") {
-            drop(queue.try_send(Box::new(chore)));
+    fn enter(&self, enter: impl FnOnce(&mut State)) {
+        let mut state = self.state.lock().expect("no panic while locked");
+        if !state.closed {
+            enter(&mut state);
         }
+        drop(state);
+        self.came.notify_one();
     }
 
-    /// No more chores.
+    /// Has `chore` done before all others: a program waits.
+    pub(crate) fn hurry(&self, chore: impl FnOnce(&Arc<Client>) + Send + 'static) {
+        self.enter(|state| state.hurries.push_back(Box::new(chore)));
+    }
+
+    /// Has `chore` done some time, however many there are. Each must give back something that was granted.
+    pub(crate) fn owe(&self, chore: impl FnOnce(&Arc<Client>) + Send + 'static) {
+        self.enter(|state| state.duties.push_back(Box::new(chore)));
+    }
+
+    /// Has `chore` done some time, or not at all if too many are waiting.
+    pub(crate) fn favour(&self, chore: impl FnOnce(&Arc<Client>) + Send + 'static) {
+        self.enter(|state| {
+            if state.favours.len() < FAVOURS_MAX {
+                state.favours.push_back(Box::new(chore));
+            }
+        });
+    }
+
+    /// No more chores; those waiting are still done.
     pub(crate) fn close(&self) {
-        self.queue.lock().expect("no panic while locked").take();
+        self.state.lock().expect("no panic while locked").closed = true;
+        self.came.notify_all();
+    }
+
+    /// One of the threads.
+    pub(crate) fn work(&self, client: &Arc<Client>) {
+        let mut state = self.state.lock().expect("no panic while locked");
+        loop {
+            if let Some(chore) = state.next() {
+                drop(state);
+                chore(client);
+                state = self.state.lock().expect("no panic while locked");
+            } else if state.closed {
+                return;
+            } else {
+                state = self.came.wait(state).expect("no panic while locked");
+            }
+        }
     }
 }
 
-/// The thread.
-pub(crate) fn clean(client: &Arc<Client>, chores: &Chores) {
-    while let Ok(chore) = chores.recv() {
-        chore(client);
+#[cfg(test)]
+mod test {
+    use super::*;
+
+    #[test]
+    fn duties_are_kept_beyond_the_bound_of_favours() {
+        let janitor = Janitor::default();
+        for _ in 0..FAVOURS_MAX + 10 {
+            janitor.favour(|_| {});
+            janitor.owe(|_| {});
+        }
+        janitor.hurry(|_| {});
+        let mut state = janitor.state.lock().unwrap();
+        assert_eq!(state.duties.len(), FAVOURS_MAX + 10);
+        assert_eq!(state.favours.len(), FAVOURS_MAX);
+        drop(state.next());
+        assert!(state.hurries.is_empty(), "first of all");
+        drop(state.next());
+        assert_eq!(state.duties.len(), FAVOURS_MAX + 9);
+    }
+
+    #[test]
+    fn nothing_is_taken_in_after_the_end() {
+        let janitor = Janitor::default();
+        janitor.close();
+        janitor.owe(|_| {});
+        assert!(janitor.state.lock().unwrap().next().is_none());
     }
 }

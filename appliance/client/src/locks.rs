@@ -121,12 +121,12 @@ impl Client {
         let ended = Arc::new(AtomicBool::new(false));
         let give_up = Cancel::new();
         let (client, done, hopeless) = (self.clone(), ended.clone(), give_up.clone());
-        cancel.on_cancel(Arc::new(move || {
+        let watch = cancel.on_cancel(Arc::new(move || {
             if done.load(Ordering::Acquire) {
                 return;
             }
             let hopeless = hopeless.clone();
-            client.janitor.ask(move |client| {
+            client.janitor.hurry(move |client| {
                 if client.session.lock().lane.is_none() {
                     return hopeless.cancel();
                 }
@@ -148,6 +148,7 @@ impl Client {
         };
         let result = self.ask_numbered(request, waiting, &give_up);
         ended.store(true, Ordering::Release);
+        drop(watch);
         if give_up.is_cancelled() {
             // Nobody knows whether it is held.
             return note_outcome(inode, lock, Err(Errno::EINTR));
@@ -192,7 +193,7 @@ impl Client {
         let request = Request::new(Opcode::LockRelease, &body).urgent();
         match self.ask(request, cancel) {
             // The owner is being killed, which is no reason to leave its locks behind.
-            Err(Errno::EINTR) => self.janitor.ask(move |client| {
+            Err(Errno::EINTR) => self.janitor.owe(move |client| {
                 let request = Request::new(Opcode::LockRelease, &body).urgent();
                 drop(client.ask(request, &Cancel::new()));
             }),

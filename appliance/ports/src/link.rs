@@ -62,11 +62,37 @@ impl std::error::Error for LinkError {}
 #[derive(Debug, Clone, Default)]
 pub struct Cancel(Arc<CancelState>);
 
+type Waker = Arc<dyn Fn() + Send + Sync>;
+
 #[derive(Default)]
 struct CancelState {
     cancelled: AtomicBool,
-    wakers: Mutex<Vec<Arc<dyn Fn() + Send + Sync>>>,
+    wakers: Mutex<Wakers>,
     changed: Condvar,
+}
+
+/// Wakers of waits that have not ended, by their number.
+#[derive(Default)]
+struct Wakers {
+    last: u64,
+    waiting: Vec<(u64, Waker)>,
+}
+
+/// A registered waker; dropping it takes the waker out again.
+#[derive(Debug)]
+#[must_use = "the waker is taken out when this is dropped"]
+pub struct Watch {
+    cancel: Arc<CancelState>,
+    number: u64,
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        // Poisoned by a waker's clone that panicked: nobody will wake any more.
+        if let Ok(mut wakers) = self.cancel.wakers.lock() {
+            wakers.waiting.retain(|(number, _)| *number != self.number);
+        }
+    }
 }
 
 impl fmt::Debug for CancelState {
@@ -94,20 +120,35 @@ impl Cancel {
     /// When a thread panicked while it registered.
     pub fn cancel(&self) {
         self.0.cancelled.store(true, Ordering::Release);
-        let wakers = self.0.wakers.lock().expect("no panic while locked").clone();
+        let wakers = self.0.wakers.lock().expect("no panic while locked").waiting.clone();
         self.0.changed.notify_all();
-        for waker in wakers {
+        for (_, waker) in wakers {
             waker();
         }
     }
 
-    /// Calls `waker` on cancellation, for waits on other things than this. A waiter checks
-    /// [`Cancel::is_cancelled`] after registering.
+    /// Calls `waker` on cancellation, for waits on other things than this, until the answer is dropped; perhaps once
+    /// more just after that. A waiter checks [`Cancel::is_cancelled`] after registering. As many wakers are kept as there
+    /// are waits going on.
     ///
     /// # Panics
     /// When a thread panicked while it registered.
-    pub fn on_cancel(&self, waker: Arc<dyn Fn() + Send + Sync>) {
-        self.0.wakers.lock().expect("no panic while locked").push(waker);
+    pub fn on_cancel(&self, waker: Arc<dyn Fn() + Send + Sync>) -> Watch {
+        let mut wakers = self.0.wakers.lock().expect("no panic while locked");
+        wakers.last += 1;
+        let number = wakers.last;
+        wakers.waiting.push((number, waker));
+        drop(wakers);
+        Watch { cancel: self.0.clone(), number }
+    }
+
+    /// Wakers registered now.
+    ///
+    /// # Panics
+    /// When a thread panicked while it registered.
+    #[must_use]
+    pub fn watches(&self) -> usize {
+        self.0.wakers.lock().expect("no panic while locked").waiting.len()
     }
 
     /// Sleeps until cancelled or for `duration`; returns whether cancelled.
@@ -144,4 +185,34 @@ pub trait Link: Send + Sync {
 
     /// Ends the connection; every waiting call gets [`LinkError::Lost`].
     fn close(&self);
+}
+
+#[cfg(test)]
+mod test {
+    use std::sync::atomic::AtomicUsize;
+
+    use super::*;
+
+    #[test]
+    fn wakers_of_waits_that_ended_are_gone() {
+        let cancel = Cancel::new();
+        let woken = Arc::new(AtomicUsize::new(0));
+        let waker = || {
+            let woken = woken.clone();
+            Arc::new(move || {
+                woken.fetch_add(1, Ordering::SeqCst);
+            })
+        };
+        for _ in 0..1000 {
+            let watch = cancel.on_cancel(waker());
+            assert_eq!(cancel.watches(), 1);
+            drop(watch);
+        }
+        let (one, two) = (cancel.on_cancel(waker()), cancel.on_cancel(waker()));
+        drop(one);
+        cancel.cancel();
+        assert_eq!(woken.load(Ordering::SeqCst), 1, "only who still waits");
+        drop(two);
+        assert_eq!(cancel.watches(), 0);
+    }
 }

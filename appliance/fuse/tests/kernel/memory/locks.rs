@@ -43,7 +43,7 @@ impl Locks {
             return Ok(());
         }
         let inner = self.0.clone();
-        context.cancel.on_cancel(Arc::new(move || {
+        let _watch = context.cancel.on_cancel(Arc::new(move || {
             let _held = inner.held.lock().unwrap();
             inner.changed.notify_all();
         }));
