@@ -21,6 +21,7 @@ mod keeper;
 mod reassert;
 mod pool;
 mod targets;
+mod waits_for;
 mod data_lease;
 mod inode;
 mod table;

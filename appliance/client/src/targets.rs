@@ -6,7 +6,10 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Condvar, Mutex},
+    sync::{
+        Arc, Condvar, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -76,6 +79,24 @@ struct ServiceState {
 struct Service {
     state: Mutex<ServiceState>,
     changed: Condvar,
+    /// Requests being asked now.
+    callers: AtomicUsize,
+}
+
+/// Counts a caller of a service.
+struct Caller(Arc<Service>);
+
+impl Caller {
+    fn enter(service: Arc<Service>) -> Self {
+        service.callers.fetch_add(1, Ordering::Relaxed);
+        Self(service)
+    }
+}
+
+impl Drop for Caller {
+    fn drop(&mut self) {
+        self.0.callers.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// Connections by service number.
@@ -127,6 +148,7 @@ impl Client {
         count(&self.counters.object_requests);
         let number = self.service_of(request.ost)?;
         let service = self.targets.service(number);
+        let _caller = Caller::enter(service.clone());
         let incarnation = self.session.identity().incarnation;
         let mut pause = PAUSE.0;
         let mut refused = 0;
@@ -201,6 +223,12 @@ impl Client {
             }
             other => Err(other),
         }
+    }
+
+    /// Requests to the service of an OST going on.
+    pub(crate) fn callers_of(&self, ost: OstIndex) -> usize {
+        let service = self.service_of(ost).map(|number| self.targets.service(number));
+        service.map_or(0, |service| service.callers.load(Ordering::Relaxed))
     }
 
     fn service_of(&self, ost: OstIndex) -> Result<u16, Errno> {

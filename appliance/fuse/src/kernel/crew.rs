@@ -1,19 +1,26 @@
 //! How many threads read, serve and wait: bookkeeping without threads of its own.
 //!
 //! A thread reads a request and serves it itself, if the request's lane has a place free; before that it makes sure
-//! that another thread reads on, so that INTERRUPT and what others wait for get through. If the lane is full the
-//! request is queued and the thread reads on; whoever finishes takes queued requests first. A full queue stops the
-//! reading thread: the kernel keeps the rest, and its own limits hold.
+//! that another thread reads on, so that INTERRUPT and what others wait for get through. If there is no place the
+//! request is parked and the thread reads on: reading never waits for serving. Whoever finishes takes parked requests first.
+//!
+//! Those that wait for one target, be it the MDT, get a share of a lane only: a stuck target does not use up the threads
+//! the others need. While few are being served nobody is counted by target, since finding out whom a request will wait
+//! for takes time.
 
 use std::{
-    collections::VecDeque,
+    collections::BTreeMap,
     sync::{Condvar, Mutex, MutexGuard},
     time::Duration,
 };
 
-use crate::kernel::message::{Lane, Message};
+use crate::kernel::{
+    message::{Lane, Message},
+    queue::{Parked, Place, Target},
+};
 
-/// With more requests being served than this, threads give back the buffers they do not need.
+/// With more requests being served than this, threads give back the buffers they do not need; with more in a lane, those
+/// that follow are counted by target.
 const CROWD: usize = 16;
 
 /// Most threads of each kind.
@@ -21,10 +28,10 @@ const CROWD: usize = 16;
 pub(crate) struct CrewLimits {
     /// Serving, by [`Lane`].
     pub(crate) serving: [usize; Lane::COUNT],
+    /// Of these, waiting for one target.
+    pub(crate) share: [usize; Lane::COUNT],
     /// Reading, besides those that serve; more go home.
     pub(crate) readers: usize,
-    /// Queued requests of a lane.
-    pub(crate) queued: usize,
 }
 
 /// What becomes of a request just read.
@@ -32,18 +39,20 @@ pub(crate) struct CrewLimits {
 pub(crate) enum Placed {
     /// Serve it. If `successor`, first start a thread that reads: it is counted already. If `crowded`, many are being
     /// served: keep no memory the request does not need.
-    Serve { message: Message, successor: bool, crowded: bool },
+    Serve { place: Place, message: Message, successor: bool, crowded: bool },
     /// Read on.
-    Queued,
+    Parked,
     /// Too many wait already: refuse it and read on.
     Refused(Message),
+    /// It was cancelled before there was a place for it: end it and read on.
+    Cancelled(Message),
 }
 
 /// What a thread that has served does next.
 #[derive(Debug)]
 pub(crate) enum Next {
-    /// Serve this queued one.
-    Serve(Lane, Message),
+    /// Serve this one.
+    Serve(Place, Message),
     /// Read.
     Read,
     /// Go home.
@@ -54,10 +63,56 @@ pub(crate) enum Next {
 struct State {
     readers: usize,
     serving: [usize; Lane::COUNT],
-    queues: [VecDeque<Message>; Lane::COUNT],
+    /// Of these, counted by lane and target.
+    counted: BTreeMap<(usize, Target), usize>,
+    parked: Parked,
     threads: usize,
     ended: bool,
     finished: bool,
+}
+
+impl State {
+    fn has_room(&self, limits: &CrewLimits, lane: Lane, target: Option<Target>) -> bool {
+        let index = lane as usize;
+        let waiting = |target| self.counted.get(&(index, target)).copied().unwrap_or(0);
+        self.serving[index] < limits.serving[index]
+            && target.is_none_or(|target| waiting(target) < limits.share[index])
+    }
+
+    fn start(&mut self, place: Place) {
+        let index = place.lane as usize;
+        self.serving[index] += 1;
+        if let Some(target) = place.target {
+            *self.counted.entry((index, target)).or_default() += 1;
+        }
+    }
+
+    fn end(&mut self, place: Place) {
+        let index = place.lane as usize;
+        self.serving[index] -= 1;
+        let Some(target) = place.target else { return };
+        if let Some(count) = self.counted.get_mut(&(index, target)) {
+            *count -= 1;
+            if *count == 0 {
+                self.counted.remove(&(index, target));
+            }
+        }
+    }
+
+    fn next(&mut self, limits: &CrewLimits) -> Option<(Place, Message)> {
+        if self.parked.len() == 0 {
+            return None;
+        }
+        let mut parked = std::mem::take(&mut self.parked);
+        let next = Lane::ALL
+            .iter()
+            .find_map(|&lane| parked.next(lane, |target| self.has_room(limits, lane, target)));
+        self.parked = parked;
+        if let Some((place, _)) = &next {
+            self.start(*place);
+        }
+        next
+    }
 }
 
 /// The counts.
@@ -65,13 +120,12 @@ struct State {
 pub(crate) struct Crew {
     limits: CrewLimits,
     state: Mutex<State>,
-    space: Condvar,
     finished: Condvar,
 }
 
 impl Crew {
     pub(crate) fn new(limits: CrewLimits) -> Self {
-        Self { limits, state: Mutex::default(), space: Condvar::new(), finished: Condvar::new() }
+        Self { limits, state: Mutex::default(), finished: Condvar::new() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -85,25 +139,24 @@ impl Crew {
         state.threads += 1;
     }
 
-    /// A reader got a request.
-    pub(crate) fn place(&self, lane: Lane, message: Message) -> Placed {
-        let index = lane as usize;
+    /// A reader got a request. `target` tells whom it will wait for; asked without a lock held, and only in a crowd.
+    pub(crate) fn place(
+        &self,
+        lane: Lane,
+        message: Message,
+        target: impl FnOnce(&Message) -> Option<Target>,
+    ) -> Placed {
         let mut state = self.state();
-        if state.serving[index] >= self.limits.serving[index] {
-            if lane == Lane::Wait {
-                return Placed::Refused(message);
-            }
-            while state.queues[index].len() >= self.limits.queued && !state.ended {
-                state = self.space.wait(state).expect("no panic while locked");
-            }
-            // While we waited, a place may have come free and with it the last thread that would look at the queue;
-            // but then the queue was emptied first.
-            if state.serving[index] >= self.limits.serving[index] {
-                state.queues[index].push_back(message);
-                return Placed::Queued;
-            }
+        let mut place = Place { lane, target: None };
+        if state.serving[lane as usize] >= CROWD.min(self.limits.share[lane as usize]) {
+            drop(state);
+            place.target = target(&message);
+            state = self.state();
         }
-        state.serving[index] += 1;
+        if !state.has_room(&self.limits, lane, place.target) {
+            return Self::park(&mut state, place, message);
+        }
+        state.start(place);
         state.readers -= 1;
         let successor = state.readers == 0 && !state.ended;
         if successor {
@@ -111,7 +164,26 @@ impl Crew {
             state.threads += 1;
         }
         let crowded = state.serving.iter().sum::<usize>() > CROWD;
-        Placed::Serve { message, successor, crowded }
+        Placed::Serve { place, message, successor, crowded }
+    }
+
+    fn park(state: &mut State, place: Place, message: Message) -> Placed {
+        if place.lane == Lane::Wait {
+            return Placed::Refused(message);
+        }
+        // Looked at under the lock that [`Crew::withdraw`] takes after a request was cancelled: one of us ends it.
+        if message.cancel.is_cancelled() {
+            return Placed::Cancelled(message);
+        }
+        match state.parked.add(place, message) {
+            Ok(()) => Placed::Parked,
+            Err(message) => Placed::Refused(message),
+        }
+    }
+
+    /// Takes out a parked request that was cancelled.
+    pub(crate) fn withdraw(&self, unique: u64) -> Option<(Place, Message)> {
+        self.state().parked.withdraw(unique)
     }
 
     /// The successor could not be started.
@@ -121,22 +193,15 @@ impl Crew {
         state.threads -= 1;
     }
 
-    /// A request of `lane` is served.
-    pub(crate) fn served(&self, lane: Lane) -> Next {
+    /// A request is served.
+    pub(crate) fn served(&self, place: Place) -> Next {
         let mut state = self.state();
-        state.serving[lane as usize] -= 1;
+        state.end(place);
         if state.ended {
             return Next::Leave;
         }
-        for lane in Lane::QUEUED {
-            let index = lane as usize;
-            if state.serving[index] < self.limits.serving[index]
-                && let Some(message) = state.queues[index].pop_front()
-            {
-                state.serving[index] += 1;
-                self.space.notify_all();
-                return Next::Serve(lane, message);
-            }
+        if let Some((place, message)) = state.next(&self.limits) {
+            return Next::Serve(place, message);
         }
         if state.readers >= self.limits.readers {
             return Next::Leave;
@@ -150,13 +215,17 @@ impl Crew {
         self.state().serving.iter().sum()
     }
 
-    /// The mount is gone: nobody reads on, queued requests are dropped.
+    /// Requests parked.
+    pub(crate) fn parked(&self) -> usize {
+        self.state().parked.len()
+    }
+
+    /// The mount is gone: nobody reads on, parked requests are dropped.
     pub(crate) fn end(&self) {
         let dropped = {
             let mut state = self.state();
             state.ended = true;
-            self.space.notify_all();
-            std::mem::take(&mut state.queues)
+            std::mem::take(&mut state.parked)
         };
         drop(dropped);
     }

@@ -9,7 +9,8 @@ use crate::kernel::{
     message::Body,
 };
 
-const LIMITS: CrewLimits = CrewLimits { serving: [1, 1, 1, 2, 1], readers: 2, queued: 2 };
+const LIMITS: CrewLimits =
+    CrewLimits { serving: [1, 1, 1, 3, 1, 1], share: [1, 1, 1, 2, 1, 1], readers: 2 };
 
 fn message(unique: u64) -> Message {
     let null = std::fs::File::open("/dev/null").unwrap();
@@ -34,78 +35,124 @@ fn crew() -> Crew {
     crew
 }
 
+fn nobody(_: &Message) -> Option<Target> {
+    None
+}
+
+fn place(crew: &Crew, lane: Lane, unique: u64) -> Placed {
+    crew.place(lane, message(unique), nobody)
+}
+
+fn uncounted(lane: Lane) -> Place {
+    Place { lane, target: None }
+}
+
 fn served_by_reader(placed: &Placed) -> Option<bool> {
     match placed {
         Placed::Serve { successor, .. } => Some(*successor),
-        Placed::Queued | Placed::Refused(_) => None,
+        Placed::Parked | Placed::Refused(_) | Placed::Cancelled(_) => None,
     }
 }
 
 #[test]
 fn the_last_reader_leaves_a_successor_behind() {
     let crew = crew();
-    let first = crew.place(Lane::Namespace, message(2));
-    assert_eq!(served_by_reader(&first), Some(true));
+    assert_eq!(served_by_reader(&place(&crew, Lane::Namespace, 2)), Some(true));
     assert_eq!(crew.threads(), 2);
-    assert!(matches!(crew.served(Lane::Namespace), Next::Read));
-    let second = crew.place(Lane::Namespace, message(4));
+    assert!(matches!(crew.served(uncounted(Lane::Namespace)), Next::Read));
+    let second = place(&crew, Lane::Namespace, 4);
     assert_eq!(served_by_reader(&second), Some(false), "another reads already");
 }
 
 #[test]
-fn a_full_lane_queues_and_other_lanes_go_on() {
+fn a_full_lane_parks_and_other_lanes_go_on() {
     let crew = crew();
-    assert_eq!(served_by_reader(&crew.place(Lane::Content, message(2))), Some(true));
-    assert!(matches!(crew.place(Lane::Content, message(4)), Placed::Queued));
-    assert_eq!(served_by_reader(&crew.place(Lane::Release, message(6))), Some(true));
-    assert_eq!(served_by_reader(&crew.place(Lane::Namespace, message(8))), Some(true));
-    let Next::Serve(Lane::Content, next) = crew.served(Lane::Content) else {
-        panic!("the queued one was not taken");
+    assert_eq!(served_by_reader(&place(&crew, Lane::Content, 2)), Some(true));
+    assert!(matches!(place(&crew, Lane::Content, 4), Placed::Parked));
+    assert_eq!(served_by_reader(&place(&crew, Lane::Release, 6)), Some(true));
+    assert_eq!(served_by_reader(&place(&crew, Lane::Namespace, 8)), Some(true));
+    let Next::Serve(at, next) = crew.served(uncounted(Lane::Content)) else {
+        panic!("the parked one was not taken");
     };
-    assert_eq!(next.header.unique, 4);
-    assert!(matches!(crew.served(Lane::Content), Next::Read));
+    assert_eq!((at, next.header.unique), (uncounted(Lane::Content), 4));
+    assert!(matches!(crew.served(at), Next::Read));
 }
 
 #[test]
-fn waiting_requests_are_never_queued() {
+fn reading_never_waits_for_serving() {
     let crew = crew();
-    assert_eq!(served_by_reader(&crew.place(Lane::Wait, message(2))), Some(true));
-    assert!(matches!(crew.place(Lane::Wait, message(4)), Placed::Refused(_)));
+    assert_eq!(served_by_reader(&place(&crew, Lane::Content, 2)), Some(true));
+    for unique in 2..5000 {
+        assert!(matches!(place(&crew, Lane::Content, 2 * unique), Placed::Parked));
+    }
+    assert_eq!((crew.parked(), crew.threads()), (4998, 2));
+}
+
+#[test]
+fn those_that_wait_for_a_stuck_target_leave_threads_to_the_others() {
+    let crew = crew();
+    let to = |unique, target| crew.place(Lane::Namespace, message(unique), |_| Some(target));
+    // Not a crowd yet: nobody is counted.
+    assert_eq!(served_by_reader(&place(&crew, Lane::Namespace, 2)), Some(true));
+    assert!(matches!(crew.served(uncounted(Lane::Namespace)), Next::Read));
+    for unique in [4, 6] {
+        assert!(served_by_reader(&to(unique, 1)).is_some());
+    }
+    assert!(matches!(to(8, 1), Placed::Serve { .. }), "the first two were not counted");
+    assert!(matches!(to(10, 2), Placed::Parked), "no thread is left");
+    assert!(matches!(to(12, 1), Placed::Parked));
+    let Next::Serve(at, next) = crew.served(uncounted(Lane::Namespace)) else {
+        panic!("there is a place");
+    };
+    assert_eq!((at.target, next.header.unique), (Some(2), 10));
+    // A second one of the stuck target gets the next place, a third none though there is one.
+    let Next::Serve(at, next) = crew.served(at) else { panic!("there is a place") };
+    assert_eq!((at.target, next.header.unique), (Some(1), 12));
+    assert!(matches!(to(14, 1), Placed::Parked));
+    assert!(matches!(crew.served(uncounted(Lane::Namespace)), Next::Read), "its share is full");
+    assert!(matches!(to(16, 2), Placed::Serve { .. }));
+}
+
+#[test]
+fn a_parked_request_can_be_withdrawn_and_one_cancelled_before_is_not_parked() {
+    let crew = crew();
+    assert_eq!(served_by_reader(&place(&crew, Lane::Content, 2)), Some(true));
+    assert!(matches!(place(&crew, Lane::Content, 4), Placed::Parked));
+    let (at, withdrawn) = crew.withdraw(4).unwrap();
+    assert_eq!((at.lane, withdrawn.header.unique), (Lane::Content, 4));
+    assert!(crew.withdraw(4).is_none());
+    let late = message(6);
+    late.cancel.cancel();
+    assert!(matches!(crew.place(Lane::Content, late, nobody), Placed::Cancelled(_)));
+    assert!(matches!(crew.served(uncounted(Lane::Content)), Next::Read));
+}
+
+#[test]
+fn waiting_requests_are_never_parked() {
+    let crew = crew();
+    assert_eq!(served_by_reader(&place(&crew, Lane::Wait, 2)), Some(true));
+    assert!(matches!(place(&crew, Lane::Wait, 4), Placed::Refused(_)));
 }
 
 #[test]
 fn readers_that_are_too_many_go_home() {
     let crew = crew();
     for unique in [2, 4] {
-        assert_eq!(served_by_reader(&crew.place(Lane::Namespace, message(unique))), Some(true));
+        assert_eq!(served_by_reader(&place(&crew, Lane::Namespace, unique)), Some(true));
     }
-    assert!(matches!(crew.served(Lane::Namespace), Next::Read));
-    assert!(matches!(crew.served(Lane::Namespace), Next::Leave));
+    assert!(matches!(crew.served(uncounted(Lane::Namespace)), Next::Read));
+    assert!(matches!(crew.served(uncounted(Lane::Namespace)), Next::Leave));
     assert!(!crew.leave());
 }
 
 #[test]
-fn the_end_drops_the_queue_and_sends_everybody_home() {
+fn the_end_drops_what_is_parked_and_sends_everybody_home() {
     let crew = crew();
-    let first = crew.place(Lane::Content, message(2));
-    assert!(matches!(crew.place(Lane::Content, message(4)), Placed::Queued));
+    let first = place(&crew, Lane::Content, 2);
+    assert!(matches!(place(&crew, Lane::Content, 4), Placed::Parked));
     crew.end();
     drop(first);
-    assert!(matches!(crew.served(Lane::Content), Next::Leave));
+    assert!(matches!(crew.served(uncounted(Lane::Content)), Next::Leave));
     assert!(!crew.leave());
     assert!(crew.leave(), "the last one");
-}
-
-#[test]
-fn a_full_queue_holds_its_reader_until_there_is_space() {
-    let crew = crew();
-    assert_eq!(served_by_reader(&crew.place(Lane::Content, message(2))), Some(true));
-    for unique in [4, 6] {
-        assert!(matches!(crew.place(Lane::Content, message(unique)), Placed::Queued));
-    }
-    std::thread::scope(|scope| {
-        let held = scope.spawn(|| crew.place(Lane::Content, message(8)));
-        assert!(matches!(crew.served(Lane::Content), Next::Serve(Lane::Content, _)));
-        assert!(matches!(held.join().unwrap(), Placed::Queued));
-    });
 }

@@ -21,7 +21,7 @@ use crate::kernel::{
     operation::{
         Context, CopyRange, CreateNode, FileHandle, FileLock, Forget, Ioctl, LockOwner,
         LockRequest, Negotiated, NodeId, OpenNode, Poll, ReadRequest, ReleaseNode, Rename,
-        SetAttributes, SetXattr, SyncScope, WriteRequest,
+        SetAttributes, SetXattr, SyncScope, Touches, WriteRequest,
     },
 };
 
@@ -163,6 +163,12 @@ pub trait Filesystem: Send + Sync {
         open: &OpenNode,
     ) -> Result<(Entry, Opened), Errno> {
         Err(Errno::EOPNOTSUPP)
+    }
+
+    /// Whom a request for `node` will mostly wait for, as far as can be told without waiting: a number for each server, 0 for
+    /// the one of names. Those that wait for one server leave threads to the others.
+    fn waits_for(&self, node: NodeId, touches: Touches) -> u32 {
+        0
     }
 
     /// Reads. `room` is the worker's own buffer, at least `request.size` long and aligned: receive into it and give it

@@ -1,4 +1,9 @@
-//! Which requests are being served, so that an INTERRUPT finds the one it means.
+//! Which requests are being served or parked, so that an INTERRUPT finds the one it means, and what a signal does to it.
+//!
+//! A wait for a lock ends with any signal. Everything else ends only when its caller was killed, as on a local file
+//! system; since the kernel tells of the first signal only, a caller that got a harmless one is a *suspect* and looked at
+//! again and again. The last call of a process that exits (FLUSH) cannot be interrupted at all: the kernel does not tell
+//! of signals any more. It ends by itself after [`LAST_CALL_MAX`]; what it had to do is carried on without it.
 //!
 //! The kernel may send an INTERRUPT so early that another thread has read, but not yet entered, the request. The
 //! protocol lets us answer EAGAIN then, but looks for the request only among those of the channel the answer comes
@@ -8,9 +13,10 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     sync::{
-        Mutex, MutexGuard,
+        Condvar, Mutex, MutexGuard,
         atomic::{AtomicBool, Ordering},
     },
+    time::{Duration, Instant},
 };
 
 use sheen_ports::Cancel;
@@ -18,22 +24,62 @@ use sheen_ports::Cancel;
 /// Early or late interrupts kept in a shard. Far more than threads can be between reading and entering.
 const EARLY_MAX: usize = 256;
 const SHARDS: usize = 16;
+/// How often suspects are looked at, at the least.
+const LOOK: Duration = Duration::from_millis(25);
+/// How often last calls are looked for while there are no suspects.
+const LOOK_IDLE: Duration = Duration::from_millis(500);
+/// How long the last call of a process may wait for a server.
+const LAST_CALL_MAX: Duration = Duration::from_secs(1);
+
+/// What ends a request early.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum EndsBy {
+    /// Any signal to its caller.
+    AnySignal,
+    /// A signal that ends its caller.
+    Death,
+    /// As `Death`, and time.
+    Time,
+}
+
+#[derive(Debug)]
+struct Entry {
+    cancel: Cancel,
+    thread: u32,
+    ends_by: EndsBy,
+    /// Of those that end by time.
+    since: Option<Instant>,
+}
 
 #[derive(Debug, Default)]
 struct Shard {
-    requests: BTreeMap<u64, Cancel>,
+    requests: BTreeMap<u64, Entry>,
     early: VecDeque<u64>,
 }
 
-/// The requests being served.
-#[derive(Debug, Default)]
+/// The requests.
+#[derive(Debug)]
 pub(crate) struct InFlight {
     shards: [Mutex<Shard>; SHARDS],
+    suspects: Mutex<Vec<u64>>,
+    changed: Condvar,
     /// Set before the last sweep: who enters later is cancelled at once.
     ended: AtomicBool,
+    is_killed: fn(u32) -> bool,
 }
 
 impl InFlight {
+    /// `is_killed` tells whether a thread will end as soon as it is answered.
+    pub(crate) fn new(is_killed: fn(u32) -> bool) -> Self {
+        Self {
+            shards: Default::default(),
+            suspects: Mutex::default(),
+            changed: Condvar::new(),
+            ended: AtomicBool::new(false),
+            is_killed,
+        }
+    }
+
     fn shard(&self, unique: u64) -> MutexGuard<'_, Shard> {
         // Uniques are even.
         let index = (unique >> 1) % SHARDS as u64;
@@ -41,18 +87,32 @@ impl InFlight {
         self.shards[index].lock().expect("no panic while locked")
     }
 
-    /// Enters a request; already cancelled if its INTERRUPT came first.
-    pub(crate) fn enter(&self, unique: u64) -> Cancel {
+    fn suspects(&self) -> MutexGuard<'_, Vec<u64>> {
+        self.suspects.lock().expect("no panic while locked")
+    }
+
+    fn suspect(&self, unique: u64) {
+        self.suspects().push(unique);
+        self.changed.notify_one();
+    }
+
+    /// Enters a request of `thread`; already cancelled if its INTERRUPT came first and ends it.
+    pub(crate) fn enter(&self, unique: u64, thread: u32, ends_by: EndsBy) -> Cancel {
         let cancel = Cancel::new();
+        let since = (ends_by == EndsBy::Time).then(Instant::now);
         let mut shard = self.shard(unique);
-        if let Some(place) = shard.early.iter().position(|&early| early == unique) {
+        let early = shard.early.iter().position(|&early| early == unique);
+        if let Some(place) = early {
             shard.early.remove(place);
-            cancel.cancel();
         }
         if self.ended.load(Ordering::Acquire) {
             cancel.cancel();
         }
-        shard.requests.insert(unique, cancel.clone());
+        shard.requests.insert(unique, Entry { cancel: cancel.clone(), thread, ends_by, since });
+        drop(shard);
+        if early.is_some() {
+            self.interrupt(unique);
+        }
         cancel
     }
 
@@ -61,63 +121,88 @@ impl InFlight {
         self.shard(unique).requests.remove(&unique);
     }
 
-    /// Cancels a request, or the one that will be entered under this number.
-    pub(crate) fn interrupt(&self, unique: u64) {
+    /// The caller of a request got a signal. Returns whether that cancels the request, now or when it is entered.
+    pub(crate) fn interrupt(&self, unique: u64) -> bool {
         let mut shard = self.shard(unique);
-        let Some(cancel) = shard.requests.get(&unique).cloned() else {
+        let Some(entry) = shard.requests.get(&unique) else {
             if shard.early.len() == EARLY_MAX {
                 shard.early.pop_front();
             }
             shard.early.push_back(unique);
-            return;
+            return false;
         };
+        let (cancel, thread, ends_by) = (entry.cancel.clone(), entry.thread, entry.ends_by);
         drop(shard);
-        cancel.cancel();
+        if ends_by == EndsBy::AnySignal || (self.is_killed)(thread) {
+            cancel.cancel();
+            return true;
+        }
+        self.suspect(unique);
+        false
+    }
+
+    /// Looks at every suspect and every last call; returns those it has cancelled.
+    pub(crate) fn look(&self) -> Vec<u64> {
+        let suspects = std::mem::take(&mut *self.suspects());
+        let (mut left, mut cancelled) = (Vec::new(), self.overdue());
+        for unique in suspects {
+            let entry =
+                self.shard(unique).requests.get(&unique).map(|e| (e.cancel.clone(), e.thread));
+            match entry {
+                Some((cancel, thread)) if (self.is_killed)(thread) => {
+                    cancel.cancel();
+                    cancelled.push(unique);
+                }
+                Some(_) => left.push(unique),
+                None => {}
+            }
+        }
+        self.suspects().extend(left);
+        cancelled
+    }
+
+    /// Cancels last calls that have waited too long.
+    fn overdue(&self) -> Vec<u64> {
+        let mut cancelled = Vec::new();
+        for shard in &self.shards {
+            let shard = shard.lock().expect("no panic while locked");
+            for (unique, entry) in &shard.requests {
+                let late = entry.since.is_some_and(|since| since.elapsed() >= LAST_CALL_MAX);
+                if late && !entry.cancel.is_cancelled() {
+                    entry.cancel.cancel();
+                    cancelled.push(*unique);
+                }
+            }
+        }
+        cancelled
+    }
+
+    /// Waits until it is time to look, given how long the last look took; false: the mount ended.
+    pub(crate) fn wait_to_look(&self, took: Duration) -> bool {
+        let suspects = self.suspects();
+        // Looking at thousands costs something: at most a tenth of one core.
+        let pause = if suspects.is_empty() { LOOK_IDLE } else { LOOK.max(took * 10) };
+        if !self.ended.load(Ordering::Acquire) {
+            drop(self.changed.wait_timeout(suspects, pause));
+        }
+        !self.ended.load(Ordering::Acquire)
     }
 
     /// Cancels all there are and will be: the mount ended, nobody waits for answers.
-    pub(crate) fn interrupt_all(&self) {
+    pub(crate) fn end(&self) {
         self.ended.store(true, Ordering::Release);
+        drop(self.suspects());
+        self.changed.notify_all();
         for shard in &self.shards {
             let requests =
                 std::mem::take(&mut shard.lock().expect("no panic while locked").requests);
-            for cancel in requests.into_values() {
-                cancel.cancel();
+            for entry in requests.into_values() {
+                entry.cancel.cancel();
             }
         }
     }
 }
 
 #[cfg(test)]
-mod test {
-    use super::*;
-
-    #[test]
-    fn an_interrupt_cancels_its_request_only() {
-        let in_flight = InFlight::default();
-        let (two, four) = (in_flight.enter(2), in_flight.enter(4));
-        in_flight.interrupt(4);
-        assert!(four.is_cancelled() && !two.is_cancelled());
-        in_flight.interrupt_all();
-        assert!(two.is_cancelled());
-        assert!(in_flight.enter(6).is_cancelled(), "it came after the end");
-    }
-
-    #[test]
-    fn an_interrupt_that_overtakes_its_request_is_kept_for_it() {
-        let in_flight = InFlight::default();
-        in_flight.interrupt(6);
-        assert!(in_flight.enter(6).is_cancelled());
-        in_flight.leave(6);
-        assert!(!in_flight.enter(6).is_cancelled(), "it was used up");
-    }
-
-    #[test]
-    fn late_interrupts_do_not_pile_up() {
-        let in_flight = InFlight::default();
-        for unique in (0..100_000).step_by(32) {
-            in_flight.interrupt(unique);
-        }
-        assert_eq!(in_flight.shard(0).early.len(), EARLY_MAX);
-    }
-}
+#[path = "in_flight_test.rs"]
+mod test;

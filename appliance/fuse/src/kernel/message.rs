@@ -10,6 +10,7 @@ use crate::kernel::{
         header::HEADER_BYTES,
     },
     device::{Channel, HEAD_BYTES},
+    in_flight::EndsBy,
     operation::{Context, LockKind, LockWait},
 };
 
@@ -22,6 +23,8 @@ pub(crate) enum Body {
     Whole(Vec<u8>),
     /// A WRITE: its fixed part is in the head, its payload here.
     Payload(Buffer),
+    /// A WRITE that waits for a thread: its payload in memory of its very size.
+    Parked(Vec<u8>),
 }
 
 /// A request.
@@ -40,22 +43,24 @@ pub(crate) struct Message {
 pub(crate) enum Lane {
     /// Dirty pages on their way out, without which no lease on content is given back. Waits for no other client.
     WriteBack = 0,
-    /// What ends the waiting of others: unlocking, closing.
+    /// What ends the waiting of others: unlocking, also by closing.
     Release = 1,
     /// Content: may wait for a lease that another client gives back with the help of its own `WriteBack`.
     Content = 2,
     /// Everything else.
     Namespace = 3,
+    /// The last descriptor of a file is gone: nobody waits.
+    Close = 4,
     /// Lock requests that wait as long as it takes.
-    Wait = 4,
+    Wait = 5,
 }
 
 impl Lane {
     /// How many there are.
-    pub(crate) const COUNT: usize = 5;
-    /// Those with a queue.
-    pub(crate) const QUEUED: [Self; 4] =
-        [Self::WriteBack, Self::Release, Self::Content, Self::Namespace];
+    pub(crate) const COUNT: usize = 6;
+    /// All.
+    pub(crate) const ALL: [Self; Self::COUNT] =
+        [Self::WriteBack, Self::Release, Self::Content, Self::Namespace, Self::Close, Self::Wait];
 
     /// The lane of an operation; None: served at once by the thread that read it, it never blocks.
     pub(crate) fn of(operation: &Operation<'_>) -> Option<Self> {
@@ -71,9 +76,8 @@ impl Lane {
             Operation::Setlk(request) if request.lock.kind == LockKind::Unlock => {
                 Some(Self::Release)
             }
-            Operation::Flush { .. } | Operation::Release(_) | Operation::Releasedir(_) => {
-                Some(Self::Release)
-            }
+            Operation::Flush { .. } => Some(Self::Release),
+            Operation::Release(_) | Operation::Releasedir(_) => Some(Self::Close),
             Operation::Setlk(request) if request.wait == LockWait::Yes => Some(Self::Wait),
             Operation::Read(_) | Operation::Write(_) | Operation::Fsync { .. } => {
                 Some(Self::Content)
@@ -88,7 +92,34 @@ impl Message {
         match &self.body {
             Body::Short => &self.head[HEADER_BYTES..self.header.length.min(HEAD_BYTES)],
             Body::Whole(bytes) => bytes,
-            Body::Payload(_) => &self.head[HEADER_BYTES..],
+            Body::Payload(_) | Body::Parked(_) => &self.head[HEADER_BYTES..],
+        }
+    }
+
+    /// Bytes of payload it carries.
+    pub(crate) fn payload_bytes(&self) -> usize {
+        match &self.body {
+            Body::Payload(_) | Body::Parked(_) => self.header.length.saturating_sub(HEAD_BYTES),
+            Body::Short | Body::Whole(_) => 0,
+        }
+    }
+
+    /// Gives up memory it does not need: a buffer for the largest payload is of an arena that others need meanwhile.
+    pub(crate) fn shrink(&mut self) {
+        if let Body::Payload(buffer) = &self.body {
+            let bytes = self.payload_bytes().min(buffer.len());
+            self.body = Body::Parked(buffer.as_slice()[..bytes].to_vec());
+        }
+    }
+
+    /// What ends it early.
+    pub(crate) fn ends_by(&self, lane: Lane) -> EndsBy {
+        match lane {
+            Lane::Wait => EndsBy::AnySignal,
+            Lane::Release if self.header.is_flush() => EndsBy::Time,
+            Lane::WriteBack | Lane::Release | Lane::Content | Lane::Namespace | Lane::Close => {
+                EndsBy::Death
+            }
         }
     }
 

@@ -13,7 +13,9 @@ pub mod control;
 mod worker;
 mod message;
 mod crew;
+mod queue;
 mod in_flight;
+mod signals;
 mod service;
 mod abi;
 
@@ -27,6 +29,6 @@ pub use notify::{Notifier, NotifyError};
 pub use operation::{
     Context, CopyRange, CreateNode, FileHandle, FileLock, Forget, Ioctl, LockFamily, LockKind,
     LockOwner, LockRequest, LockWait, Negotiated, NodeId, OpenNode, Poll, ReadRequest, ReleaseNode,
-    Rename, SetAttributes, SetTime, SetXattr, SyncScope, WriteRequest,
+    Rename, SetAttributes, SetTime, SetXattr, SyncScope, Touches, WriteRequest,
 };
 pub use session::{BufferSource, Session, SessionError, SessionOptions};

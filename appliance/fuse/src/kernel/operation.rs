@@ -37,9 +37,8 @@ pub struct Context {
     /// One supplementary group of the caller that matters to a creation: the group of a set-group-ID parent. Only
     /// with create, mkdir, mknod, symlink and tmpfile.
     pub supplementary_group: Option<u32>,
-    /// Cancelled when the caller got a signal, or the mount ended: stop waiting and answer EINTR. The kernel tells of
-    /// any signal, also of one the program handles, and of the first one only; few programs expect EINTR of calls
-    /// other than those that wait for a lock.
+    /// Cancelled when nobody waits for the answer any more, because the caller was killed or the mount ended, and for
+    /// waits for a lock with any signal: stop waiting and answer EINTR. Until the answer comes a killed program stays.
     pub cancel: Cancel,
     guards: Guards,
 }
@@ -80,6 +79,22 @@ impl fmt::Debug for Context {
             .field("pid", &self.pid)
             .finish_non_exhaustive()
     }
+}
+
+/// What of a node a request touches.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Touches {
+    /// Some bytes.
+    Content {
+        /// The first.
+        offset: u64,
+        /// How many.
+        bytes: u32,
+    },
+    /// Size or times, or all of its content.
+    Whole,
+    /// Names, or attributes that are no file's content.
+    Names,
 }
 
 /// What kernel and file system agreed on.

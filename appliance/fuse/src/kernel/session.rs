@@ -13,8 +13,9 @@ use crate::kernel::{
     crew::{Crew, CrewLimits},
     device::Device,
     in_flight::InFlight,
+    message::Lane,
     service::Service,
-    worker,
+    signals, worker,
 };
 
 /// Where the memory comes from that payload is read into and written from.
@@ -42,7 +43,7 @@ pub struct SessionOptions {
     /// Most threads that serve names and attributes at a time.
     pub namespace_threads_max: usize,
     /// Most threads that serve content at a time; half as many more are kept for writing back
-    /// dirty pages, and as many again for unlocking and closing.
+    /// dirty pages, as many for unlocking, and as many for closing. Of threads of a kind, half may wait for one target.
     pub content_threads_max: usize,
     /// Most lock requests that wait at a time; more are answered ENOLCK.
     pub waiters_max: usize,
@@ -57,9 +58,9 @@ impl SessionOptions {
         Self {
             buffers,
             transfer_bytes_max: 1 << 20,
-            background: 512,
-            namespace_threads_max: 64,
-            content_threads_max: 64,
+            background: 4096,
+            namespace_threads_max: 128,
+            content_threads_max: 128,
             waiters_max: 256,
             readers_max: 8,
         }
@@ -67,10 +68,14 @@ impl SessionOptions {
 
     fn crew_limits(&self) -> CrewLimits {
         let content = self.content_threads_max.max(1);
-        let release = content.div_ceil(2);
+        let half = content.div_ceil(2);
         let namespace = self.namespace_threads_max.max(1);
-        let serving = [release, release, content, namespace, self.waiters_max];
-        CrewLimits { serving, readers: self.readers_max.max(1), queued: 1024 }
+        let mut serving = [half; Lane::COUNT];
+        serving[Lane::Content as usize] = content;
+        serving[Lane::Namespace as usize] = namespace;
+        serving[Lane::Wait as usize] = self.waiters_max;
+        let share = serving.map(|most: usize| most.div_ceil(2));
+        CrewLimits { serving, share, readers: self.readers_max.max(1) }
     }
 }
 
@@ -113,7 +118,7 @@ impl Shared {
     pub(crate) fn end(&self) {
         self.device.end();
         self.crew.end();
-        self.in_flight.interrupt_all();
+        self.in_flight.end();
     }
 }
 
@@ -146,11 +151,15 @@ impl Session {
             transfer_bytes_max,
             crew: Crew::new(options.crew_limits()),
             buffers: options.buffers,
-            in_flight: InFlight::default(),
+            in_flight: InFlight::new(signals::is_killed),
             service: Service::new(filesystem, limits),
         });
+        worker::start_looking(&shared).map_err(SessionError::Thread)?;
         shared.crew.open();
-        worker::start(&shared, shared.device.channel()).map_err(SessionError::Thread)?;
+        if let Err(error) = worker::start(&shared, shared.device.channel()) {
+            shared.in_flight.end();
+            return Err(SessionError::Thread(error));
+        }
         Ok(Self(shared))
     }
 
@@ -158,6 +167,12 @@ impl Session {
     #[must_use]
     pub fn serving(&self) -> usize {
         self.0.crew.serving()
+    }
+
+    /// Requests that wait for a thread.
+    #[must_use]
+    pub fn parked(&self) -> usize {
+        self.0.crew.parked()
     }
 
     /// Threads there are now.

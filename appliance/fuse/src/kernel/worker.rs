@@ -1,6 +1,11 @@
 //! A thread of a session: read, place, serve, again.
 
-use std::{io, sync::Arc, thread, time::Duration};
+use std::{
+    io,
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
 
 use sheen_dma::{Arena, Buffer};
 use sheen_types::Errno;
@@ -10,6 +15,7 @@ use crate::kernel::{
     crew::{Next, Placed},
     device::{Channel, HEAD_BYTES, Received},
     message::{Body, Lane, Message},
+    queue::Place,
     service::answer,
     session::Shared,
 };
@@ -18,7 +24,7 @@ use crate::kernel::{
 const STACK_BYTES: usize = 1 << 20;
 
 /// What a thread keeps from request to request, so that serving one allocates nothing.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Hands {
     /// Payload in and out.
     pub(crate) buffer: Option<Buffer>,
@@ -38,10 +44,28 @@ pub(crate) fn start(shared: &Arc<Shared>, channel: Channel) -> io::Result<()> {
         .map(|_| ())
 }
 
+/// Starts the thread that looks at callers that got a signal. It ends with the mount.
+pub(crate) fn start_looking(shared: &Arc<Shared>) -> io::Result<()> {
+    let shared = shared.clone();
+    let name = "fuse-signals".to_owned();
+    thread::Builder::new().name(name).stack_size(STACK_BYTES).spawn(move || look(&shared)).map(drop)
+}
+
+fn look(shared: &Shared) {
+    let mut hands = Hands::default();
+    let mut took = Duration::ZERO;
+    while shared.in_flight.wait_to_look(took) {
+        let started = Instant::now();
+        let cancelled = shared.in_flight.look();
+        took = started.elapsed();
+        end_cancelled(shared, &cancelled, &mut hands);
+    }
+}
+
 fn run(shared: &Arc<Shared>, channel: &Channel) {
-    let mut hands = Hands { buffer: None, scratch: Vec::new(), reply: Vec::with_capacity(512) };
-    while let Some((lane, message)) = next_to_serve(shared, channel, &mut hands) {
-        if !serve_all(shared, lane, message, &mut hands) {
+    let mut hands = Hands::default();
+    while let Some((place, message)) = next_to_serve(shared, channel, &mut hands) {
+        if !serve_all(shared, place, message, &mut hands) {
             break;
         }
     }
@@ -51,20 +75,46 @@ fn run(shared: &Arc<Shared>, channel: &Channel) {
     }
 }
 
-/// Serves `message` and what is queued; returns whether to read on.
-fn serve_all(shared: &Shared, mut lane: Lane, mut message: Message, hands: &mut Hands) -> bool {
+/// Serves `message` and what is parked; returns whether to read on.
+fn serve_all(shared: &Shared, mut place: Place, mut message: Message, hands: &mut Hands) -> bool {
     loop {
         serve(shared, message, hands);
-        match shared.crew.served(lane) {
-            Next::Serve(next_lane, next) => (lane, message) = (next_lane, next),
+        match shared.crew.served(place) {
+            Next::Serve(next_place, next) => (place, message) = (next_place, next),
             Next::Read => return true,
             Next::Leave => return false,
         }
     }
 }
 
-fn serve(shared: &Shared, message: Message, hands: &mut Hands) {
+/// Carries on with the requests the callers of which are gone, if they were parked: those that only end something are
+/// served, which takes no time once they are cancelled; the others are answered.
+pub(crate) fn end_cancelled(shared: &Shared, cancelled: &[u64], hands: &mut Hands) {
+    for &unique in cancelled {
+        if let Some((place, message)) = shared.crew.withdraw(unique) {
+            end_one(shared, place.lane, message, hands);
+        }
+    }
+}
+
+fn end_one(shared: &Shared, lane: Lane, message: Message, hands: &mut Hands) {
+    match lane {
+        Lane::Release | Lane::Close => serve(shared, message, hands),
+        Lane::WriteBack | Lane::Content | Lane::Namespace | Lane::Wait => {
+            refuse(shared, message, Errno::EINTR, hands);
+        }
+    }
+}
+
+fn refuse(shared: &Shared, message: Message, errno: Errno, hands: &mut Hands) {
+    shared.in_flight.leave(message.header.unique);
+    answer::error(&message, errno);
+    recycle(message, hands);
+}
+
+fn serve(shared: &Shared, mut message: Message, hands: &mut Hands) {
     let unique = message.header.unique;
+    unpark(shared, &mut message, hands);
     if message.header.is_read() && hands.buffer.is_none() {
         hands.buffer = Some(take_buffer(shared));
     }
@@ -75,12 +125,21 @@ fn serve(shared: &Shared, message: Message, hands: &mut Hands) {
     }
 }
 
+/// Puts the payload of a request that was parked where peers can reach it.
+fn unpark(shared: &Shared, message: &mut Message, hands: &mut Hands) {
+    if let Body::Parked(bytes) = &message.body {
+        let mut buffer = hands.buffer.take().unwrap_or_else(|| take_buffer(shared));
+        buffer.as_mut_slice()[..bytes.len()].copy_from_slice(bytes);
+        message.body = Body::Payload(buffer);
+    }
+}
+
 /// Reads until there is something for this thread to serve; None: the mount is gone.
 fn next_to_serve(
     shared: &Arc<Shared>,
     channel: &Channel,
     hands: &mut Hands,
-) -> Option<(Lane, Message)> {
+) -> Option<(Place, Message)> {
     loop {
         let message = receive(shared, channel, hands)?;
         let lane = match message.decode(shared.service.dialect()) {
@@ -100,9 +159,10 @@ fn next_to_serve(
             }
         };
         let mut message = message;
-        message.cancel = shared.in_flight.enter(message.header.unique);
-        match shared.crew.place(lane, message) {
-            Placed::Serve { message, successor, crowded } => {
+        let header = message.header;
+        message.cancel = shared.in_flight.enter(header.unique, header.pid, message.ends_by(lane));
+        match shared.crew.place(lane, message, |message| shared.service.target(message)) {
+            Placed::Serve { place, message, successor, crowded } => {
                 if lane == Lane::Wait || crowded && lane == Lane::Namespace {
                     hands.buffer = None;
                 }
@@ -110,13 +170,13 @@ fn next_to_serve(
                     tracing::warn!(%error, "starting a thread for FUSE requests");
                     shared.crew.withdraw_successor();
                 }
-                return Some((lane, message));
+                return Some((place, message));
             }
-            Placed::Queued => {}
+            Placed::Parked => {}
+            Placed::Cancelled(message) => end_one(shared, lane, message, hands),
             Placed::Refused(message) => {
-                answer::error(&message, Errno::ENOLCK);
-                shared.in_flight.leave(message.header.unique);
-                recycle(message, hands);
+                let errno = if lane == Lane::Wait { Errno::ENOLCK } else { Errno::ENOMEM };
+                refuse(shared, message, errno, hands);
             }
         }
     }
@@ -124,7 +184,10 @@ fn next_to_serve(
 
 fn serve_at_once(shared: &Shared, message: &Message, operation: &Operation<'_>, hands: &mut Hands) {
     match operation {
-        Operation::Interrupt { unique } => shared.in_flight.interrupt(*unique),
+        Operation::Interrupt { unique } if shared.in_flight.interrupt(*unique) => {
+            end_cancelled(shared, &[*unique], hands);
+        }
+        Operation::Interrupt { .. } => {}
         Operation::NotifyReply => {}
         other => shared.service.serve_at_once(message, other, hands),
     }
@@ -132,7 +195,7 @@ fn serve_at_once(shared: &Shared, message: &Message, operation: &Operation<'_>, 
 
 fn recycle(message: Message, hands: &mut Hands) {
     match message.body {
-        Body::Short => {}
+        Body::Short | Body::Parked(_) => {}
         Body::Whole(bytes) => hands.scratch = bytes,
         Body::Payload(buffer) => hands.buffer = Some(buffer),
     }

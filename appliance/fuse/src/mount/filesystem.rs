@@ -8,7 +8,7 @@ use crate::{
         Context, CopyRange, CreateNode, DirectorySink, Entry, FileHandle, FileLock, Filesystem,
         Forget, Ioctl, IoctlAnswer, LockOwner, LockRequest, Negotiated, NodeId, OpenNode, Opened,
         ReadAnswer, ReadRequest, ReleaseNode, Rename, SetAttributes, SetXattr, StatFs, SyncScope,
-        TimedAttributes, WriteRequest, Written,
+        TimedAttributes, Touches, WriteRequest, Written,
     },
     mount::Mount,
 };
@@ -18,6 +18,19 @@ impl Filesystem for Mount {
         tracing::info!(?negotiated, "agreed with the kernel");
         self.epochs.get_or_init(|| negotiated.epochs);
         Ok(())
+    }
+
+    fn waits_for(&self, node: NodeId, touches: Touches) -> u32 {
+        let range = match touches {
+            Touches::Names => return 0,
+            Touches::Whole => None,
+            Touches::Content { offset, bytes } => {
+                Some(offset..offset.saturating_add(u64::from(bytes)))
+            }
+        };
+        let fid = self.fid(node).ok();
+        let ost = fid.and_then(|fid| self.client.waits_for(fid, range));
+        ost.map_or(0, |ost| ost.0.saturating_add(1))
     }
 
     fn lookup(&self, context: &Context, parent: NodeId, name: &[u8]) -> Result<Entry, Errno> {

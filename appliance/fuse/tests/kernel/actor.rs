@@ -49,6 +49,19 @@ impl Actor {
         self
     }
 
+    /// Waits until it has got a signal that it cannot take yet.
+    pub(crate) fn wait_for_signal(&self) {
+        let path = format!("/proc/{}/status", self.child.id());
+        crate::wait_for("a signal", || {
+            let status = std::fs::read_to_string(&path).unwrap();
+            let pending = status.lines().filter(|line| {
+                (line.starts_with("SigPnd:") || line.starts_with("ShdPnd:"))
+                    && line.bytes().any(|byte| (b'1'..=b'9').contains(&byte))
+            });
+            pending.count() > 0
+        });
+    }
+
     /// Lets it end.
     pub(crate) fn end(mut self) -> ExitStatus {
         drop(self.input.take());
@@ -103,6 +116,17 @@ fn acts_if_asked_to() {
             fcntl(&file, FcntlArg::F_SETLKW(&lock)).unwrap();
             done_until_told();
         }
+        "stat" => drop(std::fs::metadata(path).unwrap()),
+        "mkdir" => std::fs::create_dir(path).unwrap(),
+        "read" => {
+            let mut content = Vec::new();
+            File::open(path).unwrap().read_to_end(&mut content).unwrap();
+        }
+        "timer" => {
+            start_timer();
+            drop(std::fs::metadata(path).unwrap());
+            done_until_told();
+        }
         "map" => dirty_a_page(&open(path)),
         "stay" => {
             std::env::set_current_dir(path).unwrap();
@@ -112,6 +136,21 @@ fn acts_if_asked_to() {
         }
         other => panic!("no such act: {other}"),
     }
+}
+
+/// A signal every few milliseconds, handled by doing nothing; calls are not restarted after it.
+fn start_timer() {
+    use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
+    extern "C" fn ignore(_: libc::c_int) {}
+    let action = SigAction::new(SigHandler::Handler(ignore), SaFlags::empty(), SigSet::empty());
+    // SAFETY: the handler does nothing, which is safe at any time.
+    unsafe { sigaction(Signal::SIGALRM, &action) }.unwrap();
+    let every = libc::timeval { tv_sec: 0, tv_usec: 5000 };
+    let timer = libc::itimerval { it_interval: every, it_value: every };
+    // SAFETY: the timer is live for the call, which keeps no reference to it.
+    let result =
+        unsafe { libc::setitimer(libc::ITIMER_REAL, &raw const timer, std::ptr::null_mut()) };
+    assert_eq!(result, 0);
 }
 
 /// Byte 5000 of a mapping becomes 77.

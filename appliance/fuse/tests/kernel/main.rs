@@ -12,6 +12,7 @@ mod mounted;
 mod actor;
 mod files;
 mod locks;
+mod interrupts;
 mod notifications;
 mod mounting;
 mod protocol;

@@ -12,7 +12,8 @@ use crate::memory::Memory;
 use nix::{
     poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::socket::{
-        AddressFamily, SockFlag, SockType, setsockopt, socketpair, sockopt::ReceiveTimeout,
+        AddressFamily, SockFlag, SockType, setsockopt, socketpair,
+        sockopt::{ReceiveTimeout, SendTimeout},
     },
 };
 use sheen_dma::Arena;
@@ -38,6 +39,7 @@ impl Kernel {
                 .unwrap();
         let patience = nix::sys::time::TimeVal::new(10, 0);
         setsockopt(&ours, ReceiveTimeout, &patience).unwrap();
+        setsockopt(&ours, SendTimeout, &patience).unwrap();
         let memory = Arc::new(Memory::new());
         let arena = Arena::anonymous(32 << 20).unwrap();
         let mut options = SessionOptions::new(Arc::new(move |bytes| arena.allocate(bytes)));
@@ -173,6 +175,35 @@ fn an_interrupt_ends_a_wait_whether_it_comes_early_or_late() {
     kernel.send(36, 5, 0, &4_u64.to_le_bytes());
     kernel.send(17, 10, 1, b"");
     assert_eq!(kernel.receive().unique, 10);
+    kernel.end();
+}
+
+#[test]
+fn interrupts_and_forgets_get_through_thousands_of_requests_that_wait() {
+    const REQUESTS: u64 = 2000;
+    let kernel = Kernel::new();
+    kernel.init(45, 0);
+    kernel.send(9, 4, 1, &[&[0xff, 0x41, 0, 0, 0, 0, 0, 0][..], b"d\0"].concat());
+    assert_eq!(kernel.receive().error, 0);
+    let node = *kernel.memory.tree().nodes.keys().last().unwrap();
+    let closed = kernel.memory.door.close();
+    for number in 0..REQUESTS {
+        kernel.send(1, 1000 + 2 * number, 1, b"d\0");
+    }
+    // Forgets the directory's lookup, and interrupts the first, the last and one that is parked.
+    kernel.send(2, 6, node, &1_u64.to_le_bytes());
+    crate::wait_for("the forget", || kernel.memory.tree().nodes[&node].lookups == 0);
+    for number in [0, REQUESTS / 2, REQUESTS - 1] {
+        kernel.send(36, 1001 + 2 * number, 0, &(1000 + 2 * number).to_le_bytes());
+        let answer = kernel.receive();
+        assert_eq!((answer.error, answer.unique), (-libc::EINTR, 1000 + 2 * number));
+    }
+    assert!(kernel.session.threads() < 300, "{}", kernel.session.threads());
+    assert!(kernel.session.parked() > 1500);
+    drop(closed);
+    for _ in 0..REQUESTS - 3 {
+        assert_eq!(kernel.receive().error, 0);
+    }
     kernel.end();
 }
 

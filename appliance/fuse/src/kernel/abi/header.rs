@@ -55,6 +55,11 @@ impl Header {
         Opcode::from_number(self.opcode) == Some(Opcode::Write)
     }
 
+    /// Whether it is the close of a descriptor, perhaps the last thing its process does.
+    pub(crate) fn is_flush(&self) -> bool {
+        Opcode::from_number(self.opcode) == Some(Opcode::Flush)
+    }
+
     /// Whether the answer carries payload.
     pub(crate) fn is_read(&self) -> bool {
         Opcode::from_number(self.opcode) == Some(Opcode::Read)

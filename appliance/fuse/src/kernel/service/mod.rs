@@ -23,7 +23,8 @@ use crate::kernel::{
         reply,
     },
     message::{Body, Message},
-    operation::NodeId,
+    operation::{NodeId, Touches},
+    queue::Target,
     worker::Hands,
 };
 
@@ -74,6 +75,21 @@ impl Service {
         }
     }
 
+    /// Whom a request will wait for.
+    pub(crate) fn target(&self, message: &Message) -> Option<Target> {
+        let node = NodeId(message.header.node);
+        let touches = match message.decode(self.dialect()).ok()? {
+            Operation::Read(read) => Touches::Content { offset: read.offset, bytes: read.size },
+            Operation::Write(write) => Touches::Content { offset: write.offset, bytes: write.size },
+            Operation::Fsync { .. }
+            | Operation::Getattr { .. }
+            | Operation::Statx { .. }
+            | Operation::Setattr(_) => Touches::Whole,
+            _ => Touches::Names,
+        };
+        Some(self.filesystem.waits_for(node, touches))
+    }
+
     /// Serves what may block; the message's buffer, if it comes back, is the thread's.
     pub(crate) fn serve(&self, message: Message, hands: &mut Hands) {
         // A panic must not leave a program waiting for ever.
@@ -92,7 +108,7 @@ impl Service {
                 // The fixed part of a WRITE is all in the head, so it decodes as a short body.
                 Some(buffer)
             }
-            other => {
+            other @ (Body::Short | Body::Whole(_) | Body::Parked(_)) => {
                 message.body = other;
                 None
             }

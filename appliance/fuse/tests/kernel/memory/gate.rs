@@ -1,6 +1,12 @@
 //! A gate that holds whoever wants to pass while it is closed.
 
-use std::sync::{Condvar, Mutex};
+use std::{
+    sync::{Condvar, Mutex},
+    time::Duration,
+};
+
+use sheen_ports::Cancel;
+use sheen_types::Errno;
 
 #[derive(Debug, Default)]
 pub(crate) struct Gate {
@@ -15,9 +21,16 @@ impl Gate {
         Closed(self)
     }
 
-    pub(crate) fn pass(&self) {
-        let closed = self.closed.lock().unwrap();
-        drop(self.opened.wait_while(closed, |closed| *closed).unwrap());
+    /// Waits until it is open.
+    pub(crate) fn pass(&self, cancel: &Cancel) -> Result<(), Errno> {
+        let mut closed = self.closed.lock().unwrap();
+        while *closed {
+            if cancel.is_cancelled() {
+                return Err(Errno::EINTR);
+            }
+            closed = self.opened.wait_timeout(closed, Duration::from_millis(5)).unwrap().0;
+        }
+        Ok(())
     }
 }
 

@@ -51,8 +51,10 @@ pub(crate) struct Memory {
     pub(crate) on_answered: Mutex<Option<Arc<dyn Fn() + Send + Sync>>>,
     pub(crate) tree: Mutex<Tree>,
     pub(crate) locks: Locks,
-    /// READs pass through it.
+    /// READs and new directories pass through it.
     pub(crate) gate: Gate,
+    /// Lookups pass through it.
+    pub(crate) door: Gate,
     pub(crate) negotiated: Mutex<Option<Negotiated>>,
     pub(crate) ended: AtomicUsize,
     pub(crate) lookups: AtomicUsize,
@@ -89,6 +91,7 @@ impl Memory {
             tree: Mutex::new(Tree { nodes: BTreeMap::from([(1, root)]), next: 2 }),
             locks: Locks::default(),
             gate: Gate::default(),
+            door: Gate::default(),
             negotiated: Mutex::default(),
             ended: AtomicUsize::new(0),
             lookups: AtomicUsize::new(0),
@@ -210,6 +213,7 @@ impl Filesystem for Memory {
         }
         self.lookups.fetch_add(1, Ordering::SeqCst);
         assert_ne!(name, b"panic", "asked for");
+        self.door.pass(&context.cancel)?;
         let mut tree = self.tree();
         let number = tree.find(parent, name)?;
         tree.entry(number)
@@ -280,6 +284,7 @@ impl Filesystem for Memory {
         name: &[u8],
         new: &CreateNode,
     ) -> Result<Entry, Errno> {
+        self.gate.pass(&c.cancel)?;
         self.tree().make(c, dir, name, 0o040_000 | new.mode & !new.umask, b"")
     }
 
@@ -344,11 +349,20 @@ impl Filesystem for Memory {
         Ok((entry, self.opened(entry.node)))
     }
 
-    fn read(&self, _: &Context, read: &ReadRequest, mut room: Buffer) -> Result<ReadAnswer, Errno> {
+    fn read(
+        &self,
+        context: &Context,
+        read: &ReadRequest,
+        mut room: Buffer,
+    ) -> Result<ReadAnswer, Errno> {
         let now = self.reads_now.fetch_add(1, Ordering::SeqCst) + 1;
         self.reads_most.fetch_max(now, Ordering::SeqCst);
         self.largest_read.fetch_max(read.size as usize, Ordering::SeqCst);
-        self.gate.pass();
+        let passed = self.gate.pass(&context.cancel);
+        if passed.is_err() {
+            self.reads_now.fetch_sub(1, Ordering::SeqCst);
+        }
+        passed?;
         if !self.read_delay.is_zero() {
             std::thread::sleep(self.read_delay);
         }

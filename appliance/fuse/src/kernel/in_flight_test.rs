@@ -1,0 +1,80 @@
+//! Tests of what a signal does to a request.
+
+use std::sync::atomic::AtomicU32;
+
+use super::*;
+
+fn nobody(_: u32) -> bool {
+    false
+}
+
+fn everybody(_: u32) -> bool {
+    true
+}
+
+#[test]
+fn an_interrupt_cancels_its_request_only() {
+    let in_flight = InFlight::new(everybody);
+    let (two, four) = (in_flight.enter(2, 1, EndsBy::Death), in_flight.enter(4, 1, EndsBy::Death));
+    assert!(in_flight.interrupt(4));
+    assert!(four.is_cancelled() && !two.is_cancelled());
+    in_flight.end();
+    assert!(two.is_cancelled());
+    assert!(in_flight.enter(6, 1, EndsBy::Death).is_cancelled(), "it came after the end");
+}
+
+#[test]
+fn a_harmless_signal_ends_a_wait_for_a_lock_and_nothing_else() {
+    let in_flight = InFlight::new(nobody);
+    let wait = in_flight.enter(2, 1, EndsBy::AnySignal);
+    let other = in_flight.enter(4, 1, EndsBy::Death);
+    assert!(in_flight.interrupt(2) && !in_flight.interrupt(4));
+    assert!(wait.is_cancelled() && !other.is_cancelled());
+}
+
+#[test]
+fn who_is_killed_after_a_harmless_signal_is_found() {
+    static KILLED: AtomicU32 = AtomicU32::new(0);
+    let in_flight = InFlight::new(|thread| thread == KILLED.load(Ordering::SeqCst));
+    let (seven, eight) =
+        (in_flight.enter(2, 7, EndsBy::Death), in_flight.enter(4, 8, EndsBy::Death));
+    assert!(!in_flight.interrupt(2) && !in_flight.interrupt(4));
+    assert!(in_flight.look().is_empty());
+    KILLED.store(8, Ordering::SeqCst);
+    assert_eq!(in_flight.look(), [4], "the kernel tells nothing of it");
+    assert!(eight.is_cancelled() && !seven.is_cancelled());
+    in_flight.leave(2);
+    assert!(in_flight.look().is_empty());
+    assert!(in_flight.suspects().is_empty(), "those that were answered are not looked at");
+}
+
+#[test]
+fn the_last_call_of_a_process_ends_by_time() {
+    let in_flight = InFlight::new(nobody);
+    let last = in_flight.enter(2, 1, EndsBy::Time);
+    let other = in_flight.enter(4, 1, EndsBy::Death);
+    assert!(in_flight.look().is_empty());
+    let long_ago = Instant::now().checked_sub(LAST_CALL_MAX).unwrap();
+    in_flight.shard(2).requests.get_mut(&2).unwrap().since = Some(long_ago);
+    assert_eq!(in_flight.look(), [2]);
+    assert!(last.is_cancelled() && !other.is_cancelled());
+    assert!(in_flight.look().is_empty(), "once");
+}
+
+#[test]
+fn an_interrupt_that_overtakes_its_request_is_kept_for_it() {
+    let in_flight = InFlight::new(everybody);
+    assert!(!in_flight.interrupt(6));
+    assert!(in_flight.enter(6, 1, EndsBy::Death).is_cancelled());
+    in_flight.leave(6);
+    assert!(!in_flight.enter(6, 1, EndsBy::Death).is_cancelled(), "it was used up");
+}
+
+#[test]
+fn late_interrupts_do_not_pile_up() {
+    let in_flight = InFlight::new(everybody);
+    for unique in (0..100_000).step_by(32) {
+        in_flight.interrupt(unique);
+    }
+    assert_eq!(in_flight.shard(0).early.len(), EARLY_MAX);
+}
