@@ -19,6 +19,7 @@ mod spin;
 mod stream;
 pub mod connect;
 mod shared_link;
+mod outbox;
 mod tcp_link;
 pub mod acceptor;
 pub mod fabric;

@@ -18,7 +18,7 @@ use std::{
 };
 
 use sheen_dma::{Arena, Buffer};
-use sheen_ports::{Call, CallResult, Cancel, Link, LinkError};
+use sheen_ports::{Call, CallResult, Cancel, Kept, LeftCall, Link, LinkError};
 use sheen_types::Xid;
 use sheen_wire::{DecodeError, Frame};
 
@@ -34,6 +34,49 @@ const SLEEP_MAX: Duration = Duration::from_secs(1);
 
 /// How long a server that was told to may take to close its end.
 const LEAVE_MAX: Duration = Duration::from_secs(2);
+
+/// A call that was submitted.
+struct Sent {
+    xid: Xid,
+    held: Held,
+    started: Instant,
+}
+
+/// A call whose caller left.
+struct Left {
+    link: Arc<Inner>,
+    slot: u32,
+    xid: Xid,
+    /// None: it ended.
+    held: Option<Held>,
+    lost_at: Option<Instant>,
+}
+
+impl LeftCall for Left {
+    fn poll(&mut self) -> Option<CallResult> {
+        if self.link.replied(self.slot) {
+            return Some(self.link.finish(self.slot, self.xid, self.held.take()?));
+        }
+        if !self.link.lost.load(Ordering::SeqCst) {
+            return None;
+        }
+        // The server may be writing until it closes its end.
+        let lost_at = *self.lost_at.get_or_insert_with(Instant::now);
+        if !*lock(&self.link.server_gone) && lost_at.elapsed() < LEAVE_MAX {
+            return None;
+        }
+        let ended = self.link.abandon(self.slot, self.held.take()?, LinkError::Cancelled);
+        Some(CallResult { reply: Err(LinkError::Lost), ..ended })
+    }
+}
+
+impl Drop for Left {
+    fn drop(&mut self) {
+        if let Some(held) = self.held.take() {
+            drop(self.link.abandon(self.slot, held, LinkError::Cancelled));
+        }
+    }
+}
 
 /// A connection to a service of this host.
 #[derive(Debug)]
@@ -112,25 +155,42 @@ impl Drop for SharedLink {
 impl Link for SharedLink {
     fn call(&self, call: Call, cancel: &Cancel) -> CallResult {
         let inner = &self.0;
-        let ended = || inner.ended(cancel);
         inner.reap();
+        let ended = || inner.ended(cancel);
         let slot = match inner.slots.take(ended, || inner.reap()) {
             Ok(slot) => slot,
             Err(error) => return unsent(call, error),
         };
-        let frame = request_frame(&call);
-        let held = match inner.hold(call.payload, call.room, cancel) {
-            Ok(held) => held,
-            Err((held, error)) => {
-                inner.slots.give_back(slot);
-                return CallResult { reply: Err(error), payload: held.payload, room: held.room };
-            }
+        let sent = match inner.begin(slot, call, cancel) {
+            Ok(sent) => sent,
+            Err(unsent) => return *unsent,
         };
-        let started = Instant::now();
-        inner.submit(slot, &frame, &call.body, &held);
-        match inner.wait(slot, started, cancel) {
-            Ok(()) => inner.finish(slot, frame.xid, held),
-            Err(error) => inner.abandon(slot, held, error),
+        match inner.wait(slot, sent.started, cancel) {
+            Ok(()) => inner.finish(slot, sent.xid, sent.held),
+            Err(error) => inner.abandon(slot, sent.held, error),
+        }
+    }
+
+    fn call_kept(&self, call: Call, cancel: &Cancel) -> Kept {
+        let inner = &self.0;
+        inner.reap();
+        let ended = || inner.ended(cancel);
+        let free = if inner.lost.load(Ordering::SeqCst) { None } else { inner.slots.try_take() };
+        let slot = match free.map_or_else(|| inner.slots.take(ended, || inner.reap()), Ok) {
+            Ok(slot) => slot,
+            Err(error) => return Kept::Ended(unsent(call, error)),
+        };
+        let sent = match inner.begin(slot, call, cancel) {
+            Ok(sent) => sent,
+            Err(unsent) => return Kept::Ended(*unsent),
+        };
+        match inner.wait(slot, sent.started, cancel) {
+            Ok(()) => Kept::Ended(inner.finish(slot, sent.xid, sent.held)),
+            Err(LinkError::Lost) => Kept::Ended(inner.abandon(slot, sent.held, LinkError::Lost)),
+            Err(LinkError::Cancelled) => {
+                let (link, xid, held) = (inner.clone(), sent.xid, Some(sent.held));
+                Kept::Left(Box::new(Left { link, slot, xid, held, lost_at: None }))
+            }
         }
     }
 
@@ -153,6 +213,22 @@ impl Link for SharedLink {
 }
 
 impl Inner {
+    /// Submits a call, or gives back its slot and says how it ended unsent.
+    fn begin(&self, slot: u32, call: Call, cancel: &Cancel) -> Result<Sent, Box<CallResult>> {
+        let frame = request_frame(&call);
+        let held = match self.hold(call.payload, call.room, cancel) {
+            Ok(held) => held,
+            Err((held, error)) => {
+                self.slots.give_back(slot);
+                let (payload, room) = (held.payload, held.room);
+                return Err(Box::new(CallResult { reply: Err(error), payload, room }));
+            }
+        };
+        let started = Instant::now();
+        self.submit(slot, &frame, &call.body, &held);
+        Ok(Sent { xid: frame.xid, held, started })
+    }
+
     fn ended(&self, cancel: &Cancel) -> Option<LinkError> {
         if self.lost.load(Ordering::SeqCst) {
             Some(LinkError::Lost)

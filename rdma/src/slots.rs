@@ -51,6 +51,11 @@ impl SlotTable {
         }
     }
 
+    /// Takes a slot if one is free.
+    pub(crate) fn try_take(&self) -> Option<u32> {
+        lock(&self.free).pop()
+    }
+
     pub(crate) fn give_back(&self, slot: u32) {
         let mut free = lock(&self.free);
         debug_assert!(!free.contains(&slot), "slot {slot} is given back twice");

@@ -5,7 +5,7 @@
 
 use std::{
     collections::VecDeque,
-    io::{self, BufReader, IoSlice, Read, Write},
+    io::{self, BufReader, Read},
     net::{Shutdown, TcpStream},
     sync::{
         Arc, Condvar, Mutex, PoisonError, Weak,
@@ -15,11 +15,12 @@ use std::{
 };
 
 use sheen_dma::{Arena, Buffer};
-use sheen_ports::{Call, CallResult, Cancel, Link, LinkError};
+use sheen_ports::{Call, CallResult, Cancel, Kept, LeftCall, Link, LinkError};
 use sheen_types::Xid;
 use sheen_wire::{DecodeError, FRAME_BYTES, Frame, Kind};
 
 use crate::{
+    outbox::{self, Outbox, Sending},
     slots::{SlotTable, check_payload, check_reply, lock, request_frame, unsent},
     stream::{CALLBACK_SLOT, HEAD_BYTES, SLOTS, read_head, write_prefix},
 };
@@ -34,7 +35,7 @@ pub(crate) struct TcpLink(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     stream: TcpStream,
-    writer: Mutex<()>,
+    outbox: Outbox,
     arena: Arena,
     slots: SlotTable,
     calls: Box<[WaitingCall]>,
@@ -74,6 +75,34 @@ enum CallState {
     },
 }
 
+/// A call whose caller left.
+struct Left {
+    link: Arc<Inner>,
+    slot: u32,
+    payload: Option<Buffer>,
+    ended: bool,
+}
+
+impl LeftCall for Left {
+    fn poll(&mut self) -> Option<CallResult> {
+        if self.ended {
+            return None;
+        }
+        self.link.outbox.flush(&self.link.stream);
+        let (reply, room) = self.link.ended_call(self.slot)?;
+        self.ended = true;
+        Some(CallResult { reply, payload: self.payload.take(), room })
+    }
+}
+
+impl Drop for Left {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.link.abandon(self.slot);
+        }
+    }
+}
+
 /// A reply, or why there is none.
 type Reply = Result<(Frame, Vec<u8>), LinkError>;
 
@@ -97,10 +126,11 @@ impl From<DecodeError> for Ended {
 
 impl TcpLink {
     pub(crate) fn new(stream: TcpStream, arena: Arena) -> io::Result<Self> {
+        outbox::prepare(&stream)?;
         let received = stream.try_clone()?;
         let inner = Arc::new(Inner {
             stream,
-            writer: Mutex::new(()),
+            outbox: Outbox::default(),
             arena,
             slots: SlotTable::new(SLOTS),
             calls: (0..SLOTS).map(|_| WaitingCall::default()).collect(),
@@ -129,18 +159,35 @@ impl Link for TcpLink {
             Ok(slot) => slot,
             Err(error) => return unsent(call, error),
         };
-        let frame = request_frame(&call);
-        let mut head = Vec::with_capacity(HEAD_BYTES + call.body.len());
-        write_prefix(slot, &mut head);
-        frame.encode_with(&call.body, &mut head);
-        inner.begin(slot, frame.xid, call.room);
-        let payload =
-            call.payload.as_ref().map_or(&[][..], |(buffer, bytes)| &buffer.as_slice()[..*bytes]);
-        if inner.send(&head, payload).is_err() {
-            inner.lose();
+        let payload = match inner.submit(slot, call, cancel) {
+            Ok(payload) => payload,
+            Err(unsent) => return *unsent,
+        };
+        match inner.wait(slot, cancel) {
+            Some((reply, room)) => CallResult { reply, payload, room },
+            None => {
+                inner.abandon(slot);
+                CallResult { reply: Err(LinkError::Cancelled), payload, room: None }
+            }
         }
-        let (reply, room) = inner.wait(slot, cancel);
-        CallResult { reply, payload: call.payload.map(|(buffer, _)| buffer), room }
+    }
+
+    fn call_kept(&self, call: Call, cancel: &Cancel) -> Kept {
+        let inner = &self.0;
+        let free = if inner.lost.load(Ordering::SeqCst) { None } else { inner.slots.try_take() };
+        let slot = free.map_or_else(|| inner.slots.take(|| inner.ended(cancel), || {}), Ok);
+        let slot = match slot {
+            Ok(slot) => slot,
+            Err(error) => return Kept::Ended(unsent(call, error)),
+        };
+        let payload = match inner.submit(slot, call, cancel) {
+            Ok(payload) => payload,
+            Err(unsent) => return Kept::Ended(*unsent),
+        };
+        match inner.wait(slot, cancel) {
+            Some((reply, room)) => Kept::Ended(CallResult { reply, payload, room }),
+            None => Kept::Left(Box::new(Left { link: inner.clone(), slot, payload, ended: false })),
+        }
     }
 
     fn next_callback(&self) -> Result<(Frame, Vec<u8>), LinkError> {
@@ -191,24 +238,80 @@ impl Inner {
         };
     }
 
-    fn send(&self, head: &[u8], payload: &[u8]) -> io::Result<()> {
-        let _one_message_at_a_time = lock(&self.writer);
-        let mut pieces = [IoSlice::new(head), IoSlice::new(payload)];
-        let mut rest = &mut pieces[..];
-        IoSlice::advance_slices(&mut rest, 0);
-        while !rest.is_empty() {
-            match (&self.stream).write_vectored(rest) {
-                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(count) => IoSlice::advance_slices(&mut rest, count),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
+    /// Sends a call; gives back its payload, or says how it ended unsent.
+    fn submit(
+        &self,
+        slot: u32,
+        mut call: Call,
+        cancel: &Cancel,
+    ) -> Result<Option<Buffer>, Box<CallResult>> {
+        let frame = request_frame(&call);
+        let mut head = Vec::with_capacity(HEAD_BYTES + call.body.len());
+        write_prefix(slot, &mut head);
+        frame.encode_with(&call.body, &mut head);
+        self.begin(slot, frame.xid, call.room.take());
+        let payload =
+            call.payload.as_ref().map_or(&[][..], |(buffer, bytes)| &buffer.as_slice()[..*bytes]);
+        let ended = || self.ended(cancel).is_some();
+        match self.outbox.send(&self.stream, [&head, payload], ended) {
+            Ok(Sending::Sent) => {}
+            Ok(Sending::Unsent) if !self.lost.load(Ordering::SeqCst) => {
+                call.room = self.withdraw(slot);
+                return Err(Box::new(unsent(call, LinkError::Cancelled)));
             }
+            Ok(Sending::Unsent) | Err(_) => self.lose(),
         }
-        Ok(())
+        Ok(call.payload.map(|(buffer, _)| buffer))
     }
 
-    /// Waits until the call ended one way or the other; frees its slot unless it is abandoned.
-    fn wait(self: &Arc<Self>, slot: u32, cancel: &Cancel) -> (Reply, Option<Buffer>) {
+    /// Takes back a call that was not sent.
+    fn withdraw(&self, slot: u32) -> Option<Buffer> {
+        let state = std::mem::take(&mut *lock(&self.call(slot).state));
+        self.slots.give_back(slot);
+        match state {
+            CallState::Waiting { room, .. } | CallState::Failed { room } => room,
+            CallState::Free
+            | CallState::Receiving
+            | CallState::Done { .. }
+            | CallState::Abandoned { .. } => None,
+        }
+    }
+
+    /// Whether a call has ended, and how; its slot is free then.
+    fn ended_call(&self, slot: u32) -> Option<(Reply, Option<Buffer>)> {
+        let mut state = lock(&self.call(slot).state);
+        let ended = match std::mem::take(&mut *state) {
+            CallState::Done { reply, room } => (Ok(reply), room),
+            CallState::Failed { room } => (Err(LinkError::Lost), room),
+            other @ (CallState::Free
+            | CallState::Waiting { .. }
+            | CallState::Receiving
+            | CallState::Abandoned { .. }) => {
+                *state = other;
+                return None;
+            }
+        };
+        drop(state);
+        self.slots.give_back(slot);
+        Some(ended)
+    }
+
+    /// Leaves a call to the receiver; its slot is free when the reply came.
+    fn abandon(&self, slot: u32) {
+        let mut state = lock(&self.call(slot).state);
+        *state = match std::mem::take(&mut *state) {
+            CallState::Waiting { xid, room } => CallState::Abandoned { waiting: Some((xid, room)) },
+            CallState::Receiving => CallState::Abandoned { waiting: None },
+            CallState::Done { .. } | CallState::Failed { .. } => {
+                drop(state);
+                return self.slots.give_back(slot);
+            }
+            other @ (CallState::Free | CallState::Abandoned { .. }) => other,
+        };
+    }
+
+    /// Waits until the call ended one way or the other, its slot is free then; None: it was cancelled and goes on.
+    fn wait(self: &Arc<Self>, slot: u32, cancel: &Cancel) -> Option<(Reply, Option<Buffer>)> {
         let link: Weak<Self> = Arc::downgrade(self);
         let _watch = cancel.on_cancel(Arc::new(move || {
             if let Some(link) = link.upgrade() {
@@ -217,31 +320,23 @@ impl Inner {
                 call.changed.notify_all();
             }
         }));
-        let call = self.call(slot);
-        let mut state = lock(&call.state);
         loop {
-            match std::mem::take(&mut *state) {
-                CallState::Done { reply, room } => {
-                    drop(state);
-                    self.slots.give_back(slot);
-                    return (Ok(reply), room);
-                }
-                CallState::Failed { room } => {
-                    drop(state);
-                    self.slots.give_back(slot);
-                    return (Err(LinkError::Lost), room);
-                }
-                CallState::Waiting { xid, room } if cancel.is_cancelled() => {
-                    *state = CallState::Abandoned { waiting: Some((xid, room)) };
-                    return (Err(LinkError::Cancelled), None);
-                }
-                CallState::Receiving if cancel.is_cancelled() => {
-                    *state = CallState::Abandoned { waiting: None };
-                    return (Err(LinkError::Cancelled), None);
-                }
-                other => *state = other,
+            if let Some(ended) = self.ended_call(slot) {
+                return Some(ended);
             }
-            state = call.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            let call = self.call(slot);
+            let state = lock(&call.state);
+            match *state {
+                CallState::Waiting { .. } | CallState::Receiving => {}
+                CallState::Free
+                | CallState::Done { .. }
+                | CallState::Abandoned { .. }
+                | CallState::Failed { .. } => continue,
+            }
+            if cancel.is_cancelled() {
+                return None;
+            }
+            drop(call.changed.wait(state));
         }
     }
 

@@ -15,7 +15,7 @@ use std::{
 
 use server::{Server, pattern};
 use sheen_dma::{Arena, Buffer};
-use sheen_ports::{Call, CallResult, Cancel, Link, LinkError};
+use sheen_ports::{Call, CallResult, Cancel, Kept, Link, LinkError};
 use sheen_rdma::{ConnectError, Refusal, connect};
 use sheen_types::{Tag, Xid};
 use sheen_wire::{Frame, Opcode};
@@ -234,6 +234,49 @@ fn a_cancelled_call_leaves_its_buffers_until_the_reply_came() {
         let result = link.call(Call { room, ..simple(Opcode::Ping, 8) }, &cancel);
         assert_eq!(result.reply.unwrap_err(), LinkError::Cancelled);
         assert!(result.room.is_some());
+    });
+}
+
+#[test]
+fn a_call_whose_caller_left_goes_on_and_gives_its_buffers_back_at_its_end() {
+    for_both(|server, address| {
+        let arena = arena();
+        let link = connect(&address, 1, &arena).unwrap();
+        let room = link.buffer(1 << 20);
+        let cancel = Cancel::new();
+        let kept = thread::scope(|scope| {
+            let waiting = scope
+                .spawn(|| link.call_kept(Call { room, ..simple(Opcode::LockSet, 5) }, &cancel));
+            server.wait_for("the request", |seen| seen.counters.requests == 1);
+            cancel.cancel();
+            waiting.join().unwrap()
+        });
+        let Kept::Left(mut left) = kept else { panic!("it was not left: {kept:?}") };
+        assert!(left.poll().is_none(), "nobody answered");
+        assert!(call(&*link, simple(Opcode::LockCancel, 6)).reply.is_ok());
+        let started = Instant::now();
+        let ended = loop {
+            if let Some(ended) = left.poll() {
+                break ended;
+            }
+            assert!(started.elapsed() < Duration::from_secs(10), "it ends");
+            thread::yield_now();
+        };
+        assert!(ended.reply.is_ok() && ended.room.is_some());
+        assert!(left.poll().is_none(), "once");
+        // Cancelled before it was sent, it is sent all the same.
+        let kept = link.call_kept(simple(Opcode::LockSet, 7), &cancel);
+        server.wait_for("the request", |seen| seen.counters.requests == 3);
+        let Kept::Left(mut left) = kept else { panic!("it was not left: {kept:?}") };
+        server.kill();
+        let ended = loop {
+            if let Some(ended) = left.poll() {
+                break ended;
+            }
+            assert!(started.elapsed() < Duration::from_secs(10), "it ends");
+            thread::yield_now();
+        };
+        assert_eq!(ended.reply.unwrap_err(), LinkError::Lost);
     });
 }
 

@@ -167,11 +167,44 @@ impl Cancel {
     }
 }
 
+/// How [`Link::call_kept`] ended for its caller.
+pub enum Kept {
+    /// As the call did.
+    Ended(CallResult),
+    /// The caller was cancelled; the call goes on.
+    Left(Box<dyn LeftCall>),
+}
+
+impl fmt::Debug for Kept {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ended(result) => f.debug_tuple("Ended").field(result).finish(),
+            Self::Left(_) => f.write_str("Left"),
+        }
+    }
+}
+
+/// A call that goes on without its caller. Dropping it abandons the call: what it lent stays lent until the reply.
+pub trait LeftCall: Send {
+    /// How it ended, once; None: not yet. Never blocks.
+    fn poll(&mut self) -> Option<CallResult>;
+}
+
 /// A connection to one service.
 pub trait Link: Send + Sync {
     /// Sends a request and waits for its reply. Any number of threads may call at a time; when the link's slots are
     /// taken, callers wait for one.
     fn call(&self, call: Call, cancel: &Cancel) -> CallResult;
+
+    /// As [`Link::call`], for a request whose end must be known: cancelling ends the wait of this caller only, not the
+    /// call. It is sent even if it is cancelled already, unless it would have to wait for a slot or a buffer;
+    /// [`LinkError::Cancelled`] means that it was not sent.
+    ///
+    /// A link that cannot leave calls waits for the end.
+    fn call_kept(&self, call: Call, cancel: &Cancel) -> Kept {
+        let _waits = cancel;
+        Kept::Ended(self.call(call, &Cancel::new()))
+    }
 
     /// Waits for the next callback (frame and body). One thread calls this.
     ///
