@@ -18,6 +18,7 @@ use crate::{
     pool::Piece,
     targets::ObjectRequest,
     truncate::FILE_BYTES_MAX,
+    underway::Underway,
 };
 
 const KEEP_SIZE: i32 = 0x01;
@@ -84,18 +85,26 @@ impl Client {
             let mut pieces = Vec::new();
             let parts = parts(&layout, &range);
             let targets = parts.iter().map(|part| part.object.ost).collect();
+            let underway = Underway::begin(inode, targets, Some(hold));
             for part in parts {
                 let (client, cancel) = (self.clone(), cancel.clone());
-                let work = move || client.allocate_part(&part, mode, &cancel);
+                let underway = underway.clone();
+                let work = move || client.allocate_part(&part, mode, &underway, &cancel);
                 pieces.push(Piece::new(part.object.ost, work));
             }
-            let result = self.change_content(inode, targets, pieces);
+            let result = self.carry_out(pieces);
             self.forget_content(inode);
             return result;
         }
     }
 
-    fn allocate_part(&self, part: &Part, mode: Mode, cancel: &Cancel) -> Result<(), Errno> {
+    fn allocate_part(
+        self: &Arc<Self>,
+        part: &Part,
+        mode: Mode,
+        underway: &Arc<Underway>,
+        cancel: &Cancel,
+    ) -> Result<(), Errno> {
         let ost = part.object.ost;
         let object = part.object.object;
         let (offset, length, mtime) = (part.start, part.end - part.start, self.clock.wall());
@@ -111,6 +120,6 @@ impl Client {
                 ObjectRequest::new(ost, Opcode::ObjectPunch, &body)
             }
         };
-        self.ask_object(request, cancel)?.decode::<WriteReply>().map(drop)
+        self.ask_object(request.of(underway), cancel)?.decode::<WriteReply>().map(drop)
     }
 }

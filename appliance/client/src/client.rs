@@ -18,12 +18,14 @@ use sheen_wire::{Frame, Opcode};
 use crate::{
     config::ClientConfig,
     connector::Connector,
+    finisher::Finisher,
+    gate::Gate,
     identifiers::Identifiers,
     inode::Inode,
     janitor::{JANITORS, Janitor},
     locks::LockWaits,
     pool::Pool,
-    request::Gate,
+    request::ORDINARY_MAX,
     revoke::RevokeQueues,
     session::Session,
     slots::Slots,
@@ -36,7 +38,9 @@ use crate::{
 const DATA_REVOKERS: usize = 4;
 
 /// How long a client may take to say good-bye, what it has left to tell included.
-const FAREWELL: Duration = Duration::from_secs(2);
+const FAREWELL: Duration = Duration::from_secs(1);
+/// How long the end waits for threads. One may be making a connection to a node that does not answer; it ends by itself.
+const THREADS_MAX: Duration = Duration::from_secs(1);
 
 /// Who must drop what it cached (the mount, for the kernel). Called from threads of the client that hold no lock.
 pub trait CacheSink: Send + Sync {
@@ -92,8 +96,8 @@ pub struct Client {
     pub(crate) connector: Arc<dyn Connector>,
     pub(crate) clock: Arc<dyn Clock + Send + Sync>,
     pub(crate) session: Session,
-    pub(crate) slots: Slots,
-    pub(crate) gate: Gate,
+    pub(crate) slots: Arc<Slots>,
+    pub(crate) gate: Arc<Gate>,
     pub(crate) targets: Targets,
     pub(crate) inodes: InodeTable,
     pub(crate) identifiers: Identifiers,
@@ -102,6 +106,7 @@ pub struct Client {
     /// Revokes whose pages are being dropped.
     pub(crate) revokes_now: AtomicUsize,
     pub(crate) janitor: Janitor,
+    pub(crate) finisher: Finisher,
     pub(crate) lock_waits: LockWaits,
     pub(crate) counters: Counters,
     /// See [`crate::lease`].
@@ -146,7 +151,8 @@ impl Client {
             connector,
             clock,
             session,
-            gate: Gate::default(),
+            gate: Gate::new(ORDINARY_MAX),
+            finisher: Finisher::default(),
             targets: Targets::default(),
             inodes: InodeTable::default(),
             identifiers: Identifiers::default(),
@@ -167,6 +173,7 @@ impl Client {
         for _ in 0..JANITORS {
             client.start("janitor", |client| client.janitor.work(&client))?;
         }
+        client.start("finisher", |client| client.finisher.work(&client))?;
         client.start("revoke", move |client| client.answer_revokes(&quick))?;
         for _ in 0..DATA_REVOKERS {
             let data = data.clone();
@@ -228,44 +235,44 @@ impl Client {
 
     /// Says good-bye to the MDT if it answers within a moment, and ends all threads. Calls in progress end with ENOTCONN.
     pub fn disconnect(self: &Arc<Self>) {
-        let said = Cancel::new();
-        let (client, patience) = (self.clone(), said.clone());
+        let (said, late) = (Cancel::new(), Cancel::new());
+        let (client, patience, give_up) = (self.clone(), said.clone(), late.clone());
         // A server that is away will find out by itself. Ending the session ends every wait for it, also one for a connection
         // that never comes again.
         let timer =
             std::thread::Builder::new().name("sheen-farewell".to_owned()).spawn(move || {
                 if !patience.sleep(FAREWELL) {
+                    give_up.cancel();
                     client.session.end();
                 }
             });
         // Without a thread to watch over it nothing is said.
         if let Ok(timer) = timer {
-            self.tell_accesses();
-            self.say_farewell();
+            self.tell_accesses(&late);
+            self.say_farewell(&late);
             said.cancel();
             drop(timer.join());
         }
         self.end_threads();
     }
 
-    fn say_farewell(&self) {
+    fn say_farewell(&self, late: &Cancel) {
         let lane = self.session.lock().lane.clone();
         let Some(lane) = lane else { return };
         let mut frame = Frame::request(Opcode::Disconnect, self.session.next_xid());
         lane.identity.sign(&mut frame);
         let call = Call { frame, body: Vec::new(), payload: None, room: None };
-        drop(lane.link.call(call, &Cancel::new()));
+        drop(lane.link.call(call, late));
     }
 
     /// Tells access times the MDT has not heard of, until the connection is lost or the session ends.
-    fn tell_accesses(self: &Arc<Self>) {
-        let cancel = Cancel::new();
+    fn tell_accesses(self: &Arc<Self>, late: &Cancel) {
         for inode in self.inodes.all() {
-            if self.session.lock().lane.is_none() {
+            if late.is_cancelled() || self.session.lock().lane.is_none() {
                 return;
             }
             if inode.lock().accessed.is_some() {
-                self.tell_access(&inode, &cancel);
+                self.tell_access(&inode, late);
             }
         }
     }
@@ -275,11 +282,16 @@ impl Client {
         self.targets.close();
         self.revokes.close();
         self.janitor.close();
+        self.finisher.close();
         self.pool.close();
         let threads = std::mem::take(&mut *self.threads.lock().expect("no panic while locked"));
         let this = std::thread::current().id();
-        for thread in threads {
-            if thread.thread().id() != this {
+        let start = self.clock.now();
+        for thread in threads.into_iter().filter(|thread| thread.thread().id() != this) {
+            while !thread.is_finished() && self.clock.now().since(start) < THREADS_MAX {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            if thread.is_finished() {
                 drop(thread.join());
             }
         }
@@ -320,6 +332,12 @@ impl Client {
         let server = state.server;
         drop(state);
         self.janitor.owe(move |client| client.send_cancel(&cancel, Some(server)));
+    }
+
+    /// Requests whose callers were killed and that have not ended.
+    #[must_use]
+    pub fn requests_left(&self) -> usize {
+        self.finisher.left()
     }
 
     /// Whether the session is over.

@@ -19,7 +19,7 @@ use crate::{
     lease::LAYOUT_ROOM,
     namespace::{Found, apply_to, credentials, name},
     open::OpenState,
-    request::Request,
+    request::{Request, Then},
 };
 
 /// What to make.
@@ -80,7 +80,8 @@ impl Client {
         if new.kind == FileKind::Symlink {
             request.payload = Some(self.payload_of(new.target, cancel)?);
         }
-        let reply = self.ask(request, cancel)?;
+        let then = if open.is_some() { Then::CloseCreated } else { Then::Nothing };
+        let reply = self.ask_then(request, then, cancel)?;
         let entry: EntryReply = reply.decode()?;
         if !entry.created {
             let found = self.take_entry(parent, &reply, &entry, stamp, cancel)?;

@@ -5,12 +5,12 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     io,
-    sync::{Arc, Condvar, Mutex, MutexGuard},
+    sync::{Arc, Condvar, Mutex, MutexGuard, Weak, mpsc},
     time::Duration,
 };
 
 use sheen_dma::{Arena, Buffer};
-use sheen_ports::{Call, CallResult, Cancel, Link, LinkError};
+use sheen_ports::{Call, CallResult, Cancel, Kept, LeftCall, Link, LinkError};
 use sheen_types::{
     Attributes, ClientId, Component, Epoch, Fid, Layout, OstIndex, StripeObject, Tag, Timespec,
     Xid, checksum::crc32c,
@@ -83,6 +83,7 @@ pub(crate) struct FakeLink {
     server: Fake,
     service: u16,
     closed: Mutex<bool>,
+    me: Weak<FakeLink>,
     callbacks: Mutex<VecDeque<(Frame, Vec<u8>)>>,
     came: Condvar,
 }
@@ -152,7 +153,8 @@ impl Fake {
 
 impl Connector for Fake {
     fn connect(&self, _: &str, service: u16) -> io::Result<Arc<dyn Link>> {
-        let link = Arc::new(FakeLink {
+        let link = Arc::new_cyclic(|me| FakeLink {
+            me: me.clone(),
             server: self.clone(),
             service,
             closed: Mutex::new(false),
@@ -166,6 +168,14 @@ impl Connector for Fake {
         state.links.push(link.clone());
         drop(state);
         Ok(link)
+    }
+}
+
+struct Left(mpsc::Receiver<CallResult>);
+
+impl LeftCall for Left {
+    fn poll(&mut self) -> Option<CallResult> {
+        self.0.try_recv().ok()
     }
 }
 
@@ -229,6 +239,19 @@ impl Link for FakeLink {
         frame.payload_bytes = u32::try_from(answer.len()).unwrap();
         let payload = call.payload.map(|(buffer, _)| buffer);
         CallResult { reply: Ok((frame, body)), payload, room: call.room }
+    }
+
+    fn call_kept(&self, call: Call, cancel: &Cancel) -> Kept {
+        let Some(link) = self.me.upgrade() else { return Kept::Ended(self.call(call, cancel)) };
+        let (sender, results) = mpsc::channel();
+        std::thread::spawn(move || drop(sender.send(link.call(call, &Cancel::new()))));
+        loop {
+            match results.recv_timeout(Duration::from_millis(2)) {
+                Ok(ended) => return Kept::Ended(ended),
+                Err(_) if cancel.is_cancelled() => return Kept::Left(Box::new(Left(results))),
+                Err(_) => {}
+            }
+        }
     }
 
     fn next_callback(&self) -> Result<(Frame, Vec<u8>), LinkError> {

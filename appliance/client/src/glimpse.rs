@@ -54,7 +54,7 @@ impl Client {
     }
 
     fn glimpse_batch(
-        &self,
+        self: &Arc<Self>,
         ost: OstIndex,
         batch: &[(Place, sheen_types::Fid)],
         cancel: &Cancel,

@@ -2,7 +2,7 @@
 //!
 //! Two kinds. *Duties* change what the MDT thinks this client holds, so none is ever dropped: there are at most as many as the
 //! MDT has granted leases and locks, since each gives one back. *Favours* only spare others work; beyond a bound they
-//! are not done. A cancellation of a wait comes before both: a program waits for it.
+//! are not done.
 
 use std::{
     collections::VecDeque,
@@ -21,7 +21,6 @@ pub(crate) const JANITORS: usize = 4;
 
 #[derive(Default)]
 struct State {
-    hurries: VecDeque<Chore>,
     duties: VecDeque<Chore>,
     favours: VecDeque<Chore>,
     closed: bool,
@@ -29,8 +28,7 @@ struct State {
 
 impl State {
     fn next(&mut self) -> Option<Chore> {
-        let first = self.hurries.pop_front().or_else(|| self.duties.pop_front());
-        first.or_else(|| self.favours.pop_front())
+        self.duties.pop_front().or_else(|| self.favours.pop_front())
     }
 }
 
@@ -55,11 +53,6 @@ impl Janitor {
         }
         drop(state);
         self.came.notify_one();
-    }
-
-    /// Has `chore` done before all others: a program waits.
-    pub(crate) fn hurry(&self, chore: impl FnOnce(&Arc<Client>) + Send + 'static) {
-        self.enter(|state| state.hurries.push_back(Box::new(chore)));
     }
 
     /// Has `chore` done some time, however many there are. Each must give back something that was granted.
@@ -110,12 +103,9 @@ mod test {
             janitor.favour(|_| {});
             janitor.owe(|_| {});
         }
-        janitor.hurry(|_| {});
         let mut state = janitor.state.lock().unwrap();
         assert_eq!(state.duties.len(), FAVOURS_MAX + 10);
         assert_eq!(state.favours.len(), FAVOURS_MAX);
-        drop(state.next());
-        assert!(state.hurries.is_empty(), "first of all");
         drop(state.next());
         assert_eq!(state.duties.len(), FAVOURS_MAX + 9);
     }

@@ -21,6 +21,10 @@ mod keeper;
 mod reassert;
 mod pool;
 mod targets;
+mod gate;
+mod flight;
+mod finisher;
+mod underway;
 mod waits_for;
 mod data_lease;
 mod inode;
@@ -59,6 +63,8 @@ mod fake;
 mod fake_objects;
 #[cfg(test)]
 mod scenarios;
+#[cfg(test)]
+mod kills;
 
 pub use attributes::{Caching, Observed};
 pub use client::{CacheSink, Client, ConnectError};

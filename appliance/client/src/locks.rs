@@ -1,7 +1,7 @@
 //! File locks: `flock`, `fcntl` and open-file-description locks, all held by the MDT.
 //!
-//! A wait ends when the lock is granted or when it is cancelled: then the MDT is told, by another thread, and its answer to
-//! the waiting request decides. Beyond [`LOCK_WAITS_MAX`] waits at a time, the others ask again and again instead, so
+//! A wait ends when the lock is granted or when it is cancelled: then the MDT is told, and its answer to the waiting request
+//! decides, if it comes soon; else the lock counts as held until its owner ends. Beyond [`LOCK_WAITS_MAX`] waits at a time, the others ask again and again instead, so
 //! that unlocks always find a place on the connection.
 
 use std::{
@@ -15,16 +15,18 @@ use std::{
 use sheen_ports::Cancel;
 use sheen_types::Errno;
 use sheen_wire::{
-    Field, Opcode,
+    Opcode,
     flock::{FileLock, LockCancel, LockFamily, LockRelease, LockSet, LockType},
 };
 
 use crate::{
     client::Client,
     inode::Inode,
-    request::{LOCK_WAITS_MAX, Request},
+    request::{LOCK_WAITS_MAX, Request, Then},
 };
 
+/// How long a cancelled wait may go on until the MDT says whether the lock was granted just now.
+const ANSWER_MAX: Duration = Duration::from_millis(200);
 /// How often those ask that do not wait at the MDT.
 const ASK_AGAIN: Duration = Duration::from_millis(50);
 
@@ -102,58 +104,50 @@ impl Client {
 
     fn set_lock_once(
         self: &Arc<Self>,
-        inode: &Inode,
+        inode: &Arc<Inode>,
         lock: &FileLock,
         cancel: &Cancel,
     ) -> Result<(), Errno> {
         let body = LockSet { lock: lock.clone(), wait: false };
-        let result = self.ask(Request::new(Opcode::LockSet, &body).urgent(), cancel);
+        let request = Request::new(Opcode::LockSet, &body).urgent();
+        let then = match lock.kind {
+            LockType::Unlock => Then::Nothing,
+            LockType::Read | LockType::Write => Then::Unlock(inode.clone(), lock.clone()),
+        };
+        let result = self.ask_then(request, then, cancel);
         note_outcome(inode, lock, result.map(drop))
     }
 
     fn wait_for_lock(
         self: &Arc<Self>,
-        inode: &Inode,
+        inode: &Arc<Inode>,
         lock: &FileLock,
         cancel: &Cancel,
     ) -> Result<(), Errno> {
         let waiting = self.session.next_xid();
         let ended = Arc::new(AtomicBool::new(false));
         let give_up = Cancel::new();
-        let (client, done, hopeless) = (self.clone(), ended.clone(), give_up.clone());
+        let (client, done, late) = (self.clone(), ended.clone(), give_up.clone());
         let watch = cancel.on_cancel(Arc::new(move || {
             if done.load(Ordering::Acquire) {
                 return;
             }
-            let hopeless = hopeless.clone();
-            client.janitor.hurry(move |client| {
-                if client.session.lock().lane.is_none() {
-                    return hopeless.cancel();
-                }
-                let request = Request::new(Opcode::LockCancel, &LockCancel { waiting }).urgent();
-                drop(client.ask(request, &Cancel::new()));
-            });
+            // Its answer decides, if it comes soon.
+            client.deliver(Request::new(Opcode::LockCancel, &LockCancel { waiting }).urgent());
+            client.finisher.cancel_at(client.clock.now().after(ANSWER_MAX), late.clone());
         }));
         if cancel.is_cancelled() {
             return Err(Errno::EINTR);
         }
-        let body = LockSet { lock: lock.clone(), wait: true }.to_vec();
-        let request = Request {
-            opcode: Opcode::LockSet,
-            body,
-            payload: None,
-            room_bytes: 0,
-            urgent: true,
-            only_server: None,
-        };
-        let result = self.ask_numbered(request, waiting, &give_up);
+        let request = Request::new(Opcode::LockSet, &LockSet { lock: lock.clone(), wait: true });
+        let then = Then::Unlock(inode.clone(), lock.clone());
+        let result = self.ask_numbered(request.urgent(), waiting, then, &give_up);
         ended.store(true, Ordering::Release);
         drop(watch);
-        if give_up.is_cancelled() {
-            // Nobody knows whether it is held.
-            return note_outcome(inode, lock, Err(Errno::EINTR));
-        }
-        result?.checked()?;
+        // EINTR of our own: nobody knows whether it is held. The MDT's says that it is not.
+        let reply =
+            result.or_else(|errno| note_outcome(inode, lock, Err(errno)).and(Err(errno)))?;
+        reply.checked()?;
         note_outcome(inode, lock, Ok(()))
     }
 
@@ -191,14 +185,9 @@ impl Client {
         }
         let body = LockRelease { fid: inode.fid, family, owner };
         let request = Request::new(Opcode::LockRelease, &body).urgent();
-        match self.ask(request, cancel) {
-            // The owner is being killed, which is no reason to leave its locks behind.
-            Err(Errno::EINTR) => self.janitor.owe(move |client| {
-                let request = Request::new(Opcode::LockRelease, &body).urgent();
-                drop(client.ask(request, &Cancel::new()));
-            }),
-            Err(errno) => tracing::debug!(%errno, fid = %inode.fid, "releasing locks"),
-            Ok(_) => {}
+        // Delivered also if nobody waits for it: the owner is being killed, which is no reason to leave its locks behind.
+        if let Err(errno) = self.ask(request, cancel) {
+            tracing::debug!(%errno, fid = %inode.fid, "releasing locks");
         }
     }
 }

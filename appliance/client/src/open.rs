@@ -9,7 +9,8 @@ use sheen_ports::Cancel;
 use sheen_types::Errno;
 use sheen_wire::{
     Opcode,
-    metadata::{Close, Open, OpenReply},
+    flock::LockRelease,
+    metadata::{Close, EntryReply, Open, OpenReply},
 };
 
 use crate::{
@@ -17,7 +18,7 @@ use crate::{
     data_lease::DataMode,
     inode::{Inode, InodeState, Registered},
     lease::LAYOUT_ROOM,
-    request::Request,
+    request::{Reply, Request, Then},
     slots::CANCEL_POLL,
 };
 
@@ -95,7 +96,7 @@ impl Client {
         let write = wanted == Registered::Write;
         let body = Open { fid: inode.fid, write, truncate: false };
         let request = Request::new(Opcode::Open, &body).with_room(LAYOUT_ROOM);
-        let reply = self.ask(request, cancel)?;
+        let reply = self.ask_then(request, Then::Close(inode.clone()), cancel)?;
         let opened: OpenReply = reply.decode()?;
         let settled = self.settle(inode, &reply, stamp, &opened.attributes, &opened.lease);
         if !settled.fresh {
@@ -113,7 +114,11 @@ impl Client {
     /// Closes what [`Client::open`] or [`Client::create`] opened. Waits for the server unless cancelled; it is closed then
     /// all the same, only the server hears of it later or not at all.
     pub fn close(self: &Arc<Self>, inode: &Arc<Inode>, write: bool, cancel: &Cancel) {
-        let Ok(mut state) = start(inode, &Cancel::new()) else { return };
+        let Ok(mut state) = start(inode, cancel) else {
+            // Another waits for the server; this one's time will come.
+            let inode = inode.clone();
+            return self.janitor.owe(move |client| client.close(&inode, write, &Cancel::new()));
+        };
         *(if write { &mut state.writers } else { &mut state.readers }) -= 1;
         let last = state.readers + state.writers == 0;
         if last {
@@ -148,6 +153,39 @@ impl Client {
         if let Err(errno) = self.ask(Request::new(Opcode::Close, &body).urgent(), cancel) {
             tracing::debug!(%errno, fid = %inode.fid, "closing");
         }
+    }
+
+    /// Takes back what came of a request whose caller left.
+    pub(crate) fn end_left(self: &Arc<Self>, then: Then, reply: &Reply) {
+        match then {
+            Then::Nothing => {}
+            Then::Close(inode) => self.close_unused(inode),
+            Then::CloseCreated => {
+                if let Ok(EntryReply { attributes, created: true, .. }) = reply.decode() {
+                    self.close_unused(self.inode(attributes.fid));
+                }
+            }
+            Then::Unlock(inode, lock) => {
+                // Held as long as the owner is there, who believes it to be.
+                if !inode.lock().locks.has(lock.family, lock.owner) {
+                    let body =
+                        LockRelease { fid: lock.fid, family: lock.family, owner: lock.owner };
+                    self.deliver(Request::new(Opcode::LockRelease, &body).urgent());
+                }
+            }
+        }
+    }
+
+    /// The MDT has a file as open that may be open here or not.
+    fn close_unused(&self, inode: Arc<Inode>) {
+        self.janitor.owe(move |client| {
+            let Ok(mut state) = start(&inode, &Cancel::new()) else { return };
+            state.registered = Registered::Write;
+            drop(state);
+            client.unregister(&inode, &Cancel::new());
+            inode.lock().opening = false;
+            inode.notify();
+        });
     }
 
     /// Registers a file's descriptors anew after an eviction; those of an inode that is gone fail.

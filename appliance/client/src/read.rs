@@ -180,7 +180,7 @@ impl Client {
     }
 
     fn read_piece(
-        &self,
+        self: &Arc<Self>,
         layout: &Layout,
         segment: Segment,
         room: Buffer,

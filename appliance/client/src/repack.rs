@@ -18,6 +18,7 @@ use crate::{
     layout::{Part, parts},
     pool::Piece,
     targets::ObjectRequest,
+    underway::Underway,
 };
 
 /// Most bytes of a file in one call.
@@ -56,14 +57,17 @@ impl Client {
             }
             let mut pieces = Vec::new();
             let targets = round.iter().map(|body| body.ost).collect();
+            let underway = Underway::begin(inode, targets, None);
             for body in round.iter().cloned() {
                 let (client, cancel) = (self.clone(), cancel.clone());
+                let underway = underway.clone();
                 pieces.push(Piece::new(body.ost, move || {
-                    let request = ObjectRequest::new(body.ost, Opcode::ObjectRepack, &body);
+                    let request =
+                        ObjectRequest::new(body.ost, Opcode::ObjectRepack, &body).of(&underway);
                     client.ask_object(request, &cancel)?.decode::<WriteReply>().map(drop)
                 }));
             }
-            result = self.change_content(inode, targets, pieces);
+            result = self.carry_out(pieces);
             if result.is_err() {
                 break;
             }

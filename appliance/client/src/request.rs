@@ -1,33 +1,33 @@
 //! Requests to the MDT: tags, numbers, sending again after a lost connection.
 //!
-//! A request that uses a reply slot is never abandoned once it was sent: if its caller goes away while the connection
-//! is down, a thread of its own finishes it and frees its tag. What changes what the client holds is not abandoned while
-//! the connection lives. What is only asked can be abandoned any time.
+//! A caller that is cancelled leaves at once. Its request, if it was sent, goes on: [`crate::finisher`] brings it to its
+//! end, and only then the request's tag and its place at the gate are free for others. What changes something at the MDT is sent again
+//! after a lost connection, also without its caller.
 
-use std::{
-    sync::{Arc, Condvar, Mutex},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use sheen_dma::Buffer;
-use sheen_ports::{Call, Cancel, LinkError};
-use sheen_types::{Errno, Tag, Xid, checksum::crc32c};
-use sheen_wire::{Field, Frame, Opcode};
+use sheen_ports::{CallResult, Cancel, Kept, LeftCall, LinkError};
+use sheen_types::{Errno, Xid};
+use sheen_wire::{Field, Opcode, flock::FileLock};
 
 use crate::{
     client::Client,
+    finisher::Leftover,
+    flight::{Flight, LeftFlight},
+    inode::Inode,
     session::{Identity, Lane},
-    slots::CANCEL_POLL,
     statistics::count,
 };
 
 /// Most ordinary metadata requests on the connection at a time. A link has 256 slots; the rest is for answers to
 /// revokes, pings and unlocks, which must get through however many others wait.
-const ORDINARY_MAX: usize = 128;
+pub(crate) const ORDINARY_MAX: usize = 128;
 /// Most waits for file locks on the connection at a time; more ask again and again instead.
 pub(crate) const LOCK_WAITS_MAX: usize = 64;
 /// First and longest pause before a busy server is asked again.
-const BUSY_PAUSE: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(100));
+pub(crate) const BUSY_PAUSE: (Duration, Duration) =
+    (Duration::from_millis(1), Duration::from_millis(100));
 
 /// A request before it has a number.
 #[derive(Debug)]
@@ -35,6 +35,8 @@ pub(crate) struct Request {
     pub(crate) opcode: Opcode,
     pub(crate) body: Vec<u8>,
     pub(crate) payload: Option<(Buffer, usize)>,
+    /// Bytes of the payload while the link has it.
+    pub(crate) payload_bytes: usize,
     /// Room wanted for a reply payload, in bytes.
     pub(crate) room_bytes: usize,
     /// Needed by others to get on: not counted against the ordinary ones.
@@ -47,7 +49,15 @@ impl Request {
     /// With a body and nothing else.
     pub(crate) fn new(opcode: Opcode, body: &impl Field) -> Self {
         let body = body.to_vec();
-        Self { opcode, body, payload: None, room_bytes: 0, urgent: false, only_server: None }
+        Self {
+            opcode,
+            body,
+            payload: None,
+            payload_bytes: 0,
+            room_bytes: 0,
+            urgent: false,
+            only_server: None,
+        }
     }
 
     /// Room for a reply payload.
@@ -94,40 +104,18 @@ impl Reply {
     }
 }
 
-/// Counts requests on the connection.
+/// What to do with the answer to a request whose caller left.
 #[derive(Debug, Default)]
-pub(crate) struct Gate {
-    ordinary: Mutex<usize>,
-    left: Condvar,
-}
-
-impl Gate {
-    fn enter(&self, cancel: &Cancel) -> Result<(), Errno> {
-        let mut inside = self.ordinary.lock().expect("no panic while locked");
-        while *inside >= ORDINARY_MAX {
-            if cancel.is_cancelled() {
-                return Err(Errno::EINTR);
-            }
-            inside = self.left.wait_timeout(inside, CANCEL_POLL).expect("no panic while locked").0;
-        }
-        *inside += 1;
-        Ok(())
-    }
-
-    fn leave(&self) {
-        *self.ordinary.lock().expect("no panic while locked") -= 1;
-        self.left.notify_one();
-    }
-}
-
-/// A request with its number, between being sent and answered.
-struct Flight {
-    request: Request,
-    xid: Xid,
-    tag: Option<Tag>,
-    room: Option<Buffer>,
-    /// The incarnation it was first sent under.
-    sent_under: Option<u64>,
+pub(crate) enum Then {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// A file was opened for nobody.
+    Close(Arc<Inode>),
+    /// A file was created and opened for nobody.
+    CloseCreated,
+    /// A lock was taken for an owner who may be gone.
+    Unlock(Arc<Inode>, FileLock),
 }
 
 impl Client {
@@ -143,7 +131,18 @@ impl Client {
         cancel: &Cancel,
     ) -> Result<Reply, Errno> {
         let xid = self.session.next_xid();
-        self.ask_numbered(request, xid, cancel)
+        self.ask_numbered(request, xid, Then::Nothing, cancel)
+    }
+
+    /// As [`Client::ask`]; if the caller leaves before the end, `then` is done with the answer.
+    pub(crate) fn ask_then(
+        self: &Arc<Self>,
+        request: Request,
+        then: Then,
+        cancel: &Cancel,
+    ) -> Result<Reply, Errno> {
+        let xid = self.session.next_xid();
+        self.ask_numbered(request, xid, then, cancel)?.checked()
     }
 
     /// As [`Client::ask_raw`], with a number taken before, so that a cancellation can name it.
@@ -151,68 +150,76 @@ impl Client {
         self: &Arc<Self>,
         request: Request,
         xid: Xid,
+        then: Then,
         cancel: &Cancel,
     ) -> Result<Reply, Errno> {
         count(&self.counters.metadata_requests);
-        let ordinary = !request.urgent;
-        if ordinary {
-            self.gate.enter(cancel)?;
-        }
-        let result = self.ask_inside(request, xid, cancel);
-        if ordinary {
-            self.gate.leave();
-        }
-        result
-    }
-
-    fn ask_inside(
-        self: &Arc<Self>,
-        request: Request,
-        xid: Xid,
-        cancel: &Cancel,
-    ) -> Result<Reply, Errno> {
+        let place = if request.urgent { None } else { Some(self.gate.enter(cancel)?) };
         let tag = match request.opcode.uses_slot() {
             true => Some(self.slots.take(cancel)?),
             false => None,
         };
-        let mut flight = Flight { request, xid, tag, room: None, sent_under: None };
-        let result = self.fly(&mut flight, cancel);
-        match flight.tag {
-            Some(_) if result_is_open(&flight, &result) => {
-                let client = self.clone();
-                std::thread::spawn(move || client.finish(flight));
+        self.fly(Flight::new(request, xid, (tag, place), then), cancel)
+    }
+
+    /// Has a request delivered that nobody waits for. Never blocks.
+    pub(crate) fn deliver(&self, request: Request) {
+        count(&self.counters.metadata_requests);
+        let xid = self.session.next_xid();
+        self.leave(Flight::new(request, xid, (None, None), Then::Nothing), None);
+    }
+
+    fn leave(&self, flight: Flight, on_way: Option<(Box<dyn LeftCall>, Lane, bool)>) {
+        let resent = on_way.as_ref().is_some_and(|(_, _, resent)| *resent);
+        let on_way = on_way.map(|(call, lane, _)| (call, lane));
+        let left = LeftFlight::new(flight, on_way, resent);
+        self.finisher.finish(Leftover::Flight(Box::new(left)));
+    }
+
+    fn fly(self: &Arc<Self>, mut flight: Flight, cancel: &Cancel) -> Result<Reply, Errno> {
+        let result = self.fly_until_left(&mut flight, cancel);
+        match result {
+            Err(Parting::Refused(errno)) => Err(errno),
+            Err(Parting::Left(on_way)) => {
+                self.leave(flight, Some(*on_way));
+                Err(Errno::EINTR)
             }
-            Some(tag) => self.slots.release(tag),
-            None => {}
+            Err(Parting::Cancelled) => {
+                if flight.is_owed() {
+                    self.leave(flight, None);
+                }
+                Err(Errno::EINTR)
+            }
+            Ok(reply) => Ok(reply),
         }
-        result
     }
 
-    /// Brings a request whose caller went away to its end, so that its tag can be used again.
-    fn finish(self: Arc<Self>, mut flight: Flight) {
-        drop(self.fly(&mut flight, &Cancel::new()));
-        if let Some(tag) = flight.tag {
-            self.slots.release(tag);
-        }
-        // What it changed, if it did, nobody took notice of: our own leases were not in its way.
-        self.distrust_caches();
-    }
-
-    fn fly(self: &Arc<Self>, flight: &mut Flight, cancel: &Cancel) -> Result<Reply, Errno> {
+    fn fly_until_left(
+        self: &Arc<Self>,
+        flight: &mut Flight,
+        cancel: &Cancel,
+    ) -> Result<Reply, Parting> {
         let mut pause = BUSY_PAUSE.0;
         loop {
-            let lane = self.session.lane(cancel)?;
-            if flight.request.only_server.is_some_and(|server| server != lane.identity.server) {
-                return Err(Errno::ESTALE);
+            let lane = self.session.lane(cancel).map_err(Parting::from)?;
+            flight.check(&lane).map_err(Parting::Refused)?;
+            if flight.request.room_bytes > 0 && flight.room.is_none() {
+                let room = self.buffer(&lane, flight.request.room_bytes, cancel);
+                flight.room = Some(room.map_err(Parting::from)?);
+            }
+            // Nobody waits: what was not begun need not be.
+            if cancel.is_cancelled() {
+                return Err(Parting::Cancelled);
             }
             let resent = flight.sent_under.is_some();
-            // The slots of an ended session are gone with it: nobody can tell any more what became of the request.
-            if flight.tag.is_some()
-                && flight.sent_under.is_some_and(|i| i != lane.identity.incarnation)
-            {
-                return Err(Errno::EIO);
-            }
-            match self.fly_once(flight, &lane, resent, cancel)? {
+            let ended = match lane.link.call_kept(flight.call(&lane, resent), cancel) {
+                Kept::Ended(ended) => ended,
+                Kept::Left(call) => return Err(Parting::Left(Box::new((call, lane, resent)))),
+            };
+            match self.land(flight, &lane, resent, ended) {
+                Landing::Unsent => return Err(Parting::Cancelled),
+                Landing::Refused(errno) => return Err(Parting::Refused(errno)),
+                Landing::Answered(reply) => return Ok(reply),
                 Landing::Lost => {
                     count(&self.counters.resent);
                     self.session.report_lost(lane.generation);
@@ -220,59 +227,44 @@ impl Client {
                 Landing::Busy => {
                     count(&self.counters.busy);
                     if cancel.sleep(pause) {
-                        return Err(Errno::EINTR);
+                        return Err(Parting::Cancelled);
                     }
                     pause = (pause * 2).min(BUSY_PAUSE.1);
                 }
-                Landing::Answered(reply) => return Ok(reply),
             }
         }
     }
 
-    fn fly_once(
+    /// Takes in how a call ended.
+    pub(crate) fn land(
         &self,
         flight: &mut Flight,
         lane: &Lane,
         resent: bool,
-        cancel: &Cancel,
-    ) -> Result<Landing, Errno> {
-        let request = &mut flight.request;
-        if request.room_bytes > 0 && flight.room.is_none() {
-            flight.room = Some(self.buffer(lane, request.room_bytes, cancel)?);
-        }
-        let mut frame = Frame::request(request.opcode, flight.xid);
-        lane.identity.sign(&mut frame);
-        frame.tag = flight.tag.unwrap_or(Tag(0));
-        frame.flags = if resent { Frame::FLAG_RESENT } else { 0 };
-        if let Some((buffer, bytes)) = &request.payload {
-            frame.payload_checksum = crc32c(&buffer.as_slice()[..*bytes]);
-        }
-        let payload_bytes = request.payload.as_ref().map_or(0, |(_, bytes)| *bytes);
-        let call = Call {
-            frame,
-            body: request.body.clone(),
-            payload: request.payload.take(),
-            room: flight.room.take(),
-        };
-        flight.sent_under.get_or_insert(lane.identity.incarnation);
-        let never = Cancel::new();
-        let kept = flight.tag.is_some() || changes_holdings(call.frame.opcode);
-        let ended = lane.link.call(call, if kept { &never } else { cancel });
-        request.payload = ended.payload.map(|buffer| (buffer, payload_bytes));
-        if payload_bytes > 0 && request.payload.is_none() && ended.reply.is_err() {
-            return Err(Errno::EIO);
+        ended: CallResult,
+    ) -> Landing {
+        let had_payload = flight.request.payload_bytes > 0;
+        flight.request.payload = ended.payload.map(|buffer| (buffer, flight.request.payload_bytes));
+        if had_payload && flight.request.payload.is_none() && ended.reply.is_err() {
+            return Landing::Refused(Errno::EIO);
         }
         match ended.reply {
-            Err(LinkError::Cancelled) => Err(Errno::EINTR),
+            Err(LinkError::Cancelled) => {
+                flight.room = ended.room;
+                if !resent {
+                    flight.sent_under = None;
+                }
+                Landing::Unsent
+            }
             Err(LinkError::Lost) => {
                 flight.room = ended.room;
-                Ok(Landing::Lost)
+                Landing::Lost
             }
             Ok((reply, body)) => {
                 let status = Errno(-reply.status);
                 if status == Errno::ENOTCONN {
                     flight.room = ended.room;
-                    return Ok(Landing::Lost);
+                    return Landing::Lost;
                 }
                 if status == Errno::EAGAIN && !is_lock(flight.request.opcode) {
                     flight.room = ended.room;
@@ -282,15 +274,15 @@ impl Client {
                         flight.sent_under = None;
                         flight.xid = self.session.next_xid();
                     }
-                    return Ok(Landing::Busy);
+                    return Landing::Busy;
                 }
-                Ok(Landing::Answered(Reply {
+                Landing::Answered(Reply {
                     status: reply.status,
                     body,
                     room: ended.room,
                     payload_bytes: reply.payload_bytes as usize,
                     identity: lane.identity,
-                }))
+                })
             }
         }
     }
@@ -313,24 +305,28 @@ impl Client {
     }
 }
 
-enum Landing {
+/// How a request and its caller part before it is answered.
+enum Parting {
+    Refused(Errno),
+    /// It is not on its way.
+    Cancelled,
+    /// It is; whether it was sent before.
+    Left(Box<(Box<dyn LeftCall>, Lane, bool)>),
+}
+
+impl From<Errno> for Parting {
+    fn from(errno: Errno) -> Self {
+        if errno == Errno::EINTR { Self::Cancelled } else { Self::Refused(errno) }
+    }
+}
+
+/// How a call ended.
+pub(crate) enum Landing {
     Answered(Reply),
     Busy,
     Lost,
-}
-
-/// Whether the request was sent, its outcome is unknown and can still be learned.
-fn result_is_open(flight: &Flight, result: &Result<Reply, Errno>) -> bool {
-    flight.sent_under.is_some() && matches!(result, Err(errno) if *errno == Errno::EINTR)
-}
-
-/// Whether it changes what the MDT thinks this client holds: never abandoned on a connection, where it could be overtaken by
-/// the next such request. All but waits for file locks are answered at once, and those end when they are cancelled.
-fn changes_holdings(opcode: Opcode) -> bool {
-    matches!(
-        opcode,
-        Opcode::LockSet | Opcode::LockRelease | Opcode::LeaseCancel | Opcode::Open | Opcode::Close
-    )
+    Unsent,
+    Refused(Errno),
 }
 
 /// EAGAIN is an answer to these, not a state of the server.

@@ -21,7 +21,7 @@ use crate::{
     fake::{FILE, Fake},
 };
 
-fn start() -> (Fake, Arc<Client>) {
+pub(crate) fn start() -> (Fake, Arc<Client>) {
     let fake = Fake::new();
     let client = connect_to(&fake);
     (fake, client)
@@ -456,8 +456,8 @@ fn locks_of_an_owner_that_is_killed_are_released_all_the_same() {
         wait: false,
     };
     let killed = Cancel::new();
-    killed.cancel();
     client.set_lock(&file, &lock, &killed).unwrap();
+    killed.cancel();
     client.release_locks(&file, LockFamily::Posix, 7, &killed);
     assert_eq!(fake.sent(Opcode::LockSet).len(), 1);
     fake.wait_until("the release is sent", |state| {

@@ -48,7 +48,7 @@ impl Client {
 
     /// The first in any object, by offset in the file.
     fn seek_in(
-        &self,
+        self: &Arc<Self>,
         layout: &Layout,
         offset: u64,
         target: SeekTarget,

@@ -1,7 +1,7 @@
 //! Reply slots (tags) of the session: at most one request that changes something is in flight per tag.
 
 use std::{
-    sync::{Condvar, Mutex},
+    sync::{Arc, Condvar, Mutex},
     time::Duration,
 };
 
@@ -18,15 +18,28 @@ pub(crate) struct Slots {
     released: Condvar,
 }
 
+/// A tag that was taken; dropping it gives it back: its request has ended.
+#[derive(Debug)]
+pub(crate) struct TagPlace {
+    slots: Arc<Slots>,
+    pub(crate) tag: Tag,
+}
+
+impl Drop for TagPlace {
+    fn drop(&mut self) {
+        self.slots.release(self.tag);
+    }
+}
+
 impl Slots {
     /// Tags `0..count`, 1..=64 of them.
-    pub(crate) fn new(count: u16) -> Self {
+    pub(crate) fn new(count: u16) -> Arc<Self> {
         let count = u32::from(count.clamp(1, 64));
-        Self { free: Mutex::new(u64::MAX >> (64 - count)), released: Condvar::new() }
+        Arc::new(Self { free: Mutex::new(u64::MAX >> (64 - count)), released: Condvar::new() })
     }
 
     /// Takes the lowest free tag, waiting for one.
-    pub(crate) fn take(&self, cancel: &Cancel) -> Result<Tag, Errno> {
+    pub(crate) fn take(self: &Arc<Self>, cancel: &Cancel) -> Result<TagPlace, Errno> {
         let mut free = self.free.lock().expect("no panic while locked");
         while *free == 0 {
             if cancel.is_cancelled() {
@@ -36,11 +49,10 @@ impl Slots {
         }
         let tag = free.trailing_zeros();
         *free &= *free - 1;
-        Ok(Tag(u16::try_from(tag).unwrap_or(0)))
+        Ok(TagPlace { slots: self.clone(), tag: Tag(u16::try_from(tag).unwrap_or(0)) })
     }
 
-    /// Gives a tag back whose request has ended.
-    pub(crate) fn release(&self, tag: Tag) {
+    fn release(&self, tag: Tag) {
         let bit = 1_u64 << tag.0;
         let mut free = self.free.lock().expect("no panic while locked");
         assert_eq!(*free & bit, 0, "tag {tag} was released twice");
@@ -58,12 +70,12 @@ mod test {
     fn tags_are_given_once_until_released() {
         let slots = Slots::new(3);
         let cancel = Cancel::new();
-        let taken: Vec<Tag> = (0..3).map(|_| slots.take(&cancel).unwrap()).collect();
-        assert_eq!(taken, [Tag(0), Tag(1), Tag(2)]);
+        let mut taken: Vec<TagPlace> = (0..3).map(|_| slots.take(&cancel).unwrap()).collect();
+        assert!(taken.iter().map(|place| place.tag).eq([Tag(0), Tag(1), Tag(2)]));
         cancel.cancel();
-        assert_eq!(slots.take(&cancel), Err(Errno::EINTR), "none is free");
-        slots.release(Tag(1));
-        assert_eq!(slots.take(&cancel), Ok(Tag(1)));
+        assert_eq!(slots.take(&cancel).unwrap_err(), Errno::EINTR, "none is free");
+        drop(taken.remove(1));
+        assert_eq!(slots.take(&cancel).unwrap().tag, Tag(1));
         assert!(Slots::new(64).take(&cancel).is_ok());
     }
 }

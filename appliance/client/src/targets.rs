@@ -1,27 +1,35 @@
 //! Connections to the services of object storage targets, and requests on them.
 //!
-//! A connection is made when it is first needed, and made anew by whoever finds it lost. Requests to objects are
-//! idempotent: what may or may not have been carried out is sent again. A request that changes an object is not
-//! abandoned while its connection lives, lest it be carried out after the lease it was made under is gone.
+//! A connection is made when it is first needed, and made anew by a thread of its own when one is found lost: nobody waits
+//! in a call that cannot be cancelled. Requests to objects are idempotent: what may or may not have been carried out is sent
+//! again. A request whose caller left keeps its place at the target's gate, its buffers and, if it changes an object, the lease
+//! it was made under until it ended or its connection is lost, lest it be carried out after the lease is gone.
 
 use std::{
     collections::BTreeMap,
-    sync::{
-        Arc, Condvar, Mutex,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, Condvar, Mutex},
     time::Duration,
 };
 
 use sheen_dma::Buffer;
-use sheen_ports::{Call, Cancel, Link, LinkError};
+use sheen_ports::{Call, Cancel, Kept, LeftCall, Link, LinkError};
 use sheen_types::{Errno, OstIndex, checksum::crc32c};
 use sheen_wire::{Field, Frame, Opcode};
 
-use crate::{client::Client, slots::CANCEL_POLL, statistics::count};
+use crate::{
+    client::Client,
+    finisher::{LeftObject, Leftover},
+    gate::{Gate, GatePlace},
+    slots::CANCEL_POLL,
+    statistics::count,
+    underway::Underway,
+};
 
 /// First and longest pause before a service is connected or a busy one asked again.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(1), Duration::from_secs(1));
+/// Most requests to one OST on their way at a time, those whose callers left included. Less than a link has slots, and
+/// their payload is less than half of the memory for payload; more wait.
+const CALLS_MAX: usize = 96;
 /// Requests refused as busy this often are given up with EIO: at the longest pause, about two minutes.
 const BUSY_MAX: u32 = 120;
 
@@ -33,22 +41,20 @@ pub(crate) struct ObjectRequest {
     pub(crate) body: Vec<u8>,
     pub(crate) payload: Option<Buffer>,
     pub(crate) room: Option<Buffer>,
+    /// The change it is a part of.
+    pub(crate) underway: Option<Arc<Underway>>,
 }
 
 impl ObjectRequest {
     /// Without payload.
     pub(crate) fn new(ost: OstIndex, opcode: Opcode, body: &impl Field) -> Self {
-        Self { ost, opcode, body: body.to_vec(), payload: None, room: None }
+        Self { ost, opcode, body: body.to_vec(), payload: None, room: None, underway: None }
     }
 
-    fn changes(&self) -> bool {
-        !matches!(
-            self.opcode,
-            Opcode::ObjectRead
-                | Opcode::ObjectGlimpse
-                | Opcode::ObjectSeek
-                | Opcode::ObjectStatistics
-        )
+    /// As a part of a change.
+    pub(crate) fn of(mut self, underway: &Arc<Underway>) -> Self {
+        self.underway = Some(underway.clone());
+        self
     }
 }
 
@@ -71,6 +77,8 @@ impl ObjectReply {
 #[derive(Default)]
 struct ServiceState {
     link: Option<Arc<dyn Link>>,
+    /// A connection that is being introduced.
+    coming: Option<Arc<dyn Link>>,
     generation: u64,
     connecting: bool,
 }
@@ -79,33 +87,21 @@ struct ServiceState {
 struct Service {
     state: Mutex<ServiceState>,
     changed: Condvar,
-    /// Requests being asked now.
-    callers: AtomicUsize,
 }
 
-/// Counts a caller of a service.
-struct Caller(Arc<Service>);
-
-impl Caller {
-    fn enter(service: Arc<Service>) -> Self {
-        service.callers.fetch_add(1, Ordering::Relaxed);
-        Self(service)
-    }
-}
-
-impl Drop for Caller {
-    fn drop(&mut self) {
-        self.0.callers.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// Connections by service number.
+/// Connections by service number, and the requests on their way to each OST.
 #[derive(Default)]
 pub(crate) struct Targets {
     services: Mutex<BTreeMap<u16, Arc<Service>>>,
+    gates: Mutex<BTreeMap<OstIndex, Arc<Gate>>>,
 }
 
 impl Targets {
+    fn gate(&self, ost: OstIndex) -> Arc<Gate> {
+        let mut gates = self.gates.lock().expect("no panic while locked");
+        gates.entry(ost).or_insert_with(|| Gate::new(CALLS_MAX)).clone()
+    }
+
     fn service(&self, number: u16) -> Arc<Service> {
         let mut services = self.services.lock().expect("no panic while locked");
         services.entry(number).or_default().clone()
@@ -115,8 +111,10 @@ impl Targets {
     pub(crate) fn close(&self) {
         let services = self.services.lock().expect("no panic while locked");
         for service in services.values() {
-            let link = service.state.lock().expect("no panic while locked").link.take();
-            if let Some(link) = link {
+            let mut state = service.state.lock().expect("no panic while locked");
+            let links = [state.link.take(), state.coming.take()];
+            drop(state);
+            for link in links.into_iter().flatten() {
                 link.close();
             }
         }
@@ -141,14 +139,14 @@ impl Client {
     /// # Errors
     /// The OST's, EINTR when cancelled, EIO when the session was ended meanwhile or the OST stays busy.
     pub(crate) fn ask_object(
-        &self,
+        self: &Arc<Self>,
         mut request: ObjectRequest,
         cancel: &Cancel,
     ) -> Result<ObjectReply, Errno> {
         count(&self.counters.object_requests);
         let number = self.service_of(request.ost)?;
         let service = self.targets.service(number);
-        let _caller = Caller::enter(service.clone());
+        let place = self.targets.gate(request.ost).enter(cancel)?;
         let incarnation = self.session.identity().incarnation;
         let mut pause = PAUSE.0;
         let mut refused = 0;
@@ -157,6 +155,9 @@ impl Client {
             let identity = self.session.identity();
             if identity.incarnation != incarnation {
                 return Err(Errno::EIO);
+            }
+            if cancel.is_cancelled() {
+                return Err(Errno::EINTR);
             }
             let mut frame = Frame::request(request.opcode, self.session.next_xid());
             identity.sign(&mut frame);
@@ -167,8 +168,13 @@ impl Client {
             let payload = request.payload.take().map(|buffer| (buffer, payload_bytes));
             let body = request.body.clone();
             let call = Call { frame, body, payload, room: request.room.take() };
-            let never = Cancel::new();
-            let ended = link.call(call, if request.changes() { &never } else { cancel });
+            let ended = match link.call_kept(call, cancel) {
+                Kept::Ended(ended) => ended,
+                Kept::Left(call) => {
+                    self.leave_object(call, place, request.underway.take());
+                    return Err(Errno::EINTR);
+                }
+            };
             match ended.reply {
                 Ok((reply, body)) if reply.status == 0 => {
                     return Ok(ObjectReply {
@@ -199,6 +205,19 @@ impl Client {
         }
     }
 
+    fn leave_object(
+        &self,
+        call: Box<dyn LeftCall>,
+        place: GatePlace,
+        underway: Option<Arc<Underway>>,
+    ) {
+        if let Some(underway) = &underway {
+            underway.leave();
+        }
+        let object = LeftObject { call, _place: place, _underway: underway };
+        self.finisher.finish(Leftover::Object(object));
+    }
+
     /// What to do about a refusal: Ok to send again.
     fn on_object_error(
         &self,
@@ -225,10 +244,9 @@ impl Client {
         }
     }
 
-    /// Requests to the service of an OST going on.
+    /// Requests to an OST going on.
     pub(crate) fn callers_of(&self, ost: OstIndex) -> usize {
-        let service = self.service_of(ost).map(|number| self.targets.service(number));
-        service.map_or(0, |service| service.callers.load(Ordering::Relaxed))
+        self.targets.gate(ost).inside()
     }
 
     fn service_of(&self, ost: OstIndex) -> Result<u16, Errno> {
@@ -236,12 +254,11 @@ impl Client {
     }
 
     fn object_link(
-        &self,
+        self: &Arc<Self>,
         number: u16,
-        service: &Service,
+        service: &Arc<Service>,
         cancel: &Cancel,
     ) -> Result<(Arc<dyn Link>, u64), Errno> {
-        let mut pause = PAUSE.0;
         let mut state = service.state.lock().expect("no panic while locked");
         loop {
             if let Some(link) = &state.link {
@@ -253,40 +270,57 @@ impl Client {
             if cancel.is_cancelled() {
                 return Err(Errno::EINTR);
             }
-            if state.connecting {
-                state = service
-                    .changed
-                    .wait_timeout(state, CANCEL_POLL)
-                    .expect("no panic while locked")
-                    .0;
-                continue;
+            if !state.connecting {
+                state.connecting = self.start_attaching(number, service);
             }
-            state.connecting = true;
-            drop(state);
-            let link = self.attach(number);
-            state = service.state.lock().expect("no panic while locked");
-            state.connecting = false;
-            if let Ok(link) = link {
-                state.generation += 1;
-                state.link = Some(link);
-            } else {
-                drop(state);
-                let interrupted = cancel.sleep(pause);
-                pause = (pause * 2).min(PAUSE.1);
-                state = service.state.lock().expect("no panic while locked");
-                if interrupted {
-                    return Err(Errno::EINTR);
-                }
-            }
-            service.changed.notify_all();
+            let waited = service.changed.wait_timeout(state, CANCEL_POLL);
+            state = waited.expect("no panic while locked").0;
         }
     }
 
-    fn attach(&self, number: u16) -> Result<Arc<dyn Link>, Errno> {
+    /// Connects in another thread, one for each service at most.
+    fn start_attaching(self: &Arc<Self>, number: u16, service: &Arc<Service>) -> bool {
+        let (client, service) = (self.clone(), service.clone());
+        let spawned = std::thread::Builder::new()
+            .name("sheen-attach".to_owned())
+            .spawn(move || client.keep_attaching(number, &service));
+        if let Err(error) = &spawned {
+            tracing::warn!(%error, "no thread to connect to a service of objects");
+        }
+        spawned.is_ok()
+    }
+
+    /// Tries until there is a connection or the session ends.
+    fn keep_attaching(&self, number: u16, service: &Service) {
+        let mut pause = PAUSE.0;
+        while !self.session.is_ended() {
+            let link = self.attach(number, service);
+            let mut state = service.state.lock().expect("no panic while locked");
+            state.coming = None;
+            if let Ok(link) = link
+                && !self.session.is_ended()
+            {
+                state.connecting = false;
+                state.generation += 1;
+                state.link = Some(link);
+                drop(state);
+                return service.changed.notify_all();
+            }
+            drop(state);
+            self.session.wait_change(pause);
+            pause = (pause * 2).min(PAUSE.1);
+        }
+    }
+
+    fn attach(&self, number: u16, service: &Service) -> Result<Arc<dyn Link>, Errno> {
         let link = self.connector.connect(self.session.address(), number).map_err(|error| {
             tracing::debug!(%error, number, "connecting to a service of objects");
             Errno::ENOTCONN
         })?;
+        service.state.lock().expect("no panic while locked").coming = Some(link.clone());
+        if self.session.is_ended() {
+            return Err(Errno::ENOTCONN);
+        }
         let mut frame = Frame::request(Opcode::Attach, self.session.next_xid());
         self.session.identity().sign(&mut frame);
         let call = Call { frame, body: Vec::new(), payload: None, room: None };

@@ -5,7 +5,7 @@
 use std::{ops::Range, sync::Arc};
 
 use sheen_ports::Cancel;
-use sheen_types::{Component, Errno, Layout, OstIndex};
+use sheen_types::{Component, Errno, Layout};
 use sheen_wire::{
     Opcode,
     object::{ObjectTruncate, WriteReply},
@@ -15,11 +15,12 @@ use crate::{
     attributes::lazy_copy,
     client::Client,
     data_lease::Access,
-    hold::Purpose,
+    hold::{Hold, Purpose},
     inode::{Inode, Known},
     layout::has_objects,
     pool::Piece,
     targets::ObjectRequest,
+    underway::Underway,
 };
 
 /// Largest size of a file in bytes.
@@ -57,7 +58,7 @@ impl Client {
                 layout = self.layout_with_objects(inode, &last, cancel)?;
                 continue;
             }
-            return self.truncate_objects(inode, &layout, size, cancel);
+            return self.truncate_objects(inode, &layout, size, hold, cancel);
         }
     }
 
@@ -78,14 +79,17 @@ impl Client {
 
     fn truncate_objects(
         self: &Arc<Self>,
-        inode: &Inode,
+        inode: &Arc<Inode>,
         layout: &Layout,
         size: u64,
+        hold: Hold,
         cancel: &Cancel,
     ) -> Result<(), Errno> {
         let mtime = self.clock.wall();
         let mut pieces = Vec::new();
-        let mut targets = Vec::new();
+        let objects = layout.components.iter().flat_map(|component| &component.objects);
+        let targets = objects.map(|object| object.ost).collect();
+        let underway = Underway::begin(inode, targets, Some(hold));
         for component in &layout.components {
             for (stripe, object) in component.objects.iter().enumerate() {
                 let body = ObjectTruncate {
@@ -94,13 +98,13 @@ impl Client {
                     size: object_end(component, stripe, size),
                     mtime,
                 };
-                targets.push(object.ost);
                 let (client, cancel) = (self.clone(), cancel.clone());
-                let work = move || client.truncate_object(&body, &cancel);
+                let underway = underway.clone();
+                let work = move || client.truncate_object(&body, &underway, &cancel);
                 pieces.push(Piece::new(object.ost, work));
             }
         }
-        let result = self.change_content(inode, targets, pieces);
+        let result = self.carry_out(pieces);
         let mut state = inode.lock();
         match result {
             Ok(()) => {
@@ -113,22 +117,20 @@ impl Client {
         result
     }
 
-    fn truncate_object(&self, body: &ObjectTruncate, cancel: &Cancel) -> Result<(), Errno> {
-        let request = ObjectRequest::new(body.ost, Opcode::ObjectTruncate, body);
+    fn truncate_object(
+        self: &Arc<Self>,
+        body: &ObjectTruncate,
+        underway: &Arc<Underway>,
+        cancel: &Cancel,
+    ) -> Result<(), Errno> {
+        let request = ObjectRequest::new(body.ost, Opcode::ObjectTruncate, body).of(underway);
         self.ask_object(request, cancel)?.decode::<WriteReply>().map(drop)
     }
 
     /// Carries out parts of one change of content at the same time; the first error counts.
-    pub(crate) fn change_content(
-        &self,
-        inode: &Inode,
-        targets: Vec<OstIndex>,
-        pieces: Vec<Piece<()>>,
-    ) -> Result<(), Errno> {
-        inode.lock().begin_write();
-        let result = self.pool.run_all(pieces).into_iter().collect();
-        inode.lock().end_write(targets);
-        result
+    /// The change must live until its outcome is noted, the lease with it.
+    pub(crate) fn carry_out(&self, pieces: Vec<Piece<()>>) -> Result<(), Errno> {
+        self.pool.run_all(pieces).into_iter().collect()
     }
 
     /// After a change whose effect on size and space only the objects know.

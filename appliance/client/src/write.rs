@@ -20,6 +20,7 @@ use crate::{
     statistics::{add, count},
     targets::ObjectRequest,
     truncate::FILE_BYTES_MAX,
+    underway::Underway,
 };
 
 /// How to write.
@@ -72,8 +73,7 @@ impl Client {
         count(&self.counters.writes);
         let (at, layout, hold) =
             self.prepare_write(inode, offset, payload.len() as u64, options, cancel)?;
-        let result = self.write_pieces(inode, &layout, at, payload, options, cancel);
-        drop(hold);
+        let result = self.write_pieces(inode, &layout, (at, payload), options, hold, cancel);
         if let Ok((bytes, _)) = &result {
             add(&self.counters.write_bytes, *bytes as u64);
             let due = inode.lock().gather_write(at..at + *bytes as u64);
@@ -127,18 +127,18 @@ impl Client {
         self: &Arc<Self>,
         inode: &Arc<Inode>,
         layout: &Layout,
-        at: u64,
-        payload: Buffer,
+        (at, payload): (u64, Buffer),
         options: &WriteOptions,
+        hold: Hold,
         cancel: &Cancel,
     ) -> Result<(usize, Option<Buffer>), Errno> {
         let mtime = self.clock.wall();
         let length = payload.len();
         let pieces = split(layout, at, payload)?;
-        let targets: Vec<OstIndex> = pieces.iter().map(|piece| piece.object.ost).collect();
+        let targets = pieces.iter().map(|piece| piece.object.ost).collect();
+        let underway = Underway::begin(inode, targets, Some(hold));
         let model = {
-            let mut state = inode.lock();
-            state.begin_write();
+            let state = inode.lock();
             ObjectWrite {
                 ost: OstIndex(0),
                 object: Fid::NONE,
@@ -155,21 +155,22 @@ impl Client {
             .into_iter()
             .map(|piece| {
                 let (client, cancel) = (self.clone(), cancel.clone());
+                let underway = underway.clone();
                 let body = ObjectWrite {
                     ost: piece.object.ost,
                     object: piece.object.object,
                     offset: piece.object_offset,
                     ..model.clone()
                 };
-                let work = move || Ok(client.write_piece(&body, piece.payload, &cancel));
+                let work = move || Ok(client.write_piece(&body, piece.payload, &underway, &cancel));
                 Piece::new(piece.object.ost, work)
             })
             .collect();
+        // `underway`, and with it the lease, lives until the outcome is noted.
         let ended = self.pool.run_all(pieces);
         let ended = ended.into_iter().map(|ended| ended.unwrap_or_else(Ended::lost)).collect();
         let single = layout.components.iter().map(|c| c.objects.len()).sum::<usize>() == 1;
         let mut state = inode.lock();
-        state.end_write(targets);
         let (written, blocks, error, payload) = gather(ended);
         if written > 0 {
             let blocks = blocks.filter(|_| single && written == length);
@@ -185,9 +186,15 @@ impl Client {
         }
     }
 
-    fn write_piece(&self, body: &ObjectWrite, payload: Buffer, cancel: &Cancel) -> Ended {
+    fn write_piece(
+        self: &Arc<Self>,
+        body: &ObjectWrite,
+        payload: Buffer,
+        underway: &Arc<Underway>,
+        cancel: &Cancel,
+    ) -> Ended {
         let bytes = payload.len();
-        let mut request = ObjectRequest::new(body.ost, Opcode::ObjectWrite, body);
+        let mut request = ObjectRequest::new(body.ost, Opcode::ObjectWrite, body).of(underway);
         request.payload = Some(payload);
         match self.ask_object(request, cancel) {
             Ok(reply) => {

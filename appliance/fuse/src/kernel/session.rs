@@ -58,7 +58,7 @@ impl SessionOptions {
         Self {
             buffers,
             transfer_bytes_max: 1 << 20,
-            background: 4096,
+            background: 1024,
             namespace_threads_max: 128,
             content_threads_max: 128,
             waiters_max: 256,

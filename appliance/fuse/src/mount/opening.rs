@@ -97,7 +97,15 @@ impl Mount {
         let state = state.unwrap_or(OpenState { shared: true });
         let opened = self.opened(context, found.inode.clone(), open, state, &context.cancel)?;
         if open.flags & libc::O_TRUNC != 0 {
-            found.observed = self.client.attributes(&found.inode, &context.cancel)?;
+            match self.client.attributes(&found.inode, &context.cancel) {
+                Ok(observed) => found.observed = observed,
+                Err(errno) => {
+                    // The kernel does not close what it never had.
+                    drop(self.handles.remove(opened.handle));
+                    self.client.close(&found.inode, write, &context.cancel);
+                    return Err(errno);
+                }
+            }
         }
         Ok((self.entry(context, &found), opened))
     }

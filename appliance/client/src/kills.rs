@@ -1,0 +1,244 @@
+//! Programs that are killed while a server does not answer: they end at once, what they began goes on.
+
+use std::{
+    sync::{Arc, mpsc},
+    time::Duration,
+};
+
+use sheen_ports::Cancel;
+use sheen_types::{Errno, FileKind};
+use sheen_wire::{
+    Opcode,
+    flock::{LockFamily, LockType},
+    lease::bits,
+};
+
+use crate::{
+    Access, Changes, Client, Inode, LockWanted, NewInode, WriteOptions,
+    fake::{FILE, Fake},
+    scenarios::start,
+};
+
+const AT_ONCE: Duration = Duration::from_secs(1);
+
+type Outcome = mpsc::Receiver<Result<(), Errno>>;
+
+/// Starts `work`, waits until the server has its request of kind `opcode` and does not answer it.
+fn stuck(
+    fake: &Fake,
+    client: &Arc<Client>,
+    opcode: Opcode,
+    work: impl FnOnce(Arc<Client>, &Cancel) -> Result<(), Errno> + Send + 'static,
+) -> (Outcome, Cancel) {
+    let before = fake.sent(opcode).len();
+    fake.change(|state| state.hold = Some(opcode));
+    let (client, cancel, (sender, outcome)) = (client.clone(), Cancel::new(), mpsc::channel());
+    let cancelled = cancel.clone();
+    std::thread::spawn(move || sender.send(work(client, &cancelled)));
+    fake.wait_until("the request", |state| {
+        state.log.iter().filter(|sent| sent.opcode == opcode).count() > before
+    });
+    (outcome, cancel)
+}
+
+fn kill((outcome, cancel): (Outcome, Cancel)) -> Result<(), Errno> {
+    cancel.cancel();
+    outcome.recv_timeout(AT_ONCE).expect("a killed program ends at once")
+}
+
+fn all_ended(client: &Client) {
+    for _ in 0..1000 {
+        if client.requests_left() == 0 {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    panic!("{} requests were left for ever", client.requests_left());
+}
+
+fn directory(name: &[u8]) -> NewInode<'_> {
+    NewInode {
+        name: Some(name),
+        kind: FileKind::Directory,
+        permissions: 0o755,
+        umask: 0,
+        rdev: 0,
+        target: &[],
+        owner: (0, 0),
+        exclusive: true,
+    }
+}
+
+fn make(client: &Arc<Client>, name: &[u8], cancel: &Cancel) -> Result<(), Errno> {
+    let root = client.inode(client.root());
+    client.create(&root, &directory(name), None, cancel).map(drop)
+}
+
+fn write(
+    client: &Arc<Client>,
+    file: &Arc<Inode>,
+    fake: &Fake,
+    cancel: &Cancel,
+) -> Result<(), Errno> {
+    let options = WriteOptions { append: false, durable: false, access: Access::Direct };
+    client.write(file, 0, fake.buffer(4096), &options, cancel).map(drop)
+}
+
+fn lock(wait: bool) -> LockWanted {
+    LockWanted {
+        family: LockFamily::Posix,
+        kind: LockType::Write,
+        owner: 7,
+        pid: 1,
+        start: 0,
+        end: 9,
+        wait,
+    }
+}
+
+#[test]
+fn whatever_it_waits_for_a_killed_program_ends_at_once() {
+    type Work = fn(Arc<Client>, &Fake, &Cancel) -> Result<(), Errno>;
+    let read: Work = |client, fake, cancel| {
+        let file = client.inode(FILE);
+        client.read(&file, 0, fake.buffer(4096), Access::Direct, cancel).map(drop)
+    };
+    let change: Work = |client, fake, cancel| write(&client, &client.inode(FILE), fake, cancel);
+    let truncate: Work = |client, _, cancel| {
+        let changes = Changes { size: Some(3), ..Changes::default() };
+        client.set_attributes(&client.inode(FILE), &changes, cancel).map(drop)
+    };
+    let open: Work = |client, _, cancel| client.open(&client.inode(FILE), false, cancel).map(drop);
+    let cases: [(Opcode, Work); 12] = [
+        (Opcode::GetAttributes, read),
+        (Opcode::LeaseRequest, read),
+        (Opcode::Attach, read),
+        (Opcode::ObjectRead, read),
+        (Opcode::ObjectWrite, change),
+        (Opcode::InstantiateLayout, change),
+        (Opcode::ObjectTruncate, truncate),
+        (Opcode::SetAttributes, truncate),
+        (Opcode::Open, open),
+        (Opcode::ObjectSync, |client, _, cancel| client.sync(&client.inode(FILE), cancel)),
+        (Opcode::Create, |client, _, cancel| make(&client, b"x", cancel)),
+        (Opcode::LockSet, |client, _, cancel| {
+            client.set_lock(&client.inode(FILE), &lock(false), cancel)
+        }),
+    ];
+    for (opcode, work) in cases {
+        let (fake, client) = start();
+        let objects = !matches!(opcode, Opcode::InstantiateLayout | Opcode::GetAttributes);
+        fake.change(|state| state.instantiated = objects);
+        let other = fake.clone();
+        let stuck =
+            stuck(&fake, &client, opcode, move |client, cancel| work(client, &other, cancel));
+        assert_eq!(kill(stuck), Err(Errno::EINTR), "{opcode:?}");
+        fake.change(|state| state.hold = None);
+        all_ended(&client);
+        client.disconnect();
+    }
+}
+
+#[test]
+fn a_change_whose_caller_was_killed_is_carried_out_once_though_the_connection_is_lost() {
+    let (fake, client) = start();
+    let killed =
+        stuck(&fake, &client, Opcode::Create, |client, cancel| make(&client, b"x", cancel));
+    assert_eq!(kill(killed), Err(Errno::EINTR));
+    assert_eq!(client.requests_left(), 1);
+    fake.lose_all();
+    fake.wait_until("it is sent again", |state| {
+        state.log.iter().filter(|sent| sent.opcode == Opcode::Create).count() == 2
+    });
+    fake.change(|state| state.hold = None);
+    all_ended(&client);
+    let sent = fake.sent(Opcode::Create);
+    assert_eq!((sent[0].xid, sent[0].tag), (sent[1].xid, sent[1].tag));
+    assert_eq!((sent[0].resent, sent[1].resent), (false, true));
+    assert_eq!(fake.lock().created.len(), 1);
+    client.disconnect();
+}
+
+#[test]
+fn changes_left_keep_their_slots_and_who_comes_later_can_be_killed_too() {
+    let (fake, client) = start();
+    client.new_fid(&Cancel::new()).unwrap();
+    // The fake's session has eight slots.
+    let killed: Vec<_> = (0..8)
+        .map(|_| stuck(&fake, &client, Opcode::Create, |c, cancel| make(&c, b"x", cancel)))
+        .collect();
+    for one in killed {
+        assert_eq!(kill(one), Err(Errno::EINTR));
+    }
+    assert_eq!(client.requests_left(), 8);
+    let (sender, outcome) = mpsc::channel();
+    let (late, cancel) = (client.clone(), Cancel::new());
+    let cancelled = cancel.clone();
+    std::thread::spawn(move || sender.send(make(&late, b"y", &cancelled)));
+    assert_eq!(kill((outcome, cancel)), Err(Errno::EINTR));
+    assert_eq!(fake.sent(Opcode::Create).len(), 8, "it found no slot");
+    fake.change(|state| state.hold = None);
+    all_ended(&client);
+    make(&client, b"z", &Cancel::new()).unwrap();
+    client.disconnect();
+}
+
+#[test]
+fn the_lease_is_held_until_a_write_whose_caller_was_killed_has_ended() {
+    let (fake, client) = start();
+    fake.change(|state| state.instantiated = true);
+    let file = client.inode(FILE);
+    let other = fake.clone();
+    let killed = stuck(&fake, &client, Opcode::ObjectWrite, move |client, cancel| {
+        write(&client, &client.inode(FILE), &other, cancel)
+    });
+    assert_eq!(kill(killed), Err(Errno::EINTR));
+    assert_eq!(file.lock().data.users, 1);
+    fake.revoke(FILE, bits::DATA, false);
+    for _ in 0..1000 {
+        if file.lock().data.revoking {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert!(fake.cancels().is_empty(), "the write may still be carried out");
+    fake.change(|state| state.hold = None);
+    fake.wait_until("the lease is given back", |state| {
+        state.log.iter().any(|sent| sent.opcode == Opcode::LeaseCancel)
+    });
+    assert_eq!(file.lock().data.users, 0);
+    client.disconnect();
+}
+
+#[test]
+fn a_lock_granted_to_nobody_is_given_back() {
+    let (fake, client) = start();
+    let file = client.inode(FILE);
+    let killed = stuck(&fake, &client, Opcode::LockSet, |client, cancel| {
+        client.set_lock(&client.inode(FILE), &lock(true), cancel)
+    });
+    assert_eq!(kill(killed), Err(Errno::EINTR));
+    assert_eq!(fake.sent(Opcode::LockCancel).len(), 1);
+    // Its owner ends before the lock is granted.
+    client.release_locks(&file, LockFamily::Posix, 7, &Cancel::new());
+    assert_eq!(fake.sent(Opcode::LockRelease).len(), 1);
+    fake.change(|state| state.hold = None);
+    fake.wait_until("the lock is given back", |state| {
+        state.log.iter().filter(|sent| sent.opcode == Opcode::LockRelease).count() == 2
+    });
+    client.disconnect();
+}
+
+#[test]
+fn a_file_opened_for_nobody_is_closed() {
+    let (fake, client) = start();
+    let killed = stuck(&fake, &client, Opcode::Open, |client, cancel| {
+        client.open(&client.inode(FILE), true, cancel).map(drop)
+    });
+    assert_eq!(kill(killed), Err(Errno::EINTR));
+    fake.change(|state| state.hold = None);
+    fake.wait_until("it is closed", |state| {
+        state.log.iter().any(|sent| sent.opcode == Opcode::Close)
+    });
+    client.disconnect();
+}
