@@ -32,6 +32,7 @@ use crate::{
     statistics::{Counters, Snapshot},
     table::InodeTable,
     targets::Targets,
+    volume::VolumeStatistics,
 };
 
 /// Threads that empty the kernel's page cache for revokes.
@@ -40,7 +41,7 @@ const DATA_REVOKERS: usize = 4;
 /// How long a client may take to say good-bye, what it has left to tell included.
 const FAREWELL: Duration = Duration::from_secs(1);
 /// How long the end waits for threads. One may be making a connection to a node that does not answer; it ends by itself.
-const THREADS_MAX: Duration = Duration::from_secs(1);
+const THREADS_MAX: Duration = Duration::from_millis(500);
 
 /// Who must drop what it cached (the mount, for the kernel). Called from threads of the client that hold no lock.
 pub trait CacheSink: Send + Sync {
@@ -109,6 +110,7 @@ pub struct Client {
     pub(crate) finisher: Finisher,
     pub(crate) lock_waits: LockWaits,
     pub(crate) counters: Counters,
+    pub(crate) last_volume: Mutex<VolumeStatistics>,
     /// See [`crate::lease`].
     pub(crate) stamps: AtomicU64,
     /// Tick when something was last heard of the MDT.
@@ -161,6 +163,7 @@ impl Client {
             janitor: Janitor::default(),
             lock_waits: LockWaits::default(),
             counters: Counters::default(),
+            last_volume: Mutex::default(),
             stamps: AtomicU64::new(1),
             reassert_due: AtomicBool::new(false),
             sink: OnceLock::new(),
@@ -236,14 +239,12 @@ impl Client {
     /// Says good-bye to the MDT if it answers within a moment, and ends all threads. Calls in progress end with ENOTCONN.
     pub fn disconnect(self: &Arc<Self>) {
         let (said, late) = (Cancel::new(), Cancel::new());
-        let (client, patience, give_up) = (self.clone(), said.clone(), late.clone());
-        // A server that is away will find out by itself. Ending the session ends every wait for it, also one for a connection
-        // that never comes again.
+        let (patience, give_up) = (said.clone(), late.clone());
+        // A server that is away will find out by itself.
         let timer =
             std::thread::Builder::new().name("sheen-farewell".to_owned()).spawn(move || {
                 if !patience.sleep(FAREWELL) {
                     give_up.cancel();
-                    client.session.end();
                 }
             });
         // Without a thread to watch over it nothing is said.

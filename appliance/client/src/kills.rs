@@ -14,7 +14,7 @@ use sheen_wire::{
 };
 
 use crate::{
-    Access, Changes, Client, Inode, LockWanted, NewInode, WriteOptions,
+    Access, Changes, Client, Inode, LockWanted, NewInode, VolumeStatistics, WriteOptions,
     fake::{FILE, Fake},
     scenarios::start,
 };
@@ -240,5 +240,17 @@ fn a_file_opened_for_nobody_is_closed() {
     fake.wait_until("it is closed", |state| {
         state.log.iter().any(|sent| sent.opcode == Opcode::Close)
     });
+    client.disconnect();
+}
+
+#[test]
+fn space_is_told_as_it_was_last_known_when_nobody_answers() {
+    let (fake, client) = start();
+    fake.change(|state| state.hold = Some(Opcode::FilesystemStatistics));
+    let (sender, outcome) = mpsc::channel();
+    let asking = client.clone();
+    std::thread::spawn(move || sender.send(asking.recent_volume_statistics(&Cancel::new())));
+    let told = outcome.recv_timeout(Duration::from_secs(2)).expect("umount does not wait");
+    assert_eq!(told, Ok(VolumeStatistics::default()));
     client.disconnect();
 }

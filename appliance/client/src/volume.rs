@@ -1,6 +1,6 @@
 //! Space and inodes of the file system.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use sheen_ports::Cancel;
 use sheen_types::Errno;
@@ -30,7 +30,39 @@ pub struct VolumeStatistics {
     pub inodes_max: u64,
 }
 
+/// How long `statfs` waits for servers.
+const SOON: Duration = Duration::from_millis(500);
+
 impl Client {
+    /// Space and inodes as they are, or as they were when all servers last answered (zeros: never) if not all do soon:
+    /// `umount` asks for them before it unmounts, also when there is no server any more.
+    ///
+    /// # Errors
+    /// EINTR, EIO.
+    ///
+    /// # Panics
+    /// When a thread panicked while it noted them.
+    pub fn recent_volume_statistics(
+        self: &Arc<Self>,
+        cancel: &Cancel,
+    ) -> Result<VolumeStatistics, Errno> {
+        let soon = Cancel::new();
+        let killed = soon.clone();
+        let _watch = cancel.on_cancel(Arc::new(move || killed.cancel()));
+        if cancel.is_cancelled() {
+            return Err(Errno::EINTR);
+        }
+        self.finisher.cancel_at(self.clock.now().after(SOON), soon.clone());
+        let answer = self.volume_statistics(&soon);
+        let mut last = self.last_volume.lock().expect("no panic while locked");
+        match answer {
+            Ok(volume) => *last = volume,
+            Err(Errno::EINTR) if !cancel.is_cancelled() => {}
+            Err(errno) => return Err(errno),
+        }
+        Ok(*last)
+    }
+
     /// Space and inodes.
     ///
     /// # Errors

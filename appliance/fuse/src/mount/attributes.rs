@@ -52,7 +52,7 @@ impl Mount {
     }
 
     pub(crate) fn volume(&self, context: &Context) -> Result<StatFs, Errno> {
-        let volume = self.client.volume_statistics(&context.cancel)?;
+        let volume = self.client.recent_volume_statistics(&context.cancel)?;
         let fragments = |bytes: u64| bytes / u64::from(FRAGMENT_BYTES);
         Ok(StatFs {
             blocks: fragments(volume.total_bytes),
