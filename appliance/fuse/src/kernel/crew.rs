@@ -176,8 +176,8 @@ impl Crew {
             return Placed::Cancelled(message);
         }
         match state.parked.add(place, message) {
-            Ok(()) => Placed::Parked,
-            Err(message) => Placed::Refused(message),
+            None => Placed::Parked,
+            Some(message) => Placed::Refused(message),
         }
     }
 

@@ -34,20 +34,20 @@ pub(crate) struct Parked {
 }
 
 impl Parked {
-    /// Parks a request, or gives it back if there are too many.
-    pub(crate) fn add(&mut self, place: Place, mut message: Message) -> Result<(), Message> {
+    /// Parks a request. Some: there are too many, it is given back.
+    pub(crate) fn add(&mut self, place: Place, mut message: Message) -> Option<Message> {
         let bytes = message.payload_bytes();
         let refusable = matches!(place.lane, Lane::Content | Lane::Namespace);
         let full = self.requests >= PARKED_MAX || self.bytes + bytes > PARKED_BYTES_MAX;
         if refusable && full {
-            return Err(message);
+            return Some(message);
         }
         message.shrink();
         self.requests += 1;
         self.bytes += bytes;
         let queue = self.lanes[place.lane as usize].entry(place.target).or_default();
         queue.insert(message.header.unique, message);
-        Ok(())
+        None
     }
 
     /// Takes the next one of `lane` whose target has room.
