@@ -11,6 +11,8 @@ use sheen_types::Bytes;
 use crate::{
     config::Config,
     device::{QueueBudget, Way},
+    ost::{RESERVE_BYTES, small_images_bytes},
+    server::OPERATIONS_MAX,
 };
 
 /// An inode with its directory entry and a short name: 256 bytes of attributes and layout, two tree places.
@@ -106,6 +108,13 @@ impl MemoryPlan {
             pool("payload buffers", reactors + 1, limits.buffers.0, "limits.buffers"),
             pool("queues of an NVMe controller", nvme, 1, "device.queue_depth"),
             pool("object stores", osts, STORE_BYTES, "device.osts"),
+            pool("buffers of journals and recovery", osts, RESERVE_BYTES as u64, "device.osts"),
+            pool(
+                "images of changes without payload",
+                reactors,
+                small_images_bytes(OPERATIONS_MAX) as u64,
+                "threads.reactors",
+            ),
             pool("objects", objects, OBJECT_BYTES, "limits.inodes"),
             pool("keys", 1, KEY_BYTES, ""),
             pool(

@@ -41,6 +41,7 @@ pub mod status;
 pub use error::NodeError;
 use handle::ServiceHandle;
 pub use scrub::{ScrubFaults, ScrubStatus};
+pub(crate) use spawn::OPERATIONS_MAX;
 use spawn::{MdtThread, Orders, OstThread};
 pub use status::{NodeState, NodeStatus, OstStatus, ThreadStatus};
 

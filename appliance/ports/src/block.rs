@@ -75,12 +75,14 @@ pub struct BlockCompletion {
 /// Why a command failed, split by what the caller must do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BlockError {
-    /// Try again: nothing is wrong with the blocks.
+    /// Try again: it was not carried out, and nothing is wrong with the blocks.
     Retry,
-    /// These blocks are lost here: use another copy.
+    /// These blocks are lost here: use another copy. The only one that says something of the blocks.
     MediaLost,
-    /// The command was malformed: a bug of ours.
+    /// The command was malformed, a bug of ours: it was not carried out, and trying again does not help.
     Rejected,
+    /// The device does not reach the buffer: it was not carried out. Use a buffer of an arena that was registered.
+    Unreachable,
     /// The device has no space behind these blocks (sparse file on a full disk).
     NoSpace,
     /// The device is gone.
@@ -93,6 +95,7 @@ impl fmt::Display for BlockError {
             Self::Retry => "device asks to try again",
             Self::MediaLost => "unrecovered media error",
             Self::Rejected => "device rejected the command",
+            Self::Unreachable => "the buffer is out of the device's reach",
             Self::NoSpace => "no space behind the device",
             Self::Gone => "device is gone",
         })

@@ -165,8 +165,10 @@ pub enum Command {
 /// A device operation failed (after the service's own retries).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IoFault {
-    /// The blocks could not be written or read.
+    /// The blocks could not be written or read: what they held, or were to hold, is lost there.
     Media,
+    /// It was not carried out, so nothing is known of the blocks: to be tried again, as a whole.
+    NotCarriedOut,
     /// The device has no space behind the blocks (a sparse file on a full disk).
     NoSpace,
     /// The device is gone.
@@ -177,6 +179,7 @@ impl fmt::Display for IoFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Media => "the device lost blocks",
+            Self::NotCarriedOut => "the device did not carry out a command: try again",
             Self::NoSpace => "no space behind the device",
             Self::Gone => "the device is gone",
         })

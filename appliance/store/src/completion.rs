@@ -59,15 +59,15 @@ impl Store {
             == Io::Data { operation: number, generation }.token();
         assert!(is_it && operation.state == State::Issued, "data in flight keeps its operation");
         operation.io_pending -= 1;
-        // A medium that lost blocks is worse news than a lack of space.
-        operation.failed = match (operation.failed, result.err()) {
-            (Some(IoFault::NoSpace), Some(fault)) | (None, Some(fault)) => Some(fault),
-            (failed, _) => failed,
-        };
+        operation.failed = worse(operation.failed, result.err());
         if operation.io_pending == 0
             && let Some(fault) = operation.failed
         {
-            let errno = if fault == IoFault::NoSpace { Errno::ENOSPC } else { Errno::EIO };
+            let errno = match fault {
+                IoFault::NoSpace => Errno::ENOSPC,
+                IoFault::NotCarriedOut => Errno::EAGAIN,
+                IoFault::Media | IoFault::Gone => Errno::EIO,
+            };
             commands.push(Command::Complete { request: operation.request, result: Err(errno) });
         }
         self.try_apply(number, commands);
@@ -156,7 +156,8 @@ impl Store {
             let here = object.and_then(|object| object.piece_at(extent.block));
             let in_place = here.is_some_and(|piece| piece.place == extent.place);
             let blocks = extent.stored();
-            if operation.failed == Some(IoFault::NoSpace) && !in_place {
+            let is_lost = operation.failed == Some(IoFault::Media);
+            if !is_lost && !in_place {
                 self.allocator
                     .release(Span { first: extent.place - self.layout.data_first, blocks });
             } else if !in_place {
@@ -311,6 +312,18 @@ impl Store {
             self.operations.give_back(number);
         }
     }
+}
+
+/// Of what went wrong with parts of a change, what counts for all of it: lost blocks before a lack of space, and that before
+/// what may go well the next time.
+fn worse(known: Option<IoFault>, new: Option<IoFault>) -> Option<IoFault> {
+    let rank = |fault: &IoFault| match fault {
+        IoFault::NotCarriedOut => 0,
+        IoFault::NoSpace => 1,
+        IoFault::Media => 2,
+        IoFault::Gone => 3,
+    };
+    known.into_iter().chain(new).max_by_key(rank)
 }
 
 fn quarantine_blocks(quarantine: &mut Quarantine, data_first: u64, gone: Gone) {

@@ -43,7 +43,8 @@ pub enum OpenError {
         /// The block.
         lba: Lba,
     },
-    /// The device failed.
+    /// The device failed, or did not carry out what it was told: nothing is known of what it holds, and another opening may
+    /// find it all. Blocks it lost ([`IoFault::Media`] of a read) are named by the other errors.
     Device(IoFault),
 }
 
@@ -165,6 +166,11 @@ impl Opening {
         commands: &mut Vec<Command>,
     ) -> Result<Progress, OpenError> {
         let Self { zone, limits, goal, phase } = *self;
+        if let Err(fault) = result
+            && fault != IoFault::Media
+        {
+            return Err(OpenError::Device(fault));
+        }
         let phase = match phase {
             Phase::Anchor(copies) => on_anchor(zone, copies, io, result, commands)?,
             Phase::Checkpoint { base, mut loading, asked } => {

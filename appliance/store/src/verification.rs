@@ -93,7 +93,8 @@ impl Verification {
         let look = self.looks[read as usize];
         let doubt = &mut self.doubts[look.doubt];
         let Record::Change(change) = &doubt.record else { return };
-        // Blocks that cannot be read are kept: an error when they are wanted is better than old data.
+        // Blocks the medium lost are kept: an error when they are wanted is better than old data. (A read that was not carried
+        // out has ended the opening.)
         let Ok(bytes) = result else { return };
         let binding = Binding::new(change.object, change.generation);
         for (at, number) in (0..look.blocks as usize).zip(look.block..) {

@@ -146,7 +146,10 @@ impl From<IoError> for BlockError {
                 | Status::WRITE_TO_READ_ONLY_RANGE => Self::Rejected,
                 _ => Self::MediaLost,
             },
-            IoError::Refused(_) => Self::Rejected,
+            IoError::Refused(Refusal::NotMapped) => Self::Unreachable,
+            IoError::Refused(
+                Refusal::Range | Refusal::Length | Refusal::Alignment | Refusal::NotOffered,
+            ) => Self::Rejected,
             IoError::Stopped(_) | IoError::Gone => Self::Gone,
         }
     }

@@ -12,7 +12,7 @@ use super::{
     naming::{self, Wrong},
     report::zone_name,
 };
-use crate::device::ZoneEntry;
+use crate::{device::ZoneEntry, ost::io_fault};
 
 /// Blocks of one read.
 const READ_BLOCKS: u64 = (READ_BYTES / BLOCK_BYTES) as u64;
@@ -85,7 +85,7 @@ fn take_first(commands: &mut Vec<Command>) -> Option<Command> {
 
 pub(super) fn read(blocks: &mut ZoneBlocks, lba: Lba, count: u64) -> Result<Vec<u8>, IoFault> {
     let mut bytes = vec![0; usize::try_from(count).unwrap_or(0) * BLOCK_BYTES];
-    blocks.read(lba, &mut bytes).map_err(|_| IoFault::Media)?;
+    blocks.read(lba, &mut bytes).map_err(io_fault)?;
     Ok(bytes)
 }
 
@@ -233,11 +233,9 @@ pub(super) fn carry_out(
         Command::Read { io, lba, blocks: count } => (io, read(blocks, lba, u64::from(count))),
         Command::WriteBytes { io, lba, bytes } => {
             let result = blocks.write(lba, &bytes).map(|()| Vec::new());
-            (io, result.map_err(|_| IoFault::Media))
+            (io, result.map_err(io_fault))
         }
-        Command::Flush { io } => {
-            (io, blocks.flush().map(|()| Vec::new()).map_err(|_| IoFault::Media))
-        }
+        Command::Flush { io } => (io, blocks.flush().map(|()| Vec::new()).map_err(io_fault)),
         // A device that keeps the content is as right as one that drops it.
         Command::Discard { io, .. } => (io, Ok(Vec::new())),
         Command::Merge { .. }

@@ -142,7 +142,7 @@ fn io_error(error: BlockError) -> io::Error {
     let kind = match error {
         BlockError::Retry => io::ErrorKind::Interrupted,
         BlockError::MediaLost => io::ErrorKind::InvalidData,
-        BlockError::Rejected => io::ErrorKind::InvalidInput,
+        BlockError::Rejected | BlockError::Unreachable => io::ErrorKind::InvalidInput,
         BlockError::NoSpace => io::ErrorKind::StorageFull,
         BlockError::Gone => io::ErrorKind::NotFound,
     };

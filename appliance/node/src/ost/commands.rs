@@ -6,7 +6,7 @@ use sheen_store::{Command, Merge, MergeToken, OldBlock, RequestToken};
 use sheen_types::{BLOCK_BYTES, Errno, Lba, checksum::crc32c};
 
 use super::{
-    device::{Finished, Purpose},
+    device::{Finished, Purpose, errno_of},
     image::Image,
     operation::{Merging, Work},
     service::OstService,
@@ -55,10 +55,8 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
                 self.targets[number].device.discard(Purpose::Store(io), lba, blocks);
             }
             Command::Read { io, lba, blocks } => {
-                let bytes = blocks as usize * BLOCK_BYTES;
-                let buffer = self.buffers.take(bytes);
-                let buffer = buffer.unwrap_or_else(|| Buffer::standalone(bytes));
-                self.targets[number].device.read(Purpose::Opening(io), lba, buffer);
+                let (purpose, bytes) = (Purpose::Opening(io), blocks as usize * BLOCK_BYTES);
+                self.targets[number].device.read_into_reserve(purpose, lba, bytes);
             }
             Command::Complete { request, result } => self.on_complete(request.0, result),
         }
@@ -83,9 +81,7 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
         merges: [Option<Merge>; 2],
     ) {
         if self.image(request).is_empty() {
-            // A truncate or punch: one or two blocks, from the reserve when the arena is used up.
-            let bytes = image_blocks * BLOCK_BYTES;
-            let mut buffer = self.small_buffer(number, bytes);
+            let mut buffer = self.small_image(image_blocks * BLOCK_BYTES);
             buffer.as_mut_slice().fill(0);
             *self.image(request) = Image::new(buffer);
         }
@@ -96,28 +92,36 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
             merges,
             checksums: [None; 2],
             remaining,
-            failed: false,
+            failed: None,
         };
         let token = self.merges.insert(merging);
         for which in 0..2 {
             let part = self.merges.get_mut(token).merges[which].as_ref();
             let Some((lba, blocks)) = part.map(|part| extent(&part.old)) else { continue };
-            let buffer = self.small_buffer(number, blocks * BLOCK_BYTES);
             let purpose = Purpose::Merge { merge: token, which };
-            self.targets[number].device.read(purpose, lba, buffer);
+            let (device, bytes) = (&mut self.targets[number].device, blocks * BLOCK_BYTES);
+            match self.buffers.take(bytes) {
+                Some(buffer) => device.read(purpose, lba, buffer),
+                None => device.read_into_reserve(purpose, lba, bytes),
+            }
         }
         if remaining == 0 {
             self.end_merge(number, token);
         }
     }
 
-    /// A buffer of a few blocks that must not be refused: what waits for it holds what others wait for. The number of
-    /// operations bounds how many there are.
-    fn small_buffer(&mut self, number: usize, bytes: usize) -> Buffer {
-        self.buffers
-            .take(bytes)
-            .or_else(|| self.targets[number].device.reserve_buffer(bytes))
-            .unwrap_or_else(|| Buffer::standalone(bytes))
+    /// The image of a truncate or punch: one or two blocks. It must not be refused, for what waits for it holds what others wait for;
+    /// so when the arena is used up it comes from one that has an image for each operation there can be.
+    fn small_image(&mut self, bytes: usize) -> Buffer {
+        let buffer = self.buffers.take(bytes).or_else(|| self.small_images.allocate(bytes));
+        buffer.expect("an image for each operation")
+    }
+
+    /// Gives a buffer back that a read ended with.
+    pub(crate) fn give_read(&mut self, number: usize, buffer: Buffer) {
+        if let Err(buffer) = self.targets[number].device.give_back(buffer) {
+            self.buffers.give(buffer);
+        }
     }
 
     /// An old block is here: verify it and keep what the request does not replace.
@@ -137,16 +141,17 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
         let stopped = self.targets[number].store().is_none_or(|store| store.is_stopped());
         let checksum = match (part, &old, finished.result) {
             (Some(part), Some(old), Ok(())) if !stopped => {
-                self.merge_block(number, operation, &part, old)
+                self.merge_block(number, operation, &part, old).ok_or(Errno::EIO)
             }
-            _ => None,
+            (_, _, Err(fault)) => Err(errno_of(fault)),
+            _ => Err(Errno::EIO),
         };
         if let Some(old) = old {
-            self.buffers.give(old);
+            self.give_read(number, old);
         }
         let merging = self.merges.get_mut(token);
-        merging.failed |= checksum.is_none();
-        merging.checksums[which] = checksum;
+        merging.failed = merging.failed.or(checksum.err());
+        merging.checksums[which] = checksum.ok();
         if last {
             self.end_merge(number, token);
         }
@@ -180,10 +185,9 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
     fn end_merge(&mut self, number: usize, token: u64) {
         let Merging { merge, checksums, failed, .. } = self.merges.remove(token);
         let Some(store) = self.targets[number].store() else { return };
-        if failed {
-            store.merge_failed(merge, Errno::EIO, &mut self.commands);
-        } else {
-            store.merged(merge, checksums, &mut self.commands);
+        match failed {
+            Some(errno) => store.merge_failed(merge, errno, &mut self.commands),
+            None => store.merged(merge, checksums, &mut self.commands),
         }
     }
 }

@@ -1,9 +1,12 @@
 //! The device of one OST: groups of commands, the queue in front of a full device, retries.
 //!
 //! A command stands alone, or is of a group, which ends when all its commands did; what was read is in its pieces, in order.
-//! Owns every buffer that is on its way.
-//! Bytes the store formed are copied into a small arena of their own, so that a journal record never waits for memory
-//! that waiting writes hold. Deliberately absent: what a group is for (the service knows by [`Purpose`]).
+//! Owns every buffer that is on its way, all of them of arenas that the device was told of.
+//!
+//! Bytes the store formed are copied into a small arena of their own, the reserve, so that a journal record never waits for memory
+//! that waiting writes hold. So it is with reads on which others wait ([`Device::read_into_reserve`]): those of a recovery, and
+//! of old blocks. Whatever holds memory of the reserve ends without anybody's help but the device's, so a wait for it ends.
+//! Deliberately absent: what a group is for (the service knows by [`Purpose`]).
 
 use std::{collections::VecDeque, os::fd::RawFd, sync::Arc};
 
@@ -12,13 +15,13 @@ use sheen_ports::{
     Block, BlockCommand, BlockCompletion, BlockError, BlockGeometry, BlockOperation,
 };
 use sheen_store::{IoFault, IoToken};
-use sheen_types::{BLOCK_BYTES, Lba, units::TRANSFER_BYTES_MAX};
+use sheen_types::{BLOCK_BYTES, Errno, Lba, units::TRANSFER_BYTES_MAX};
 use smallvec::SmallVec;
 
 use super::{slab::Slab, statistics::OstStats};
 
-/// Memory for journal records and checkpoints on their way to the device.
-const RESERVE_BYTES: usize = 8 << 20;
+/// Memory for journal records and checkpoints on their way to the device, and for reads that must not be refused.
+pub(crate) const RESERVE_BYTES: usize = 8 << 20;
 /// How often a command is tried again when the device asks for it.
 const ATTEMPTS_MAX: u32 = 16;
 /// More commands than operations times pieces can be.
@@ -104,6 +107,14 @@ struct Feeding {
     fed: usize,
 }
 
+/// A read that waits for memory of the reserve.
+#[derive(Clone, Copy, Debug)]
+struct WaitingRead {
+    purpose: Purpose,
+    lba: Lba,
+    bytes: usize,
+}
+
 #[derive(Debug)]
 pub(crate) struct Device<B> {
     block: B,
@@ -113,6 +124,7 @@ pub(crate) struct Device<B> {
     groups: Slab<Group>,
     backlog: VecDeque<BlockCommand>,
     feeding: VecDeque<Feeding>,
+    waiting: VecDeque<WaitingRead>,
     reserve: Pool,
     /// Buffers of the store that were copied.
     spent: Vec<Vec<u8>>,
@@ -135,6 +147,7 @@ impl<B: Block> Device<B> {
             groups: Slab::new(COMMANDS_MAX),
             backlog: VecDeque::new(),
             feeding: VecDeque::new(),
+            waiting: VecDeque::new(),
             reserve: Pool::new(reserve),
             spent: Vec::new(),
             completions: Vec::new(),
@@ -168,7 +181,7 @@ impl<B: Block> Device<B> {
 
     /// Whether anything is on its way.
     pub(crate) fn is_busy(&self) -> bool {
-        self.ios.len() > 0 || self.groups.len() > 0
+        self.ios.len() > 0 || self.groups.len() > 0 || !self.waiting.is_empty()
     }
 
     /// Begins a group; it ends only after at least one command.
@@ -242,9 +255,31 @@ impl<B: Block> Device<B> {
         self.feed();
     }
 
-    /// Memory for the reserve's users: a buffer that waiting writes cannot take.
-    pub(crate) fn reserve_buffer(&mut self, bytes: usize) -> Option<Buffer> {
-        self.reserve.take(bytes)
+    /// Reads `bytes` bytes from `lba` into memory of the reserve, once there is some. The buffer it ends with is to be given back
+    /// by [`Device::give_back`] as soon as it was looked at.
+    pub(crate) fn read_into_reserve(&mut self, purpose: Purpose, lba: Lba, bytes: usize) {
+        assert!(bytes <= RESERVE_BYTES / 2, "a read of {bytes} bytes");
+        self.waiting.push_back(WaitingRead { purpose, lba, bytes });
+        self.start_waiting();
+    }
+
+    fn start_waiting(&mut self) {
+        while let Some(&WaitingRead { purpose, lba, bytes }) = self.waiting.front() {
+            let Some(buffer) = self.reserve.take(bytes) else { return };
+            self.waiting.pop_front();
+            self.read(purpose, lba, buffer);
+        }
+    }
+
+    /// Takes a buffer back that a read ended with. Err: it is none of the reserve.
+    pub(crate) fn give_back(&mut self, buffer: Buffer) -> Result<(), Buffer> {
+        if !buffer.is_of(self.reserve.arena()) {
+            return Err(buffer);
+        }
+        self.reserve.give(buffer);
+        self.feed();
+        self.start_waiting();
+        Ok(())
     }
 
     fn feed(&mut self) {
@@ -325,6 +360,7 @@ impl<B: Block> Device<B> {
         self.completions = completions;
         if count > 0 {
             self.feed();
+            self.start_waiting();
         }
         count
     }
@@ -369,15 +405,31 @@ impl<B: Block> Device<B> {
     fn on_error(&self, kind: Kind, error: BlockError) -> IoFault {
         if matches!(kind, Kind::Discard { .. }) && error != BlockError::Gone {
             // A hint that was not taken; the store counts it.
-            return IoFault::Media;
+            return IoFault::NotCarriedOut;
         }
         self.stats.device_errors.add(1);
         tracing::error!(ost = self.stats.index.0, command = ?kind, %error, "device command failed");
-        match error {
-            BlockError::NoSpace => IoFault::NoSpace,
-            BlockError::Gone => IoFault::Gone,
-            BlockError::Retry | BlockError::MediaLost | BlockError::Rejected => IoFault::Media,
+        io_fault(error)
+    }
+}
+
+/// What a failed command says of its blocks.
+pub(crate) fn io_fault(error: BlockError) -> IoFault {
+    match error {
+        BlockError::MediaLost => IoFault::Media,
+        BlockError::NoSpace => IoFault::NoSpace,
+        BlockError::Gone => IoFault::Gone,
+        BlockError::Retry | BlockError::Rejected | BlockError::Unreachable => {
+            IoFault::NotCarriedOut
         }
+    }
+}
+
+/// What a peer is told of a read that failed.
+pub(crate) fn errno_of(fault: IoFault) -> Errno {
+    match fault {
+        IoFault::NotCarriedOut => Errno::EAGAIN,
+        IoFault::Media | IoFault::NoSpace | IoFault::Gone => Errno::EIO,
     }
 }
 

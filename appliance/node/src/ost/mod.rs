@@ -31,9 +31,11 @@ pub mod gateway;
 #[cfg(test)]
 mod test;
 
+pub(crate) use device::{RESERVE_BYTES, io_fault};
 pub use gateway::{
     LocalGateway, ServiceDesk, ServiceEnd, ServiceJob, ServiceRequest, local_gateway,
 };
 pub use scrub::{ScrubConfig, ScrubOrder, ScrubState};
+pub(crate) use service::small_images_bytes;
 pub use service::{OstConfig, OstService};
 pub use statistics::{OstServiceStats, OstStats};

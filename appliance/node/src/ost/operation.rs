@@ -3,7 +3,7 @@
 use sheen_dma::Buffer;
 use sheen_ports::RequestId;
 use sheen_store::{Merge, MergeToken, ReadPin, ReadPlan};
-use sheen_types::{ClientId, Epoch, Fid, OstIndex, Tick};
+use sheen_types::{ClientId, Epoch, Errno, Fid, OstIndex, Tick};
 use sheen_wire::{Frame, object::ObjectWrite};
 
 use super::{image::Image, repacking::Wanted, unpacking::Round};
@@ -90,5 +90,6 @@ pub(crate) struct Merging {
     /// Checksums of merged blocks; the store is told when all are there.
     pub(crate) checksums: [Option<u32>; 2],
     pub(crate) remaining: usize,
-    pub(crate) failed: bool,
+    /// Why it fails, if a part of it did.
+    pub(crate) failed: Option<Errno>,
 }

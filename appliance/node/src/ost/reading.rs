@@ -10,7 +10,7 @@ use sheen_wire::object::{ObjectRead, ReadReply};
 
 use super::{
     checksum::payload_checksum,
-    device::{Device, Finished, Pieces, Purpose},
+    device::{Device, Finished, Pieces, Purpose, errno_of},
     dispatch::Payload,
     operation::{Operation, Origin, Reading, Work},
     service::OstService,
@@ -157,7 +157,7 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
         finished: Finished,
     ) -> Result<Assembled, Errno> {
         // The device logged it.
-        finished.result.map_err(|_fault| Errno::EIO)?;
+        finished.result.map_err(errno_of)?;
         let mut pieces = finished.pieces.into_iter().flatten();
         let mut image = match reading.image.take() {
             Some(image) => image,

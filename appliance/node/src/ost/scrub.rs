@@ -12,7 +12,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use sheen_dma::Buffer;
 use sheen_ports::{Block, Clock, Fabric};
 use sheen_store::{
-    LogScrub, LogStep, ReadPin, ScrubLog, ScrubPlan, ScrubPosition, ScrubRun, Store,
+    IoFault, LogScrub, LogStep, ReadPin, ScrubLog, ScrubPlan, ScrubPosition, ScrubRun, Store,
 };
 use sheen_types::{BLOCK_BYTES, Lba, OstIndex, Tick, Timespec, checksum::crc32c};
 
@@ -27,6 +27,8 @@ use super::{
 const PLAN_BLOCKS: u32 = 64;
 /// Pause when requests need what there is.
 const YIELD: Duration = Duration::from_millis(5);
+/// Pause behind a read that the device did not carry out.
+const TRY_AGAIN: Duration = Duration::from_secs(1);
 /// Under load it goes on at this part of its bandwidth.
 const FLOOR: u32 = 8;
 /// Pause between the start of a node and the first pass.
@@ -340,9 +342,13 @@ impl Scrub {
 
     /// There is no buffer, or requests need it: what was planned is planned again later.
     fn give_way(&mut self, now: Tick, store: &mut Store) {
-        if self.next.is_none() {
-            return;
+        if self.next.is_some() {
+            self.plan_again(now, store, YIELD);
         }
+    }
+
+    /// What was planned is planned again after a pause.
+    fn plan_again(&mut self, now: Tick, store: &mut Store, pause: Duration) {
         match std::mem::replace(&mut self.flight, Flight::Nothing) {
             Flight::Plan(pin) => store.release(pin),
             // The log is read anew from its start.
@@ -353,7 +359,7 @@ impl Scrub {
             }
             Flight::Nothing => {}
         }
-        self.pause(now, YIELD);
+        self.pause(now, pause);
     }
 
     /// What was asked for was read: None if it could not be.
@@ -484,8 +490,14 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
         let pieces: Pieces = finished.pieces;
         if let State::Ready(store) = &mut target.state {
             let slices: Vec<&[u8]> = pieces.iter().flatten().map(Buffer::as_slice).collect();
-            let read = finished.result.is_ok().then_some(slices.as_slice());
-            target.scrub.on_read(self.now, store, read);
+            match finished.result {
+                Ok(()) => target.scrub.on_read(self.now, store, Some(&slices)),
+                Err(IoFault::Media) => target.scrub.on_read(self.now, store, None),
+                // Nothing is known of the blocks.
+                Err(IoFault::NotCarriedOut | IoFault::NoSpace | IoFault::Gone) => {
+                    target.scrub.plan_again(self.now, store, TRY_AGAIN);
+                }
+            }
         }
         pieces.into_iter().flatten().for_each(|buffer| self.buffers.give(buffer));
     }

@@ -6,7 +6,7 @@ use sheen_dma::{Arena, ArenaError, Pool};
 use sheen_ports::{Block, Clock, Fabric, FabricEvent};
 use sheen_reactor::Service;
 use sheen_store::{Command, Limits, Packed, ReadPlan};
-use sheen_types::{ClientId, Epoch, Errno, OstIndex, Tick};
+use sheen_types::{BLOCK_BYTES, ClientId, Epoch, Errno, OstIndex, Tick};
 use sheen_wire::{Field, Frame, codec::Encoder};
 
 use crate::stats::ConnectionStats;
@@ -52,6 +52,12 @@ pub struct OstConfig {
     pub incarnation: u64,
 }
 
+/// Memory for an image of two blocks for each operation: each image, of one block or two, keeps at most one place of two from the
+/// others.
+pub(crate) const fn small_images_bytes(operations_max: usize) -> usize {
+    ((operations_max + OWN_OPERATIONS) * 2 * BLOCK_BYTES).next_power_of_two()
+}
+
 /// A fence that waits for earlier requests of its client.
 #[derive(Debug)]
 pub(crate) struct PendingFence {
@@ -67,6 +73,8 @@ pub struct OstService<B, F, C> {
     pub(crate) incarnation: u64,
     pub(crate) clock: C,
     pub(crate) buffers: Pool,
+    /// For images of changes without payload, when `buffers` has nothing left.
+    pub(crate) small_images: Arena,
     pub(crate) operations_max: usize,
     pub(crate) targets: Vec<Target<B>>,
     pub(crate) operations: Slab<Operation>,
@@ -137,9 +145,11 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
         let stats =
             targets.iter().map(|&(index, _)| Arc::new(OstStats { index, ..OstStats::default() }));
         let stats = OstServiceStats { targets: stats.collect(), ..OstServiceStats::default() };
+        let small_images = Arena::shared(small_images_bytes(config.operations_max))?;
         let mut service = Self {
             fabric,
             incarnation: config.incarnation,
+            small_images,
             buffers: Pool::new(config.arena),
             operations_max: config.operations_max,
             targets: Vec::new(),
@@ -162,7 +172,8 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
             now: clock.now(),
             clock,
         };
-        for (number, (index, block)) in targets.into_iter().enumerate() {
+        for (number, (index, mut block)) in targets.into_iter().enumerate() {
+            block.register(&service.small_images).map_err(|_| ArenaError::Unreachable)?;
             let stats = service.stats.targets[number].clone();
             let device = Device::new(block, stats.clone())?;
             let background = (config.scrub, config.tidy);

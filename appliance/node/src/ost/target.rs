@@ -86,8 +86,26 @@ impl<B: Block> Target<B> {
         finished: Finished,
         commands: &mut Vec<Command>,
     ) {
-        let State::Opening(opening) = &mut self.state else { return };
-        let Some(opening) = opening.take() else { return };
+        let opening = match &mut self.state {
+            State::Opening(opening) => opening.take(),
+            State::Ready(_) | State::Failed => None,
+        };
+        if let Some(opening) = opening {
+            self.go_on_opening(now, opening, (io, &finished), commands);
+        }
+        for buffer in finished.pieces.into_iter().flatten() {
+            // Those of others return to their arenas by themselves.
+            let _ = self.device.give_back(buffer);
+        }
+    }
+
+    fn go_on_opening(
+        &mut self,
+        now: Tick,
+        opening: Box<Opening>,
+        (io, finished): (IoToken, &Finished),
+        commands: &mut Vec<Command>,
+    ) {
         let started = *self.started.get_or_insert(now);
         let joined: Vec<u8>;
         let bytes = match finished.pieces.as_slice() {

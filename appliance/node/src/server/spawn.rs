@@ -28,7 +28,7 @@ use crate::{
 
 /// Requests an OST service carries out at a time. With buffers for 1 MiB each the arena is the tighter bound; small
 /// requests reach this one. Chosen by eye.
-const OPERATIONS_MAX: usize = 512;
+pub(crate) const OPERATIONS_MAX: usize = 512;
 /// Commands the MDT has in flight: two log writes, a snapshot's writes.
 const MDT_QUEUE_DEPTH: u32 = 64;
 

@@ -1,6 +1,8 @@
 //! The service against a plain model, damage, lack of space and of slots, fences, restarts.
 
+mod device;
 mod rig;
+mod reach;
 mod durability;
 mod faults;
 mod scrub;

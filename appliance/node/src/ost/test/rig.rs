@@ -1,9 +1,13 @@
 //! An OST service on a device in memory, with a fabric that is a queue.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, VecDeque},
+    rc::Rc,
+};
 
 use sheen_dma::{Arena, Buffer};
-use sheen_nvme::{RamDevice, RamMedium};
+use sheen_nvme::RamMedium;
 use sheen_ports::{
     Block, BlockCommand, BlockCompletion, BlockOperation, Clock, ConnectionId, Fabric, FabricEvent,
     NotifyError, RequestId,
@@ -16,6 +20,7 @@ use sheen_types::{
 };
 use sheen_wire::{Field, Frame, Opcode, object::ObjectWrite};
 
+use super::device::{Orders, TestDevice};
 use crate::ost::{OstConfig, OstService, ScrubConfig, gateway::ServiceDesk};
 
 /// What a peer got.
@@ -141,8 +146,9 @@ pub(crate) const ARENA_BYTES: usize = 16 << 20;
 
 #[derive(Debug)]
 pub(crate) struct Rig {
-    pub(crate) service: OstService<RamDevice, QueueFabric, StillClock>,
+    pub(crate) service: OstService<TestDevice, QueueFabric, StillClock>,
     pub(crate) medium: RamMedium,
+    pub(crate) orders: Rc<RefCell<Orders>>,
     pub(crate) arena: Arena,
     pub(crate) client: (ClientId, Epoch),
     xid: u64,
@@ -206,8 +212,20 @@ impl Rig {
         desk: Option<ServiceDesk>,
         scrub: ScrubConfig,
     ) -> Self {
-        let store = Limits::default();
         let arena = Arena::anonymous(ARENA_BYTES).unwrap();
+        let mut rig = Self::start(medium, (operations_max, desk, scrub), arena, Orders::default());
+        rig.recover();
+        rig
+    }
+
+    /// A service that has still to recover, with buffers of this arena.
+    pub(crate) fn start(
+        medium: RamMedium,
+        (operations_max, desk, scrub): (usize, Option<ServiceDesk>, ScrubConfig),
+        arena: Arena,
+        orders: Orders,
+    ) -> Self {
+        let store = Limits::default();
         let config = OstConfig {
             arena: arena.clone(),
             operations_max,
@@ -216,17 +234,23 @@ impl Rig {
             tidy: true,
             incarnation: 1,
         };
-        let targets = vec![(OST, medium.open(8))];
+        let orders = Rc::new(RefCell::new(orders));
+        let mut device = TestDevice::new(medium.open(8), orders.clone());
+        device.register(&arena).unwrap();
+        let targets = vec![(OST, device)];
         let fabric = QueueFabric { connection: 1, ..QueueFabric::default() };
-        let mut service = OstService::new(config, targets, fabric, StillClock, desk).unwrap();
+        let service = OstService::new(config, targets, fabric, StillClock, desk).unwrap();
+        Self { service, medium, orders, arena, client: (ClientId(5), Epoch(1)), xid: 0 }
+    }
+
+    pub(crate) fn recover(&mut self) {
         for _ in 0..100_000 {
-            if service.is_ready() {
-                break;
+            if self.service.is_ready() {
+                return;
             }
-            service.turn(Tick(0));
+            self.service.turn(Tick(0));
         }
-        assert!(service.is_ready(), "recovery ends");
-        Self { service, medium, arena, client: (ClientId(5), Epoch(1)), xid: 0 }
+        panic!("recovery does not end");
     }
 
     pub(crate) fn frame(&mut self, opcode: Opcode, payload: &[u8], room: usize) -> Frame {
