@@ -10,7 +10,6 @@ use std::{
     fmt,
     num::NonZeroUsize,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
-    ptr::NonNull,
     sync::{Arc, Mutex, MutexGuard},
 };
 
@@ -249,11 +248,14 @@ impl Arena {
         Arc::ptr_eq(&self.0, &other.0)
     }
 
-    pub(crate) fn range(&self) -> (NonNull<u8>, usize) {
+    #[cfg(miri)]
+    pub(crate) fn range(&self) -> (std::ptr::NonNull<u8>, usize) {
         (self.0.memory.base(), self.0.memory.bytes())
     }
 
-    /// The memfd of a [`Arena::shared`] or [`Arena::hugepages`] arena.
+    /// The memfd of a [`Arena::shared`] or [`Arena::hugepages`] arena: for a controller, which keeps to the buffers in its commands.
+    /// A peer keeps to nothing. Whoever gives the descriptor to one must never look at the bytes of this arena's buffers, only copy
+    /// by address from and to another mapping of it.
     #[must_use]
     pub fn descriptor(&self) -> Option<BorrowedFd<'_>> {
         self.0.descriptor.as_ref().map(AsFd::as_fd)
@@ -409,8 +411,8 @@ impl Buffer {
     pub fn as_slice(&self) -> &[u8] {
         let address = self.as_ptr();
         // SAFETY: `start..start + length` lies in the mapping, is initialised (mapped memory starts as zeros), and
-        // nobody else may write it: ranges of buffers are disjoint, and a device or peer is given the address only
-        // while the buffer itself is in its command.
+        // nobody else writes it: ranges of buffers are disjoint, a device is given the address only while the buffer itself
+        // is in its command, and a peer is never given an arena whose buffers anybody looks at (see `Self::descriptor`).
         unsafe { std::slice::from_raw_parts(address, self.length) }
     }
 

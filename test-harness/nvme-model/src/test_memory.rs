@@ -7,7 +7,7 @@ use crate::memory::Memory;
 /// Memory that a hand-made driver and the model share.
 #[derive(Debug)]
 pub struct HostMemory {
-    arena: Arena,
+    base: u64,
     own: DeviceView,
 }
 
@@ -19,14 +19,14 @@ impl HostMemory {
     #[must_use]
     pub fn new(bytes: usize) -> Self {
         let arena = Arena::anonymous(bytes).expect("memory");
-        let own = DeviceView::of_arena(&arena);
-        Self { arena, own }
+        let whole = arena.allocate(bytes).expect("a fresh arena holds its own size");
+        Self { base: whole.iova().0, own: DeviceView::owning(whole) }
     }
 
     /// Device address of the first byte.
     #[must_use]
     pub fn base(&self) -> u64 {
-        self.arena.iova().0
+        self.base
     }
 
     /// The device's view: this memory and nothing else.
@@ -36,7 +36,7 @@ impl HostMemory {
     #[must_use]
     pub fn seen_by_device(&self) -> Memory {
         let mut memory = Memory::default();
-        memory.map(self.base(), DeviceView::of_arena(&self.arena)).expect("an empty map");
+        memory.map(self.base(), self.own.clone()).expect("an empty map");
         memory
     }
 

@@ -152,7 +152,10 @@ impl Transport for ModelTransport {
         if self.arenas.iter().any(|mapped| mapped.iova() == arena.iova()) {
             return Ok(());
         }
-        let view = DeviceView::of_arena(arena);
+        let view = DeviceView::of_arena(arena).map_err(|errno| TransportError::System {
+            doing: "map an arena for the model",
+            errno,
+        })?;
         let mapped = self.shared.with(|c, _| c.memory().map(arena.iova().0, view));
         mapped.map_err(|error| match error {
             MapError::Full => TransportError::Unsupported,

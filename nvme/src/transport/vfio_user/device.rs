@@ -306,7 +306,9 @@ impl Transport for VfioUser {
             return Err(TransportError::System { doing, errno: Errno::ENOSPC });
         }
         // The server may ask before it answers.
-        self.connection.arenas().insert(arena);
+        let doing = "map an arena for answers to the server";
+        let inserted = self.connection.arenas().insert(arena);
+        inserted.map_err(|errno| TransportError::System { doing, errno })?;
         if let Err(error) = self.calls().dma_map(arena.iova().0, bytes, descriptor) {
             self.connection.arenas().remove(arena);
             return Err(error.into());

@@ -32,13 +32,16 @@ impl Shared {
 
 impl SharedArenas {
     /// Makes the arena reachable. False: it is already.
-    pub(super) fn insert(&self, arena: &Arena) -> bool {
+    ///
+    /// # Errors
+    /// What the system says to one more mapping of it.
+    pub(super) fn insert(&self, arena: &Arena) -> Result<bool, Errno> {
         let mut list = self.list();
         if list.iter().any(|shared| shared.arena.is_same(arena)) {
-            return false;
+            return Ok(false);
         }
-        list.push(Shared { arena: arena.clone(), view: DeviceView::of_arena(arena) });
-        true
+        list.push(Shared { arena: arena.clone(), view: DeviceView::of_arena(arena)? });
+        Ok(true)
     }
 
     /// Makes the arena unreachable. False: it was.
@@ -118,7 +121,7 @@ mod test {
 
     #[test]
     fn a_server_reaches_mapped_arenas_and_not_a_byte_beside_them() {
-        let arena = Arena::anonymous(8192).unwrap();
+        let arena = Arena::shared(8192).unwrap();
         let shared = SharedArenas::default();
         let start = arena.iova().0;
         let read = |address, count| {
@@ -127,8 +130,8 @@ mod test {
                 .map(|reply| reply[16..].to_vec())
         };
         assert_eq!(read(start, 1), Err(Errno::EFAULT), "not mapped yet");
-        assert!(shared.insert(&arena));
-        assert!(!shared.insert(&arena));
+        assert_eq!(shared.insert(&arena), Ok(true));
+        assert_eq!(shared.insert(&arena), Ok(false));
         let written = shared.answer(&command(Command::DmaWrite, start + 8188, 4, &[1, 2, 3, 4]));
         assert_eq!(written.unwrap().len(), 16);
         assert_eq!(read(start + 8186, 6).unwrap(), [0, 0, 1, 2, 3, 4]);
