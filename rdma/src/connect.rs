@@ -20,6 +20,7 @@ use crate::{
     shared_link::SharedLink,
     tcp_link::TcpLink,
     tcp_options::set_tcp_options,
+    window::Window,
 };
 
 /// How long to wait for the server at each step of connecting.
@@ -30,8 +31,6 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 pub enum ConnectError {
     /// The address is neither `unix:/path` nor `tcp:host:port`.
     Address,
-    /// `unix:` needs an arena made by [`Arena::shared`].
-    ArenaNotShared,
     /// Nobody there, or the connection broke: try again later.
     System(io::Error),
     /// The server refused.
@@ -46,7 +45,6 @@ impl fmt::Display for ConnectError {
             Self::Address => {
                 f.write_str("expected an address such as unix:/run/sheen.sock or tcp:host:7000")
             }
-            Self::ArenaNotShared => f.write_str("a link over shared memory needs a shared arena"),
             Self::System(error) => write!(f, "connecting: {error}"),
             Self::Refused(refusal) => {
                 write!(f, "the server refused the connection: {}", refusal.name())
@@ -61,7 +59,7 @@ impl std::error::Error for ConnectError {
         match self {
             Self::System(error) => Some(error),
             Self::Protocol(error) => Some(error),
-            Self::Address | Self::ArenaNotShared | Self::Refused(_) => None,
+            Self::Address | Self::Refused(_) => None,
         }
     }
 }
@@ -73,8 +71,9 @@ impl From<io::Error> for ConnectError {
 }
 
 /// Connects to service number `service` of the node at `address`: `unix:/path` for shared memory, `tcp:host:port`.
-/// Buffers of the link come from `arena`, which many links may share. Blocks for some seconds at most. When the link is
-/// lost, connect again.
+/// Buffers of the link come from `arena`, which many links may share and no server ever sees; a link over shared memory has a window of
+/// the same size beside it, of which payload in flight takes pages. Blocks for some seconds at most. When the link is lost, connect
+/// again.
 ///
 /// # Errors
 /// [`ConnectError`].
@@ -96,13 +95,14 @@ fn check_answer(bytes: &[u8]) -> Result<(), ConnectError> {
 }
 
 fn connect_shared(path: &str, service: u32, arena: &Arena) -> Result<SharedLink, ConnectError> {
-    let arena_descriptor = arena.descriptor().ok_or(ConnectError::ArenaNotShared)?;
+    let window = Window::new(arena.bytes())?;
     let (area, area_descriptor) = Area::create()?;
     let socket = UnixStream::connect(path)?;
     socket.set_read_timeout(Some(CONNECT_TIMEOUT))?;
     socket.set_write_timeout(Some(CONNECT_TIMEOUT))?;
-    let hello = Hello { transport: Transport::Shared, service, arena_bytes: arena.bytes() as u64 };
-    descriptors::send(&socket, &hello.to_bytes(), &[area_descriptor.as_fd(), arena_descriptor])?;
+    let hello = Hello { transport: Transport::Shared, service, arena_bytes: window.bytes() as u64 };
+    let shared = [area_descriptor.as_fd(), window.descriptor()?];
+    descriptors::send(&socket, &hello.to_bytes(), &shared)?;
     let mut answer = [0; ANSWER_BYTES];
     let (count, mut received) = descriptors::receive(&socket, &mut answer)?;
     if count == 0 {
@@ -111,7 +111,7 @@ fn connect_shared(path: &str, service: u32, arena: &Arena) -> Result<SharedLink,
     check_answer(&answer[..count])?;
     let event = received.pop().ok_or(ConnectError::Protocol(DecodeError::Value("eventfd")))?;
     socket.set_read_timeout(None)?;
-    Ok(SharedLink::new(area, arena.clone(), socket, event)?)
+    Ok(SharedLink::new((area, window), arena.clone(), socket, event)?)
 }
 
 fn connect_tcp(host: &str, service: u32, arena: &Arena) -> Result<TcpLink, ConnectError> {

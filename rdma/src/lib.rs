@@ -2,14 +2,15 @@
 //!
 //! The server's side is [`ServerFabric`] (port `Fabric`), which holds the connections of one service thread; the
 //! [`Acceptor`] makes them. The client's side is [`connect`], which gives a `Link`. What travels is the wire crate's frame
-//! and body, and the payload beside it: by copy from and into the client's arena where memory is shared, in the
-//! stream behind the message on TCP.
+//! and body, and the payload beside it: where memory is shared by way of a window that the client shares with that server, of
+//! which both sides look at copies only; in the stream behind the message on TCP.
 //!
 //! `unsafe` is in `region` (memory another process writes), `futex` and `descriptors` (system calls). Deliberately absent:
 //! what messages mean, reconnecting, retries.
 
 mod futex;
 mod region;
+mod window;
 mod area;
 mod hello;
 mod descriptors;
@@ -26,6 +27,8 @@ pub mod fabric;
 mod open;
 mod shared_connection;
 mod tcp_connection;
+#[cfg(test)]
+mod hostile_server_test;
 
 pub use acceptor::{Acceptor, AcceptorConfig, AcceptorCounters, NewConnection};
 pub use connect::{ConnectError, connect};

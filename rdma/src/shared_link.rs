@@ -1,8 +1,9 @@
 //! The client's side of shared memory: callers write requests into slots and sleep on the slots' state words.
 //!
-//! Owns the mapping of the message area and the buffers of abandoned calls. A thread of its own watches the UNIX socket
-//! only to learn that the server is gone. Invariant: a buffer the server may still write is never given back; it is
-//! kept until the reply came or the server closed its end, which it does after it stopped touching the memory.
+//! Owns the mapping of the message area, and the window that payload goes through. A thread of its own watches the UNIX socket
+//! only to learn that the server is gone. Invariants: a piece of the window that the server may still touch is not given to another
+//! call; it is kept until the reply came or the server closed its end, which it does after it stopped touching the memory. And a
+//! caller's buffers are the caller's: the server reaches none of them, so they come back whatever becomes of the call.
 //! Deliberately absent: reconnecting (the owner connects anew).
 
 use std::{
@@ -10,7 +11,7 @@ use std::{
     net::Shutdown,
     os::{fd::OwnedFd, unix::net::UnixStream},
     sync::{
-        Arc, Condvar, Mutex, Weak,
+        Arc, Mutex, Weak,
         atomic::{AtomicBool, AtomicUsize, Ordering, fence},
     },
     thread,
@@ -27,13 +28,11 @@ use crate::{
     futex,
     slots::{SlotTable, check_payload, check_reply, lock, request_frame, unsent},
     spin::Spin,
+    window::{Piece, Window},
 };
 
 /// Longest sleep without looking again. Every change wakes; this only bounds what a lost wake could cost.
 const SLEEP_MAX: Duration = Duration::from_secs(1);
-
-/// How long a server that was told to may take to close its end.
-const LEAVE_MAX: Duration = Duration::from_secs(2);
 
 /// A call that was submitted.
 struct Sent {
@@ -49,7 +48,6 @@ struct Left {
     xid: Xid,
     /// None: it ended.
     held: Option<Held>,
-    lost_at: Option<Instant>,
 }
 
 impl LeftCall for Left {
@@ -58,11 +56,6 @@ impl LeftCall for Left {
             return Some(self.link.finish(self.slot, self.xid, self.held.take()?));
         }
         if !self.link.lost.load(Ordering::SeqCst) {
-            return None;
-        }
-        // The server may be writing until it closes its end.
-        let lost_at = *self.lost_at.get_or_insert_with(Instant::now);
-        if !*lock(&self.link.server_gone) && lost_at.elapsed() < LEAVE_MAX {
             return None;
         }
         let ended = self.link.abandon(self.slot, self.held.take()?, LinkError::Cancelled);
@@ -85,6 +78,8 @@ pub(crate) struct SharedLink(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     area: Area,
+    window: Window,
+    /// Where callers' buffers come from.
     arena: Arena,
     socket: UnixStream,
     event: OwnedFd,
@@ -95,31 +90,30 @@ struct Inner {
     /// Callbacks read so far.
     reader: Mutex<u32>,
     lost: AtomicBool,
-    /// The server closed its end: it touches neither area nor arena any more.
+    /// The server closed its end: it touches neither area nor window any more.
     server_gone: Mutex<bool>,
-    server_left: Condvar,
     spin: Spin,
 }
 
-/// Buffers of a call; the bounce buffers stand in for those that are not of the link's arena.
+/// A call's own buffers, and the pieces of the window that stand for them.
 #[derive(Debug)]
 struct Held {
     payload: Option<Buffer>,
     room: Option<Buffer>,
-    payload_bounce: Option<Buffer>,
-    room_bounce: Option<Buffer>,
+    payload_piece: Option<Piece>,
+    room_piece: Option<Piece>,
 }
 
 #[derive(Debug)]
 struct Abandoned {
     slot: u32,
     /// Kept only to be dropped when the server can no longer touch them.
-    _held: Held,
+    _pieces: [Option<Piece>; 2],
 }
 
 impl SharedLink {
     pub(crate) fn new(
-        area: Area,
+        (area, window): (Area, Window),
         arena: Arena,
         socket: UnixStream,
         event: OwnedFd,
@@ -127,6 +121,7 @@ impl SharedLink {
         let watched = socket.try_clone()?;
         let inner = Arc::new(Inner {
             area,
+            window,
             arena,
             socket,
             event,
@@ -136,7 +131,6 @@ impl SharedLink {
             reader: Mutex::new(0),
             lost: AtomicBool::new(false),
             server_gone: Mutex::new(false),
-            server_left: Condvar::new(),
             spin: Spin::default(),
         });
         let for_watcher = inner.clone();
@@ -189,7 +183,7 @@ impl Link for SharedLink {
             Err(LinkError::Lost) => Kept::Ended(inner.abandon(slot, sent.held, LinkError::Lost)),
             Err(LinkError::Cancelled) => {
                 let (link, xid, held) = (inner.clone(), sent.xid, Some(sent.held));
-                Kept::Left(Box::new(Left { link, slot, xid, held, lost_at: None }))
+                Kept::Left(Box::new(Left { link, slot, xid, held }))
             }
         }
     }
@@ -201,10 +195,7 @@ impl Link for SharedLink {
     }
 
     fn buffer(&self, bytes: usize) -> Option<Buffer> {
-        self.0.arena.allocate(bytes).or_else(|| {
-            self.0.reap();
-            self.0.arena.allocate(bytes)
-        })
+        self.0.arena.allocate(bytes)
     }
 
     fn close(&self) {
@@ -239,45 +230,45 @@ impl Inner {
         }
     }
 
-    /// Makes sure that the server can reach the bytes: what is not of our arena gets a bounce buffer.
+    /// Takes pieces of the window, and copies the payload into its own.
     fn hold(
         &self,
         payload: Option<(Buffer, usize)>,
         room: Option<Buffer>,
         cancel: &Cancel,
     ) -> Result<Held, (Held, LinkError)> {
-        let mut held = Held { payload: None, room, payload_bounce: None, room_bounce: None };
-        let foreign = |buffer: &Buffer| !buffer.is_of(&self.arena) && !buffer.is_empty();
+        let mut held = Held { payload: None, room, payload_piece: None, room_piece: None };
         if let Some((buffer, bytes)) = payload {
-            let bounce = if foreign(&buffer) { Some(self.bounce(bytes, cancel)) } else { None };
-            let result = bounce.transpose().map(|bounce| {
-                held.payload_bounce = bounce.map(|mut bounce| {
-                    bounce.as_mut_slice()[..bytes].copy_from_slice(&buffer.as_slice()[..bytes]);
-                    bounce
-                });
-            });
-            held.payload = Some(buffer);
-            if let Err(error) = result {
-                return Err((held, error));
+            let piece = self.piece(bytes, cancel);
+            if let Ok(Some(piece)) = &piece {
+                self.window.put(piece, &buffer.as_slice()[..bytes]);
             }
-        }
-        if let Some(bytes) = held.room.as_ref().filter(|room| foreign(room)).map(Buffer::len) {
-            match self.bounce(bytes, cancel) {
-                Ok(bounce) => held.room_bounce = Some(bounce),
+            held.payload = Some(buffer);
+            match piece {
+                Ok(piece) => held.payload_piece = piece,
                 Err(error) => return Err((held, error)),
             }
+        }
+        match self.piece(held.room.as_ref().map_or(0, Buffer::len), cancel) {
+            Ok(piece) => held.room_piece = piece,
+            Err(error) => return Err((held, error)),
         }
         Ok(held)
     }
 
-    fn bounce(&self, bytes: usize, cancel: &Cancel) -> Result<Buffer, LinkError> {
+    /// A piece of so many bytes, waiting for it; none for none.
+    fn piece(&self, bytes: usize, cancel: &Cancel) -> Result<Option<Piece>, LinkError> {
+        if bytes == 0 {
+            return Ok(None);
+        }
         loop {
-            if let Some(buffer) = self.arena.allocate(bytes) {
-                return Ok(buffer);
+            if let Some(piece) = self.window.take(bytes) {
+                return Ok(Some(piece));
             }
             if let Some(error) = self.ended(cancel) {
                 return Err(error);
             }
+            self.reap();
             let _cancelled = cancel.sleep(Duration::from_millis(1));
         }
     }
@@ -286,13 +277,10 @@ impl Inner {
     fn submit(&self, slot: u32, frame: &Frame, body: &[u8], held: &Held) {
         let mut message = Vec::with_capacity(sheen_wire::FRAME_BYTES + body.len());
         frame.encode_with(body, &mut message);
-        let offset = |bounce: &Option<Buffer>, own: &Option<Buffer>| {
-            bounce.as_ref().or(own.as_ref()).map_or(0, |buffer| buffer.arena_offset() as u64)
-        };
+        let offset = |piece: &Option<Piece>| piece.as_ref().map_or(0, Piece::offset);
         let area = &self.area;
-        area.payload_offset(slot)
-            .store(offset(&held.payload_bounce, &held.payload), Ordering::Relaxed);
-        area.room_offset(slot).store(offset(&held.room_bounce, &held.room), Ordering::Relaxed);
+        area.payload_offset(slot).store(offset(&held.payload_piece), Ordering::Relaxed);
+        area.room_offset(slot).store(offset(&held.room_piece), Ordering::Relaxed);
         area.write_request(slot, &message);
         area.state(slot).store(state::SUBMITTED, Ordering::Release);
         area.doorbell(slot as usize / 64).fetch_or(1 << (slot % 64), Ordering::SeqCst);
@@ -389,36 +377,24 @@ impl Inner {
         let (frame, body) = Frame::decode_with(&message)?;
         check_reply(&frame, xid, held.room.as_ref().map_or(0, Buffer::len))?;
         let bytes = frame.payload_bytes as usize;
-        if let Some(room) = held.room.as_mut().filter(|_| bytes > 0) {
-            if let Some(bounce) = &held.room_bounce {
-                room.as_mut_slice()[..bytes].copy_from_slice(&bounce.as_slice()[..bytes]);
-            }
-            check_payload(&frame, &room.as_slice()[..bytes])?;
+        if let (Some(room), Some(piece), 1..) = (&mut held.room, &held.room_piece, bytes) {
+            let copy = &mut room.as_mut_slice()[..bytes];
+            self.window.get(piece, copy);
+            check_payload(&frame, copy)?;
         }
         Ok((frame, body.to_vec()))
     }
 
-    /// Gives the buffers back if the server is done with them, else keeps them until it is. When the connection is lost
-    /// that takes a moment, which is waited for, because a caller that has its payload can send it again.
+    /// Gives the caller its buffers, and keeps the pieces of the window that the server may still touch until it is done with them.
     fn abandon(&self, slot: u32, held: Held, error: LinkError) -> CallResult {
+        let Held { payload, room, payload_piece, room_piece } = held;
         let gone = lock(&self.server_gone);
-        let gone = match error {
-            LinkError::Lost => {
-                let waited =
-                    self.server_left.wait_timeout_while(gone, LEAVE_MAX, |gone: &mut bool| !*gone);
-                waited.map_or_else(|poisoned| poisoned.into_inner().0, |(gone, _)| gone)
-            }
-            LinkError::Cancelled => gone,
-        };
-        if *gone {
-            return CallResult { reply: Err(error), payload: held.payload, room: held.room };
+        if !*gone {
+            let mut abandoned = lock(&self.abandoned);
+            abandoned.push(Abandoned { slot, _pieces: [payload_piece, room_piece] });
+            self.abandoned_calls.store(abandoned.len(), Ordering::Relaxed);
         }
-        let mut abandoned = lock(&self.abandoned);
-        abandoned.push(Abandoned { slot, _held: held });
-        self.abandoned_calls.store(abandoned.len(), Ordering::Relaxed);
-        drop(abandoned);
-        drop(gone);
-        CallResult { reply: Err(error), payload: None, room: None }
+        CallResult { reply: Err(error), payload, room }
     }
 
     /// Frees the slots of abandoned calls whose reply came.
@@ -461,7 +437,6 @@ impl Inner {
             }
         }
         *lock(&self.server_gone) = true;
-        self.server_left.notify_all();
         self.lose();
         lock(&self.abandoned).clear();
     }

@@ -78,7 +78,8 @@ impl MountHandle {
     /// # Errors
     /// [`MountError`]; nothing is mounted then.
     pub fn start(config: MountConfig) -> Result<Self, MountError> {
-        let arena = Arena::shared(config.arena_bytes)?;
+        // No server sees it: links copy.
+        let arena = Arena::anonymous(config.arena_bytes)?;
         let mut client_config = config.client;
         client_config.noatime |= config.options.atime == Some(AtimePolicy::Never);
         let connector = Arc::new(RealConnector::new(arena.clone()));
