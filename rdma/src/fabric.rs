@@ -181,7 +181,7 @@ impl ServerFabric {
             let id = ConnectionId(data);
             let gone = EpollFlags::EPOLLHUP | EpollFlags::EPOLLRDHUP | EpollFlags::EPOLLERR;
             if flags.intersects(gone) {
-                self.end(id, CloseReason::Peer);
+                self.end(id, self.reason(id, flags));
                 continue;
             }
             match self.connections.get_mut(&id) {
@@ -197,6 +197,16 @@ impl ServerFabric {
                 }
                 None => {}
             }
+        }
+    }
+
+    /// Why a socket is gone. What the network did to a TCP connection the peer need not know of.
+    fn reason(&self, id: ConnectionId, flags: EpollFlags) -> CloseReason {
+        match self.connections.get(&id) {
+            Some(Connection::Tcp(_)) if flags.contains(EpollFlags::EPOLLERR) => {
+                CloseReason::Transport(libc::ECONNRESET)
+            }
+            Some(Connection::Tcp(_) | Connection::Shared(_)) | None => CloseReason::Peer,
         }
     }
 

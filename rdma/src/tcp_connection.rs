@@ -86,7 +86,8 @@ impl Outgoing {
 
 fn failed(error: &io::Error) -> CloseReason {
     match error.kind() {
-        io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => CloseReason::Peer,
+        // Not a reset, which anybody on the way may send.
+        io::ErrorKind::BrokenPipe => CloseReason::Peer,
         _ => CloseReason::Transport(error.raw_os_error().unwrap_or(0)),
     }
 }

@@ -12,8 +12,8 @@ use std::{
 use sheen_dma::{Arena, Buffer};
 use sheen_ports::{Call, CallResult, Cancel, Kept, LeftCall, Link, LinkError};
 use sheen_types::{
-    Attributes, ClientId, Component, Epoch, Fid, Layout, OstIndex, StripeObject, Tag, Timespec,
-    Xid, checksum::crc32c,
+    Attributes, ClientId, Component, Epoch, Errno, Fid, Layout, OstIndex, StripeObject, Tag,
+    Timespec, Xid, checksum::crc32c,
 };
 use sheen_wire::{
     Field, Frame, Opcode,
@@ -60,8 +60,13 @@ pub(crate) struct State {
     pub(crate) unknown_session: bool,
     /// OSTs beside the two of the answer to Connect.
     pub(crate) more_osts: u32,
+    ended_sessions: u64,
     /// Names lead to the regular file, and Lookup grants only these bits of it: a change of others waits for the rest.
     pub(crate) lookup_grants: Option<u32>,
+    /// The session is being ended: taken up no more, until its client says that its caches are void.
+    pub(crate) evicting: bool,
+    /// Identity of the node.
+    pub(crate) node: [u8; 16],
     sequence: u64,
     slots: BTreeMap<u16, (Xid, Answer)>,
     links: Vec<Arc<FakeLink>>,
@@ -296,6 +301,18 @@ impl State {
     fn serve(&mut self, call: &Call, payload: &[u8]) -> Answer {
         let ok = |body: Vec<u8>| (0, body, Vec::new());
         match call.frame.opcode {
+            Opcode::Connect if self.evicting => {
+                let asked = Connect::from_bytes(&call.body).unwrap();
+                let errno = match asked.client {
+                    ClientId(0) => {
+                        self.evicting = false;
+                        self.unknown_session = true;
+                        Errno::EAGAIN
+                    }
+                    _ => Errno::ESTALE,
+                };
+                (-errno.0, Vec::new(), Vec::new())
+            }
             Opcode::Connect => ok(self.connect().to_vec()),
             Opcode::OstList => ok(self.ost_list(&call.body).to_vec()),
             Opcode::SequenceGrant => {
@@ -371,14 +388,18 @@ impl State {
 
     fn connect(&mut self) -> ConnectReply {
         let resumed = !std::mem::take(&mut self.unknown_session);
+        self.ended_sessions += u64::from(!resumed);
         ConnectReply {
-            client: ClientId(if resumed { 1 } else { 2 }),
+            client: ClientId(1 + self.ended_sessions),
             epoch: Epoch(1),
             server_epoch: Epoch(self.server_epoch),
             resumed,
             root: Fid::ROOT,
             slots: 8,
             lease_milliseconds: 60_000,
+            reconnect_milliseconds: 5_000,
+            node: self.node,
+            filesystem: b"fs-0123456789abcdef0".to_vec(),
             osts: List(vec![
                 OstAddress { ost: OstIndex(0), service: 1 },
                 OstAddress { ost: OstIndex(1), service: 1 },

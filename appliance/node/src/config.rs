@@ -202,13 +202,13 @@ impl Default for LimitsConfig {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct TimesConfig {
-    /// A client silent for this long is evicted.
+    /// How long a client may cache without an answer; a tenth later it is evicted.
     #[serde(with = "humantime_serde")]
     pub lease: Duration,
-    /// How long a live client may take to give a lease back.
+    /// How long a live client may get nowhere with giving a lease back; ten times as long in all.
     #[serde(with = "humantime_serde")]
     pub revoke: Duration,
-    /// After a restart: how long clients have to come back before what they held is given away.
+    /// After a restart: how long clients have to come back before what they held is given away; at least a lease.
     #[serde(with = "humantime_serde")]
     pub grace: Duration,
 }

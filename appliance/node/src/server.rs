@@ -156,6 +156,7 @@ impl Node {
             osts: addresses,
             gateway,
             orders,
+            node: self.device.superblock().uuid,
             seed: entropy.next_u64(),
         };
         let (report, reported) = mpsc::channel();

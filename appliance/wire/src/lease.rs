@@ -121,7 +121,8 @@ message! {
 
 message! {
     /// [`crate::Opcode::LeaseRevoke`], a callback: give back `bits`. The client answers by
-    /// [`LeaseCancel`] with the same sequence; every [`crate::Opcode::Ping`] from it extends the deadline.
+    /// [`LeaseCancel`] with the same sequence; progress told by [`crate::metadata::Ping`], and every cancel, extends
+    /// the deadline.
     pub struct LeaseRevoke {
         /// The inode.
         pub fid: Fid,

@@ -14,7 +14,7 @@ message! {
     pub struct Connect {
         /// Chosen at random by the client once; the same uuid gets the same session back.
         pub uuid: [u8; 16],
-        /// Session to re-open, or 0.
+        /// Session to re-open; or 0: nothing is cached under any session of this uuid.
         pub client: ClientId,
         /// Name of the file system; empty for an administrative session (no root).
         pub filesystem: Vec<u8>,
@@ -22,6 +22,14 @@ message! {
         pub label: Vec<u8>,
         /// Mutating requests the client may have in flight (tags 0..slots).
         pub slots: u16,
+    }
+}
+
+message! {
+    /// Body of Ping; it may be empty. Reply: empty.
+    pub struct Ping {
+        /// Counts steps of cleaning what is being revoked (write-back, above all). A client that gets on has longer.
+        pub cleaned: u64,
     }
 }
 
@@ -41,8 +49,16 @@ message! {
         pub root: Fid,
         /// Slots granted.
         pub slots: u16,
-        /// A client silent for this long is evicted. Milliseconds.
+        /// From the moment a request was sent that the MDT answered, the client may cache for this long without
+        /// another. Milliseconds.
         pub lease_milliseconds: u32,
+        /// A client whose connection ended, and that is in somebody's way, is evicted after this long. What is cached
+        /// must be void by then. Milliseconds.
+        pub reconnect_milliseconds: u32,
+        /// The node: uuid of its device, made when it was formatted.
+        pub node: [u8; 16],
+        /// Id of the file system ([`FilesystemInfo::id`]); empty for an administrative session.
+        pub filesystem: Vec<u8>,
         /// OSTs of the system in order of index: the first [`OSTS_PER_REPLY`].
         pub osts: List<OstAddress>,
         /// There are more: [`OstList`] tells.

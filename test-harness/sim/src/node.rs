@@ -317,6 +317,7 @@ fn mdt_config(osts: &[OstIndex], shape: Shape, seed: u64) -> MdtConfig {
         zone_start: Lba(0),
         zone: mdt_zone(),
         group: GroupConfig { seed, ..GroupConfig::default() },
+        node: *b"the node of sim.",
         osts,
         times: MdtTimes { grace: Duration::from_secs(5), ..MdtTimes::default() },
         // Small, so that short runs meet snapshots too.

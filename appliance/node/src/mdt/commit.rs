@@ -13,6 +13,7 @@ use sheen_wire::{Field, Opcode};
 use super::{
     background::Job,
     core::Mdt,
+    eviction::Eviction,
     gateway::OstJob,
     mutation::{Change, ChangeId, Progress, Task},
     request::Answer,
@@ -155,7 +156,10 @@ impl Mdt {
             }
             Effect::Orphaned { .. } => {}
             Effect::SessionEnded { client, .. } => {
-                let evicted = self.sessions.get(&client).is_some_and(|session| session.evicting);
+                let evicted = self
+                    .sessions
+                    .get(&client)
+                    .is_some_and(|session| session.eviction != Eviction::None);
                 if !evicted {
                     let epoch = Epoch(u32::MAX);
                     self.submit_ost(OstJob::Fence { client, epoch }, Job::Fence);

@@ -15,6 +15,8 @@ pub struct MdtConfig {
     pub zone: Zone,
     /// The replica.
     pub group: GroupConfig,
+    /// Identity of the node, told at Connect: clients refuse another one at the same address.
+    pub node: [u8; 16],
     /// Every OST of the system; those the state does not know yet are registered.
     pub osts: Vec<OstAddress>,
     /// Times.
@@ -28,29 +30,48 @@ pub struct MdtConfig {
 /// Times of an MDT.
 #[derive(Clone, Copy, Debug)]
 pub struct MdtTimes {
-    /// A client silent for this long is evicted; told to it at Connect.
+    /// How long a client may cache after it sent a request that was answered; told to it at Connect. It is evicted for
+    /// its silence a margin later.
     pub lease: Duration,
-    /// How long a revoke may go unanswered by a client that gives signs of life. Beyond it the client is evicted.
+    /// How long a revoke may go unanswered by a client that lives and gets nowhere with it. Beyond it the client is
+    /// evicted; its leases are free when it has said that it dropped its caches, or its lease has ended.
     pub revoke_max: Duration,
-    /// A client without a connection for this long is evicted once it is in somebody's way.
+    /// How long a revoke may go unanswered by a client that lives and gets on with it.
+    pub revoke_limit: Duration,
+    /// A client that closed its connection this long ago is evicted once it is in somebody's way; told to it at
+    /// Connect: it drops its caches before.
     pub reconnect: Duration,
-    /// After a restart: how long known clients have to come back.
+    /// After a restart: how long known clients have to come back; or as long as they may cache, if that is longer.
     pub grace: Duration,
     /// How often deadlines are looked at, and refused work for the OSTs is tried again.
     pub tick: Duration,
 }
 
 impl Default for MdtTimes {
-    /// 20 s of silence, 60 s for a revoke, 3 s to reconnect, 20 s of grace, looked at every 50 ms. Chosen by eye: a
-    /// client pings every third of the lease.
+    /// 20 s of silence, 60 s for a revoke without and 10 minutes with progress, 5 s to reconnect, 20 s of grace, looked
+    /// at every 50 ms. Chosen by eye: a client pings every third of the lease.
     fn default() -> Self {
         Self {
             lease: Duration::from_secs(20),
             revoke_max: Duration::from_secs(60),
-            reconnect: Duration::from_secs(3),
+            revoke_limit: Duration::from_secs(600),
+            reconnect: Duration::from_secs(5),
             grace: Duration::from_secs(20),
             tick: Duration::from_millis(50),
         }
+    }
+}
+
+impl MdtTimes {
+    /// How long after its last answer a client has certainly stopped to cache: the lease, and a margin for clocks that
+    /// run apart. The client counts from when it asked, and stops before the lease ends.
+    pub(crate) fn silence(&self) -> Duration {
+        self.lease + self.lease / 10
+    }
+
+    /// How long known clients have to come back after a restart.
+    pub(crate) fn grace(&self) -> Duration {
+        self.grace.max(self.silence())
     }
 }
 

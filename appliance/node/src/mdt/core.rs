@@ -23,6 +23,7 @@ use sheen_wire::{BODY_BYTES_MAX, Frame, Opcode};
 use super::{
     config::{MdtLimits, MdtTimes},
     destroys::DestroyWindow,
+    eviction::Eviction,
     mutation::{Change, ChangeId, Key},
     request::{Answer, Incoming, Output},
     session::{Connection, Session},
@@ -57,6 +58,8 @@ pub(crate) enum Phase {
 pub(crate) struct Mdt {
     pub(crate) limits: MdtLimits,
     pub(crate) times: MdtTimes,
+    /// Identity of the node.
+    pub(crate) node: [u8; 16],
     pub(crate) osts: Vec<OstAddress>,
     pub(crate) stats: Arc<MdtStats>,
     pub(crate) phase: Phase,
@@ -117,6 +120,7 @@ impl Mdt {
     pub(crate) fn new(
         limits: MdtLimits,
         times: MdtTimes,
+        node: [u8; 16],
         mut osts: Vec<OstAddress>,
         state: State,
         stats: Arc<MdtStats>,
@@ -137,6 +141,7 @@ impl Mdt {
             locks: FileLocks::new(limits.locks),
             limits,
             times,
+            node,
             osts,
             stats,
             phase: Phase::Recovering,
@@ -181,11 +186,12 @@ impl Mdt {
             return;
         }
         for session in self.sessions.values_mut() {
-            session.last_heard = session.last_heard.after(gap);
+            session.last_answered = session.last_answered.after(gap);
             session.disconnected = session.disconnected.map(|since| since.after(gap));
         }
         for revoking in self.revokes.values_mut() {
             revoking.since = revoking.since.after(gap);
+            revoking.progress = revoking.progress.after(gap);
         }
         if let Phase::Grace { until } = &mut self.phase {
             *until = until.after(gap);
@@ -202,9 +208,6 @@ impl Mdt {
     ) {
         let incoming = Incoming { request, frame, body, payload, arrived: self.now };
         let client = incoming.frame.client;
-        if let Some(session) = self.sessions.get_mut(&client) {
-            session.last_heard = self.now;
-        }
         self.held += 1;
         // A client that is asked to give leases back may need any of its requests served first.
         let room = self.held <= self.limits.requests_max || self.is_asked_back(client);
@@ -234,11 +237,11 @@ impl Mdt {
             }
             Phase::Grace { .. } | Phase::Serving => {}
         }
-        if incoming.frame.opcode != Opcode::Connect && !self.is_session_of(&incoming) {
-            return self.answer(&incoming, Answer::error(Errno::ENOTCONN));
+        if let Err(errno) = self.check_session(&incoming) {
+            return self.answer(&incoming, Answer::error(errno));
         }
         match incoming.frame.opcode {
-            Opcode::Ping => self.answer(&incoming, Answer::empty()),
+            Opcode::Ping => self.ping(&incoming),
             Opcode::Reassert => self.reassert(&incoming),
             Opcode::OstList => self.ost_list(&incoming),
             Opcode::FilesystemList => self.filesystem_list(&incoming),
@@ -328,6 +331,7 @@ impl Mdt {
             reply.status = -Errno::EOVERFLOW.0;
             (Vec::new(), Vec::new())
         };
+        self.note_answer(&request, &reply);
         let bytes_in = frame.payload_bytes;
         self.outputs.push_back(Output::Reply {
             request,
@@ -337,6 +341,17 @@ impl Mdt {
             bytes_in,
             arrived,
         });
+    }
+
+    /// The client learns by an answer that it may go on to cache, unless that says that it is not known.
+    fn note_answer(&mut self, request: &RequestId, reply: &Frame) {
+        if reply.status != -Errno::ENOTCONN.0
+            && let Some(session) = self.sessions.get_mut(&reply.client)
+            && session.connection == Some(request.connection)
+            && session.eviction == Eviction::None
+        {
+            session.last_answered = self.now;
+        }
     }
 
     /// Answers with an error, or the value.

@@ -6,7 +6,9 @@
 use std::collections::VecDeque;
 
 use sheen_dma::Buffer;
-use sheen_ports::{Block, Clock, Entropy, Fabric, FabricEvent, NotifyError, RequestId};
+use sheen_ports::{
+    Block, Clock, CloseReason, Entropy, Fabric, FabricEvent, NotifyError, RequestId,
+};
 use sheen_types::{Errno, Tick, checksum::crc32c};
 use sheen_wire::{Frame, Kind, Opcode};
 
@@ -36,9 +38,9 @@ impl<B: Block, F: Fabric, C: Clock, E: Entropy, G: OstGateway> MdtService<B, F, 
                     self.take_payload(token, &buffer, result.is_ok());
                 }
                 FabricEvent::Sent { buffer } => drop(buffer),
-                FabricEvent::Closed { connection, .. } => {
+                FabricEvent::Closed { connection, reason } => {
                     self.backlog.remove(&connection);
-                    self.core.on_closed(connection);
+                    self.core.on_closed(connection, reason == CloseReason::Peer);
                 }
             }
         }

@@ -26,6 +26,8 @@ use super::{
 pub(crate) struct Revoking {
     /// When the first was sent.
     pub since: Tick,
+    /// When the client last got on with giving back, this or another inode.
+    pub progress: Tick,
     /// What was sent, to be sent again over a new connection.
     pub messages: Vec<LeaseRevoke>,
 }
@@ -38,10 +40,11 @@ impl Mdt {
         self.stats.revokes.add(1);
         self.send_revoke(client, &revoke);
         let since = self.now;
-        let revoking = self
-            .revokes
-            .entry((client, revoke.fid))
-            .or_insert_with(|| Revoking { since, messages: Vec::new() });
+        let revoking = self.revokes.entry((client, revoke.fid)).or_insert_with(|| Revoking {
+            since,
+            progress: since,
+            messages: Vec::new(),
+        });
         revoking.messages.push(revoke);
     }
 
@@ -165,6 +168,7 @@ impl Mdt {
             if revoking.messages.is_empty() || !self.leases.is_revoking(client, fid) {
                 self.revokes.remove(&(client, fid));
             }
+            self.note_progress(client);
         }
         self.woken.push_back(fid);
         self.answer(incoming, Answer::empty());

@@ -23,6 +23,7 @@ mod reads;
 mod lease;
 mod locks;
 mod session;
+mod eviction;
 mod background;
 mod destroys;
 mod device;
@@ -50,6 +51,8 @@ mod sessions_test;
 mod waits_test;
 #[cfg(test)]
 mod restart_test;
+#[cfg(test)]
+mod eviction_test;
 #[cfg(test)]
 mod limits_test;
 #[cfg(test)]

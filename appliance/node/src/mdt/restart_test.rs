@@ -87,7 +87,7 @@ fn clients_that_do_not_come_back_after_a_restart_are_fenced_and_forgotten() {
         a.call_empty(&mut world, Opcode::Ping);
     }
     assert!(waits.reply(&world).is_none());
-    world.pass(Duration::from_secs(6));
+    world.pass(Duration::from_secs(8));
     assert_eq!(waits.status(&world), 0);
     let fence = world.osts.borrow().jobs.iter().any(|job| {
         matches!(job, OstJob::Fence { client, epoch } if *client == b.client && *epoch > b.epoch)
@@ -139,7 +139,7 @@ fn a_client_whose_process_died_stands_in_the_way_for_seconds_only() {
     world.lose_connection(a.connection);
     let wants =
         b.send(&world, Opcode::LeaseRequest, 0, &data(fid, LockMode::ProtectedWrite).to_vec(), &[]);
-    world.pass(Duration::from_secs(4));
+    world.pass(Duration::from_secs(6));
     assert_eq!(wants.status(&world), 0);
 }
 
@@ -201,7 +201,7 @@ fn an_orphan_of_a_dead_client_goes_after_a_restart() {
     world.restart();
     a.reconnect(&mut world);
     a.reassert(&mut world, &nothing_held());
-    world.pass(Duration::from_secs(4));
+    world.pass(Duration::from_secs(6));
     assert_eq!(status(&mut a, &mut world, Opcode::GetAttributes, &attributes), -Errno::ESTALE.0);
 }
 
@@ -289,7 +289,7 @@ fn a_restart_fences_again_who_was_evicted_before_it_serves() {
     world.lose_connection(a.connection);
     let wants = data(fid, LockMode::ProtectedWrite).to_vec();
     let wants = b.send(&world, Opcode::LeaseRequest, 0, &wants, &[]);
-    world.pass(Duration::from_secs(4));
+    world.pass(Duration::from_secs(6));
     assert_eq!(wants.status(&world), 0);
     world.osts.replace(super::test_ports::OstLog { stalled: true, ..Default::default() });
     world.restart();

@@ -83,7 +83,7 @@ impl<B: Block, F: Fabric, C: Clock, E: Entropy, G: OstGateway> MdtService<B, F, 
     pub fn new(config: MdtConfig, ports: MdtPorts<B, F, C, E, G>, stats: Arc<MdtStats>) -> Self {
         let MdtPorts { block, fabric, clock, entropy, osts, arena } = ports;
         let state = State::new(config.state_limits);
-        let core = Mdt::new(config.limits, config.times, config.osts, state, stats);
+        let core = Mdt::new(config.limits, config.times, config.node, config.osts, state, stats);
         let recovery = Box::new(Recovery::new(config.group, config.zone));
         let reader = Box::new(SnapshotReader::new(config.state_limits));
         Self {

@@ -1,10 +1,8 @@
-//! Sessions: connecting, coming back after a restart, falling silent, being evicted.
+//! Sessions: connecting, coming back after a restart. How they end otherwise: [`super::eviction`].
 //!
-//! A session is replicated; its connection, and when it was last heard, are not. Eviction is in three steps, so that
-//! a client that only seems dead can do no harm: every OST fences the session's epochs, then an entry ends the
-//! session, then its leases, opens and locks are dropped.
+//! A session is replicated; its connection, and when it was last answered, are not.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use sheen_meta::{
     Operation, SessionReply,
@@ -17,17 +15,18 @@ use sheen_wire::{
     fields::List,
     metadata::{
         Connect, ConnectReply, FilesystemInfo, OSTS_PER_REPLY, OstAddress, OstList, OstListReply,
-        Reassert,
+        Ping, Reassert,
     },
 };
 
 use super::{
     background::Job,
     core::{Mdt, Phase},
+    eviction::Eviction,
     gateway::OstJob,
     lease::revokes_of,
     mutation::Task,
-    request::{Answer, Incoming, Output},
+    request::{Answer, Incoming},
 };
 
 /// Sessions that ended before a start and are fenced again: the latest ones. An evicted client that sleeps while so
@@ -42,13 +41,36 @@ pub(crate) struct Session {
     /// Number of the Connect that bound it there.
     pub connected_by: Xid,
     pub epoch: Epoch,
-    pub last_heard: Tick,
+    /// When a request of it was last answered: the client may cache for the time of a lease from before that.
+    pub last_answered: Tick,
     /// Since when there is no connection.
     pub disconnected: Option<Tick>,
+    /// The client ended its last connection itself, so it knows.
+    pub hung_up: bool,
     /// Known from before the restart, and not yet back with everything asserted.
     pub recovering: bool,
-    /// Being evicted.
-    pub evicting: bool,
+    pub eviction: Eviction,
+    /// The client said that it caches nothing under this session.
+    pub caches_void: bool,
+    /// How much of what it was asked to give back it had cleaned when it last said so.
+    pub cleaned: u64,
+}
+
+impl Session {
+    pub(crate) fn new(epoch: Epoch, now: Tick) -> Self {
+        Self {
+            connection: None,
+            connected_by: Xid(0),
+            epoch,
+            last_answered: now,
+            disconnected: None,
+            hung_up: false,
+            recovering: false,
+            eviction: Eviction::None,
+            caches_void: false,
+            cleaned: 0,
+        }
+    }
 }
 
 /// A connection.
@@ -67,14 +89,15 @@ impl Mdt {
         self.connections.len() <= self.limits.connections_max
     }
 
-    /// A connection ended.
-    pub(crate) fn on_closed(&mut self, connection: ConnectionId) {
+    /// A connection ended; `hung_up`: by the client, not by us or the network.
+    pub(crate) fn on_closed(&mut self, connection: ConnectionId, hung_up: bool) {
         let Some(Connection { client, .. }) = self.connections.remove(&connection) else { return };
         if let Some(session) = client.and_then(|client| self.sessions.get_mut(&client))
             && session.connection == Some(connection)
         {
             session.connection = None;
             session.disconnected = Some(self.now);
+            session.hung_up = hung_up;
         }
         self.forget_requests_of(connection, client);
         self.settle();
@@ -102,11 +125,19 @@ impl Mdt {
         }
     }
 
-    /// Whether the request came over a connection of the session it names.
-    pub(crate) fn is_session_of(&self, incoming: &Incoming) -> bool {
+    /// Whether the request came over a connection of the session it names, or is a Connect that may be carried out.
+    ///
+    /// # Errors
+    /// ENOTCONN; of [`Mdt::check_connect`].
+    pub(crate) fn check_session(&mut self, incoming: &Incoming) -> Result<(), Errno> {
+        if incoming.frame.opcode == Opcode::Connect {
+            let connect = incoming.body().map_err(|_| Errno::EPROTO)?;
+            return self.check_connect(&connect);
+        }
         let client = incoming.frame.client;
         let bound = self.connections.get(&incoming.request.connection).and_then(|c| c.client);
-        bound == Some(client) && self.sessions.get(&client).is_some_and(|session| !session.evicting)
+        let known = bound == Some(client) && self.is_alive(client);
+        if known { Ok(()) } else { Err(Errno::ENOTCONN) }
     }
 
     /// This replica leads: everything committed before is applied.
@@ -124,18 +155,14 @@ impl Mdt {
         self.leases = sheen_meta::Leases::new(epoch, self.limits.leases_max);
         for info in self.state.sessions() {
             let session = Session {
-                connection: None,
-                connected_by: Xid(0),
-                epoch: info.epoch,
-                last_heard: self.now,
                 disconnected: Some(self.now),
                 // An administrative session holds nothing.
                 recovering: !info.root.is_none(),
-                evicting: false,
+                ..Session::new(info.epoch, self.now)
             };
             self.sessions.insert(info.client, session);
         }
-        self.phase = Phase::Grace { until: self.now.after(self.times.grace) };
+        self.phase = Phase::Grace { until: self.now.after(self.times.grace()) };
         self.register_osts();
         self.probe_sessions();
         self.release_early();
@@ -203,19 +230,35 @@ impl Mdt {
         taken < self.state.limits().sessions_max as usize || self.state.session_of(uuid).is_some()
     }
 
+    /// Whether a Connect may be carried out. A session that is being evicted is not taken up again: its client first drops
+    /// what it cached, and says so by naming no session.
+    ///
+    /// # Errors
+    /// ESTALE: the session it names is being evicted. EAGAIN: it said that nothing is cached, the old session is about
+    /// to end.
+    pub(crate) fn check_connect(&mut self, connect: &Connect) -> Result<(), Errno> {
+        let Some(client) = self.state.session_of(&connect.uuid) else { return Ok(()) };
+        let Some(session) = self.sessions.get_mut(&client) else { return Ok(()) };
+        if session.eviction == Eviction::None {
+            return Ok(());
+        }
+        if connect.client == client {
+            return Err(Errno::ESTALE);
+        }
+        session.caches_void = true;
+        self.end_if_harmless(client);
+        Err(Errno::EAGAIN)
+    }
+
     /// Connect was applied.
     pub(crate) fn connected(&mut self, incoming: &Incoming, reply: SessionReply) -> Answer {
         let SessionReply { client, epoch, root, slots, resumed } = reply;
         let connection = incoming.request.connection;
-        let session = self.sessions.entry(client).or_insert(Session {
-            connection: None,
-            connected_by: Xid(0),
-            epoch,
-            last_heard: self.now,
-            disconnected: None,
-            recovering: false,
-            evicting: false,
-        });
+        let now = self.now;
+        let session = self.sessions.entry(client).or_insert_with(|| Session::new(epoch, now));
+        if session.eviction != Eviction::None {
+            return Answer::error(Errno::ESTALE);
+        }
         if session.connection.is_some() && incoming.frame.xid < session.connected_by {
             // The client gave up waiting for this one and is served over a later connection.
             return Answer::error(Errno::ENOTCONN);
@@ -229,9 +272,11 @@ impl Mdt {
         };
         session.connected_by = incoming.frame.xid;
         session.epoch = epoch;
-        session.last_heard = self.now;
+        session.last_answered = now;
         session.connection = open.then_some(connection);
-        session.disconnected = (!open).then_some(self.now);
+        session.disconnected = (!open).then_some(now);
+        session.hung_up = false;
+        let milliseconds = |time: Duration| u32::try_from(time.as_millis()).unwrap_or(u32::MAX);
         let (osts, more_osts) = self.osts_from(OstIndex(0));
         let connect = ConnectReply {
             client,
@@ -240,7 +285,10 @@ impl Mdt {
             resumed,
             root,
             slots,
-            lease_milliseconds: u32::try_from(self.times.lease.as_millis()).unwrap_or(u32::MAX),
+            lease_milliseconds: milliseconds(self.times.lease),
+            reconnect_milliseconds: milliseconds(self.times.reconnect),
+            node: self.node,
+            filesystem: self.state.filesystem(root).map(|info| info.id).unwrap_or_default(),
             osts: List(osts.to_vec()),
             more_osts,
         };
@@ -259,6 +307,19 @@ impl Mdt {
         let (osts, more) = self.osts_from(from);
         let reply = OstListReply { osts: List(osts.to_vec()), more };
         self.answer(incoming, Answer::body(&reply));
+    }
+
+    /// A client says that it lives, and how far it is with what it was asked to give back.
+    pub(crate) fn ping(&mut self, incoming: &Incoming) {
+        let client = incoming.frame.client;
+        if let Ok(Ping { cleaned }) = incoming.body()
+            && let Some(session) = self.sessions.get_mut(&client)
+            && cleaned > session.cleaned
+        {
+            session.cleaned = cleaned;
+            self.note_progress(client);
+        }
+        self.answer(incoming, Answer::empty());
     }
 
     /// What a client held when the MDT went away.
@@ -295,96 +356,6 @@ impl Mdt {
         }
         self.answer(incoming, Answer::empty());
         self.end_grace_if_all_back();
-    }
-
-    /// Looks for clients that fell silent or leave a revoke unanswered.
-    pub(crate) fn check_sessions(&mut self) {
-        let now = self.now;
-        let mut gone: BTreeSet<ClientId> = BTreeSet::new();
-        let grace_over = matches!(self.phase, Phase::Grace { until } if until <= now);
-        let in_grace = matches!(self.phase, Phase::Grace { .. });
-        for (&client, session) in &self.sessions {
-            let silent = now.since(session.last_heard) > self.times.lease;
-            // During the grace period those who have not come back have until its end.
-            if (grace_over && session.recovering) || (silent && !(in_grace && session.recovering)) {
-                gone.insert(client);
-            }
-        }
-        for (&(client, _), revoking) in &self.revokes {
-            let Some(session) = self.sessions.get(&client) else { continue };
-            let lost =
-                session.disconnected.is_some_and(|since| now.since(since) > self.times.reconnect);
-            if lost || now.since(revoking.since) > self.times.revoke_max {
-                gone.insert(client);
-            }
-        }
-        for client in gone {
-            self.evict(client);
-        }
-    }
-
-    /// Begins to evict a client: fence first.
-    pub(crate) fn evict(&mut self, client: ClientId) {
-        let Some(session) = self.sessions.get_mut(&client) else { return };
-        if std::mem::replace(&mut session.evicting, true) {
-            return;
-        }
-        self.stats.evictions.add(1);
-        tracing::warn!(%client, "evicting a client");
-        // Every epoch: one it gets by a Connect that is under way now is fenced too.
-        let epoch = Epoch(u32::MAX);
-        self.submit_ost(OstJob::Fence { client, epoch }, Job::FenceBeforeEviction { client });
-    }
-
-    /// Every OST refuses the client's epochs: the session ends.
-    pub(crate) fn fenced(&mut self, client: ClientId) {
-        self.submit_own(Operation::Disconnect(Disconnect { client }), Task::Forget);
-    }
-
-    /// The session's end was applied: what it held is void.
-    pub(crate) fn session_ended(&mut self, client: ClientId) {
-        let session = self.sessions.remove(&client);
-        for (fid, _) in self.leases.drop_client(client) {
-            self.woken.push_back(fid);
-        }
-        let revoked: Vec<_> = self.revokes.range(revokes_of(client)).map(|(&key, _)| key).collect();
-        for key in revoked {
-            self.revokes.remove(&key);
-        }
-        for fid in self.opens.drop_client(client) {
-            self.release_if_orphan(fid);
-        }
-        let mut ended = Vec::new();
-        self.locks.drop_client(client, &mut ended);
-        self.answer_lock_waits(ended);
-        self.drop_requests(client);
-        if let Some(Session { connection: Some(connection), epoch, evicting: true, .. }) = session {
-            let message = callback(client, epoch, Opcode::Evicted, 0, &[]);
-            self.outputs.push_back(Output::Notify { connection, message });
-            self.outputs.push_back(Output::Close { connection });
-        }
-        self.end_grace_if_all_back();
-    }
-
-    /// Requests of an ended session that wait are answered, so that nothing waits for ever.
-    fn drop_requests(&mut self, client: ClientId) {
-        let mut dropped = Vec::new();
-        for (fid, incoming) in self.lease_queue.take_of(client, |_| true) {
-            self.woken.push_back(fid);
-            dropped.push(incoming);
-        }
-        let own = (client, Xid(0))..=(client, Xid(u64::MAX));
-        let waits: Vec<(ClientId, Xid)> = self.lock_waits.range(own).map(|(&key, _)| key).collect();
-        dropped.extend(waits.into_iter().filter_map(|key| self.lock_waits.remove(&key)));
-        let parked = self.parked_changes_of(client);
-        for id in parked {
-            if let Some(request) = self.abandon_change(id) {
-                dropped.push(request);
-            }
-        }
-        for incoming in dropped {
-            self.answer(&incoming, Answer::error(Errno::ENOTCONN));
-        }
     }
 
     pub(crate) fn filesystem_list(&mut self, incoming: &Incoming) {

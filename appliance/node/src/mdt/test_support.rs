@@ -104,6 +104,7 @@ impl World {
             zone_start: Lba(8),
             zone: Zone::new(ZONE_BLOCKS_MIN).unwrap(),
             group: GroupConfig::default(),
+            node: *b"the node of test",
             osts: vec![OstAddress { ost: OstIndex(0), service: 1 }],
             times: MdtTimes::default(),
             limits: self.limits,
@@ -167,6 +168,14 @@ impl World {
 
     pub(crate) fn lose_connection(&mut self, connection: ConnectionId) {
         let event = FabricEvent::Closed { connection, reason: CloseReason::Peer };
+        self.wire.borrow_mut().events.push_back(event);
+        self.run();
+    }
+
+    /// The network ends a connection.
+    pub(crate) fn break_connection(&mut self, connection: ConnectionId) {
+        let reason = CloseReason::Transport(110);
+        let event = FabricEvent::Closed { connection, reason };
         self.wire.borrow_mut().events.push_back(event);
         self.run();
     }

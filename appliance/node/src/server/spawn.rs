@@ -55,6 +55,8 @@ pub(super) struct MdtThread {
     pub(super) osts: Vec<OstAddress>,
     pub(super) gateway: LocalGateway,
     pub(super) orders: Orders,
+    /// The device's uuid.
+    pub(super) node: [u8; 16],
     pub(super) seed: u64,
 }
 
@@ -101,7 +103,8 @@ pub(super) fn mdt(
             osts: thread.gateway,
             arena: arena(&thread.config, &thread.device)?,
         };
-        let config = mdt_config(&thread.config, thread.zone, thread.osts, thread.seed)?;
+        let config =
+            mdt_config(&thread.config, thread.zone, thread.osts, thread.node, thread.seed)?;
         let service = MdtService::new(config, ports, stats.clone());
         // Nobody listens when the start failed meanwhile.
         let _ = report.send(stats);
@@ -115,6 +118,7 @@ fn mdt_config(
     config: &Config,
     zone: ZoneEntry,
     osts: Vec<OstAddress>,
+    node: [u8; 16],
     seed: u64,
 ) -> Result<MdtConfig, NodeError> {
     let (limits, times) = (&config.limits, &config.times);
@@ -130,11 +134,14 @@ fn mdt_config(
         zone_start: Lba(0),
         zone: cut,
         group: GroupConfig { seed, ..GroupConfig::default() },
+        node,
         osts,
         times: MdtTimes {
             lease: times.lease,
             revoke_max: times.revoke,
+            revoke_limit: times.revoke * 10,
             grace: times.grace,
+            reconnect: MdtTimes::default().reconnect.min(times.lease),
             ..MdtTimes::default()
         },
         limits: MdtLimits { leases_max: leases, opens_max: leases, locks, ..MdtLimits::default() },

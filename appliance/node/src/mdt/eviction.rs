@@ -1,0 +1,179 @@
+//! Eviction: ending the session of a client that fell silent, or stands in the way.
+//!
+//! A client caches without a word to us until its lease ends by its own clock, so a lease is given to others only when
+//! that time has passed or the client has said that it caches nothing. Steps: every OST fences the session's epochs
+//! ([`Eviction::Fencing`]), its lease ends at the client ([`Eviction::Fenced`]), an entry ends the session
+//! ([`Eviction::Ending`]), then its leases, opens and locks are dropped. From the first step on none of its requests is
+//! answered but by ENOTCONN, so that it learns and its lease grows no longer.
+
+use std::collections::BTreeSet;
+
+use sheen_meta::{Operation, operation::Disconnect};
+use sheen_types::{ClientId, Epoch, Errno, Tick, Xid};
+use sheen_wire::Opcode;
+
+use super::{
+    background::Job,
+    config::MdtTimes,
+    core::{Mdt, Phase},
+    gateway::OstJob,
+    lease::revokes_of,
+    mutation::Task,
+    request::{Answer, Output},
+    session::{Session, callback},
+};
+
+/// How far an eviction is: `None` → `Fencing` → `Fenced` → `Ending`, then the session is gone.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Eviction {
+    /// The client is served.
+    None,
+    /// The OSTs were told.
+    Fencing,
+    /// Every OST refuses its epochs; it may still read what it cached.
+    Fenced,
+    /// The entry that ends the session is on its way.
+    Ending,
+}
+
+impl Session {
+    /// When the client has certainly stopped to cache.
+    fn lease_end(&self, times: &MdtTimes) -> Tick {
+        let by_silence = self.last_answered.after(times.silence());
+        match self.disconnected {
+            Some(since) if self.hung_up => by_silence.min(since.after(times.reconnect)),
+            Some(_) | None => by_silence,
+        }
+    }
+}
+
+impl Mdt {
+    /// Whether the client has a session and is served.
+    pub(crate) fn is_alive(&self, client: ClientId) -> bool {
+        self.sessions.get(&client).is_some_and(|session| session.eviction == Eviction::None)
+    }
+
+    /// Looks for clients that fell silent or leave a revoke unanswered, and for evicted ones whose lease has ended.
+    pub(crate) fn check_sessions(&mut self) {
+        let now = self.now;
+        let mut gone: BTreeSet<ClientId> = BTreeSet::new();
+        let grace_over = matches!(self.phase, Phase::Grace { until } if until <= now);
+        let in_grace = matches!(self.phase, Phase::Grace { .. });
+        let mut fenced = Vec::new();
+        for (&client, session) in &self.sessions {
+            let silent = now > session.last_answered.after(self.times.silence());
+            // During the grace period those who have not come back have until its end.
+            if (grace_over && session.recovering) || (silent && !(in_grace && session.recovering)) {
+                gone.insert(client);
+            }
+            if session.eviction == Eviction::Fenced {
+                fenced.push(client);
+            }
+        }
+        for (&(client, _), revoking) in &self.revokes {
+            let Some(session) = self.sessions.get(&client) else { continue };
+            let hung_up = session.hung_up
+                && session
+                    .disconnected
+                    .is_some_and(|since| now > since.after(self.times.reconnect));
+            let stuck = now > revoking.progress.after(self.times.revoke_max)
+                || now > revoking.since.after(self.times.revoke_limit);
+            if hung_up || stuck {
+                gone.insert(client);
+            }
+        }
+        for client in gone {
+            self.evict(client);
+        }
+        for client in fenced {
+            self.end_if_harmless(client);
+        }
+    }
+
+    /// A client gets on with what it was asked to give back.
+    pub(crate) fn note_progress(&mut self, client: ClientId) {
+        let now = self.now;
+        for (_, revoking) in self.revokes.range_mut(revokes_of(client)) {
+            revoking.progress = now;
+        }
+    }
+
+    /// Begins to evict a client: fence first.
+    pub(crate) fn evict(&mut self, client: ClientId) {
+        let Some(session) = self.sessions.get_mut(&client) else { return };
+        if session.eviction != Eviction::None {
+            return;
+        }
+        session.eviction = Eviction::Fencing;
+        self.stats.evictions.add(1);
+        tracing::warn!(%client, "evicting a client");
+        let (connection, told) = (session.connection, session.epoch);
+        // Every epoch: one it gets by a Connect that is under way now is fenced too.
+        let epoch = Epoch(u32::MAX);
+        self.submit_ost(OstJob::Fence { client, epoch }, Job::FenceBeforeEviction { client });
+        if let Some(connection) = connection {
+            // The sooner it knows, the sooner it says that its caches are void.
+            let message = callback(client, told, Opcode::Evicted, 0, &[]);
+            self.outputs.push_back(Output::Notify { connection, message });
+            self.outputs.push_back(Output::Close { connection });
+        }
+    }
+
+    /// Every OST refuses the client's epochs.
+    pub(crate) fn fenced(&mut self, client: ClientId) {
+        let Some(session) = self.sessions.get_mut(&client) else { return };
+        session.eviction = Eviction::Fenced;
+        self.end_if_harmless(client);
+    }
+
+    /// Ends the session of a client that is fenced, if it caches nothing any more.
+    pub(crate) fn end_if_harmless(&mut self, client: ClientId) {
+        let Some(session) = self.sessions.get_mut(&client) else { return };
+        let harmless = session.caches_void || self.now > session.lease_end(&self.times);
+        if session.eviction == Eviction::Fenced && harmless {
+            session.eviction = Eviction::Ending;
+            self.submit_own(Operation::Disconnect(Disconnect { client }), Task::Forget);
+        }
+    }
+
+    /// The session's end was applied: what it held is void.
+    pub(crate) fn session_ended(&mut self, client: ClientId) {
+        self.sessions.remove(&client);
+        for (fid, _) in self.leases.drop_client(client) {
+            self.woken.push_back(fid);
+        }
+        let revoked: Vec<_> = self.revokes.range(revokes_of(client)).map(|(key, _)| *key).collect();
+        for key in revoked {
+            self.revokes.remove(&key);
+        }
+        for fid in self.opens.drop_client(client) {
+            self.release_if_orphan(fid);
+        }
+        let mut ended = Vec::new();
+        self.locks.drop_client(client, &mut ended);
+        self.answer_lock_waits(ended);
+        self.drop_requests(client);
+        self.end_grace_if_all_back();
+    }
+
+    /// Requests of an ended session that wait are answered, so that nothing waits for ever.
+    fn drop_requests(&mut self, client: ClientId) {
+        let mut dropped = Vec::new();
+        for (fid, incoming) in self.lease_queue.take_of(client, |_| true) {
+            self.woken.push_back(fid);
+            dropped.push(incoming);
+        }
+        let own = (client, Xid(0))..=(client, Xid(u64::MAX));
+        let waits: Vec<(ClientId, Xid)> = self.lock_waits.range(own).map(|(&key, _)| key).collect();
+        dropped.extend(waits.into_iter().filter_map(|key| self.lock_waits.remove(&key)));
+        let parked = self.parked_changes_of(client);
+        for id in parked {
+            if let Some(request) = self.abandon_change(id) {
+                dropped.push(request);
+            }
+        }
+        for incoming in dropped {
+            self.answer(&incoming, Answer::error(Errno::ENOTCONN));
+        }
+    }
+}
