@@ -71,6 +71,9 @@ impl Client {
     #[must_use]
     pub fn cached(&self, inode: &Inode) -> Option<Observed> {
         let state = inode.lock();
+        if state.voiding || self.lease_left().is_zero() {
+            return None;
+        }
         let mut attributes = state.attributes?;
         if attributes.kind == FileKind::Regular {
             attributes = merged(attributes, &state.known_under_lease()?);
@@ -87,6 +90,7 @@ impl Client {
         inode: &Arc<Inode>,
         cancel: &Cancel,
     ) -> Result<(Attributes, Caching), Errno> {
+        self.wait_valid(cancel)?;
         {
             let state = inode.lock();
             if let Some(attributes) = state.attributes {
@@ -116,6 +120,8 @@ impl Client {
         cancel: &Cancel,
     ) -> Result<Observed, Errno> {
         if attributes.kind == FileKind::Regular {
+            // With attributes the kernel reads on in the pages it has.
+            self.wait_void(inode, cancel)?;
             (attributes, caching) = self.complete_file(inode, attributes, caching, cancel)?;
         }
         if let Some(accessed) = inode.lock().accessed

@@ -113,8 +113,8 @@ pub struct Client {
     pub(crate) last_volume: Mutex<VolumeStatistics>,
     /// See [`crate::lease`].
     pub(crate) stamps: AtomicU64,
-    /// Tick when something was last heard of the MDT.
-    pub(crate) heard: AtomicU64,
+    /// Steps of cleaning what is being revoked.
+    pub(crate) cleaned: AtomicU64,
     /// The MDT restarted and does not know all that is held yet.
     pub(crate) reassert_due: AtomicBool,
     sink: OnceLock<Arc<dyn CacheSink>>,
@@ -137,18 +137,20 @@ impl Client {
         connector: Arc<dyn Connector>,
         clock: Arc<dyn Clock + Send + Sync>,
     ) -> Result<Arc<Self>, ConnectError> {
-        let session = Session::new(&config);
+        let session = Session::new(&config, clock.clone());
         let link = connector.connect(&config.address, 0).map_err(ConnectError::Unreachable)?;
+        let sent = clock.now();
         let reply = session.shake_hands(&*link).map_err(|errno| match errno {
             Some(errno) => ConnectError::Refused(errno),
             None => ConnectError::Lost,
         })?;
+        session.check_home(&reply).map_err(ConnectError::Refused)?;
         session.learn(&reply);
         let (revokes, quick, data) = RevokeQueues::new();
         let client = Arc::new(Self {
             slots: Slots::new(reply.slots.min(config.slots)),
             pool: Pool::new(config.transfer_threads),
-            heard: AtomicU64::new(clock.now().0),
+            cleaned: AtomicU64::new(0),
             config,
             connector,
             clock,
@@ -169,9 +171,10 @@ impl Client {
             sink: OnceLock::new(),
             threads: Mutex::new(Vec::new()),
         });
-        client.session.publish(link);
+        client.session.publish(link, sent);
         client.start("keeper", Self::keep)?;
         client.start("ping", Self::ping)?;
+        client.start("lease", Self::watch_lease)?;
         client.start("callbacks", Self::receive)?;
         for _ in 0..JANITORS {
             client.start("janitor", |client| client.janitor.work(&client))?;

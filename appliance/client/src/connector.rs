@@ -3,9 +3,10 @@
 use std::{
     fmt, io,
     sync::Arc,
-    time::{Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use nix::time::{ClockId, clock_gettime};
 use sheen_dma::Arena;
 use sheen_ports::{Clock, Link};
 use sheen_types::{Tick, Timespec};
@@ -39,21 +40,25 @@ impl Connector for RealConnector {
     }
 }
 
-/// The clock of this machine.
+/// The clock of this machine. Time in which the machine sleeps counts: a lease goes on running out.
 #[derive(Debug)]
 pub struct SystemClock {
-    start: Instant,
+    start: Duration,
 }
 
 impl Default for SystemClock {
     fn default() -> Self {
-        Self { start: Instant::now() }
+        Self { start: since_boot() }
     }
+}
+
+fn since_boot() -> Duration {
+    clock_gettime(ClockId::CLOCK_BOOTTIME).expect("Linux has this clock since 2.6.39").into()
 }
 
 impl Clock for SystemClock {
     fn now(&self) -> Tick {
-        Tick::default().after(self.start.elapsed())
+        Tick::default().after(since_boot().saturating_sub(self.start))
     }
 
     fn wall(&self) -> Timespec {

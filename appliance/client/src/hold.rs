@@ -52,13 +52,18 @@ impl Client {
             if let Err(errno) = check_usable(&state, access) {
                 break Err(errno);
             }
+            let closed = self.is_closed(&state, access);
+            if closed && let Err(errno) = self.session.check_wait() {
+                break Err(errno);
+            }
             wanted.mode = mode_for(&state, purpose);
             if state.data.sweep.is_none() {
                 sweep_since = None;
             }
             let now = self.clock.now();
             let stuck = now.since(*sweep_since.get_or_insert(now)) >= SWEEP_STUCK;
-            match state.data.admit(&wanted, stuck) {
+            let admission = if closed { Admission::Wait } else { state.data.admit(&wanted, stuck) };
+            match admission {
                 Admission::Admitted => break Ok(Hold(inode.clone())),
                 Admission::Wait => {
                     if !waiting && access == Access::Cached && purpose == Purpose::Read {
@@ -92,10 +97,18 @@ impl Client {
         result
     }
 
+    /// Whether nobody may work under the lease: that of the session has ended by the clock, or pages of an ended session are
+    /// being dropped. Those drops wait for pages locked for the page cache, whose owners are served therefore.
+    fn is_closed(&self, state: &InodeState, access: Access) -> bool {
+        self.session.validity.is_over(self.clock.now())
+            || (state.voiding && access == Access::Direct)
+    }
+
     /// Works under the lease if it is held already, for `purpose` reading and nobody's pages.
     pub(crate) fn hold_if_held(&self, inode: &Arc<Inode>) -> Option<Hold> {
         let mut state = inode.lock();
-        if state.data.mode == DataMode::None || state.data.revoking {
+        let closed = self.is_closed(&state, Access::Direct);
+        if state.data.mode == DataMode::None || state.data.revoking || closed {
             return None;
         }
         state.data.users += 1;

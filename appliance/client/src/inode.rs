@@ -19,6 +19,10 @@ use crate::{
     known_names::KnownNames,
 };
 
+/// How long after its last write a file counts as being written; chosen by eye: as long as it takes from making a file to its
+/// first reading in a build.
+const WRITTEN_LATELY: Duration = Duration::from_secs(10);
+
 /// An inode in use.
 #[derive(Debug)]
 pub struct Inode {
@@ -57,6 +61,15 @@ impl Registered {
     }
 }
 
+/// A revoke that was not answered yet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Revoked {
+    pub(crate) sequence: u64,
+    pub(crate) bits: u32,
+    /// Those of the bits (without DATA) that were held: what hangs on them may still be cached.
+    pub(crate) lost: u32,
+}
+
 /// See the module.
 #[derive(Debug, Default)]
 pub(crate) struct InodeState {
@@ -75,6 +88,8 @@ pub(crate) struct InodeState {
     pub(crate) attributes: Option<Attributes>,
     pub(crate) layout: Option<Arc<Layout>>,
     pub(crate) known: Option<Known>,
+    /// When content was last changed here.
+    pub(crate) written_at: Option<Tick>,
     /// Rises with every change of content made here.
     pub(crate) writes_noted: u64,
     /// Content was changed here since the MDT was last told.
@@ -114,8 +129,8 @@ pub(crate) struct InodeState {
     pub(crate) names: KnownNames,
     /// Rises whenever LOOKUP is lost.
     pub(crate) name_gaps: u64,
-    /// Revokes not answered yet: (sequence, bits).
-    pub(crate) revokes: Vec<(u64, u32)>,
+    /// Revokes not answered yet.
+    pub(crate) revokes: Vec<Revoked>,
     /// The kernel was given names that lead here, or (a directory) names that it lacks, for ever.
     pub(crate) names_given: bool,
     pub(crate) absences_given: bool,
@@ -188,6 +203,13 @@ impl Inode {
     pub fn holds_data(&self) -> bool {
         let state = self.lock();
         state.data.mode != DataMode::None && !state.data.revoking
+    }
+
+    /// Whether the content is, or until a moment ago was, being written through this client: the pages the kernel has then
+    /// are as true as the lease, and worth more than attributes it need not ask for.
+    pub(crate) fn is_written_here(&self, now: Tick) -> bool {
+        let state = self.lock();
+        state.writers > 0 || state.written_at.is_some_and(|at| now.since(at) < WRITTEN_LATELY)
     }
 
     /// Whether a directory's listing may be cached.
@@ -268,15 +290,16 @@ impl InodeState {
         self.bits & wanted == wanted
     }
 
-    /// (PR bits, PW bits) to re-assert.
+    /// (PR bits, PW bits) to re-assert. What is being given back is held until the answer: pages may be dirty, and the
+    /// kernel may still cache.
     pub(crate) fn held_bits(&self) -> (u32, u32) {
         let (read, write) = match self.data.mode {
-            _ if self.data.revoking => (0, 0),
             DataMode::None => (0, 0),
             DataMode::Read => (bits::DATA, 0),
             DataMode::Write => (0, bits::DATA),
         };
-        (self.bits | read, write)
+        let lost = self.revokes.iter().fold(self.overtaken, |all, revoked| all | revoked.lost);
+        (self.bits | lost | read, write)
     }
 
     /// Answers on their way to the kernel that it may cache.
@@ -306,6 +329,7 @@ impl InodeState {
         self.unsynced = None;
         self.registered = Registered::No;
         self.data.mode = DataMode::None;
+        self.revokes.iter_mut().for_each(|revoked| revoked.lost = 0);
         self.voiding = true;
         if !self.locks.is_empty() {
             self.locks = HeldLocks::default();
@@ -381,6 +405,27 @@ mod test {
             sequence: 2,
         };
         assert_eq!(state.mark_revoked(&revoke), bits::LOOKUP);
+        state.end_revoke(2);
+        assert_eq!(state.held_bits(), (bits::PERM, 0));
+    }
+
+    #[test]
+    fn what_is_being_given_back_is_held_until_the_answer() {
+        let mut state = InodeState::default();
+        state.apply(0, &grant(bits::LOOKUP | bits::PERM, bits::DATA, 1));
+        let revoke = sheen_wire::lease::LeaseRevoke {
+            fid: Fid::ROOT,
+            bits: bits::LOOKUP | bits::DATA,
+            to_read: false,
+            sequence: 2,
+        };
+        state.mark_revoked(&revoke);
+        state.data.start_revoking();
+        let all = (bits::LOOKUP | bits::PERM, bits::DATA);
+        assert_eq!(state.held_bits(), all, "pages may be dirty, names cached");
+        assert!(!state.holds(bits::LOOKUP), "but nothing new hangs on it");
+        state.data.mode = DataMode::None;
+        state.end_revoke(2);
         assert_eq!(state.held_bits(), (bits::PERM, 0));
     }
 

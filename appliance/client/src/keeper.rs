@@ -1,7 +1,8 @@
 //! The threads that keep the session: one makes connections, one pings, one takes callbacks.
 //!
 //! A new connection is published only after what the MDT forgot was re-asserted, or, if it had ended the session, after
-//! everything cached was voided.
+//! everything cached was voided. While the MDT is ending the session (ESTALE) there is no new one: everything is voided
+//! first, and the next Connect, which names no session, says so.
 
 use std::{
     sync::{Arc, atomic::Ordering},
@@ -9,8 +10,12 @@ use std::{
 };
 
 use sheen_ports::{Call, Cancel, Link};
-use sheen_types::Errno;
-use sheen_wire::{Field, Frame, Opcode, lease::LeaseRevoke, metadata::ConnectReply};
+use sheen_types::{ClientId, Errno};
+use sheen_wire::{
+    Field, Frame, Opcode,
+    lease::LeaseRevoke,
+    metadata::{ConnectReply, Ping},
+};
 
 use crate::{client::Client, session::Lane, statistics::count};
 
@@ -44,17 +49,10 @@ impl Client {
         }
     }
 
-    /// Closes a connection on which nothing was heard for as long as it takes to be evicted.
+    /// Waits for the end of a connection.
     fn watch(&self, lane: &Lane) {
         let lease = self.session.lock().lease;
-        if !self.session.rest(lane.generation, lease / 3) {
-            return;
-        }
-        let heard = sheen_types::Tick(self.heard.load(Ordering::Acquire));
-        if self.clock.now().since(heard) > lease {
-            tracing::warn!("the server is silent");
-            self.session.report_lost(lane.generation);
-        }
+        self.session.rest(lane.generation, lease / 3);
     }
 
     fn reconnect(self: &Arc<Self>) -> Result<(), Errno> {
@@ -63,68 +61,112 @@ impl Client {
             Errno::ENOTCONN
         })?;
         self.session.expect(&link)?;
+        let sent = self.clock.now();
         let resumed = self.greet(&link);
         match resumed {
-            Ok(()) => self.session.publish(link),
+            Ok(()) => self.session.publish(link, sent),
             Err(_) => self.session.give_up(),
         }
         resumed
     }
 
     fn greet(self: &Arc<Self>, link: &Arc<dyn Link>) -> Result<(), Errno> {
-        let reply =
-            self.session.shake_hands(&**link).map_err(|errno| errno.unwrap_or(Errno::ENOTCONN))?;
-        self.heard.store(self.clock.now().0, Ordering::Release);
+        let reply = match self.session.shake_hands(&**link) {
+            Ok(reply) => reply,
+            Err(Some(Errno::ESTALE)) => {
+                self.begin_void();
+                self.void_everything(self.session.abandon());
+                return Err(Errno::EAGAIN);
+            }
+            Err(errno) => return Err(errno.unwrap_or(Errno::ENOTCONN)),
+        };
+        self.session.check_home(&reply)?;
         self.resume(link, &reply)
+    }
+
+    fn begin_void(&self) {
+        count(&self.counters.evictions);
+        tracing::warn!("the session was ended by the server: everything cached is void");
+        self.session.validity.end();
     }
 
     fn resume(self: &Arc<Self>, link: &Arc<dyn Link>, reply: &ConnectReply) -> Result<(), Errno> {
         let before = self.session.identity();
         let restarted = self.session.lock().server_epoch != reply.server_epoch;
-        if !reply.resumed {
-            count(&self.counters.evictions);
-            tracing::warn!("the session was ended by the server: everything cached is void");
-            let identity = self.session.learn(reply);
-            self.void_everything(identity);
-        } else if restarted || self.reassert_due.load(Ordering::Acquire) {
+        let resumed = self.session.is_resumed(reply);
+        let is_void = !resumed && before.client != ClientId(0);
+        // A session that is taken up there, and that we know nothing of, has nothing to assert. It says so all the same: a
+        // restarted MDT waits for it.
+        if (resumed && restarted) || (reply.resumed && !resumed) {
             // Set until done: should this connection break in the middle, the next one starts over.
             self.reassert_due.store(true, Ordering::Release);
+        }
+        if is_void {
+            self.begin_void();
+        } else if self.reassert_due() {
             self.settle_revokes(REVOKES_WAIT);
-            let identity = self.session.learn(reply);
+        }
+        let identity = self.session.learn(reply);
+        debug_assert!(
+            !resumed || restarted || before.server == identity.server,
+            "nothing forgotten"
+        );
+        if is_void {
+            self.void_everything(identity);
+        }
+        if self.reassert_due() {
             self.reassert(link, identity)?;
             self.reassert_due.store(false, Ordering::Release);
-        } else {
-            let identity = self.session.learn(reply);
-            debug_assert_eq!(before.server, identity.server, "nothing was forgotten");
         }
         Ok(())
     }
 
+    fn reassert_due(&self) -> bool {
+        self.reassert_due.load(Ordering::Acquire)
+    }
+
     /// Keeps the session alive: a ping every third of the lease time.
     pub(crate) fn ping(self: Arc<Self>) {
-        while let Ok(lane) = self.session.lane(&Cancel::new()) {
-            let mut frame = Frame::request(Opcode::Ping, self.session.next_xid());
-            lane.identity.sign(&mut frame);
-            let call = Call { frame, body: Vec::new(), payload: None, room: None };
-            match lane.link.call(call, &Cancel::new()).reply {
-                Ok((reply, _)) if reply.status == 0 => {
-                    self.heard.store(self.clock.now().0, Ordering::Release);
-                }
-                Ok((reply, _)) => {
-                    tracing::info!(status = reply.status, "the server does not know the session");
-                    self.session.report_lost(lane.generation);
-                }
-                Err(_) => self.session.report_lost(lane.generation),
-            }
+        while let Some(lane) = self.session.next_lane() {
+            self.ping_once(&lane);
             self.trim();
             let lease = self.session.lock().lease;
             self.session.rest(lane.generation, lease / 3);
         }
     }
 
+    /// Whether the MDT of our session answers on this connection; if not, it is given up.
+    pub(crate) fn ping_once(&self, lane: &Lane) -> bool {
+        let mut frame = Frame::request(Opcode::Ping, self.session.next_xid());
+        lane.identity.sign(&mut frame);
+        let body = Ping { cleaned: self.cleaned.load(Ordering::Acquire) }.to_vec();
+        let call = Call { frame, body, payload: None, room: None };
+        let sent = self.clock.now();
+        match lane.link.call(call, &Cancel::new()).reply {
+            Ok((reply, _)) if reply.status == 0 => {
+                self.session.confirm(lane.generation, sent);
+                return true;
+            }
+            Ok((reply, _)) => {
+                tracing::info!(status = reply.status, "the server does not know the session");
+            }
+            Err(_) => {}
+        }
+        self.session.report_lost(lane.generation);
+        false
+    }
+
+    /// Makes sure that what was just connected to at the node's address is the node of our session: that one still answers.
+    /// A node that was formatted anew numbers clients from 1 again, and would take our requests for another's.
+    pub(crate) fn confirm_node(&self) -> Result<(), Errno> {
+        let lane = self.session.lock().lane.clone();
+        let known = lane.is_some_and(|lane| self.ping_once(&lane));
+        if known { Ok(()) } else { Err(Errno::ENOTCONN) }
+    }
+
     /// Takes callbacks and hands them to the threads that answer them.
     pub(crate) fn receive(self: Arc<Self>) {
-        while let Ok(lane) = self.session.lane(&Cancel::new()) {
+        while let Some(lane) = self.session.next_lane() {
             while let Ok((frame, body)) = lane.link.next_callback() {
                 match frame.opcode {
                     Opcode::LeaseRevoke => match LeaseRevoke::from_bytes(&body) {

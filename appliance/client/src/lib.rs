@@ -5,6 +5,8 @@
 //! from any thread and blocks until it is carried out; waits for servers that are away, for leases and for file locks
 //! end with EINTR when the caller's [`sheen_ports::Cancel`] is cancelled.
 //!
+//! What is cached may be used until the lease of the session ends by our own clock; then everybody waits for the MDT.
+//!
 //! After an eviction everything cached is void: opens are made again where the inode still exists, all other handles
 //! and every handle of an inode that had file locks answer EIO until they are closed.
 //!
@@ -15,10 +17,13 @@ pub mod config;
 pub mod statistics;
 mod slots;
 mod session;
+mod home;
+mod validity;
 mod request;
 mod connector;
 mod keeper;
 mod reassert;
+mod sweep;
 mod pool;
 mod targets;
 mod gate;
@@ -65,6 +70,8 @@ mod fake_objects;
 mod scenarios;
 #[cfg(test)]
 mod kills;
+#[cfg(test)]
+mod lease_scenarios;
 
 pub use attributes::{Caching, Observed};
 pub use client::{CacheSink, Client, ConnectError};

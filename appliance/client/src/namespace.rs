@@ -71,6 +71,7 @@ impl Client {
         cancel: &Cancel,
     ) -> Result<LookedUp, Errno> {
         let wanted = wanted.map(name).transpose()?;
+        self.wait_valid(cancel)?;
         let known = wanted.as_ref().and_then(|wanted| self.known_name(parent, wanted));
         if let Some(found) = known {
             return Ok(LookedUp::Found(found));

@@ -40,6 +40,8 @@ impl Client {
         write: bool,
         cancel: &Cancel,
     ) -> Result<OpenState, Errno> {
+        self.wait_valid(cancel)?;
+        self.wait_void(inode, cancel)?;
         let state = start(inode, cancel)?;
         let failed = state.failed;
         drop(state);

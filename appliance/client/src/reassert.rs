@@ -1,5 +1,4 @@
-//! What is told to an MDT that restarted: the opens, leases and file locks this client holds. And what becomes of them
-//! when the MDT ended the session instead.
+//! What is told to an MDT that restarted: the opens, leases and file locks this client holds.
 
 use std::sync::Arc;
 
@@ -12,7 +11,7 @@ use sheen_wire::{
     metadata::{HeldLease, HeldOpen, Reassert},
 };
 
-use crate::{client::Client, inode::Inode, known_names::KnownNames, session::Identity};
+use crate::{client::Client, known_names::KnownNames, session::Identity};
 
 /// Entries of each kind in one request; far below a payload.
 const BATCH: usize = 4096;
@@ -94,37 +93,5 @@ impl Client {
             }
         }
         self.sink().invalidate_entries();
-    }
-
-    /// The MDT ended the session: nothing that is cached is true, opens and locks are gone.
-    ///
-    /// The kernel's caches are emptied and opens made again in the background: both may need requests that wait for the
-    /// new connection.
-    pub(crate) fn void_everything(self: &Arc<Self>, identity: Identity) {
-        let mut open: Vec<Arc<Inode>> = Vec::new();
-        let mut cached = Vec::new();
-        for inode in self.inodes.all() {
-            let mut state = inode.lock();
-            state.void(identity.server);
-            if state.readers + state.writers > 0 {
-                open.push(inode.clone());
-            }
-            drop(state);
-            inode.notify();
-            cached.push(inode);
-        }
-        self.identifiers.forget();
-        let client = self.clone();
-        std::thread::spawn(move || {
-            for inode in open {
-                client.open_again(&inode);
-            }
-            client.sink().invalidate_entries();
-            for inode in cached {
-                client.sink().invalidate_data(inode.fid, 0..u64::MAX);
-                inode.lock().voiding = false;
-                inode.notify();
-            }
-        });
     }
 }

@@ -20,7 +20,7 @@ use sheen_wire::{
 use crate::{
     client::Client,
     data_lease::DataMode,
-    inode::{Inode, InodeState},
+    inode::{Inode, InodeState, Revoked},
     request::Request,
     slots::CANCEL_POLL,
     statistics::count,
@@ -141,7 +141,7 @@ impl Client {
     }
 
     /// Waits until answers the kernel may cache are handed over. They wait for nothing themselves.
-    fn wait_windows(&self, inode: &Inode) {
+    pub(crate) fn wait_windows(&self, inode: &Inode) {
         let mut state = inode.lock();
         while state.has_windows() && !self.session.is_ended() {
             state = inode.wait(state, CANCEL_POLL);
@@ -241,9 +241,9 @@ impl InodeState {
     pub(crate) fn mark_revoked(&mut self, asked: &LeaseRevoke) -> u32 {
         self.sequence = self.sequence.max(asked.sequence);
         self.losses += 1;
-        self.revokes.push((asked.sequence, asked.bits));
-        self.revoking |= asked.bits;
         let lost = (self.bits | self.overtaken) & asked.bits;
+        self.revokes.push(Revoked { sequence: asked.sequence, bits: asked.bits, lost });
+        self.revoking |= asked.bits;
         self.bits &= !asked.bits;
         self.overtaken &= !asked.bits;
         if lost & (bits::UPDATE | bits::PERM) != 0 {
@@ -260,10 +260,10 @@ impl InodeState {
 
     /// The revoke was answered.
     pub(crate) fn end_revoke(&mut self, sequence: u64) {
-        if let Some(index) = self.revokes.iter().position(|(number, _)| *number == sequence) {
+        if let Some(index) = self.revokes.iter().position(|revoked| revoked.sequence == sequence) {
             self.revokes.swap_remove(index);
         }
-        self.revoking = self.revokes.iter().fold(0, |all, (_, bits)| all | bits);
+        self.revoking = self.revokes.iter().fold(0, |all, revoked| all | revoked.bits);
     }
 
     /// What the MDT should be told of the content, if it was changed here.

@@ -4,6 +4,8 @@
 //! ([`crate::keeper`]) makes the next. Three numbers tell what changed between two lanes: `generation` rises with every
 //! connection, `server` when the MDT had forgotten leases, opens and locks (they were re-asserted), `incarnation`
 //! when it had ended our session (everything cached is void).
+//!
+//! What is cached may be used until the lease of the session ends by our own clock ([`crate::validity`]).
 
 use std::{
     collections::BTreeMap,
@@ -14,14 +16,14 @@ use std::{
     time::Duration,
 };
 
-use sheen_ports::{Call, Cancel, Link};
-use sheen_types::{ClientId, Epoch, Errno, Fid, OstIndex, Xid};
+use sheen_ports::{Call, Cancel, Clock, Link};
+use sheen_types::{ClientId, Epoch, Errno, Fid, OstIndex, Tick, Xid};
 use sheen_wire::{
     Field, Frame, Opcode,
     metadata::{Connect, ConnectReply, OstList, OstListReply},
 };
 
-use crate::{config::ClientConfig, slots::CANCEL_POLL};
+use crate::{config::ClientConfig, home::Home, slots::CANCEL_POLL, validity::Validity};
 
 /// A connection to the MDT and who we are on it.
 #[derive(Clone)]
@@ -57,6 +59,12 @@ pub(crate) struct SessionState {
     pub(crate) root: Fid,
     pub(crate) services: Arc<BTreeMap<OstIndex, u16>>,
     pub(crate) lease: Duration,
+    /// How long what is cached may be used after a connection ended.
+    reconnect: Duration,
+    /// None: never connected.
+    home: Option<Home>,
+    /// Another node or file system answers where ours was.
+    astray: bool,
     pub(crate) ended: bool,
     pub(crate) generation: u64,
 }
@@ -65,6 +73,8 @@ pub(crate) struct SessionState {
 pub(crate) struct Session {
     state: Mutex<SessionState>,
     changed: Condvar,
+    pub(crate) validity: Validity,
+    clock: Arc<dyn Clock + Send + Sync>,
     xid: AtomicU64,
     address: String,
     connect: Connect,
@@ -72,7 +82,7 @@ pub(crate) struct Session {
 
 impl Session {
     /// A session that never connected.
-    pub(crate) fn new(config: &ClientConfig) -> Self {
+    pub(crate) fn new(config: &ClientConfig, clock: Arc<dyn Clock + Send + Sync>) -> Self {
         let identity = Identity { client: ClientId(0), epoch: Epoch(0), server: 0, incarnation: 0 };
         Self {
             state: Mutex::new(SessionState {
@@ -83,10 +93,15 @@ impl Session {
                 root: Fid::NONE,
                 services: Arc::default(),
                 lease: Duration::from_secs(30),
+                reconnect: Duration::from_secs(1),
+                home: None,
+                astray: false,
                 ended: false,
                 generation: 0,
             }),
             changed: Condvar::new(),
+            validity: Validity::default(),
+            clock,
             xid: AtomicU64::new(1),
             address: config.address.clone(),
             connect: Connect {
@@ -150,14 +165,47 @@ impl Session {
         OstListReply::from_bytes(&body).map_err(|_| Some(Errno::EPROTO))
     }
 
+    /// Whether a handshake takes up the session there was.
+    pub(crate) fn is_resumed(&self, reply: &ConnectReply) -> bool {
+        // One of ours that we never heard of may be taken up there: nothing is cached under it.
+        reply.resumed && reply.client == self.lock().identity.client
+    }
+
+    /// Checks that the node and file system are those of the first connection.
+    ///
+    /// # Errors
+    /// EIO: another one answers. Until ours does again, whoever waits for it gets EIO.
+    pub(crate) fn check_home(&self, reply: &ConnectReply) -> Result<(), Errno> {
+        let found = Home::of(reply);
+        let mut state = self.lock();
+        let home = state.home.get_or_insert_with(|| found.clone());
+        let astray = *home != found;
+        if astray && !state.astray {
+            let home = state.home.as_ref().map(Home::to_string);
+            tracing::error!(
+                address = self.address, ours = home, %found,
+                "another file system answers where ours was: it is not used; unmount, or bring ours back"
+            );
+        }
+        state.astray = astray;
+        drop(state);
+        self.changed.notify_all();
+        if astray { Err(Errno::EIO) } else { Ok(()) }
+    }
+
+    /// Whether another node or file system answers where ours was.
+    pub(crate) fn is_astray(&self) -> bool {
+        self.lock().astray
+    }
+
     /// Enters what a handshake said, without letting callers in. Returns the new identity.
     pub(crate) fn learn(&self, reply: &ConnectReply) -> Identity {
+        let resumed = self.is_resumed(reply);
         let mut state = self.lock();
-        let first = state.identity.client == ClientId(0);
-        if !first && !reply.resumed {
+        if state.identity.client != ClientId(0) && !resumed {
             state.identity.incarnation += 1;
         }
-        if first || !reply.resumed || state.server_epoch != reply.server_epoch {
+        if !resumed || state.server_epoch != reply.server_epoch {
             state.identity.server += 1;
         }
         state.identity.client = reply.client;
@@ -165,7 +213,17 @@ impl Session {
         state.server_epoch = reply.server_epoch;
         state.root = reply.root;
         state.lease = Duration::from_millis(u64::from(reply.lease_milliseconds.max(100)));
+        state.reconnect = Duration::from_millis(u64::from(reply.reconnect_milliseconds));
         state.services = Arc::new(reply.osts.0.iter().map(|o| (o.ost, o.service)).collect());
+        state.identity
+    }
+
+    /// The MDT ends the session: there is none until the next handshake. Returns the identity nothing is held under.
+    pub(crate) fn abandon(&self) -> Identity {
+        let mut state = self.lock();
+        state.identity.client = ClientId(0);
+        state.identity.incarnation += 1;
+        state.identity.server += 1;
         state.identity
     }
 
@@ -188,8 +246,9 @@ impl Session {
         drop(coming);
     }
 
-    /// Lets callers use `link`, unless the session ended meanwhile.
-    pub(crate) fn publish(&self, link: Arc<dyn Link>) {
+    /// Lets callers use `link`, unless the session ended meanwhile. What is cached may be used for the time of a lease from
+    /// `sent`, when the Connect was sent.
+    pub(crate) fn publish(&self, link: Arc<dyn Link>, sent: Tick) {
         let mut state = self.lock();
         state.coming = None;
         if state.ended {
@@ -197,6 +256,7 @@ impl Session {
             return link.close();
         }
         state.generation += 1;
+        self.validity.extend(sent, state.lease);
         state.lane = Some(Lane { link, generation: state.generation, identity: state.identity });
         drop(state);
         self.changed.notify_all();
@@ -205,7 +265,7 @@ impl Session {
     /// The connection to use, waiting until there is one.
     ///
     /// # Errors
-    /// EINTR when cancelled, ENOTCONN when the session ended for good.
+    /// EINTR when cancelled, ENOTCONN when the session ended for good, EIO while another node answers.
     pub(crate) fn lane(&self, cancel: &Cancel) -> Result<Lane, Errno> {
         let mut state = self.lock();
         loop {
@@ -215,10 +275,38 @@ impl Session {
             if let Some(lane) = &state.lane {
                 return Ok(lane.clone());
             }
+            if state.astray {
+                return Err(Errno::EIO);
+            }
             if cancel.is_cancelled() {
                 return Err(Errno::EINTR);
             }
             state = self.changed.wait_timeout(state, CANCEL_POLL).expect("no panic while locked").0;
+        }
+    }
+
+    /// As [`Session::lane`], whoever answers meanwhile; None when the session ended for good.
+    pub(crate) fn next_lane(&self) -> Option<Lane> {
+        let mut state = self.lock();
+        while !state.ended {
+            if let Some(lane) = &state.lane {
+                return Some(lane.clone());
+            }
+            state = self.changed.wait(state).expect("no panic while locked");
+        }
+        None
+    }
+
+    /// Whether it is of use to wait for what is cached to become usable again.
+    ///
+    /// # Errors
+    /// ENOTCONN when the session ended for good, EIO while another node answers.
+    pub(crate) fn check_wait(&self) -> Result<(), Errno> {
+        let state = self.lock();
+        match (state.ended, state.astray) {
+            (true, _) => Err(Errno::ENOTCONN),
+            (false, true) => Err(Errno::EIO),
+            (false, false) => Ok(()),
         }
     }
 
@@ -227,11 +315,50 @@ impl Session {
         self.lock().identity
     }
 
+    /// A request sent at `sent` over connection number `generation` was answered: what is cached may be used for the
+    /// time of a lease from then.
+    pub(crate) fn confirm(&self, generation: u64, sent: Tick) {
+        let state = self.lock();
+        if state.lane.as_ref().is_some_and(|lane| lane.generation == generation) {
+            self.validity.extend(sent, state.lease);
+            drop(state);
+            self.changed.notify_all();
+        }
+    }
+
+    /// Waits until what is cached may be used.
+    ///
+    /// # Errors
+    /// As [`Session::lane`].
+    pub(crate) fn wait_valid(&self, cancel: &Cancel) -> Result<(), Errno> {
+        if !self.validity.is_over(self.clock.now()) {
+            return Ok(());
+        }
+        let mut state = self.lock();
+        loop {
+            if state.ended {
+                return Err(Errno::ENOTCONN);
+            }
+            if !self.validity.is_over(self.clock.now()) {
+                return Ok(());
+            }
+            if state.astray {
+                return Err(Errno::EIO);
+            }
+            if cancel.is_cancelled() {
+                return Err(Errno::EINTR);
+            }
+            state = self.changed.wait_timeout(state, CANCEL_POLL).expect("no panic while locked").0;
+        }
+    }
+
     /// Connection number `generation` is of no use any more: callers wait for the next.
     pub(crate) fn report_lost(&self, generation: u64) {
         let mut state = self.lock();
         if state.lane.as_ref().is_some_and(|lane| lane.generation == generation) {
             let lane = state.lane.take();
+            // Before it closes: the MDT waits for us only so long from when it hears of that.
+            self.validity.shorten(self.clock.now(), state.reconnect);
             drop(state);
             if let Some(lane) = lane {
                 lane.link.close();
@@ -254,6 +381,12 @@ impl Session {
 
     pub(crate) fn is_ended(&self) -> bool {
         self.lock().ended
+    }
+
+    /// Lets those look again who wait for what only the clock changes.
+    #[cfg(test)]
+    pub(crate) fn poke(&self) {
+        self.changed.notify_all();
     }
 
     /// Sleeps until something changes or `duration` passed.

@@ -35,6 +35,8 @@ counters! {
     reconnects,
     /// Times the MDT had ended the session.
     evictions,
+    /// Times the lease of the session ended by our clock.
+    lapses,
     /// Leases asked for in a request of its own.
     lease_requests,
     /// Revokes answered.

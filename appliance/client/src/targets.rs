@@ -267,6 +267,9 @@ impl Client {
             if self.session.is_ended() {
                 return Err(Errno::ENOTCONN);
             }
+            if self.session.is_astray() {
+                return Err(Errno::EIO);
+            }
             if cancel.is_cancelled() {
                 return Err(Errno::EINTR);
             }
@@ -326,6 +329,7 @@ impl Client {
         let call = Call { frame, body: Vec::new(), payload: None, room: None };
         // Its status is of no interest: what is wrong with the session shows at the first request.
         link.call(call, &Cancel::new()).reply.map_err(|_| Errno::ENOTCONN)?;
+        self.confirm_node()?;
         Ok(link)
     }
 }

@@ -1,6 +1,9 @@
 //! Writing: a range under the lease, split into pieces that go to their objects at the same time.
 
-use std::{ops::Range, sync::Arc};
+use std::{
+    ops::Range,
+    sync::{Arc, atomic::Ordering},
+};
 
 use sheen_dma::Buffer;
 use sheen_ports::Cancel;
@@ -171,6 +174,10 @@ impl Client {
         let ended = ended.into_iter().map(|ended| ended.unwrap_or_else(Ended::lost)).collect();
         let single = layout.components.iter().map(|c| c.objects.len()).sum::<usize>() == 1;
         let mut state = inode.lock();
+        state.written_at = Some(self.clock.now());
+        if state.data.revoking {
+            self.cleaned.fetch_add(1, Ordering::AcqRel);
+        }
         let (written, blocks, error, payload) = gather(ended);
         if written > 0 {
             let blocks = blocks.filter(|_| single && written == length);
