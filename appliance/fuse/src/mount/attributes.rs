@@ -48,7 +48,7 @@ impl Mount {
             ..Changes::default()
         };
         let observed = self.client.set_attributes(&inode, &changes, &context.cancel)?;
-        Ok(self.timed(context, &inode, &observed))
+        Ok(self.timed_set(context, &inode, &observed))
     }
 
     pub(crate) fn volume(&self, context: &Context) -> Result<StatFs, Errno> {

@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use sheen_client::{Caching, Found, Inode, Observed};
+use sheen_types::FileKind;
 
 use crate::{
     kernel::{Context, Entry, FileAttributes, NodeId, TimedAttributes},
@@ -13,15 +14,53 @@ use crate::{
 const BLKSIZE: u32 = 64 << 10;
 
 impl Mount {
-    /// Attributes; for ever if they may be cached.
+    /// Attributes; to the end of the lease if they may be cached.
+    ///
+    /// Before it reads from pages it has, the kernel asks for attributes that are out of date (`AUTO_INVAL_DATA`), and drops the
+    /// pages if the time of the last change is not the one it knows. Own writes change that time and leave the pages true:
+    /// then the kernel is made to pass this answer on without taking it in, which a notification that overtakes the answer
+    /// does.
     pub(crate) fn timed(
         &self,
         context: &Context,
         inode: &Arc<Inode>,
         observed: &Observed,
     ) -> TimedAttributes {
+        let mut timed = self.timed_anew(context, inode, observed);
+        let attributes = &observed.attributes;
+        if attributes.kind == FileKind::Regular {
+            let node = self.node(inode.fid);
+            let known = self.nodes.shown(node);
+            let changed = known.is_some_and(|known| known != attributes.mtime);
+            let ours = changed && inode.holds_data() && self.client.is_written_here(inode);
+            if ours && self.notifier.invalidate_attributes(node).is_ok() {
+                timed.valid = Duration::ZERO;
+            } else {
+                self.nodes.show(node, attributes.mtime);
+            }
+        }
+        timed
+    }
+
+    /// As [`Mount::timed`], for an answer the kernel takes in without a look at its pages.
+    pub(crate) fn timed_set(
+        &self,
+        context: &Context,
+        inode: &Arc<Inode>,
+        observed: &Observed,
+    ) -> TimedAttributes {
+        self.nodes.show(self.node(inode.fid), observed.attributes.mtime);
+        self.timed_anew(context, inode, observed)
+    }
+
+    fn timed_anew(
+        &self,
+        context: &Context,
+        inode: &Arc<Inode>,
+        observed: &Observed,
+    ) -> TimedAttributes {
         let window = observed.caching.losses().and_then(|losses| inode.window(losses));
-        let valid = if window.is_some() { Duration::MAX } else { Duration::ZERO };
+        let valid = if window.is_some() { self.client.lease_left() } else { Duration::ZERO };
         if let Some(window) = window {
             context.keep_until_answered(window);
         }
@@ -37,7 +76,7 @@ impl Mount {
         let epochs = self.epochs.get().copied().unwrap_or(false);
         let losses = found.name.losses().filter(|_| epochs);
         let window = losses.and_then(|losses| found.inode.name_window(losses));
-        let name_valid = if window.is_some() { Duration::MAX } else { Duration::ZERO };
+        let name_valid = if window.is_some() { self.client.lease_left() } else { Duration::ZERO };
         if let Some(window) = window {
             context.keep_until_answered(window);
         }
@@ -52,7 +91,7 @@ impl Mount {
     /// As [`Mount::describe`], counted: the kernel will forget it.
     pub(crate) fn entry(&self, context: &Context, found: &Found) -> Entry {
         let entry = self.describe(context, found);
-        self.nodes.remember(entry.node, &found.inode);
+        self.nodes.remember(entry.node, &found.inode, found.observed.attributes.mtime);
         entry
     }
 
@@ -85,7 +124,7 @@ impl Mount {
         Some(Entry {
             node: NodeId(0),
             generation: 0,
-            name_valid: Duration::MAX,
+            name_valid: self.client.lease_left(),
             attributes: TimedAttributes { attributes: nothing, valid: Duration::ZERO },
         })
     }

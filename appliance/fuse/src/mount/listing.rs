@@ -130,7 +130,8 @@ impl Mount {
         let ino = entry.fid.inode_number();
         sink.push(name, ino, entry.kind, entry.cookie, described.as_ref())?;
         if let Some(found) = &found {
-            self.nodes.remember(node_of(entry.fid, self.root), &found.inode);
+            let mtime = found.observed.attributes.mtime;
+            self.nodes.remember(node_of(entry.fid, self.root), &found.inode, mtime);
         }
         Ok(())
     }

@@ -1,8 +1,9 @@
 //! The mount: answers the kernel with a client.
 //!
-//! What the kernel may cache follows the client's leases: attributes, names and absences for ever while the lease on them
-//! is held, else not at all; pages while the lease on content is held. When a lease must be given back, [`sink`] takes
-//! the caches back. An answer that may be cached holds a window of the inode open until it was handed over, so that no
+//! What the kernel may cache follows the client's leases: attributes, names and absences while the lease on them is held, to
+//! the end of the session's lease as it is known then, else not at all; pages while the lease on content is held, and read
+//! without a word while attributes are in time. When a lease must be given back, [`sink`] takes the caches back. If this
+//! process is stopped, the kernel stops to believe by itself; only what is mapped it goes on to show. An answer that may be cached holds a window of the inode open until it was handed over, so that no
 //! invalidation overtakes it.
 
 mod nodes;

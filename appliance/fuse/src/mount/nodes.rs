@@ -6,6 +6,7 @@ use std::{
 };
 
 use sheen_client::Inode;
+use sheen_types::Timespec;
 
 use crate::kernel::NodeId;
 
@@ -20,6 +21,8 @@ pub(crate) struct Nodes([Mutex<HashMap<NodeId, Known>>; 16]);
 struct Known {
     inode: Arc<Inode>,
     lookups: u64,
+    /// Time of the last change of content, as the kernel knows it.
+    shown: Timespec,
 }
 
 impl Nodes {
@@ -28,11 +31,25 @@ impl Nodes {
         &self.0[usize::try_from(node.0 % SHARDS).unwrap_or(0)]
     }
 
-    /// The kernel was given the inode once more.
-    pub(crate) fn remember(&self, node: NodeId, inode: &Arc<Inode>) {
+    /// The kernel was given the inode once more; the first time with `mtime`.
+    pub(crate) fn remember(&self, node: NodeId, inode: &Arc<Inode>, mtime: Timespec) {
         let mut shard = self.shard(node).lock().expect("no panic while locked");
-        shard.entry(node).or_insert_with(|| Known { inode: inode.clone(), lookups: 0 }).lookups +=
-            1;
+        let new = || Known { inode: inode.clone(), lookups: 0, shown: mtime };
+        shard.entry(node).or_insert_with(new).lookups += 1;
+    }
+
+    /// Time of the last change of content the kernel knows of.
+    pub(crate) fn shown(&self, node: NodeId) -> Option<Timespec> {
+        let shard = self.shard(node).lock().expect("no panic while locked");
+        shard.get(&node).map(|known| known.shown)
+    }
+
+    /// The kernel is told `mtime`.
+    pub(crate) fn show(&self, node: NodeId, mtime: Timespec) {
+        let mut shard = self.shard(node).lock().expect("no panic while locked");
+        if let Some(known) = shard.get_mut(&node) {
+            known.shown = mtime;
+        }
     }
 
     /// Whether the kernel knows the inode, or is about to: an answer that tells it may be on its way.

@@ -112,7 +112,7 @@ impl Mount {
 
     pub(crate) fn open_directory(&self, node: NodeId) -> Result<Opened, Errno> {
         let inode = self.inode(node)?;
-        let cached = inode.holds_listing();
+        let cached = inode.holds_listing() && !self.client.lease_left().is_zero();
         let opened_as =
             OpenedAs { cache_directory: cached, keep_cache: cached, ..OpenedAs::default() };
         Ok(Opened { handle: self.handles.add(inode, None), opened_as })

@@ -14,6 +14,7 @@ mod files;
 mod locks;
 mod interrupts;
 mod notifications;
+mod validity;
 mod mounting;
 mod protocol;
 

@@ -22,6 +22,7 @@ pub(crate) mod flag {
     pub(crate) const DONT_MASK: u64 = 1 << 6;
     pub(crate) const FLOCK_LOCKS: u64 = 1 << 10;
     pub(crate) const HAS_IOCTL_DIR: u64 = 1 << 11;
+    pub(crate) const AUTO_INVAL_DATA: u64 = 1 << 12;
     pub(crate) const DO_READDIRPLUS: u64 = 1 << 13;
     pub(crate) const READDIRPLUS_AUTO: u64 = 1 << 14;
     pub(crate) const ASYNC_DIO: u64 = 1 << 15;
@@ -30,7 +31,6 @@ pub(crate) mod flag {
     pub(crate) const ABORT_ERROR: u64 = 1 << 21;
     pub(crate) const MAX_PAGES: u64 = 1 << 22;
     pub(crate) const CACHE_SYMLINKS: u64 = 1 << 23;
-    pub(crate) const EXPLICIT_INVAL_DATA: u64 = 1 << 25;
     pub(crate) const HANDLE_KILLPRIV_V2: u64 = 1 << 28;
     pub(crate) const SETXATTR_EXT: u64 = 1 << 29;
     pub(crate) const INIT_EXT: u64 = 1 << 30;
@@ -40,7 +40,7 @@ pub(crate) mod flag {
 }
 
 /// What we take if it is offered. Not WRITEBACK_CACHE: the kernel would then believe its own size and mtime, which
-/// other mounts change. Not HANDLE_KILLPRIV: its second version excludes it.
+/// other mounts change. AUTO_INVAL_DATA: attributes that are out of date are asked for before pages are read. Not HANDLE_KILLPRIV: its second version excludes it.
 pub(crate) const WANTED: u64 = flag::ASYNC_READ
     | flag::POSIX_LOCKS
     | flag::ATOMIC_O_TRUNC
@@ -49,6 +49,7 @@ pub(crate) const WANTED: u64 = flag::ASYNC_READ
     | flag::DONT_MASK
     | flag::FLOCK_LOCKS
     | flag::HAS_IOCTL_DIR
+    | flag::AUTO_INVAL_DATA
     | flag::DO_READDIRPLUS
     | flag::READDIRPLUS_AUTO
     | flag::ASYNC_DIO
@@ -57,7 +58,6 @@ pub(crate) const WANTED: u64 = flag::ASYNC_READ
     | flag::ABORT_ERROR
     | flag::MAX_PAGES
     | flag::CACHE_SYMLINKS
-    | flag::EXPLICIT_INVAL_DATA
     | flag::HANDLE_KILLPRIV_V2
     | flag::SETXATTR_EXT
     | flag::INIT_EXT

@@ -43,9 +43,15 @@ pub(crate) struct Node {
 pub(crate) struct Tree {
     pub(crate) nodes: BTreeMap<u64, Node>,
     next: u64,
+    /// How long attributes are valid.
+    pub(crate) valid: Duration,
 }
 
-/// The file system. Attributes and names are valid for ever: only notifications make the kernel ask again.
+/// Called with a node.
+pub(crate) type NodeHook = Arc<dyn Fn(NodeId) + Send + Sync>;
+
+/// The file system. Attributes and names are valid for ever, unless a test says otherwise: only notifications make the kernel
+/// ask again.
 pub(crate) struct Memory {
     /// Called when what a lookup kept is dropped.
     pub(crate) on_answered: Mutex<Option<Arc<dyn Fn() + Send + Sync>>>,
@@ -58,6 +64,10 @@ pub(crate) struct Memory {
     pub(crate) negotiated: Mutex<Option<Negotiated>>,
     pub(crate) ended: AtomicUsize,
     pub(crate) lookups: AtomicUsize,
+    /// Called before attributes that were asked for are answered.
+    pub(crate) on_getattr: Mutex<Option<NodeHook>>,
+    pub(crate) getattrs: AtomicUsize,
+    pub(crate) reads: AtomicUsize,
     pub(crate) reads_now: AtomicUsize,
     pub(crate) reads_most: AtomicUsize,
     pub(crate) largest_write: AtomicUsize,
@@ -88,13 +98,16 @@ impl Memory {
         let root = Node { mode: 0o040_755, nlink: 2, parent: 1, lookups: 1, ..Node::default() };
         Self {
             on_answered: Mutex::default(),
-            tree: Mutex::new(Tree { nodes: BTreeMap::from([(1, root)]), next: 2 }),
+            tree: Mutex::new(Tree { nodes: BTreeMap::from([(1, root)]), next: 2, valid: FOR_EVER }),
             locks: Locks::default(),
             gate: Gate::default(),
             door: Gate::default(),
             negotiated: Mutex::default(),
             ended: AtomicUsize::new(0),
             lookups: AtomicUsize::new(0),
+            on_getattr: Mutex::default(),
+            getattrs: AtomicUsize::new(0),
+            reads: AtomicUsize::new(0),
             reads_now: AtomicUsize::new(0),
             reads_most: AtomicUsize::new(0),
             largest_write: AtomicUsize::new(0),
@@ -145,7 +158,7 @@ impl Tree {
             rdev: 0,
             blksize: 1 << 20,
         };
-        Ok(TimedAttributes { attributes, valid: FOR_EVER })
+        Ok(TimedAttributes { attributes, valid: self.valid })
     }
 
     fn entry(&mut self, node: u64) -> Result<Entry, Errno> {
@@ -236,6 +249,11 @@ impl Filesystem for Memory {
         node: NodeId,
         _: Option<FileHandle>,
     ) -> Result<TimedAttributes, Errno> {
+        self.getattrs.fetch_add(1, Ordering::SeqCst);
+        let hook = self.on_getattr.lock().unwrap().clone();
+        if let Some(hook) = hook {
+            hook(node);
+        }
         self.tree().attributes(node.0)
     }
 
@@ -355,6 +373,7 @@ impl Filesystem for Memory {
         read: &ReadRequest,
         mut room: Buffer,
     ) -> Result<ReadAnswer, Errno> {
+        self.reads.fetch_add(1, Ordering::SeqCst);
         let now = self.reads_now.fetch_add(1, Ordering::SeqCst) + 1;
         self.reads_most.fetch_max(now, Ordering::SeqCst);
         self.largest_read.fetch_max(read.size as usize, Ordering::SeqCst);
