@@ -21,7 +21,7 @@ use crate::{
     command::{Command, GroupConfig, IoId},
     entry::{Content, Position},
     error::ProposeError,
-    log::{Log, RecordPlace},
+    log::{Log, LogRoom, RecordPlace},
     log_write::LogWrite,
     replication::HeldMessage,
     timing::Timer,
@@ -130,11 +130,29 @@ impl Group {
         self.commands.pop_front()
     }
 
+    /// Whether the log has room for another proposal, a short one at least.
+    #[must_use]
+    pub fn has_room(&self, room: LogRoom) -> bool {
+        self.log.has_room(self.pending_bytes, room)
+    }
+
     /// Proposes a payload. It is committed when [`Command::Committed`] brings it with this position.
     ///
     /// # Errors
     /// [`ProposeError`].
     pub fn propose(&mut self, payload: Vec<u8>) -> Result<Position, ProposeError> {
+        self.propose_into(LogRoom::Ordinary, payload)
+    }
+
+    /// Proposes a payload that may go into what is kept of the log for such.
+    ///
+    /// # Errors
+    /// [`ProposeError`].
+    pub fn propose_into(
+        &mut self,
+        room: LogRoom,
+        payload: Vec<u8>,
+    ) -> Result<Position, ProposeError> {
         if self.stopped {
             return Err(ProposeError::Stopped);
         }
@@ -145,7 +163,7 @@ impl Group {
             return Err(ProposeError::NotLeader(self.leader()));
         }
         let bytes = self.pending_bytes + payload.len();
-        if bytes > PENDING_BYTES_MAX || !self.log.has_room(bytes) {
+        if bytes > PENDING_BYTES_MAX || !self.log.has_room(bytes, room) {
             return Err(ProposeError::Busy);
         }
         self.pending_bytes = bytes;
@@ -233,7 +251,7 @@ impl Group {
         self.log.used_bytes()
     }
 
-    /// Bytes in use at which proposals are refused: a snapshot must come well before.
+    /// Bytes in use at which ordinary proposals are refused: a snapshot must come well before.
     #[must_use]
     pub fn log_capacity_bytes(&self) -> u64 {
         self.log.capacity_bytes()

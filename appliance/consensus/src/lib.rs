@@ -30,6 +30,7 @@ pub use entry::Position;
 pub use error::{DamageKind, ProposeError, RecoveryError, ZoneDamage};
 pub use format::Format;
 pub use group::{Group, PROPOSAL_BYTES_MAX};
+pub use log::LogRoom;
 pub use recovery::{Recovery, RecoveryStep};
 pub use snapshot_write::SnapshotError;
 pub use timing::Timing;

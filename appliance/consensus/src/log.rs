@@ -3,12 +3,43 @@
 use sheen_journal::{Geometry, Position, Sealed, Writer};
 use sheen_types::BLOCK_BYTES;
 
-use crate::zone::Zone;
+use crate::{
+    group::PROPOSAL_BYTES_MAX,
+    zone::{RING_BLOCKS_LEAST, Zone},
+};
 
 /// Blocks of the longest batch: 1 MiB.
 const BATCH_BLOCKS_MAX: u32 = 256;
-/// Blocks kept for what must always fit: the longest batch, and the pad it may need before it.
-const RESERVE_BLOCKS: u64 = 2 * BATCH_BLOCKS_MAX as u64;
+/// Blocks kept so that a replica starts and leads whatever filled the log: one block a start, until a snapshot is whole.
+const START_BLOCKS: u64 = 128;
+/// Blocks kept beside those for proposals that make room, or let clients in that will.
+const DELETE_BLOCKS: u64 = 384;
+/// Blocks of the longest proposal, as the record of a batch.
+const PROPOSAL_BLOCKS_MAX: u64 = (PROPOSAL_BYTES_MAX / BLOCK_BYTES) as u64 + 1;
+
+// What is kept for deletes holds the longest proposal and the pad it may need before it.
+const _: () = assert!(DELETE_BLOCKS >= 2 * PROPOSAL_BLOCKS_MAX);
+// A proposal is one batch.
+const _: () = assert!(PROPOSAL_BLOCKS_MAX < BATCH_BLOCKS_MAX as u64);
+// At least half of the smallest ring is for ordinary proposals.
+const _: () = assert!(2 * (START_BLOCKS + DELETE_BLOCKS) <= RING_BLOCKS_LEAST);
+
+/// How far into the log's last blocks a proposal may go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogRoom {
+    /// Not at all: what is kept stays.
+    Ordinary,
+    /// Into the blocks kept for proposals that make room.
+    Deletes,
+}
+
+/// Blocks of the ring that a proposal must leave free.
+const fn kept_blocks(room: LogRoom) -> u64 {
+    match room {
+        LogRoom::Ordinary => START_BLOCKS + DELETE_BLOCKS,
+        LogRoom::Deletes => START_BLOCKS,
+    }
+}
 
 /// The ring's geometry in a zone; addresses are relative to the zone.
 pub(crate) fn geometry(zone: &Zone, identity: u64) -> Geometry {
@@ -55,16 +86,16 @@ impl Log {
         Some(batches)
     }
 
-    /// Whether proposals of `bytes` in total still fit, with room left for what must always fit: terms, votes, the
-    /// record that is being formed and the pads at the ring's end.
-    pub(crate) fn has_room(&self, bytes: usize) -> bool {
+    /// Whether proposals of `bytes` in total still fit, with what is kept left free. Counted twice, for the pad at the ring's
+    /// end.
+    pub(crate) fn has_room(&self, bytes: usize, room: LogRoom) -> bool {
         let blocks = (bytes / BLOCK_BYTES) as u64 * 2;
-        self.writer.free_blocks() > RESERVE_BLOCKS + blocks
+        self.writer.free_blocks() > kept_blocks(room) + blocks
     }
 
-    /// Bytes in use beyond which proposals are refused.
+    /// Bytes in use beyond which ordinary proposals are refused.
     pub(crate) fn capacity_bytes(&self) -> u64 {
-        (self.writer.geometry().blocks - RESERVE_BLOCKS) * BLOCK_BYTES as u64
+        (self.writer.geometry().blocks - kept_blocks(LogRoom::Ordinary)) * BLOCK_BYTES as u64
     }
 
     pub(crate) fn used_bytes(&self) -> u64 {

@@ -15,6 +15,8 @@ const HEAD_BLOCKS: u64 = 16;
 pub const ZONE_BLOCKS_MIN: u64 = 2048;
 /// Smallest ring of a zone that has room for it: 32 MiB.
 const RING_BLOCKS_MIN: u64 = (32 << 20) / BLOCK_BYTES as u64;
+/// Blocks of the ring of the smallest zone.
+pub(crate) const RING_BLOCKS_LEAST: u64 = ZONE_BLOCKS_MIN / 2;
 /// Largest ring: 256 MiB. More only makes replay after a restart longer.
 const RING_BLOCKS_MAX: u64 = (256 << 20) / BLOCK_BYTES as u64;
 /// Smallest zone a node gives its MDT: 64 MiB.
@@ -122,6 +124,7 @@ mod test {
             assert_eq!(ring.start.plus(ring.blocks), Lba(blocks));
         }
         assert_eq!(Zone::new(ZONE_BLOCKS_MIN - 1), None);
+        assert_eq!(Zone::new(ZONE_BLOCKS_MIN).unwrap().ring().blocks, RING_BLOCKS_LEAST);
     }
 
     #[test]

@@ -119,6 +119,8 @@ impl NodePages {
         for (name, help, value) in [
             ("sheen_clients", "Sessions of the metadata group.", &stats.sessions),
             ("sheen_inodes", "Inodes of all file systems.", &stats.inodes),
+            ("sheen_metadata_bytes", "Bytes of the namespace.", &stats.state_bytes),
+            ("sheen_metadata_bytes_max", "Bytes there is room for.", &stats.state_bytes_max),
             ("sheen_leases", "Inodes clients hold leases on.", &stats.leases),
             ("sheen_opens", "Inodes clients hold open.", &stats.opens),
             ("sheen_file_locks", "File locks programs hold.", &stats.locks),

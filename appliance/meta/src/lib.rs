@@ -24,17 +24,19 @@ pub mod snapshot;
 pub mod state;
 mod xattr;
 pub mod touches;
+mod growth;
 pub mod leases;
 pub mod opens;
 pub mod flocks;
 
 pub use flocks::{FileLocks, LockAnswer, LockGrant};
+pub use growth::Growth;
 pub use leases::{Conflict, Leases};
 pub use limits::Limits;
 pub use opens::{Closed, LAST_FID, Opens, OpensFull};
 pub use operation::{Entry, Operation};
 pub use outcome::{Effect, Outcome, Reply, SessionReply};
-pub use snapshot::{SnapshotChunks, SnapshotError, SnapshotReader};
+pub use snapshot::{SnapshotChunks, SnapshotError, SnapshotReader, SnapshotSize};
 pub use state::State;
 pub use touches::touches;
 

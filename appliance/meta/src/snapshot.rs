@@ -14,9 +14,11 @@ use crate::{Limits, State};
 mod item;
 mod read;
 mod reply;
+pub(crate) mod size;
 mod write;
 
 use read::Builder;
+pub use size::{SnapshotSize, chunks_max, heads_bytes};
 use write::Item;
 
 /// Version of the format. 1: first.

@@ -7,10 +7,16 @@
 
 use std::collections::BTreeMap;
 
-use sheen_types::{ClientId, Epoch, Errno, Fid, Layout, OstIndex, Timespec, TransactionNumber};
+use sheen_types::{
+    ClientId, Epoch, Errno, Fid, FileKind, Layout, Name, OstIndex, Timespec, TransactionNumber,
+};
 use sheen_wire::Field;
 
-use crate::{Effect, Limits, directory::Directory};
+use crate::{
+    Effect, Limits, SnapshotSize,
+    directory::{Child, Directory, Full},
+    snapshot::size,
+};
 
 mod check;
 pub(crate) mod filesystem;
@@ -42,6 +48,8 @@ pub struct State {
     pub(crate) inodes: BTreeMap<Fid, Box<Inode>>,
     /// Inodes without links, and whether Link may name them (`O_TMPFILE`).
     pub(crate) orphans: BTreeMap<Fid, bool>,
+    /// Follows from everything else.
+    pub(crate) size: SnapshotSize,
 }
 
 /// One entry being applied: its time and number, and what follows from it.
@@ -69,6 +77,7 @@ impl State {
             objects: Objects::new(),
             inodes: BTreeMap::new(),
             orphans: BTreeMap::new(),
+            size: SnapshotSize::EMPTY,
         }
     }
 
@@ -105,6 +114,63 @@ impl State {
         }
     }
 
+    /// Adds a name to a directory that was looked at in the same apply.
+    pub(crate) fn add_child(
+        &mut self,
+        parent: Fid,
+        name: Name,
+        fid: Fid,
+        kind: FileKind,
+    ) -> Result<(), Full> {
+        let bytes = size::child_bytes(name.as_bytes().len());
+        self.names_mut(parent).insert(name, fid, kind)?;
+        self.size.others += bytes;
+        Ok(())
+    }
+
+    /// Takes a name out of a directory that was looked at in the same apply.
+    pub(crate) fn take_child(&mut self, parent: Fid, name: &Name) {
+        if let Some(child) = self.names_mut(parent).remove(name) {
+            self.count_taken(&child);
+        }
+    }
+
+    /// A name was taken out of its directory.
+    pub(crate) fn count_taken(&mut self, child: &Child) {
+        self.size.others -= size::child_bytes(child.name.as_bytes().len());
+    }
+
+    /// Keeps an inode that has no links.
+    pub(crate) fn keep_orphan(&mut self, fid: Fid, linkable: bool) {
+        if self.orphans.insert(fid, linkable).is_none() {
+            self.size.others += size::ORPHAN_BYTES;
+        }
+    }
+
+    /// An inode is no orphan any more.
+    pub(crate) fn forget_orphan(&mut self, fid: Fid) {
+        if self.orphans.remove(&fid).is_some() {
+            self.size.others -= size::ORPHAN_BYTES;
+        }
+    }
+
+    /// Changes an inode in a way that may change its extended attributes or its content.
+    ///
+    /// # Errors
+    /// `ESTALE`, and what the change says.
+    pub(crate) fn change_inode<T>(
+        &mut self,
+        fid: Fid,
+        change: impl FnOnce(&mut Inode, &mut Objects) -> Result<T, Errno>,
+    ) -> Result<T, Errno> {
+        let inode = self.inodes.get_mut(&fid).ok_or(Errno::ESTALE)?;
+        let bytes = |inode: &Inode| size::inode_bytes(&inode.content) + inode.xattrs_bytes();
+        let before = bytes(inode);
+        let result = change(inode, &mut self.objects);
+        self.size.others = self.size.others - before + bytes(inode);
+        result
+    }
+
     pub(crate) fn layout_of(inode: &Inode) -> Result<Layout, Errno> {
         let Content::File(bytes) = &inode.content else { return Err(Errno::EINVAL) };
         Layout::from_bytes(bytes).map_err(|_| Errno::EIO)
@@ -115,14 +181,16 @@ impl State {
         if let Some(filesystem) = self.filesystems.get_mut(&inode.filesystem) {
             filesystem.inodes += 1;
         }
+        self.size.others += inode.snapshot_bytes();
         let before = self.inodes.insert(fid, Box::new(inode));
         assert!(before.is_none(), "{fid} given to a second inode");
     }
 
     /// Takes an inode away for good: its objects are listed for destruction.
     pub(crate) fn remove_inode(&mut self, fid: Fid, change: &mut Change) {
-        self.orphans.remove(&fid);
+        self.forget_orphan(fid);
         let Some(inode) = self.inodes.remove(&fid) else { return };
+        self.size.others -= inode.snapshot_bytes();
         if let Some(filesystem) = self.filesystems.get_mut(&inode.filesystem) {
             filesystem.inodes -= 1;
         }
@@ -135,6 +203,7 @@ impl State {
 
     fn destroy_object(&mut self, ost: OstIndex, object: Fid, change: &mut Change) {
         if self.objects.list_destroy(ost, object) {
+            self.size.others += size::DESTROYED_BYTES;
             change.effects.push(Effect::DestroyObject { ost, object });
         }
     }
@@ -151,7 +220,7 @@ impl State {
         let nlink = inode.nlink;
         if nlink == 0 {
             if open {
-                self.orphans.insert(fid, false);
+                self.keep_orphan(fid, false);
                 change.effects.push(Effect::Orphaned { fid });
             } else {
                 self.remove_inode(fid, change);

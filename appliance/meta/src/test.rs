@@ -22,6 +22,7 @@ mod filesystem;
 mod model;
 mod rename;
 mod session;
+mod size;
 mod snapshot;
 mod touches;
 mod unlink;
@@ -129,9 +130,15 @@ impl Harness {
     }
 
     pub(crate) fn apply_entry(&mut self, entry: Entry) -> Outcome {
+        let before = self.state.snapshot_size();
+        let growth = self.state.growth(&entry.operation, 0);
         let outcome = self.state.apply(&entry);
+        let after = self.state.snapshot_size();
+        assert!(after.sessions <= before.sessions + growth.sessions, "{:?}", entry.operation);
+        assert!(after.others <= before.others + growth.others, "{:?}", entry.operation);
         if self.checks {
             assert_eq!(self.state.check(), Ok(()), "after {:?}", entry.operation);
+            size::check(&self.state);
         }
         self.history.push(entry);
         outcome

@@ -40,39 +40,7 @@ impl State {
         request: &SetAttributes,
         change: &Change,
     ) -> Result<Reply, Errno> {
-        let inode = self.inode_mut(request.fid)?;
-        check_values(request, inode.kind)?;
-        check_frozen(request, inode)?;
-        if request.valid == 0 {
-            return Ok(Reply::Done);
-        }
-        let has = |flag: u32| request.valid & flag != 0;
-        let chowns = has(set::UID | set::GID);
-        if (chowns || has(set::KILL_SUIDGID)) && !inode.is_directory() {
-            drop_privileges(inode);
-        }
-        if has(set::UID) {
-            inode.uid = request.uid;
-        }
-        if has(set::GID) {
-            inode.gid = request.gid;
-        }
-        if has(set::PROJID) {
-            inode.projid = request.projid;
-        }
-        if has(set::FLAGS) {
-            inode.flags = compression::settle(inode.flags, request.flags);
-        }
-        if has(set::MODE) {
-            set_mode(inode, request.permissions)?;
-        }
-        if has(set::SIZE) {
-            inode.size = request.size;
-            inode.mtime = change.now;
-        }
-        set_times(inode, request, change.now);
-        inode.transaction = change.transaction;
-        Ok(Reply::Done)
+        self.change_inode(request.fid, |inode, _| change_attributes(inode, request, change))
     }
 
     /// What a writer learned. A write is a change of content, so its mtime counts if it is later
@@ -108,14 +76,54 @@ impl State {
         if request.start >= request.end {
             return Err(Errno::EINVAL);
         }
-        let inode = self.inodes.get_mut(&request.fid).ok_or(Errno::ESTALE)?;
-        let mut layout = Self::layout_of(inode)?;
-        if self.objects.instantiate(&mut layout, request.start, request.end)? {
-            inode.content = Content::File(layout.to_vec().into());
-            inode.transaction = change.transaction;
-        }
-        Ok(Reply::Done)
+        self.change_inode(request.fid, |inode, objects| {
+            let mut layout = Self::layout_of(inode)?;
+            if objects.instantiate(&mut layout, request.start, request.end)? {
+                inode.content = Content::File(layout.to_vec().into());
+                inode.transaction = change.transaction;
+            }
+            Ok(Reply::Done)
+        })
     }
+}
+
+fn change_attributes(
+    inode: &mut Inode,
+    request: &SetAttributes,
+    change: &Change,
+) -> Result<Reply, Errno> {
+    check_values(request, inode.kind)?;
+    check_frozen(request, inode)?;
+    if request.valid == 0 {
+        return Ok(Reply::Done);
+    }
+    let has = |flag: u32| request.valid & flag != 0;
+    let chowns = has(set::UID | set::GID);
+    if (chowns || has(set::KILL_SUIDGID)) && !inode.is_directory() {
+        drop_privileges(inode);
+    }
+    if has(set::UID) {
+        inode.uid = request.uid;
+    }
+    if has(set::GID) {
+        inode.gid = request.gid;
+    }
+    if has(set::PROJID) {
+        inode.projid = request.projid;
+    }
+    if has(set::FLAGS) {
+        inode.flags = compression::settle(inode.flags, request.flags);
+    }
+    if has(set::MODE) {
+        set_mode(inode, request.permissions)?;
+    }
+    if has(set::SIZE) {
+        inode.size = request.size;
+        inode.mtime = change.now;
+    }
+    set_times(inode, request, change.now);
+    inode.transaction = change.transaction;
+    Ok(Reply::Done)
 }
 
 fn check_values(request: &SetAttributes, kind: FileKind) -> Result<(), Errno> {

@@ -59,7 +59,7 @@ impl State {
         };
         self.add_inode(request.fid, inode);
         if request.unnamed {
-            self.orphans.insert(request.fid, true);
+            self.keep_orphan(request.fid, true);
         } else {
             self.add_name(request.parent, request, change);
         }
@@ -67,7 +67,7 @@ impl State {
     }
 
     fn add_name(&mut self, parent: Fid, request: &Create, change: &Change) {
-        let added = self.names_mut(parent).insert(request.name.clone(), request.fid, request.kind);
+        let added = self.add_child(parent, request.name.clone(), request.fid, request.kind);
         assert_eq!(added, Ok(()), "room was checked");
         let subdirectories = i32::from(request.kind == FileKind::Directory);
         self.touch_directory(parent, subdirectories, change);

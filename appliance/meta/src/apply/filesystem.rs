@@ -45,6 +45,7 @@ impl State {
             inodes: 0,
             reaping: None,
         };
+        self.size.others += filesystem.snapshot_bytes();
         self.filesystems.insert(number, filesystem);
         let root = Filesystem::root(number);
         let content = Content::Directory(Box::new(Directory::new(root)));
@@ -91,8 +92,10 @@ impl State {
     pub(super) fn reap(&mut self, body: &Reap, change: &mut Change) -> Result<Reply, Errno> {
         let number = body.root.oid;
         let filesystem = self.filesystems.get_mut(&number).filter(|_| body.root.is_root());
-        let reaping = filesystem.and_then(|filesystem| filesystem.reaping.take());
-        let mut stack = reaping.ok_or(Errno::EINVAL)?;
+        let filesystem = filesystem.filter(|filesystem| filesystem.reaping.is_some());
+        let filesystem = filesystem.ok_or(Errno::EINVAL)?;
+        self.size.others -= filesystem.snapshot_bytes();
+        let mut stack = filesystem.reaping.take().unwrap_or_default();
         let before = self.inodes.len();
         let mut steps = body.steps_max;
         while steps > 0 && self.reap_step(&mut stack, change) {
@@ -108,6 +111,7 @@ impl State {
             self.filesystems.remove(&number);
         } else if let Some(filesystem) = self.filesystems.get_mut(&number) {
             filesystem.reaping = Some(stack);
+            self.size.others += filesystem.snapshot_bytes();
         }
         Ok(Reply::Reaped { inodes, finished })
     }
@@ -115,8 +119,12 @@ impl State {
     /// Removes one name, or one directory that has become empty. False if nothing is left.
     fn reap_step(&mut self, stack: &mut Vec<Fid>, change: &mut Change) -> bool {
         let Some(&top) = stack.last() else { return false };
-        let child = self.inodes.get_mut(&top).and_then(|inode| inode.directory_mut());
-        match child.and_then(Directory::pop_first) {
+        let names = self.inodes.get_mut(&top).and_then(|inode| inode.directory_mut());
+        let child = names.and_then(Directory::pop_first);
+        if let Some(child) = &child {
+            self.count_taken(child);
+        }
+        match child {
             None => {
                 stack.pop();
                 self.remove_inode(top, change);

@@ -40,10 +40,10 @@ impl State {
             return Err(Errno::ENOSPC);
         }
         let kind = inode.kind;
-        let added = self.names_mut(request.parent).insert(request.name.clone(), request.fid, kind);
+        let added = self.add_child(request.parent, request.name.clone(), request.fid, kind);
         assert_eq!(added, Ok(()), "room was checked");
         self.touch_directory(request.parent, 0, change);
-        self.orphans.remove(&request.fid);
+        self.forget_orphan(request.fid);
         let inode = self.inode_mut(request.fid)?;
         inode.nlink += 1;
         inode.touch_attributes(change.now, change.transaction);

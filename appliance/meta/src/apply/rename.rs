@@ -164,12 +164,12 @@ impl State {
         let request = &body.request;
         let is_directory = i32::from(source.kind == FileKind::Directory);
         let replaces = i32::from(target.is_some_and(|t| t.kind == FileKind::Directory));
-        self.names_mut(request.from_parent).remove(&request.from_name);
+        self.take_child(request.from_parent, &request.from_name);
         if target.is_some() {
             self.names_mut(request.to_parent).replace(&request.to_name, source.fid, source.kind);
         } else {
-            let names = self.names_mut(request.to_parent);
-            let added = names.insert(request.to_name.clone(), source.fid, source.kind);
+            let name = request.to_name.clone();
+            let added = self.add_child(request.to_parent, name, source.fid, source.kind);
             assert_eq!(added, Ok(()), "room was checked");
         }
         self.touch_directory(request.from_parent, -is_directory, change);
@@ -218,8 +218,8 @@ impl State {
         inode.gid = request.credentials.gid;
         inode.nlink = 1;
         self.add_inode(request.whiteout, inode);
-        let names = self.names_mut(request.from_parent);
-        let added = names.insert(request.from_name.clone(), request.whiteout, kind);
+        let name = request.from_name.clone();
+        let added = self.add_child(request.from_parent, name, request.whiteout, kind);
         assert_eq!(added, Ok(()), "the moved name left its place");
     }
 }

@@ -6,6 +6,7 @@ use sheen_wire::metadata::Connect;
 use crate::{
     Effect, Limits, Reply, SessionReply,
     operation::{ObjectsDestroyed, OstRegister},
+    snapshot::size,
     state::{Change, State, filesystem::Filesystem, session::Session},
 };
 
@@ -42,6 +43,7 @@ impl State {
             slots: vec![None; usize::from(slots)].into(),
         };
         let reply = session_reply(client, &session, false);
+        self.size.sessions += session.snapshot_bytes();
         self.sessions.insert(client, session);
         Ok(reply)
     }
@@ -66,6 +68,7 @@ impl State {
 
     pub(super) fn end_session(&mut self, client: ClientId, change: &mut Change) -> bool {
         let Some(session) = self.sessions.remove(&client) else { return false };
+        self.size.sessions -= session.snapshot_bytes();
         self.uuids.remove(&session.uuid);
         let epoch = Epoch(session.epoch.0.saturating_add(1));
         change.effects.push(Effect::SessionEnded { client, epoch });
@@ -85,12 +88,17 @@ impl State {
             return Err(Errno::EINVAL);
         }
         self.objects.register(body.ost, body.accepts_objects);
+        if !known {
+            self.size.others += size::OST_BYTES;
+        }
         Ok(Reply::Done)
     }
 
     pub(super) fn objects_destroyed(&mut self, body: &ObjectsDestroyed) -> Reply {
         for &object in &body.objects.0 {
-            self.objects.end_destroy(body.ost, object);
+            if self.objects.end_destroy(body.ost, object) {
+                self.size.others -= size::DESTROYED_BYTES;
+            }
         }
         Reply::Done
     }

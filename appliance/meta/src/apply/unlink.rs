@@ -22,7 +22,7 @@ impl State {
         let expected = if request.directory { Expected::Directory } else { Expected::File };
         check_may_remove(parent, child, expected, &request.credentials)?;
         check_empty(child)?;
-        self.names_mut(request.parent).remove(&request.name);
+        self.take_child(request.parent, &request.name);
         self.touch_directory(request.parent, -i32::from(request.directory), change);
         let nlink = self.drop_link(fid, body.open, change);
         Ok(Reply::Unlinked { fid, nlink })

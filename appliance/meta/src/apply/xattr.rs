@@ -21,22 +21,7 @@ const REPLACE: u32 = 2;
 
 impl State {
     pub(super) fn set_xattr(&mut self, body: &PutXattr, change: &Change) -> Result<Reply, Errno> {
-        let PutXattr { request, value } = body;
-        let inode = self.inode_mut(request.fid)?;
-        let name = request.name.as_bytes();
-        let space = check_may_change(inode, name)?;
-        if value.len() > Limits::XATTR_BYTES_MAX {
-            return Err(Errno::E2BIG);
-        }
-        check_presence(inode, name, request.flags)?;
-        check_room(inode, name, value)?;
-        match space {
-            Namespace::User | Namespace::Privileged => inode.set_xattr(name, value),
-            Namespace::AccessAcl => set_access_acl(inode, value, request.kill_sgid)?,
-            Namespace::DefaultAcl => set_default_acl(inode, value)?,
-        }
-        inode.touch_attributes(change.now, change.transaction);
-        Ok(Reply::Done)
+        self.change_inode(body.request.fid, |inode, _| set(inode, body, change))
     }
 
     pub(super) fn remove_xattr(
@@ -44,22 +29,40 @@ impl State {
         request: &XattrName,
         change: &Change,
     ) -> Result<Reply, Errno> {
-        let inode = self.inode_mut(request.fid)?;
-        let name = request.name.as_bytes();
-        let space = check_may_change(inode, name)?;
-        let removed = inode.remove_xattr(name);
-        match space {
-            Namespace::User | Namespace::Privileged if !removed => return Err(Errno::ENODATA),
-            // A list that is not there is removed all the same, as on Linux.
-            Namespace::AccessAcl | Namespace::DefaultAcl if !removed => return Ok(Reply::Done),
-            Namespace::User
-            | Namespace::Privileged
-            | Namespace::AccessAcl
-            | Namespace::DefaultAcl => {}
-        }
-        inode.touch_attributes(change.now, change.transaction);
-        Ok(Reply::Done)
+        self.change_inode(request.fid, |inode, _| remove(inode, request, change))
     }
+}
+
+fn set(inode: &mut Inode, body: &PutXattr, change: &Change) -> Result<Reply, Errno> {
+    let PutXattr { request, value } = body;
+    let name = request.name.as_bytes();
+    let space = check_may_change(inode, name)?;
+    if value.len() > Limits::XATTR_BYTES_MAX {
+        return Err(Errno::E2BIG);
+    }
+    check_presence(inode, name, request.flags)?;
+    check_room(inode, name, value)?;
+    match space {
+        Namespace::User | Namespace::Privileged => inode.set_xattr(name, value),
+        Namespace::AccessAcl => set_access_acl(inode, value, request.kill_sgid)?,
+        Namespace::DefaultAcl => set_default_acl(inode, value)?,
+    }
+    inode.touch_attributes(change.now, change.transaction);
+    Ok(Reply::Done)
+}
+
+fn remove(inode: &mut Inode, request: &XattrName, change: &Change) -> Result<Reply, Errno> {
+    let name = request.name.as_bytes();
+    let space = check_may_change(inode, name)?;
+    let removed = inode.remove_xattr(name);
+    match space {
+        Namespace::User | Namespace::Privileged if !removed => return Err(Errno::ENODATA),
+        // A list that is not there is removed all the same, as on Linux.
+        Namespace::AccessAcl | Namespace::DefaultAcl if !removed => return Ok(Reply::Done),
+        Namespace::User | Namespace::Privileged | Namespace::AccessAcl | Namespace::DefaultAcl => {}
+    }
+    inode.touch_attributes(change.now, change.transaction);
+    Ok(Reply::Done)
 }
 
 fn check_may_change(inode: &Inode, name: &[u8]) -> Result<Namespace, Errno> {

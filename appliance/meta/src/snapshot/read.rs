@@ -82,6 +82,7 @@ impl Builder {
         check(self.ended, "no end")?;
         self.close_inode()?;
         self.state.check().map_err(SnapshotError::Inconsistent)?;
+        self.state.size = self.state.measure();
         Ok(self.state)
     }
 

@@ -10,6 +10,21 @@ const STRIPE_BYTES: u32 = 1 << 20;
 const DEFAULT_COMPONENTS: [(u64, u16); 4] =
     [(100 << 20, 1), (10 << 30, 8), (100 << 30, 16), (u64::MAX, 32)];
 
+/// Objects of the default layout when every component has them.
+pub(crate) const DEFAULT_STRIPES: u64 = {
+    let mut stripes = 0;
+    let mut at = 0;
+    while at < DEFAULT_COMPONENTS.len() {
+        stripes += DEFAULT_COMPONENTS[at].1 as u64;
+        at += 1;
+    }
+    stripes
+};
+/// An object in an encoded layout.
+pub(crate) const STRIPE_BYTES_ENCODED: u64 = 16 + 4 + 4;
+/// The default layout, encoded, with objects in its first component.
+pub(crate) const NEW_LAYOUT_BYTES_MAX: usize = 121;
+
 /// An OST as the state keeps it.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Ost {
@@ -135,10 +150,11 @@ impl Objects {
         added
     }
 
-    /// Takes an object from the list.
-    pub(crate) fn end_destroy(&mut self, index: OstIndex, object: Fid) {
+    /// Takes an object from the list; whether it was there.
+    pub(crate) fn end_destroy(&mut self, index: OstIndex, object: Fid) -> bool {
         let removed = self.osts.get_mut(&index).is_some_and(|ost| ost.destroyed.remove(&object));
         self.destroys_pending -= usize::from(removed);
+        removed
     }
 
     /// Adds an OST or changes whether it takes objects.
@@ -208,6 +224,18 @@ mod test {
             ]
         );
         assert!(layout.components.iter().all(|c| c.stripe_bytes == 1 << 20));
+    }
+
+    #[test]
+    fn layouts_are_as_long_as_their_constants_say() {
+        use sheen_wire::Field;
+        let mut objects = objects(64);
+        let mut layout = objects.new_layout();
+        assert_eq!(layout.to_vec().len(), NEW_LAYOUT_BYTES_MAX);
+        assert_eq!(objects.instantiate(&mut layout, 0, u64::MAX), Ok(true));
+        let stripes = DEFAULT_STRIPES - u64::from(DEFAULT_COMPONENTS[0].1);
+        let grown = stripes * STRIPE_BYTES_ENCODED;
+        assert_eq!(layout.to_vec().len() as u64, NEW_LAYOUT_BYTES_MAX as u64 + grown);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use super::*;
 use crate::{SnapshotReader, operation::OrphanRelease};
 
 /// A small generator (SplitMix64), so that a seed tells the whole run.
-struct Random(u64);
+pub(super) struct Random(pub(super) u64);
 
 impl Random {
     fn next(&mut self) -> u64 {
@@ -17,11 +17,11 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    fn below(&mut self, bound: usize) -> usize {
+    pub(super) fn below(&mut self, bound: usize) -> usize {
         usize::try_from(self.next() % bound as u64).unwrap()
     }
 
-    fn pick<T: Clone>(&mut self, of: &[T]) -> T {
+    pub(super) fn pick<T: Clone>(&mut self, of: &[T]) -> T {
         of[self.below(of.len())].clone()
     }
 }
@@ -192,6 +192,7 @@ fn step(h: &mut Harness, model: &mut Model, random: &mut Random) {
 
 fn compare(h: &Harness, model: &Model) {
     assert_eq!(h.state.check(), Ok(()));
+    size::check(&h.state);
     let inodes = model.directories.len() + model.files.len() + model.orphans.len();
     assert_eq!(h.state.inodes(), inodes as u64);
     assert_eq!(h.state.orphans(Fid::NONE, 9999), Vec::from_iter(model.orphans.iter().copied()));

@@ -66,8 +66,6 @@ pub(crate) struct Background {
     pub fences_left: usize,
     /// File systems being deleted step by step.
     reaping: BTreeSet<Fid>,
-    /// The state has outgrown its snapshot area: nothing may make it larger.
-    pub no_space: bool,
     next_tick: Tick,
     /// Inodes without a name that nobody has open yet, with the time they go if nobody does.
     lingering: VecDeque<(Tick, Fid)>,
@@ -223,6 +221,8 @@ impl Mdt {
         let stats = &self.stats;
         stats.sessions.set(self.sessions.len() as u64);
         stats.inodes.set(self.state.inodes());
+        stats.state_bytes.set(self.state.snapshot_size().total());
+        stats.state_bytes_max.set(self.admission.items_max());
         stats.leases.set(self.leases.len() as u64);
         stats.opens.set(self.opens.len() as u64);
         stats.locks.set(self.locks.len() as u64);

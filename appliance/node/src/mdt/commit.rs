@@ -3,14 +3,16 @@
 //! One proposal carries every change that is ready: the group commit. An entry decides for itself, against the state
 //! it meets, whether it succeeds.
 
+use sheen_consensus::LogRoom;
 use sheen_meta::{
     Effect, Entry, Operation, Outcome, Reply,
     operation::{decode_entries, encode_entries},
 };
-use sheen_types::{ClientId, Epoch, Tag, TransactionNumber, Xid};
+use sheen_types::{ClientId, Epoch, Errno, Tag, TransactionNumber, Xid};
 use sheen_wire::{Field, Opcode};
 
 use super::{
+    admission::{Admitted, makes_room},
     background::Job,
     core::Mdt,
     eviction::Eviction,
@@ -27,13 +29,25 @@ pub(crate) struct Batch {
 }
 
 impl Mdt {
-    /// Forms the next proposal of what is ready.
-    pub(crate) fn take_batch(&mut self) -> Option<Batch> {
+    /// Forms the next proposal of what is ready and has room in the state. With little room in the log only of what makes
+    /// some.
+    pub(crate) fn take_batch(&mut self, room: LogRoom) -> Option<Batch> {
         let mut entries = Vec::new();
         let mut ids = Vec::new();
         let mut bytes = 0;
         while entries.len() < self.limits.batch_entries_max && bytes < self.limits.batch_bytes_max {
-            let Some(id) = self.ready.pop_front() else { break };
+            let Some(id) = self.next_ready(room) else { break };
+            match self.admit(id) {
+                Admitted::Yes => {}
+                Admitted::Later => {
+                    self.ready.push_front(id);
+                    break;
+                }
+                Admitted::No => {
+                    self.refuse_change(id, Errno::ENOSPC);
+                    continue;
+                }
+            }
             let Some(change) = self.changes.get_mut(&id) else { continue };
             change.progress = Progress::Proposed;
             self.last_transaction += 1;
@@ -56,11 +70,42 @@ impl Mdt {
         if ids.is_empty() {
             return None;
         }
+        self.admission.proposed();
         Some(Batch { ids, bytes: encode_entries(&entries) })
+    }
+
+    fn next_ready(&mut self, room: LogRoom) -> Option<ChangeId> {
+        match room {
+            LogRoom::Ordinary => self.ready.pop_front(),
+            LogRoom::Deletes => {
+                let makes_room = |id: &ChangeId| {
+                    self.changes.get(id).is_none_or(|change| makes_room(&change.operation))
+                };
+                let at = self.ready.iter().position(makes_room)?;
+                self.ready.remove(at)
+            }
+        }
+    }
+
+    fn admit(&mut self, id: ChangeId) -> Admitted {
+        let Some(change) = self.changes.get(&id) else { return Admitted::Yes };
+        let growth = self.state.growth(&change.operation, self.admission.default_acl());
+        if change.slot.is_none() && !matches!(change.task, Task::Answer(_)) {
+            self.admission.force(growth);
+            return Admitted::Yes;
+        }
+        self.admission.admit(growth, self.state.snapshot_size())
+    }
+
+    fn refuse_change(&mut self, id: ChangeId, errno: Errno) {
+        if let Some(incoming) = self.abandon_change(id) {
+            self.answer(&incoming, Answer::error(errno));
+        }
     }
 
     /// The log did not take a proposal: its changes are ready again, in front.
     pub(crate) fn give_back(&mut self, batch: Batch) {
+        self.admission.given_back();
         for id in batch.ids.into_iter().rev() {
             if let Some(change) = self.changes.get_mut(&id) {
                 change.progress = Progress::Ready;
@@ -73,6 +118,9 @@ impl Mdt {
     /// bytes are none: the log is damaged.
     pub(crate) fn on_committed(&mut self, payload: &[u8], ids: &[ChangeId]) -> bool {
         let Ok(entries) = decode_entries(payload) else { return false };
+        if !ids.is_empty() {
+            self.admission.applied();
+        }
         let mut ids = ids.iter();
         for entry in entries {
             let outcome = self.state.apply(&entry);

@@ -21,6 +21,7 @@ use sheen_types::{ClientId, Epoch, Errno, Fid, OstIndex, Tag, Tick, Timespec, Xi
 use sheen_wire::{BODY_BYTES_MAX, Frame, Opcode};
 
 use super::{
+    admission::Admission,
     config::{MdtLimits, MdtTimes},
     destroys::DestroyWindow,
     eviction::Eviction,
@@ -110,6 +111,8 @@ pub(crate) struct Mdt {
     pub(crate) again: VecDeque<Incoming>,
     pub(crate) outputs: VecDeque<Output>,
     pub(crate) background: super::background::Background,
+    /// What there is room for.
+    pub(crate) admission: Admission,
     /// What each OST is destroying.
     pub(crate) destroying: BTreeMap<OstIndex, DestroyWindow>,
     /// Random bits for the id of the next file system; None: used up.
@@ -171,6 +174,7 @@ impl Mdt {
             again: VecDeque::new(),
             outputs: VecDeque::new(),
             background: super::background::Background::default(),
+            admission: Admission::new(),
             destroying: BTreeMap::new(),
             random: None,
         }

@@ -17,6 +17,7 @@ mod core;
 mod request;
 mod waiting;
 mod mutation;
+mod admission;
 mod commit;
 mod answers;
 mod reads;
@@ -55,6 +56,10 @@ mod restart_test;
 mod eviction_test;
 #[cfg(test)]
 mod limits_test;
+#[cfg(test)]
+mod zone_test;
+#[cfg(test)]
+mod outgrown_test;
 #[cfg(test)]
 mod test_ports;
 #[cfg(test)]

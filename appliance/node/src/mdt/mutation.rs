@@ -121,7 +121,8 @@ impl Mdt {
             Ok(operation) => operation,
             Err(_) => return self.answer(&incoming, Answer::error(Errno::EPROTO)),
         };
-        if self.background.no_space && grows(&operation) {
+        let growth = self.state.growth(&operation, 0);
+        if !self.admission.fits(growth, self.state.snapshot_size()) {
             return self.answer(&incoming, Answer::error(Errno::ENOSPC));
         }
         if let Operation::Connect(connect) = &operation
@@ -427,15 +428,4 @@ const fn keeps_others_out(progress: Progress) -> bool {
 /// Whether the answer registers an open.
 const fn opens(operation: &Operation) -> bool {
     matches!(operation, Operation::Create(body) if body.request.open != 0)
-}
-
-/// Whether an operation makes the state larger.
-fn grows(operation: &Operation) -> bool {
-    matches!(
-        operation,
-        Operation::Create(_)
-            | Operation::Link(_)
-            | Operation::SetXattr(_)
-            | Operation::FilesystemCreate(_)
-    )
 }

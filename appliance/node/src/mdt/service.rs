@@ -9,7 +9,7 @@ use std::{
     sync::Arc,
 };
 
-use sheen_consensus::{Command, Group, ProposeError, Recovery};
+use sheen_consensus::{Command, Group, LogRoom, ProposeError, Recovery};
 use sheen_dma::Arena;
 use sheen_meta::{SnapshotReader, State};
 use sheen_ports::{Block, Clock, ConnectionId, Entropy, Fabric, FabricEvent, RequestId};
@@ -251,22 +251,34 @@ impl<B: Block, F: Fabric, C: Clock, E: Entropy, G: OstGateway> MdtService<B, F, 
     /// Proposes what is ready. Path: M4.
     fn propose(&mut self) {
         let Stage::Running(group) = &mut self.stage else { return };
+        let mut room = LogRoom::Ordinary;
         while group.is_leading() && self.proposed.len() < self.core.limits.proposals_max {
-            let Some(Batch { ids, bytes }) = self.core.take_batch() else { return };
-            // Kept for the case that the log takes it later.
-            match group.propose(bytes) {
+            if !group.has_room(room) {
+                room = LogRoom::Deletes;
+            }
+            let Some(Batch { ids, bytes }) = self.core.take_batch(room) else { break };
+            match group.propose_into(room, bytes) {
                 Ok(position) => {
                     self.core.stats.proposals.add(1);
                     self.proposed.insert(position.index, ids);
+                }
+                Err(ProposeError::Busy) if room == LogRoom::Ordinary => {
+                    // What makes room must not wait behind it.
+                    self.core.give_back(Batch { ids, bytes: Vec::new() });
+                    room = LogRoom::Deletes;
                 }
                 Err(ProposeError::TooLong) => {
                     unreachable!("batches are shorter than proposals may be")
                 }
                 Err(ProposeError::Busy | ProposeError::NotLeader(_) | ProposeError::Stopped) => {
-                    return self.core.give_back(Batch { ids, bytes: Vec::new() });
+                    // Kept for the case that the log takes it later.
+                    self.core.give_back(Batch { ids, bytes: Vec::new() });
+                    break;
                 }
             }
         }
+        // Refused changes let others begin.
+        self.core.settle();
     }
 
     fn run_group(&mut self) -> usize {

@@ -4,6 +4,7 @@ use sheen_consensus::RecoveryStep;
 use sheen_ports::{Block, Clock, Entropy, Fabric};
 
 use super::{
+    admission::Room,
     gateway::OstGateway,
     ports::MdtFailure,
     service::{MdtService, Stage},
@@ -55,6 +56,8 @@ impl<B: Block, F: Fabric, C: Clock, E: Entropy, G: OstGateway> MdtService<B, F, 
                 Err(error) => return self.fail(MdtFailure::Snapshot(error)),
             }
         }
-        self.stage = Stage::Running(Box::new(recovery.finish(self.core.now)));
+        let group = recovery.finish(self.core.now);
+        self.core.admission.set_room(Room::of_area(group.snapshot_bytes_max()));
+        self.stage = Stage::Running(Box::new(group));
     }
 }

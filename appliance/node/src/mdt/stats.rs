@@ -15,6 +15,10 @@ pub struct MdtStats {
     pub sessions: Counter,
     /// Inodes of all file systems.
     pub inodes: Counter,
+    /// Bytes of the state, as a snapshot holds it.
+    pub state_bytes: Counter,
+    /// Bytes a snapshot has room for.
+    pub state_bytes_max: Counter,
     /// (client, inode) pairs with a lease.
     pub leases: Counter,
     /// (client, inode) pairs that are open.

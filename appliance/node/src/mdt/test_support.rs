@@ -149,6 +149,15 @@ impl World {
         panic!("the service never comes to rest");
     }
 
+    /// So many turns, whatever is left to do.
+    pub(crate) fn run_turns(&mut self, turns: u32) {
+        let service = self.service.as_mut().unwrap();
+        for _ in 0..turns {
+            service.turn();
+        }
+        assert_eq!(service.failure(), None);
+    }
+
     /// Lets time pass, in steps of the service's tick.
     pub(crate) fn pass(&mut self, duration: Duration) {
         let steps = duration.as_millis() / 50 + 1;
