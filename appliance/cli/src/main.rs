@@ -10,6 +10,7 @@ mod answer;
 mod source;
 mod http;
 mod admin;
+mod notify;
 mod process;
 mod commands;
 

@@ -16,15 +16,21 @@ use nix::{
     unistd::Pid,
 };
 
+use crate::answer;
+
 /// What a background process prints on standard output once it serves.
 pub(crate) const READY: &str = "ready";
 
 /// Starts this program again with `arguments`, in a process group of its own, writing to `log`; returns once it printed
-/// [`READY`].
+/// [`READY`]. `begun` is told its number at once; what it prints before it is ready goes on to people.
 ///
 /// # Errors
 /// When it cannot be started, or ends before it is ready: the error ends with what it wrote.
-pub(crate) fn start(arguments: &[&std::ffi::OsStr], log: &Path) -> Result<Child> {
+pub(crate) fn start(
+    arguments: &[&std::ffi::OsStr],
+    log: &Path,
+    begun: impl FnOnce(u32) -> Result<()>,
+) -> Result<Child> {
     let program = std::env::current_exe().context("finding this program")?;
     let output = OpenOptions::new()
         .create(true)
@@ -41,10 +47,13 @@ pub(crate) fn start(arguments: &[&std::ffi::OsStr], log: &Path) -> Result<Child>
         .spawn()
         .context("cannot start a background process")?;
     let stdout = child.stdout.take().context("the process's output")?;
-    let mut line = String::new();
-    BufReader::new(stdout).read_line(&mut line)?;
-    if line.trim() == READY {
-        return Ok(child);
+    begun(child.id())?;
+    for line in BufReader::new(stdout).lines() {
+        let line = line?;
+        if line.trim() == READY {
+            return Ok(child);
+        }
+        answer::progress(&format!("waiting for {}", line.trim()));
     }
     let status = child.wait()?;
     bail!("{} ({status}); its log is {}", last_words(log, written), log.display());

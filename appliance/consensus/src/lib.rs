@@ -31,7 +31,7 @@ pub use error::{DamageKind, ProposeError, RecoveryError, ZoneDamage};
 pub use format::Format;
 pub use group::{Group, PROPOSAL_BYTES_MAX};
 pub use log::LogRoom;
-pub use recovery::{Recovery, RecoveryStep};
+pub use recovery::{Recovery, RecoveryProgress, RecoveryStep};
 pub use snapshot_write::SnapshotError;
 pub use timing::Timing;
 pub use zone::{BlockRange, SnapshotArea, ZONE_BLOCKS_MIN, Zone};

@@ -56,6 +56,25 @@ pub enum RecoveryStep {
     Ready,
 }
 
+/// How far a recovery is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RecoveryProgress {
+    /// Nothing is known yet.
+    Opening,
+    /// The snapshot is read.
+    Snapshot {
+        /// Bytes read.
+        bytes: u64,
+        /// Of so many.
+        total: u64,
+    },
+    /// The log is read; where it ends is found by reading.
+    Log {
+        /// Bytes read.
+        bytes: u64,
+    },
+}
+
 #[derive(Debug)]
 enum Phase {
     Anchor { copies: Vec<Result<Anchor, Fault>> },
@@ -75,6 +94,8 @@ pub struct Recovery {
     anchor: Option<AnchorBody>,
     contents: VecDeque<Content>,
     records: VecDeque<RecordPlace>,
+    /// Bytes of the log read.
+    log_bytes: u64,
     /// Writer of the first batch found.
     first_incarnation: Option<u64>,
     term: u64,
@@ -96,6 +117,7 @@ impl Recovery {
             anchor: None,
             contents: VecDeque::new(),
             records: VecDeque::new(),
+            log_bytes: 0,
             first_incarnation: None,
             term: 0,
             vote: None,
@@ -128,6 +150,25 @@ impl Recovery {
         }
         self.output.push_back(step);
         Ok(self.output.pop_front())
+    }
+
+    /// How far it is.
+    #[must_use]
+    pub fn progress(&self) -> RecoveryProgress {
+        let place = self.anchor.as_ref().and_then(|anchor| anchor.snapshot);
+        match (&self.phase, place) {
+            (Phase::Anchor { .. }, _) | (Phase::Snapshot { .. }, None) => RecoveryProgress::Opening,
+            (Phase::Snapshot { bytes, .. }, Some(place)) => {
+                RecoveryProgress::Snapshot { bytes: *bytes, total: place.bytes }
+            }
+            (
+                Phase::Scan { .. }
+                | Phase::Flush { .. }
+                | Phase::WriteAnchors { .. }
+                | Phase::Ready { .. },
+                _,
+            ) => RecoveryProgress::Log { bytes: self.log_bytes },
+        }
     }
 
     /// The bytes of a read; None if the device could not read them.
@@ -268,6 +309,7 @@ impl Recovery {
             }
             Phase::Snapshot { .. } => self.take_chunk(bytes),
             Phase::Scan { scanner, asked } => {
+                self.log_bytes += u64::from(*asked) * BLOCK_BYTES as u64;
                 match bytes {
                     Some(bytes) => scanner.feed(bytes),
                     None => scanner.feed_unreadable(*asked),

@@ -6,9 +6,10 @@
 
 use std::{
     net::{SocketAddr, TcpListener},
+    ops::ControlFlow,
     os::unix::net::UnixListener,
     path::PathBuf,
-    sync::{Arc, OnceLock, mpsc},
+    sync::{Arc, Mutex, OnceLock, mpsc},
     thread::JoinHandle,
     time::{Duration, Instant},
 };
@@ -36,6 +37,7 @@ mod handle;
 mod listen;
 mod scrub;
 mod spawn;
+mod start;
 pub mod status;
 
 pub use error::NodeError;
@@ -43,12 +45,9 @@ use handle::ServiceHandle;
 pub use scrub::{ScrubFaults, ScrubStatus};
 pub(crate) use spawn::OPERATIONS_MAX;
 use spawn::{MdtThread, Orders, OstThread};
+pub use start::StartStep;
 pub use status::{NodeState, NodeStatus, OstStatus, ThreadStatus};
 
-/// How long recovery may take before the start fails. A million objects take well below a second.
-const RECOVERY_MAX: Duration = Duration::from_secs(120);
-/// How often recovery is looked after.
-const RECOVERY_LOOK: Duration = Duration::from_millis(1);
 /// How long a stop waits for the threads: flushing takes a second at most on a device that works.
 const STOP_MAX: Duration = Duration::from_secs(30);
 
@@ -78,7 +77,9 @@ fn entropy() -> Result<SystemEntropy, NodeError> {
 pub struct Node {
     config: Config,
     listen: SocketAddr,
-    acceptor: Option<Acceptor>,
+    /// Where it listens, until it accepts.
+    sockets: Mutex<Option<(UnixListener, TcpListener)>>,
+    acceptor: OnceLock<Acceptor>,
     /// By service number.
     services: Vec<ServiceHandle>,
     mdt: Arc<MdtStats>,
@@ -87,7 +88,7 @@ pub struct Node {
     memory: MemoryPlan,
     pinning: PinningPlan,
     started: Instant,
-    start_took: Duration,
+    start_took: OnceLock<Duration>,
     stopping: bool,
     /// Locked until everything else is gone.
     device: Device,
@@ -99,6 +100,16 @@ impl Node {
     /// # Errors
     /// [`NodeError`]; what was started is stopped again.
     pub fn start(config: Config) -> Result<Self, NodeError> {
+        let node = Self::launch(config)?;
+        node.await_start(|_| ControlFlow::Continue(()))?;
+        Ok(node)
+    }
+
+    /// Starts the threads of a formatted device; [`Node::await_start`] brings it to serving.
+    ///
+    /// # Errors
+    /// [`NodeError`]; what was started is stopped again.
+    pub fn launch(config: Config) -> Result<Self, NodeError> {
         let started = Instant::now();
         let budget = QueueBudget::of(&config.device);
         let device = Device::open_for(&config.device.path, budget, config.encryption.key())?;
@@ -115,30 +126,19 @@ impl Node {
         let mut node = Self {
             config,
             listen,
-            acceptor: None,
+            sockets: Mutex::new(Some((unix, tcp))),
+            acceptor: OnceLock::new(),
             services: Vec::new(),
             mdt: Arc::default(),
             osts: Vec::new(),
             memory,
             pinning,
             started,
-            start_took: Duration::ZERO,
+            start_took: OnceLock::new(),
             stopping: false,
             device,
         };
         node.spawn(reactors)?;
-        node.await_recovery()?;
-        node.accept(unix, tcp)?;
-        node.start_took = started.elapsed();
-        tracing::info!(
-            name = node.config.name,
-            socket = %node.config.socket.display(),
-            listen = %node.listen,
-            osts = node.device.osts(),
-            reactors,
-            took = ?node.start_took,
-            "node serves"
-        );
         Ok(node)
     }
 
@@ -216,44 +216,9 @@ impl Node {
         })
     }
 
-    /// Waits until every service serves or can tell that it never will. An MDT that cannot serve is fatal; an OST is
-    /// not while others have data to give.
-    fn await_recovery(&self) -> Result<(), NodeError> {
-        let deadline = Instant::now() + RECOVERY_MAX;
-        while let Some(late) = self.services_recovering().next() {
-            if let Some(ended) = self.services.iter().find(|service| service.has_ended()) {
-                return Err(NodeError::ThreadEnded(ended.name.clone()));
-            }
-            let name = late.name.clone();
-            if let Some(reason) = late.failure.get() {
-                return Err(NodeError::Failed { name, reason: reason.clone() });
-            }
-            if Instant::now() > deadline {
-                return Err(NodeError::Late { name, awaited: "recovered", limit: RECOVERY_MAX });
-            }
-            std::thread::sleep(RECOVERY_LOOK);
-        }
-        if self.osts.iter().flat_map(|stats| &stats.targets).all(|ost| ost.failed.get() > 0) {
-            let reason = "no OST can be opened; the log says why of each".to_owned();
-            return Err(NodeError::Failed { name: "OSTs".to_owned(), reason });
-        }
-        Ok(())
-    }
-
-    fn services_recovering(&self) -> impl Iterator<Item = &ServiceHandle> {
-        let osts = |stats: &Arc<OstServiceStats>| {
-            stats.targets.iter().all(|ost| ost.ready.get() + ost.failed.get() > 0)
-        };
-        // The MDT counts its term when it leads; clients that were there before may still have to come back.
-        let recovered = std::iter::once(self.mdt.term.get() > 0).chain(self.osts.iter().map(osts));
-        self.services
-            .iter()
-            .zip(recovered)
-            .filter(|(_, recovered)| !recovered)
-            .map(|(service, _)| service)
-    }
-
-    fn accept(&mut self, unix: UnixListener, tcp: TcpListener) -> Result<(), NodeError> {
+    fn accept(&self) -> Result<(), NodeError> {
+        let sockets = self.sockets.lock().ok().and_then(|mut sockets| sockets.take());
+        let Some((unix, tcp)) = sockets else { return Ok(()) };
         let services = u32::try_from(self.services.len()).unwrap_or(u32::MAX);
         let config = AcceptorConfig { unix: Some(unix), tcp: Some(tcp), services };
         let orders: Vec<_> = self.services.iter().map(|service| service.orders.clone()).collect();
@@ -266,8 +231,22 @@ impl Node {
         };
         let acceptor = Acceptor::start(config, hand_over)
             .map_err(|source| NodeError::System { doing: "starting the acceptor", source })?;
-        self.acceptor = Some(acceptor);
+        // Accepted once: the sockets were there.
+        let _ = self.acceptor.set(acceptor);
         Ok(())
+    }
+
+    fn note_started(&self) {
+        let took = self.start_took.get_or_init(|| self.started.elapsed());
+        tracing::info!(
+            name = self.config.name,
+            socket = %self.config.socket.display(),
+            listen = %self.listen,
+            osts = self.device.osts(),
+            reactors = self.osts.len(),
+            ?took,
+            "node serves"
+        );
     }
 
     /// Stops taking requests, finishes those under way, makes everything durable and ends the threads.
@@ -283,7 +262,7 @@ impl Node {
             return Ok(());
         }
         let begun = Instant::now();
-        self.acceptor = None;
+        drop(self.acceptor.take());
         let deadline = begun + STOP_MAX;
         for service in &self.services {
             service.order_stop(deadline);
@@ -363,7 +342,7 @@ impl Node {
     /// Counters of the acceptor; none before it is up.
     #[must_use]
     pub fn acceptor_counters(&self) -> Option<&Arc<AcceptorCounters>> {
-        self.acceptor.as_ref().map(Acceptor::counters)
+        self.acceptor.get().map(Acceptor::counters)
     }
 
     /// How busy each service thread is, by name.

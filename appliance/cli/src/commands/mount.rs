@@ -67,7 +67,8 @@ pub(crate) fn in_background(
     }
     arguments.extend([OsString::from("--"), OsString::from(source), dir.as_os_str().to_owned()]);
     let arguments: Vec<&std::ffi::OsStr> = arguments.iter().map(OsString::as_os_str).collect();
-    process::start(&arguments, log).with_context(|| format!("{source} was not mounted"))?;
+    process::start(&arguments, log, |_| Ok(()))
+        .with_context(|| format!("{source} was not mounted"))?;
     Ok(())
 }
 

@@ -1,17 +1,30 @@
 //! `sheen node`.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    ops::ControlFlow,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result, bail};
 use sheen_control::{NodeOperator, NodePages};
-use sheen_node::Config;
+use sheen_node::{
+    Config,
+    server::{NodeError, StartStep},
+};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     task::JoinHandle,
 };
 
-use crate::{answer, arguments::Node, process};
+use crate::{answer, arguments::Node, notify, process};
 
+/// How often it is told what a start waits for; one that takes less time tells nothing.
+const TELL: Duration = Duration::from_secs(1);
 /// How often the node's threads are looked after.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -51,27 +64,88 @@ async fn serve(config: Config, report_ready: bool) -> Result<()> {
     let listener = sheen_control::listen(metrics)
         .await
         .with_context(|| format!("metrics {metrics} (key `metrics` of the configuration)"))?;
-    let node = tokio::task::spawn_blocking(|| sheen_node::Node::start(config)).await??;
+    let node = tokio::task::spawn_blocking(|| sheen_node::Node::launch(config)).await??;
     let node = Arc::new(node);
     let server =
         tokio::spawn(sheen_control::serve(listener, Arc::new(NodePages::new(node.clone()))));
+    if !started(&node, &mut stop, report_ready).await? {
+        server.abort();
+        let _aborted = server.await;
+        return end(node).await;
+    }
     let orders = Orders::serve(&node)?;
     if report_ready {
         answer::text(process::READY);
     }
+    notify::ready();
     let healthy = until_stopped(&node, &mut stop).await;
+    notify::stopping();
     // Stopped by drop if a page is still being made from it; that is for milliseconds.
     orders.end().await;
     server.abort();
     let _aborted = server.await;
-    tokio::task::spawn_blocking(move || {
-        Arc::try_unwrap(node).map_or(Ok(()), sheen_node::Node::stop)
-    })
-    .await??;
+    end(node).await?;
     if !healthy {
         bail!("a service thread ended; start the node again: nothing acknowledged is lost");
     }
     Ok(())
+}
+
+async fn end(node: Arc<sheen_node::Node>) -> Result<()> {
+    let stop = move || Arc::try_unwrap(node).map_or(Ok(()), sheen_node::Node::stop);
+    tokio::task::spawn_blocking(stop).await??;
+    Ok(())
+}
+
+/// Waits until the node serves, and tells what it waits for: the log, the service manager, and `up` if that started us.
+/// False: it was told to stop first.
+async fn started(
+    node: &Arc<sheen_node::Node>,
+    stop: &mut [Signal; 2],
+    report: bool,
+) -> Result<bool> {
+    let given_up = Arc::new(AtomicBool::new(false));
+    let waiting = node.clone();
+    let ends = given_up.clone();
+    let mut told = (Instant::now(), String::new());
+    let mut start = tokio::task::spawn_blocking(move || {
+        waiting.await_start(|steps| {
+            if told.0.elapsed() >= TELL {
+                let text = start_text(steps);
+                if text != told.1 {
+                    tracing::info!("starting: {text}");
+                    notify::status(&format!("starting: {text}"));
+                    if report {
+                        answer::text(&text);
+                    }
+                }
+                told = (Instant::now(), text);
+            }
+            match ends.load(Ordering::Relaxed) {
+                true => ControlFlow::Break(()),
+                false => ControlFlow::Continue(()),
+            }
+        })
+    });
+    let [terminate, interrupt] = stop;
+    let mut stopped = false;
+    loop {
+        tokio::select! {
+            result = &mut start => match result? {
+                Ok(()) => return Ok(!stopped),
+                Err(NodeError::Interrupted) => return Ok(false),
+                Err(error) => return Err(error.into()),
+            },
+            _ = terminate.recv() => stopped = true,
+            _ = interrupt.recv() => stopped = true,
+        }
+        given_up.store(stopped, Ordering::Relaxed);
+    }
+}
+
+/// What a start waits for, on a line.
+pub(crate) fn start_text(steps: &[StartStep]) -> String {
+    steps.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
 
 /// The socket on which the node's own user gives it orders.

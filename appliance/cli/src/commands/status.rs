@@ -17,6 +17,24 @@ pub(crate) fn run(json: bool, status: &Status) -> Result<()> {
     Ok(())
 }
 
+/// What the start of the node at `metrics` waits for; empty if it has started. None: it does not answer.
+pub(crate) fn starting(metrics: &str) -> Option<String> {
+    let value: Value = serde_json::from_str(&http::get(metrics, "/status").ok()?).ok()?;
+    Some(starting_text(&value))
+}
+
+fn starting_text(value: &Value) -> String {
+    let step = |step: &Value| {
+        let (service, doing) = (step["service"].as_str()?, step["doing"].as_str()?);
+        Some(match step["percent"].as_u64() {
+            Some(percent) => format!("{service}: {doing}, {percent} %"),
+            None => format!("{service}: {doing}"),
+        })
+    };
+    let steps = value["starting"].as_array().map(Vec::as_slice).unwrap_or_default();
+    steps.iter().filter_map(step).collect::<Vec<_>>().join("; ")
+}
+
 /// How many times smaller content is for compression: `1.85`.
 pub(crate) fn ratio(logical: u64, physical: u64) -> String {
     match logical.saturating_mul(100).checked_div(physical) {
@@ -35,6 +53,10 @@ fn text(value: &Value) -> String {
         format!("clients  {}", number(&value["clients"])),
         String::new(),
     ];
+    let starting = starting_text(value);
+    if !starting.is_empty() {
+        lines.insert(1, format!("waits    {starting}"));
+    }
     let rows: Vec<Vec<String>> = value["osts"]
         .as_array()
         .map(Vec::as_slice)

@@ -3,6 +3,7 @@
 use std::{
     ffi::OsStr,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use anyhow::{Context, Result, bail};
@@ -12,8 +13,11 @@ use sheen_keys::{KeyFile, KeyKind, KeySource};
 use sheen_node::{config::EncryptionConfig, device::Way};
 use sheen_types::Bytes;
 
-use super::setup;
+use super::{setup, status};
 use crate::{admin::Admin, answer, arguments::Up, process};
+
+/// How often a node that starts is asked how far it is.
+const START_LOOK: Duration = Duration::from_millis(500);
 
 /// The files of a node that `sheen up` keeps.
 #[derive(Debug, Clone)]
@@ -86,7 +90,10 @@ pub(crate) fn run(json: bool, up: &Up) -> Result<()> {
     let config = prepare(&place, up)?;
     let running = place.running_node();
     let node = match running {
-        Some(pid) => pid,
+        Some(pid) => {
+            await_start(pid, &config);
+            pid
+        }
         None => start_node(&place)?,
     };
     let address = format!("unix:{}", config.socket.display());
@@ -198,11 +205,25 @@ fn start_node(place: &Place) -> Result<i32> {
         OsStr::new("--config"),
         config.as_os_str(),
     ];
-    let child = process::start(&arguments, &place.dir.join("node.log"))
+    // Known at once: who gives up waiting finds it again, or stops it.
+    let begun = |pid: u32| process::write_whole(&place.dir.join("node.pid"), &format!("{pid}\n"));
+    let child = process::start(&arguments, &place.dir.join("node.log"), begun)
         .context("the node did not start")?;
-    let pid = i32::try_from(child.id())?;
-    process::write_whole(&place.dir.join("node.pid"), &format!("{pid}\n"))?;
-    Ok(pid)
+    Ok(i32::try_from(child.id())?)
+}
+
+/// Waits for a node that is starting already, and says what for. What it cannot find out, the next step will.
+fn await_start(pid: i32, config: &sheen_node::Config) {
+    let mut said = String::new();
+    while process::is_alive(pid) {
+        let steps = status::starting(&config.metrics.to_string());
+        let Some(text) = steps.filter(|text| !text.is_empty()) else { return };
+        if text != said {
+            answer::progress(&format!("waiting for {text}"));
+            said = text;
+        }
+        std::thread::sleep(START_LOOK);
+    }
 }
 
 /// The file system to mount: the one of that name, or the only one there is, or a new one.

@@ -36,7 +36,7 @@ pub use config::{MdtConfig, MdtLimits, MdtTimes};
 pub use gateway::{OstGateway, OstJob, OstJobEnd};
 pub use ports::{MdtFailure, MdtPorts};
 pub use service::MdtService;
-pub use stats::MdtStats;
+pub use stats::{MdtStats, RecoveryPart};
 
 #[cfg(test)]
 mod test_support;

@@ -28,7 +28,7 @@ use super::{
     ports::{MdtFailure, MdtPorts},
     request::Output,
     snapshots::{Assembler, Encoded},
-    stats::MdtStats,
+    stats::{MdtStats, RecoveryPart},
 };
 
 /// Committed proposals applied in one turn while the log is replayed.
@@ -295,10 +295,7 @@ impl<B: Block, F: Fabric, C: Clock, E: Entropy, G: OstGateway> MdtService<B, F, 
                 Command::Committed { position, payload } => {
                     self.replay.push_back((position.index, payload));
                 }
-                Command::Leading { term } => {
-                    self.core.stats.term.set(term);
-                    self.replay.push_back((0, Vec::new()));
-                }
+                Command::Leading { .. } => self.replay.push_back((0, Vec::new())),
                 Command::SnapshotDone { .. } => {
                     self.core.stats.snapshots.add(1);
                 }
@@ -318,10 +315,18 @@ impl<B: Block, F: Fabric, C: Clock, E: Entropy, G: OstGateway> MdtService<B, F, 
     /// Applies what is committed. Path: M7.
     fn apply(&mut self) -> usize {
         let mut applied = 0;
+        if self.core.phase == Phase::Recovering && !self.replay.is_empty() {
+            let done = self.core.stats.entries.get();
+            let total = done + self.replay.len() as u64;
+            self.core.stats.tell_recovery(RecoveryPart::Replay, done, total);
+        }
         while applied < REPLAY_PER_TURN {
             let Some((index, payload)) = self.replay.pop_front() else { break };
             applied += 1;
             if index == 0 {
+                if let Stage::Running(group) = &self.stage {
+                    self.core.stats.term.set(group.term());
+                }
                 self.core.on_leading();
                 continue;
             }

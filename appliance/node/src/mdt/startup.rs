@@ -1,6 +1,6 @@
 //! From the zone to a running replica and its state.
 
-use sheen_consensus::RecoveryStep;
+use sheen_consensus::{RecoveryProgress, RecoveryStep};
 use sheen_ports::{Block, Clock, Entropy, Fabric};
 
 use super::{
@@ -8,6 +8,7 @@ use super::{
     gateway::OstGateway,
     ports::MdtFailure,
     service::{MdtService, Stage},
+    stats::RecoveryPart,
 };
 
 impl<B: Block, F: Fabric, C: Clock, E: Entropy, G: OstGateway> MdtService<B, F, C, E, G> {
@@ -17,7 +18,11 @@ impl<B: Block, F: Fabric, C: Clock, E: Entropy, G: OstGateway> MdtService<B, F, 
         while let Stage::Recovering { recovery, assembler, reader, any } = &mut self.stage {
             match recovery.poll() {
                 Err(error) => self.fail(MdtFailure::Recovery(error)),
-                Ok(None) => return steps,
+                Ok(None) => {
+                    let progress = recovery.progress();
+                    self.tell_progress(progress);
+                    return steps;
+                }
                 Ok(Some(RecoveryStep::Read { io, lba, blocks })) => {
                     self.device.read(io, lba, blocks)
                 }
@@ -40,6 +45,15 @@ impl<B: Block, F: Fabric, C: Clock, E: Entropy, G: OstGateway> MdtService<B, F, 
             steps += 1;
         }
         steps
+    }
+
+    fn tell_progress(&self, progress: RecoveryProgress) {
+        let (part, done, total) = match progress {
+            RecoveryProgress::Opening => return,
+            RecoveryProgress::Snapshot { bytes, total } => (RecoveryPart::Snapshot, bytes, total),
+            RecoveryProgress::Log { bytes } => (RecoveryPart::Log, bytes, 0),
+        };
+        self.core.stats.tell_recovery(part, done, total);
     }
 
     fn start_group(&mut self) {

@@ -2,6 +2,40 @@
 
 use crate::stats::{ConnectionStats, Counter, Operations};
 
+/// What part of its recovery an MDT is at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RecoveryPart {
+    /// Reads the snapshot.
+    Snapshot,
+    /// Reads the log.
+    Log,
+    /// Applies what the log holds.
+    Replay,
+}
+
+impl RecoveryPart {
+    /// Its number in [`MdtStats::recovery_part`].
+    #[must_use]
+    pub const fn number(self) -> u64 {
+        match self {
+            Self::Snapshot => 1,
+            Self::Log => 2,
+            Self::Replay => 3,
+        }
+    }
+
+    /// The part of this number; 0: none has begun.
+    #[must_use]
+    pub const fn of_number(number: u64) -> Option<Self> {
+        match number {
+            1 => Some(Self::Snapshot),
+            2 => Some(Self::Log),
+            3 => Some(Self::Replay),
+            _ => None,
+        }
+    }
+}
+
 /// Counters and levels of an MDT. Written by its thread alone.
 #[derive(Debug, Default)]
 pub struct MdtStats {
@@ -11,6 +45,12 @@ pub struct MdtStats {
     pub connections: ConnectionStats,
     /// 1 while it leads and serves, 0 while it recovers, waits for clients after a restart, or has failed.
     pub serving: Counter,
+    /// Which [`RecoveryPart`] it is at, by number.
+    pub recovery_part: Counter,
+    /// How much of that part is done: bytes, or proposals.
+    pub recovery_done: Counter,
+    /// Of how much; 0: not known.
+    pub recovery_total: Counter,
     /// Sessions.
     pub sessions: Counter,
     /// Inodes of all file systems.
@@ -39,10 +79,18 @@ pub struct MdtStats {
     pub log_bytes: Counter,
     /// Snapshots completed.
     pub snapshots: Counter,
-    /// Raft term.
+    /// Raft term; 0 before it leads and everything committed is applied.
     pub term: Counter,
     /// Objects handed to OSTs for destruction and not confirmed yet.
     pub destroys_in_flight: Counter,
     /// Objects to destroy, those handed over included.
     pub destroys_pending: Counter,
+}
+
+impl MdtStats {
+    pub(crate) fn tell_recovery(&self, part: RecoveryPart, done: u64, total: u64) {
+        self.recovery_part.set(part.number());
+        self.recovery_done.set(done);
+        self.recovery_total.set(total);
+    }
 }

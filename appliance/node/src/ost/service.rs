@@ -322,6 +322,7 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
             Stopping::Draining if idle => {
                 self.stopping = Stopping::Flushing;
                 for target in 0..self.targets.len() {
+                    self.targets[target].give_up_opening();
                     self.sync_before_end(target);
                 }
             }

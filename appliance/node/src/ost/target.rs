@@ -78,6 +78,13 @@ impl<B: Block> Target<B> {
         matches!(self.state, State::Opening(_))
     }
 
+    /// Gives up an opening that is under way, as a crash would: the next start begins again.
+    pub(crate) fn give_up_opening(&mut self) {
+        if self.is_opening() {
+            self.state = State::Failed;
+        }
+    }
+
     /// A command of recovery ended.
     pub(crate) fn on_opening(
         &mut self,

@@ -49,7 +49,10 @@ pub enum NodeError {
     /// A thread ended by itself.
     #[error("service thread {0} ended unexpectedly")]
     ThreadEnded(String),
-    /// A thread's recovery, or its end, takes too long.
+    /// Whoever waited for the start gave it up.
+    #[error("the start was given up; the next one begins again, nothing is lost")]
+    Interrupted,
+    /// A thread's end takes too long.
     #[error("service thread {name} has not {awaited} within {limit:?}")]
     Late {
         /// The thread.

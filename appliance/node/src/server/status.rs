@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use super::Node;
+use super::{Node, StartStep};
 use crate::stats::Counter;
 
 /// Where a node stands.
@@ -28,6 +28,8 @@ pub struct NodeStatus {
     pub pid: u32,
     /// Where it stands.
     pub state: NodeState,
+    /// What its start waits for; empty once it accepts connections.
+    pub starting: Vec<StartStep>,
     /// Its UNIX socket.
     pub socket: PathBuf,
     /// Its TCP address.
@@ -42,7 +44,7 @@ pub struct NodeStatus {
     pub inodes: u64,
     /// Seconds since the start.
     pub up_seconds: u64,
-    /// Milliseconds from start to serving.
+    /// Milliseconds from start to serving; 0 while it starts.
     pub start_milliseconds: u64,
     /// Its OSTs, in order of index.
     pub osts: Vec<OstStatus>,
@@ -111,6 +113,7 @@ impl Node {
             name: self.config.name.clone(),
             pid: std::process::id(),
             state: self.state(&osts),
+            starting: self.starting(),
             socket: self.config.socket.clone(),
             listen: self.listen.to_string(),
             device: self.config.device.path.clone(),
@@ -118,7 +121,10 @@ impl Node {
             clients: self.mdt.sessions.get(),
             inodes: self.mdt.inodes.get(),
             up_seconds: self.started.elapsed().as_secs(),
-            start_milliseconds: u64::try_from(self.start_took.as_millis()).unwrap_or(u64::MAX),
+            start_milliseconds: self
+                .start_took
+                .get()
+                .map_or(0, |took| u64::try_from(took.as_millis()).unwrap_or(u64::MAX)),
             osts,
             threads: self.thread_status(),
         }
@@ -126,9 +132,10 @@ impl Node {
 
     fn state(&self, osts: &[OstStatus]) -> NodeState {
         let is_set = |counter: &Counter| counter.get() == 1;
-        if !self.is_healthy() || osts.iter().any(|ost| !ost.ready) {
+        let opened = self.start_took.get().is_some();
+        if !self.is_healthy() || opened && osts.iter().any(|ost| !ost.ready) {
             NodeState::Degraded
-        } else if is_set(&self.mdt.serving) {
+        } else if opened && is_set(&self.mdt.serving) {
             NodeState::Serving
         } else {
             NodeState::Starting

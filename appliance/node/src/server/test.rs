@@ -68,6 +68,30 @@ impl Session {
     }
 }
 
+#[test]
+fn a_start_that_is_given_up_ends_at_once_and_the_next_one_serves() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = config(directory.path());
+    format(&config, Force::No).unwrap();
+    let node = Node::launch(config.clone()).unwrap();
+    let mut waited_for = Vec::new();
+    let ended = node.await_start(|steps| {
+        waited_for.extend(steps.to_vec());
+        ControlFlow::Break(())
+    });
+    // It may be faster than the first look.
+    if let Err(error) = ended {
+        assert!(matches!(error, NodeError::Interrupted), "{error}");
+        assert!(!waited_for.is_empty());
+        assert_eq!(node.status().state, NodeState::Starting);
+        assert!(!node.status().starting.is_empty() || node.mdt_stats().term.get() > 0);
+    }
+    node.stop().unwrap();
+    let node = Node::start(config).unwrap();
+    assert_eq!(node.status().starting, []);
+    await_status(&node, |status| status.state == NodeState::Serving);
+}
+
 /// Levels are published now and then.
 fn await_status(node: &Node, holds: impl Fn(&NodeStatus) -> bool) -> NodeStatus {
     let deadline = Instant::now() + Duration::from_secs(5);
