@@ -12,7 +12,7 @@ use std::{
 };
 
 use sheen_dma::{Arena, Buffer};
-use sheen_ports::{Call, Cancel, Link};
+use sheen_ports::{Call, Cancel};
 use sheen_types::{Xid, checksum::crc32c};
 use sheen_wire::{Frame, Opcode};
 

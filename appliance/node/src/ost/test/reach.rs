@@ -46,9 +46,9 @@ fn torn() -> (Rig, Vec<Vec<u8>>, Vec<Vec<u8>>) {
 
 fn all_is_there(rig: &mut Rig, old: &[Vec<u8>], new: &[Vec<u8>]) {
     let last = old.len() - 1;
-    for number in 0..last {
-        let read = rig.read(object(u32::try_from(number).unwrap()), 0, SLAB);
-        assert!(read.payload == new[number], "object {number}: {}", read.status());
+    for (number, slab) in (0..).zip(&new[..last]) {
+        let read = rig.read(object(number), 0, SLAB);
+        assert!(read.payload == *slab, "object {number}: {}", read.status());
     }
     let read = rig.read(object(OBJECTS - 1), 0, SLAB);
     assert_eq!(read.status(), 0, "a record whose data is not there never happened");
