@@ -24,7 +24,6 @@ use super::{
     core::{Mdt, Phase},
     eviction::Eviction,
     gateway::OstJob,
-    lease::revokes_of,
     mutation::Task,
     request::{Answer, Incoming},
 };
