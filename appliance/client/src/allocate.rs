@@ -3,7 +3,7 @@
 use std::{ops::Range, sync::Arc};
 
 use sheen_ports::Cancel;
-use sheen_types::Errno;
+use sheen_types::{Errno, attributes::frozen};
 use sheen_wire::{
     Opcode,
     object::{ObjectAllocate, ObjectPunch, PunchMode, WriteReply},
@@ -44,11 +44,21 @@ impl Mode {
     }
 }
 
+/// Whether the file's flags allow it; the caller holds the lease.
+fn check_frozen(inode: &Inode, mode: Mode) -> Result<(), Errno> {
+    let state = inode.lock();
+    state.check_may_write()?;
+    match mode {
+        Mode::Punch | Mode::Zero { .. } if state.frozen & frozen::APPEND != 0 => Err(Errno::EPERM),
+        Mode::Allocate { .. } | Mode::Punch | Mode::Zero { .. } => Ok(()),
+    }
+}
+
 impl Client {
     /// `fallocate` with the `FALLOC_FL_*` bits in `mode`. Collapsing, inserting and unsharing ranges is not offered.
     ///
     /// # Errors
-    /// EOPNOTSUPP, ENOSPC, EFBIG, EINVAL, EINTR.
+    /// EPERM for an immutable or append-only file, EOPNOTSUPP, ENOSPC, EFBIG, EINVAL, EINTR.
     pub fn allocate(
         self: &Arc<Self>,
         inode: &Arc<Inode>,
@@ -77,6 +87,7 @@ impl Client {
                 drop(hold);
                 continue;
             }
+            check_frozen(inode, mode)?;
             let mut range = range.clone();
             if mode == (Mode::Zero { keep_size: true }) {
                 let size = self.content(inode, &layout, Known::default(), cancel)?.size;

@@ -48,6 +48,8 @@ pub struct NewInode<'a> {
 pub struct NewOpen {
     /// For writing too.
     pub write: bool,
+    /// Every write goes to the end, and nothing is cut (`O_APPEND` without `O_TRUNC`).
+    pub append: bool,
 }
 
 impl Client {
@@ -87,7 +89,7 @@ impl Client {
             let found = self.take_entry(parent, &reply, &entry, stamp, cancel)?;
             // What was opened may just be closed by another thread: counted like any other open.
             let opened = match open {
-                Some(open) => Some(self.open(&found.inode, open.write, cancel)?),
+                Some(open) => Some(self.open(&found.inode, open, cancel)?),
                 None => None,
             };
             return Ok((found, opened));

@@ -67,6 +67,10 @@ pub(crate) struct State {
     pub(crate) evicting: bool,
     /// Identity of the node.
     pub(crate) node: [u8; 16],
+    /// Requests of this kind are refused so.
+    pub(crate) refuse: Option<(Opcode, Errno)>,
+    /// Inode flags of the file.
+    pub(crate) flags: u32,
     sequence: u64,
     slots: BTreeMap<u16, (Xid, Answer)>,
     links: Vec<Arc<FakeLink>>,
@@ -285,6 +289,11 @@ impl Link for FakeLink {
 impl State {
     /// Answers a request that uses a slot from the slot if it was carried out before.
     fn serve_once(&mut self, call: &Call, payload: &[u8]) -> Answer {
+        if let Some((opcode, errno)) = self.refuse
+            && opcode == call.frame.opcode
+        {
+            return (-errno.0, Vec::new(), Vec::new());
+        }
         if !call.frame.opcode.uses_slot() {
             return self.serve(call, payload);
         }
@@ -320,12 +329,16 @@ impl State {
             }
             Opcode::GetAttributes => {
                 let lease = self.grant(bits::METADATA, 0);
-                let reply = AttributesReply { attributes: attributes(FILE), lease };
+                let reply = AttributesReply { attributes: self.attributes(FILE), lease };
                 (0, reply.to_vec(), self.layout().to_vec())
             }
             Opcode::SetAttributes => {
                 let lease = self.grant(bits::METADATA, bits::DATA);
-                (0, AttributesReply { attributes: attributes(FILE), lease }.to_vec(), Vec::new())
+                (
+                    0,
+                    AttributesReply { attributes: self.attributes(FILE), lease }.to_vec(),
+                    Vec::new(),
+                )
             }
             Opcode::InstantiateLayout => {
                 self.instantiated = true;
@@ -333,7 +346,7 @@ impl State {
             }
             Opcode::Open => {
                 let lease = self.grant(bits::METADATA, 0);
-                let reply = OpenReply { attributes: attributes(FILE), lease, shared: false };
+                let reply = OpenReply { attributes: self.attributes(FILE), lease, shared: false };
                 (0, reply.to_vec(), self.layout().to_vec())
             }
             Opcode::LeaseRequest => {
@@ -344,7 +357,7 @@ impl State {
                 } else {
                     self.grant(bits::METADATA | bits::DATA, 0)
                 };
-                ok(LeaseReply { lease, attributes: attributes(FILE), shared: false }.to_vec())
+                ok(LeaseReply { lease, attributes: self.attributes(FILE), shared: false }.to_vec())
             }
             Opcode::Lookup => ok(self.lookup().to_vec()),
             Opcode::Unlink => ok(UnlinkReply { fid: FILE, nlink: 0 }.to_vec()),
@@ -352,7 +365,7 @@ impl State {
                 let request = Create::from_bytes(&call.body).unwrap();
                 self.created.push(request.fid);
                 let reply = EntryReply {
-                    attributes: attributes(request.fid),
+                    attributes: self.attributes(request.fid),
                     lease: self.grant(bits::METADATA, bits::DATA),
                     parent_lease: LeaseGrant::NONE,
                     shared: false,
@@ -365,10 +378,11 @@ impl State {
     }
 
     fn lookup(&mut self) -> EntryReply {
-        let directory = Attributes { kind: sheen_types::FileKind::Directory, ..attributes(FILE) };
+        let directory =
+            Attributes { kind: sheen_types::FileKind::Directory, ..self.attributes(FILE) };
         EntryReply {
             attributes: match self.lookup_grants {
-                Some(_) => attributes(FILE),
+                Some(_) => self.attributes(FILE),
                 None => directory,
             },
             lease: self.grant(self.lookup_grants.unwrap_or(bits::METADATA), 0),
@@ -413,6 +427,10 @@ impl State {
         LeaseGrant { read_bits, write_bits, sequence: self.sequence }
     }
 
+    fn attributes(&self, fid: Fid) -> Attributes {
+        Attributes { fid, size: 0, blocks: 0, flags: self.flags, ..glimpse::test::attributes() }
+    }
+
     fn layout(&self) -> Layout {
         let object = |number: u32| StripeObject {
             object: object(number),
@@ -433,8 +451,4 @@ impl State {
 
 pub(crate) fn object(number: u32) -> Fid {
     Fid::new(Fid::NORMAL_SEQUENCE_FIRST + 9, number + 1)
-}
-
-fn attributes(fid: Fid) -> Attributes {
-    Attributes { fid, size: 0, blocks: 0, ..glimpse::test::attributes() }
 }

@@ -35,6 +35,9 @@ impl State {
                 content.0.resize(usize::try_from(request.size).unwrap(), 0);
                 (0, WriteReply { size: request.size, blocks: 0 }.to_vec(), Vec::new())
             }
+            Opcode::ObjectAllocate | Opcode::ObjectPunch => {
+                (0, WriteReply { size: 0, blocks: 0 }.to_vec(), Vec::new())
+            }
             Opcode::ObjectGlimpse => {
                 let request = ObjectGlimpse::from_bytes(&call.body).unwrap();
                 let objects = request.objects.0.iter().map(|object| self.glimpse(*object));

@@ -9,7 +9,10 @@ use std::{
     time::Duration,
 };
 
-use sheen_types::{Attributes, Compression, Fid, FileKind, Layout, OstIndex, Tick, Timespec};
+use sheen_types::{
+    Attributes, Compression, Errno, Fid, FileKind, Layout, OstIndex, Tick, Timespec,
+    attributes::frozen,
+};
 use sheen_wire::lease::{LeaseGrant, bits};
 
 use crate::{
@@ -111,6 +114,8 @@ pub(crate) struct InodeState {
     pub(crate) voiding: bool,
     /// User, group and project as last seen, for quotas.
     pub(crate) owner: (u32, u32, u32),
+    /// Flags that freeze the inode, as last seen. True while DATA is held: they change only when it was given back, or here.
+    pub(crate) frozen: u32,
     /// Compression of what is written, as last seen.
     pub(crate) compression: Compression,
     /// What small writes left plain though it is to be compressed.
@@ -335,6 +340,14 @@ impl InodeState {
             self.locks = HeldLocks::default();
             self.failed |= self.readers + self.writers > 0;
         }
+    }
+
+    /// Whether content may be changed; the caller holds DATA. What is appended only is decided when a file is opened.
+    ///
+    /// # Errors
+    /// EPERM when the inode is immutable.
+    pub(crate) fn check_may_write(&self) -> Result<(), Errno> {
+        if self.frozen & frozen::IMMUTABLE != 0 { Err(Errno::EPERM) } else { Ok(()) }
     }
 
     /// Content was changed here: what is known follows. `blocks`: space of the whole file, if it is known.

@@ -16,7 +16,7 @@ use sheen_wire::{
 use crate::{
     Access, Changes, Client, Inode, LockWanted, NewInode, VolumeStatistics, WriteOptions,
     fake::{FILE, Fake},
-    scenarios::start,
+    scenarios::{READ, WRITE, start},
 };
 
 const AT_ONCE: Duration = Duration::from_secs(1);
@@ -108,7 +108,7 @@ fn whatever_it_waits_for_a_killed_program_ends_at_once() {
         let changes = Changes { size: Some(3), ..Changes::default() };
         client.set_attributes(&client.inode(FILE), &changes, cancel).map(drop)
     };
-    let open: Work = |client, _, cancel| client.open(&client.inode(FILE), false, cancel).map(drop);
+    let open: Work = |client, _, cancel| client.open(&client.inode(FILE), READ, cancel).map(drop);
     let cases: [(Opcode, Work); 12] = [
         (Opcode::GetAttributes, read),
         (Opcode::LeaseRequest, read),
@@ -233,7 +233,7 @@ fn a_lock_granted_to_nobody_is_given_back() {
 fn a_file_opened_for_nobody_is_closed() {
     let (fake, client) = start();
     let killed = stuck(&fake, &client, Opcode::Open, |client, cancel| {
-        client.open(&client.inode(FILE), true, cancel).map(drop)
+        client.open(&client.inode(FILE), WRITE, cancel).map(drop)
     });
     assert_eq!(kill(killed), Err(Errno::EINTR));
     fake.change(|state| state.hold = None);

@@ -5,7 +5,7 @@
 
 use std::sync::{Arc, atomic::Ordering};
 
-use sheen_types::{Attributes, Compression, Errno, Layout};
+use sheen_types::{Attributes, Compression, Errno, Layout, attributes::frozen};
 use sheen_wire::{
     Field, Opcode,
     lease::{LeaseGrant, LeaseReply, LeaseRequest, LockMode, bits},
@@ -150,6 +150,7 @@ fn settle_locked(
     if !state.apply(server, grant) {
         return Settled { fresh: false, names: None, attributes: None };
     }
+    state.frozen = attributes.flags & frozen::ALL;
     if let Some(layout) = layout {
         state.layout = Some(layout);
     }

@@ -20,6 +20,7 @@ use sheen_wire::{
 use crate::{
     Access, CacheSink, Client, ClientConfig, Inode, WriteOptions,
     fake::{FILE, Fake},
+    scenarios::WRITE,
 };
 
 /// Time goes on when the test says so.
@@ -212,7 +213,7 @@ fn a_lapse_makes_nothing_void_that_the_server_kept() {
 #[test]
 fn a_lapse_leaves_pages_alone_that_may_be_dirty() {
     let world = start();
-    world.client.open(&world.file, true, &Cancel::new()).unwrap();
+    world.client.open(&world.file, WRITE, &Cancel::new()).unwrap();
     let other = world.client.inode(Fid::new(FILE.seq, 77));
     let kernel = kernel_of(&world);
     world.cut();
@@ -294,7 +295,7 @@ fn a_new_session_serves_nobody_before_the_caches_of_the_old_are_void() {
 #[test]
 fn dirty_pages_of_an_ended_session_are_refused_and_never_waited_for() {
     let world = start();
-    world.client.open(&world.file, true, &Cancel::new()).unwrap();
+    world.client.open(&world.file, WRITE, &Cancel::new()).unwrap();
     let kernel = kernel_of(&world);
     let (client, file, fake) = (world.client.clone(), world.file.clone(), world.fake.clone());
     let (told, result) = std::sync::mpsc::channel();
@@ -316,7 +317,7 @@ fn dirty_pages_of_an_ended_session_are_refused_and_never_waited_for() {
 #[test]
 fn write_back_of_a_lapsed_lease_waits_and_goes_out_when_the_session_is_taken_up() {
     let world = start();
-    world.client.open(&world.file, true, &Cancel::new()).unwrap();
+    world.client.open(&world.file, WRITE, &Cancel::new()).unwrap();
     let options = WriteOptions { append: false, durable: false, access: Access::Writeback };
     let write = |cancel: &Cancel| {
         let payload = world.fake.buffer(100);
@@ -410,7 +411,7 @@ fn a_client_whose_node_is_another_ends_in_time() {
 #[test]
 fn write_back_under_a_revoke_is_told_as_progress() {
     let world = start();
-    world.client.open(&world.file, true, &Cancel::new()).unwrap();
+    world.client.open(&world.file, WRITE, &Cancel::new()).unwrap();
     world.fake.change(|state| state.hold = Some(Opcode::ObjectWrite));
     let (client, file, fake) = (world.client.clone(), world.file.clone(), world.fake.clone());
     let write = std::thread::spawn(move || {

@@ -6,7 +6,7 @@
 use std::sync::{Arc, MutexGuard};
 
 use sheen_ports::Cancel;
-use sheen_types::Errno;
+use sheen_types::{Errno, attributes::frozen};
 use sheen_wire::{
     Opcode,
     flock::LockRelease,
@@ -15,6 +15,7 @@ use sheen_wire::{
 
 use crate::{
     client::Client,
+    create::NewOpen,
     data_lease::DataMode,
     inode::{Inode, InodeState, Registered},
     lease::LAYOUT_ROOM,
@@ -33,11 +34,12 @@ impl Client {
     /// Opens a file once more.
     ///
     /// # Errors
-    /// ESTALE, ENOENT, EIO when the file's handles were lost and not all are closed yet, EINTR.
+    /// EPERM for an immutable or append-only file, ESTALE, ENOENT, EIO when the file's handles were lost and not all are
+    /// closed yet, EINTR.
     pub fn open(
         self: &Arc<Self>,
         inode: &Arc<Inode>,
-        write: bool,
+        open: NewOpen,
         cancel: &Cancel,
     ) -> Result<OpenState, Errno> {
         self.wait_valid(cancel)?;
@@ -45,7 +47,7 @@ impl Client {
         let state = start(inode, cancel)?;
         let failed = state.failed;
         drop(state);
-        let result = if failed { Err(Errno::EIO) } else { self.open_alone(inode, write, cancel) };
+        let result = if failed { Err(Errno::EIO) } else { self.open_alone(inode, open, cancel) };
         let unused = {
             let mut state = inode.lock();
             state.opening = false;
@@ -61,12 +63,18 @@ impl Client {
     fn open_alone(
         self: &Arc<Self>,
         inode: &Arc<Inode>,
-        write: bool,
+        NewOpen { write, append }: NewOpen,
         cancel: &Cancel,
     ) -> Result<OpenState, Errno> {
         let wanted = if write { Registered::Write } else { Registered::Read };
         if inode.lock().registered < wanted {
-            self.register(inode, wanted, cancel)?;
+            self.register(inode, wanted, append, cancel)?;
+        } else if write {
+            // The MDT is not asked again whether the file may be written.
+            let (attributes, _) = self.metadata_attributes(inode, cancel)?;
+            if frozen::refuses_open(attributes.flags, append) {
+                return Err(Errno::EPERM);
+            }
         }
         loop {
             let mut state = inode.lock();
@@ -92,11 +100,12 @@ impl Client {
         self: &Arc<Self>,
         inode: &Arc<Inode>,
         wanted: Registered,
+        append: bool,
         cancel: &Cancel,
     ) -> Result<(), Errno> {
         let stamp = self.stamp();
         let write = wanted == Registered::Write;
-        let body = Open { fid: inode.fid, write, truncate: false };
+        let body = Open { fid: inode.fid, write, append };
         let request = Request::new(Opcode::Open, &body).with_room(LAYOUT_ROOM);
         let reply = self.ask_then(request, Then::Close(inode.clone()), cancel)?;
         let opened: OpenReply = reply.decode()?;
@@ -197,7 +206,8 @@ impl Client {
         let wanted = if state.writers > 0 { Registered::Write } else { Registered::Read };
         let needed = state.readers + state.writers > 0;
         drop(state);
-        let result = if needed { self.register(inode, wanted, &never) } else { Ok(()) };
+        // Descriptors opened before a file became append-only may go on as they were.
+        let result = if needed { self.register(inode, wanted, true, &never) } else { Ok(()) };
         let mut state = inode.lock();
         if let Err(errno) = result {
             tracing::warn!(fid = %inode.fid, %errno, "an open file was lost");

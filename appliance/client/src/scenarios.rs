@@ -7,7 +7,7 @@ use std::{
 };
 
 use sheen_ports::Cancel;
-use sheen_types::{Errno, Fid, FileKind, Timespec};
+use sheen_types::{Errno, Fid, FileKind, Timespec, attributes::frozen};
 use sheen_wire::{
     Field, Opcode,
     flock::{LockFamily, LockType},
@@ -20,6 +20,9 @@ use crate::{
     SystemClock, WriteOptions,
     fake::{FILE, Fake},
 };
+
+pub(crate) const READ: NewOpen = NewOpen { write: false, append: false };
+pub(crate) const WRITE: NewOpen = NewOpen { write: true, append: false };
 
 pub(crate) fn start() -> (Fake, Arc<Client>) {
     let fake = Fake::new();
@@ -81,7 +84,7 @@ fn a_request_whose_answer_was_lost_is_sent_again_with_its_tag_and_number() {
     let (fake, client) = start();
     let root = client.inode(client.root());
     fake.change(|state| state.lose_after = Some(Opcode::Create));
-    let open = Some(NewOpen { write: true });
+    let open = Some(WRITE);
     let (found, _) = client.create(&root, &new_file(b"x"), open, &Cancel::new()).unwrap();
     let sent = fake.sent(Opcode::Create);
     assert_eq!(sent.len(), 2);
@@ -96,7 +99,7 @@ fn a_restarted_server_is_told_what_is_held_before_anything_else() {
     let (fake, client) = start();
     let never = Cancel::new();
     let file = client.inode(FILE);
-    client.open(&file, true, &never).unwrap();
+    client.open(&file, WRITE, &never).unwrap();
     write(&fake, &client, &file, 0, b"content");
     let lock = LockWanted {
         family: LockFamily::Posix,
@@ -131,8 +134,8 @@ fn after_an_eviction_files_are_opened_again_and_lost_locks_fail() {
     let (fake, client) = start();
     let never = Cancel::new();
     let (locked, plain) = (client.inode(FILE), client.inode(Fid::new(FILE.seq, 2)));
-    client.open(&locked, true, &never).unwrap();
-    client.open(&plain, false, &never).unwrap();
+    client.open(&locked, WRITE, &never).unwrap();
+    client.open(&plain, READ, &never).unwrap();
     let lock = LockWanted {
         family: LockFamily::Flock,
         kind: LockType::Write,
@@ -205,7 +208,7 @@ fn a_read_whose_page_a_sweep_waits_for_is_served_and_swept_again() {
 fn a_revoke_is_answered_after_writes_in_flight_and_tells_what_was_learned() {
     let (fake, client) = start();
     let file = client.inode(FILE);
-    client.open(&file, true, &Cancel::new()).unwrap();
+    client.open(&file, WRITE, &Cancel::new()).unwrap();
     client
         .set_attributes(&file, &Changes { size: Some(3), ..Changes::default() }, &Cancel::new())
         .unwrap();
@@ -352,7 +355,7 @@ fn what_this_client_removed_costs_no_name_when_the_server_clears_it_away() {
 fn an_append_goes_behind_what_another_wrote() {
     let (fake, client) = start();
     let file = client.inode(FILE);
-    client.open(&file, true, &Cancel::new()).unwrap();
+    client.open(&file, WRITE, &Cancel::new()).unwrap();
     let append = |bytes: &[u8]| {
         let options = WriteOptions { append: true, durable: false, access: Access::Direct };
         let payload = buffer_with(&fake, bytes);
@@ -382,7 +385,7 @@ fn reads_writes_and_truncates_over_stripes_give_what_a_plain_file_would() {
     };
     let (fake, client) = start();
     let file = client.inode(FILE);
-    client.open(&file, true, &Cancel::new()).unwrap();
+    client.open(&file, WRITE, &Cancel::new()).unwrap();
     let mut model: Vec<u8> = Vec::new();
     for step in 0..300_u64 {
         let at = next(500_000);
@@ -421,7 +424,7 @@ fn reads_writes_and_truncates_over_stripes_give_what_a_plain_file_would() {
 fn a_sync_asks_what_was_written_since_the_last_and_everything_if_others_may_have_written() {
     let (fake, client) = start();
     let file = client.inode(FILE);
-    client.open(&file, true, &Cancel::new()).unwrap();
+    client.open(&file, WRITE, &Cancel::new()).unwrap();
     let synced = || {
         client.sync(&file, &Cancel::new()).unwrap();
         let count = fake.sent(Opcode::ObjectSync).len();
@@ -445,7 +448,7 @@ fn a_sync_asks_what_was_written_since_the_last_and_everything_if_others_may_have
 fn locks_of_an_owner_that_is_killed_are_released_all_the_same() {
     let (fake, client) = start();
     let file = client.inode(FILE);
-    client.open(&file, true, &Cancel::new()).unwrap();
+    client.open(&file, WRITE, &Cancel::new()).unwrap();
     let lock = LockWanted {
         family: LockFamily::Posix,
         kind: LockType::Write,
@@ -470,7 +473,7 @@ fn locks_of_an_owner_that_is_killed_are_released_all_the_same() {
 fn with_an_access_to_tell() -> (Fake, Arc<Client>) {
     let (fake, client) = start();
     let file = client.inode(FILE);
-    client.open(&file, false, &Cancel::new()).unwrap();
+    client.open(&file, READ, &Cancel::new()).unwrap();
     let mut state = file.lock();
     assert!(state.attributes.is_some());
     state.accessed = Some(Timespec { seconds: 1 << 40, nanoseconds: 0 });
@@ -521,4 +524,59 @@ fn a_client_ends_though_the_server_lets_it_come_back_and_does_not_answer() {
         state.log.iter().any(|sent| sent.opcode == Opcode::Connect)
     });
     disconnect_in_time(&client);
+}
+
+#[test]
+fn a_truncate_the_metadata_service_refuses_leaves_the_content() {
+    let (fake, client) = start();
+    let file = client.inode(FILE);
+    write(&fake, &client, &file, 0, b"content");
+    fake.change(|state| state.refuse = Some((Opcode::SetAttributes, Errno::EPERM)));
+    let changes = Changes { size: Some(0), ..Changes::default() };
+    assert_eq!(client.set_attributes(&file, &changes, &Cancel::new()).err(), Some(Errno::EPERM));
+    assert_eq!(fake.sent(Opcode::ObjectTruncate), [], "nothing was cut");
+    assert_eq!(read(&fake, &client, &file, 0, 7), b"content");
+    client.disconnect();
+}
+
+#[test]
+fn an_immutable_file_is_not_written_through_what_was_open_before() {
+    let (fake, client) = start();
+    let file = client.inode(FILE);
+    client.open(&file, WRITE, &Cancel::new()).unwrap();
+    write(&fake, &client, &file, 0, b"content");
+    let writes = fake.sent(Opcode::ObjectWrite).len();
+    fake.change(|state| state.flags = frozen::IMMUTABLE);
+    let changes = Changes { flags: Some(frozen::IMMUTABLE), ..Changes::default() };
+    client.set_attributes(&file, &changes, &Cancel::new()).unwrap();
+    let options = WriteOptions { append: false, durable: false, access: Access::Direct };
+    let payload = buffer_with(&fake, b"changed");
+    let written = client.write(&file, 0, payload, &options, &Cancel::new());
+    assert_eq!(written.err(), Some(Errno::EPERM));
+    for mode in [0, 3, 16] {
+        let allocated = client.allocate(&file, 0..4096, mode, &Cancel::new());
+        assert_eq!(allocated, Err(Errno::EPERM), "fallocate mode {mode}");
+    }
+    assert_eq!(fake.sent(Opcode::ObjectWrite).len(), writes, "nothing reached the object");
+    assert_eq!(fake.sent(Opcode::ObjectPunch), []);
+    assert_eq!(client.open(&file, WRITE, &Cancel::new()).err(), Some(Errno::EPERM));
+    client.disconnect();
+}
+
+#[test]
+fn an_append_only_file_is_opened_for_appending_and_keeps_what_it_has() {
+    let (fake, client) = start();
+    let file = client.inode(FILE);
+    let append = NewOpen { write: true, append: true };
+    fake.change(|state| state.flags = frozen::APPEND);
+    client.open(&file, append, &Cancel::new()).unwrap();
+    assert_eq!(client.open(&file, WRITE, &Cancel::new()).err(), Some(Errno::EPERM));
+    client.open(&file, append, &Cancel::new()).unwrap();
+    write(&fake, &client, &file, 0, b"line");
+    for mode in [3, 16] {
+        let allocated = client.allocate(&file, 0..4096, mode, &Cancel::new());
+        assert_eq!(allocated, Err(Errno::EPERM), "fallocate mode {mode}");
+    }
+    client.allocate(&file, 0..4096, 0, &Cancel::new()).unwrap();
+    client.disconnect();
 }

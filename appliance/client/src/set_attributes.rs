@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use sheen_ports::Cancel;
-use sheen_types::{Errno, Timespec};
+use sheen_types::{Errno, Timespec, attributes::frozen};
 use sheen_wire::{
     Opcode,
     metadata::{AttributesReply, Credentials, SetAttributes, set},
@@ -127,10 +127,10 @@ impl Client {
         }
     }
 
-    /// Changes attributes; the objects first, if the size is among them.
+    /// Changes attributes. The MDT decides; objects are cut only after it agreed, so that what it refuses has no effect.
     ///
     /// # Errors
-    /// EPERM, EFBIG, ENOSPC, ESTALE, EINTR.
+    /// EPERM, EFBIG, ENOSPC, ESTALE, EINTR; EIO also when the MDT agreed and an object could not be cut.
     pub fn set_attributes(
         self: &Arc<Self>,
         inode: &Arc<Inode>,
@@ -138,7 +138,11 @@ impl Client {
         cancel: &Cancel,
     ) -> Result<Observed, Errno> {
         if let Some(size) = changes.size {
-            self.truncate(inode, size, cancel)?;
+            self.prepare_truncate(inode, size, cancel)?;
+        }
+        if changes.flags.is_some_and(|flags| flags & frozen::ALL != 0) {
+            // What is dirty here is written while it still may be.
+            self.sink().invalidate_data(inode.fid, 0..u64::MAX);
         }
         let stamp = self.stamp();
         let mut message = changes.message(inode);
@@ -155,6 +159,12 @@ impl Client {
         let settled = self.settle_change(inode, &reply, stamp, &found.attributes, &found.lease);
         if changes.atime.is_some() {
             inode.lock().accessed = None;
+        }
+        if changes.flags.is_some() {
+            inode.lock().frozen = found.attributes.flags & frozen::ALL;
+        }
+        if let Some(size) = changes.size {
+            self.truncate(inode, size, found.attributes.mtime, cancel)?;
         }
         let caching = Caching::from_settled(settled.attributes);
         self.complete(inode, found.attributes, caching, cancel)

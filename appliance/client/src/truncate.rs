@@ -5,7 +5,7 @@
 use std::{ops::Range, sync::Arc};
 
 use sheen_ports::Cancel;
-use sheen_types::{Component, Errno, Layout};
+use sheen_types::{Component, Errno, Layout, Timespec};
 use sheen_wire::{
     Opcode,
     object::{ObjectTruncate, WriteReply},
@@ -32,8 +32,8 @@ pub(crate) fn object_end(component: &Component, stripe: usize, size: u64) -> u64
 }
 
 impl Client {
-    /// Makes the objects of a file end where the file is to end.
-    pub(crate) fn truncate(
+    /// Makes room for a file to end at `size`: an object for its last byte, if the file grows. No content changes.
+    pub(crate) fn prepare_truncate(
         self: &Arc<Self>,
         inode: &Arc<Inode>,
         size: u64,
@@ -42,6 +42,31 @@ impl Client {
         if size > FILE_BYTES_MAX {
             return Err(Errno::EFBIG);
         }
+        if size > 0 {
+            drop(self.hold_to_truncate(inode, size, cancel)?);
+        }
+        Ok(())
+    }
+
+    /// Makes the objects of a file end where the file is to end, as the MDT allowed at `mtime`.
+    pub(crate) fn truncate(
+        self: &Arc<Self>,
+        inode: &Arc<Inode>,
+        size: u64,
+        mtime: Timespec,
+        cancel: &Cancel,
+    ) -> Result<(), Errno> {
+        let (layout, hold) = self.hold_to_truncate(inode, size, cancel)?;
+        self.truncate_objects(inode, &layout, size, (mtime, hold), cancel)
+    }
+
+    /// The lease on the content, and a layout with an object for the last byte if the file is to grow to `size`.
+    fn hold_to_truncate(
+        self: &Arc<Self>,
+        inode: &Arc<Inode>,
+        size: u64,
+        cancel: &Cancel,
+    ) -> Result<(Arc<Layout>, Hold), Errno> {
         let last: Range<u64> = size.saturating_sub(1)..size;
         let mut layout = self.layout(inode, cancel)?;
         loop {
@@ -52,13 +77,15 @@ impl Client {
                 layout = self.layout(inode, cancel)?;
                 continue;
             }
-            let known = self.content(inode, &layout, lazy_copy(&attributes), cancel)?;
-            if size > known.size && !has_objects(&layout, &last) {
-                drop(hold);
-                layout = self.layout_with_objects(inode, &last, cancel)?;
-                continue;
+            if has_objects(&layout, &last) {
+                return Ok((layout, hold));
             }
-            return self.truncate_objects(inode, &layout, size, hold, cancel);
+            let known = self.content(inode, &layout, lazy_copy(&attributes), cancel)?;
+            if size <= known.size {
+                return Ok((layout, hold));
+            }
+            drop(hold);
+            layout = self.layout_with_objects(inode, &last, cancel)?;
         }
     }
 
@@ -82,10 +109,9 @@ impl Client {
         inode: &Arc<Inode>,
         layout: &Layout,
         size: u64,
-        hold: Hold,
+        (mtime, hold): (Timespec, Hold),
         cancel: &Cancel,
     ) -> Result<(), Errno> {
-        let mtime = self.clock.wall();
         let mut pieces = Vec::new();
         let objects = layout.components.iter().flat_map(|component| &component.objects);
         let targets = objects.map(|object| object.ost).collect();

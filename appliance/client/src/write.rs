@@ -110,6 +110,7 @@ impl Client {
             if !inode.has_layout(&layout) {
                 continue;
             }
+            inode.lock().check_may_write()?;
             if options.append {
                 let end = self.content(inode, &layout, Known::default(), cancel)?.size;
                 let covered = end.checked_add(length).ok_or(Errno::EFBIG)?;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use sheen_types::{Fid, FileKind, Name};
+use sheen_types::{Fid, FileKind, Name, attributes::frozen};
 use sheen_wire::{
     lease::bits,
     metadata::{Rename, SetAttributes, set},
@@ -123,7 +123,9 @@ impl Touched<'_> {
         if inode.xattrs.is_some() && (kills || has(set::MODE)) {
             touched |= bits::XATTR;
         }
-        let content = has(set::SIZE | set::MTIME | set::MTIME_NOW);
+        // Under DATA a client knows whether content may change: freezing waits for write-back.
+        let freezes = has(set::FLAGS) && (request.flags ^ inode.flags) & frozen::ALL != 0;
+        let content = has(set::SIZE | set::MTIME | set::MTIME_NOW) || freezes;
         if content && inode.kind == FileKind::Regular {
             touched |= bits::DATA;
         }

@@ -51,6 +51,22 @@ impl FileKind {
     }
 }
 
+/// Inode flags that freeze an inode, numbered as `chattr` does (`FS_*_FL`).
+pub mod frozen {
+    /// Nothing may change (`chattr +i`).
+    pub const IMMUTABLE: u32 = 0x10;
+    /// Only appending; of a directory only adding (`chattr +a`).
+    pub const APPEND: u32 = 0x20;
+    /// Either.
+    pub const ALL: u32 = IMMUTABLE | APPEND;
+
+    /// Whether an inode with `flags` refuses to be opened for writing, `append` telling of `O_APPEND` without `O_TRUNC`.
+    #[must_use]
+    pub const fn refuses_open(flags: u32, append: bool) -> bool {
+        flags & IMMUTABLE != 0 || flags & APPEND != 0 && !append
+    }
+}
+
 /// Attributes of an inode. For a regular file, size, mtime and blocks here are the MDT's lazy
 /// copy; the objects know better (see [`crate::layout`]).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -395,13 +395,14 @@ message! {
 message! {
     /// Registers that this client has the inode open; counted per client, not per descriptor: a client sends
     /// it for its first descriptor (and again to add `write`). Reply: [`OpenReply`], payload: the layout.
+    /// -EPERM: for writing, and the inode is immutable, or append-only without `append`.
     pub struct Open {
         /// The inode.
         pub fid: Fid,
         /// For writing.
         pub write: bool,
-        /// Truncated to zero by the client already (`O_TRUNC`); only bookkeeping.
-        pub truncate: bool,
+        /// Every write goes to the end (`O_APPEND`).
+        pub append: bool,
     }
 }
 

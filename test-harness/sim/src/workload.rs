@@ -149,7 +149,7 @@ impl Worker {
         let fid = file.fid;
         if !file.open {
             file.open = true;
-            return Operation::Open(Open { fid, write: self.chance.percent(50), truncate: false });
+            return Operation::Open(Open { fid, write: self.chance.percent(50), append: false });
         }
         if file.name.is_some() {
             file.open = false;

@@ -15,6 +15,11 @@ use crate::{
     mount::{Mount, caller},
 };
 
+fn how(flags: i32) -> NewOpen {
+    let append = flags & libc::O_APPEND != 0 && flags & libc::O_TRUNC == 0;
+    NewOpen { write: writes(flags), append }
+}
+
 fn writes(flags: i32) -> bool {
     flags & libc::O_ACCMODE != libc::O_RDONLY
 }
@@ -41,7 +46,7 @@ impl Mount {
         open: &OpenNode,
     ) -> Result<Opened, Errno> {
         let inode = self.inode(node)?;
-        let state = self.client.open(&inode, writes(open.flags), &context.cancel)?;
+        let state = self.client.open(&inode, how(open.flags), &context.cancel)?;
         self.opened(context, inode, open, state, &context.cancel)
     }
 
@@ -81,7 +86,6 @@ impl Mount {
         open: &OpenNode,
     ) -> Result<(Entry, Opened), Errno> {
         let directory = self.inode(parent)?;
-        let write = writes(open.flags);
         let wanted = NewInode {
             name,
             kind: FileKind::Regular,
@@ -92,7 +96,7 @@ impl Mount {
             owner: caller(context),
             exclusive: open.flags & libc::O_EXCL != 0,
         };
-        let asked = Some(NewOpen { write });
+        let asked = Some(how(open.flags));
         let (mut found, state) = self.client.create(&directory, &wanted, asked, &context.cancel)?;
         let state = state.unwrap_or(OpenState { shared: true });
         let opened = self.opened(context, found.inode.clone(), open, state, &context.cancel)?;
@@ -102,7 +106,7 @@ impl Mount {
                 Err(errno) => {
                     // The kernel does not close what it never had.
                     drop(self.handles.remove(opened.handle));
-                    self.client.close(&found.inode, write, &context.cancel);
+                    self.client.close(&found.inode, writes(open.flags), &context.cancel);
                     return Err(errno);
                 }
             }

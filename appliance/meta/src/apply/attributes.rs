@@ -77,6 +77,9 @@ impl State {
             return Err(Errno::EINVAL);
         }
         self.change_inode(request.fid, |inode, objects| {
+            if inode.is_immutable() {
+                return Err(Errno::EPERM);
+            }
             let mut layout = Self::layout_of(inode)?;
             if objects.instantiate(&mut layout, request.start, request.end)? {
                 inode.content = Content::File(layout.to_vec().into());

@@ -20,9 +20,9 @@ pub(crate) mod flags {
     /// Synchronous updates.
     pub(crate) const SYNC: u32 = 0x08;
     /// Nothing may change.
-    pub(crate) const IMMUTABLE: u32 = 0x10;
+    pub(crate) const IMMUTABLE: u32 = sheen_types::attributes::frozen::IMMUTABLE;
     /// Only appending; of a directory only adding.
-    pub(crate) const APPEND: u32 = 0x20;
+    pub(crate) const APPEND: u32 = sheen_types::attributes::frozen::APPEND;
     /// Not dumped.
     pub(crate) const NODUMP: u32 = 0x40;
     /// No access times.

@@ -98,6 +98,8 @@ fn immutable_inodes_change_nothing_and_append_only_ones_little() {
     }
     assert_eq!(h.err(setxattr(file, "user.a", b"", 0)), Errno::EPERM);
     assert_eq!(h.err(removexattr(file, "user.a")), Errno::EPERM);
+    let objects = InstantiateLayout { fid: file, start: 0, end: 4096 };
+    assert_eq!(h.err(Operation::InstantiateLayout(objects)), Errno::EPERM);
     h.chattr(file, flags::APPEND);
     for valid in [set::MODE, set::SIZE, set::ATIME] {
         let request = h.setting(file, valid);

@@ -2,11 +2,11 @@
 
 use sheen_wire::{
     lease::{SizeUpdate, bits},
-    metadata::{Create, InstantiateLayout, set},
+    metadata::{Create, InstantiateLayout, SetAttributes, set},
 };
 
 use super::*;
-use crate::{operation::OrphanRelease, touches};
+use crate::{operation::OrphanRelease, state::inode::flags, touches};
 
 const GONE: u32 = bits::ALL & !bits::OPEN;
 const NAMES: u32 = bits::LOOKUP | bits::UPDATE;
@@ -80,4 +80,18 @@ fn layouts_sizes_and_orphans() {
     assert_eq!(of(&h, &Operation::UpdateSize(update)), []);
     let release = Operation::OrphanRelease(OrphanRelease { fid: f });
     assert_eq!(of(&h, &release), [(f, GONE)]);
+}
+
+#[test]
+fn freezing_a_file_waits_for_what_others_may_have_to_write() {
+    let mut h = Harness::new();
+    let file = h.file(h.root, "f");
+    let setting = |flags| {
+        let request = SetAttributes { flags, ..h.setting(file, set::FLAGS) };
+        of(&h, &Operation::SetAttributes(request))
+    };
+    let attributes = bits::UPDATE | bits::PERM;
+    assert_eq!(setting(flags::APPEND), [(file, attributes | bits::DATA)]);
+    assert_eq!(setting(flags::IMMUTABLE), [(file, attributes | bits::DATA)]);
+    assert_eq!(setting(flags::NODUMP), [(file, attributes)]);
 }

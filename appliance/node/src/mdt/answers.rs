@@ -73,8 +73,9 @@ impl Mdt {
                 // free: it looks again, and then does what opening that takes.
                 return Answer::error(Errno::ESTALE);
             }
-            // A place was kept for it. Not for the answer to a request sent again: that one comes once more.
-            if self.opens.open(client, fid, open == 2).is_err() {
+            // A place was kept for it. Not for the answer to a request sent again: that one comes once more. Of a file that was
+            // there the asker knows nothing yet: it opens it, perhaps in vain.
+            if created && self.opens.open(client, fid, open == 2).is_err() {
                 return Answer::error(Errno::EAGAIN);
             }
         }

@@ -291,7 +291,7 @@ impl Model {
                 self.plain(world, Opcode::Close, some, &request);
             }
             12 => {
-                let request = Open { fid: some, write: chance.below(2) == 0, truncate: false };
+                let request = Open { fid: some, write: chance.below(2) == 0, append: false };
                 self.plain(world, Opcode::Open, some, &request);
             }
             _ => {

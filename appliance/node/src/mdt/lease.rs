@@ -6,7 +6,7 @@
 use std::ops::RangeInclusive;
 
 use sheen_meta::{Conflict, LAST_FID, Operation};
-use sheen_types::{ClientId, Errno, Fid, FileKind, Tick};
+use sheen_types::{ClientId, Errno, Fid, FileKind, Tick, attributes::frozen};
 use sheen_wire::{
     Field, Opcode,
     lease::{LeaseCancel, LeaseReply, LeaseRequest, LeaseRevoke, LockMode, SizeUpdate, bits},
@@ -186,12 +186,13 @@ impl Mdt {
 
     /// A client opens an inode.
     pub(crate) fn open(&mut self, incoming: Incoming) {
-        let Some(Open { fid, write, .. }) = self.body_of(&incoming) else { return };
+        let Some(open): Option<Open> = self.body_of(&incoming) else { return };
+        let fid = open.fid;
         if let Some(id) = self.removal_of(fid) {
             self.behind.entry(id).or_default().push(incoming);
             return;
         }
-        let result = self.try_open(&incoming, fid, write);
+        let result = self.try_open(&incoming, &open);
         self.answer_result(&incoming, result);
     }
 
@@ -204,8 +205,12 @@ impl Mdt {
         removes.then_some(id)
     }
 
-    fn try_open(&mut self, incoming: &Incoming, fid: Fid, write: bool) -> Result<Answer, Errno> {
+    fn try_open(&mut self, incoming: &Incoming, open: &Open) -> Result<Answer, Errno> {
+        let Open { fid, write, append } = *open;
         let attributes = self.state.attributes(fid)?;
+        if write && frozen::refuses_open(attributes.flags, append) {
+            return Err(Errno::EPERM);
+        }
         let client = incoming.frame.client;
         if !self.may_open(client, fid) {
             return Err(Errno::EAGAIN);

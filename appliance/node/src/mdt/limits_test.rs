@@ -43,7 +43,7 @@ fn an_open_too_many_is_busy_and_a_close_makes_room() {
     let (mut world, mut a) = bounded(|limits| limits.opens_max = 1);
     let first = a.create(&mut world, "first").attributes.fid;
     let second = a.create(&mut world, "second").attributes.fid;
-    let open = |fid| Open { fid, write: false, truncate: false };
+    let open = |fid| Open { fid, write: false, append: false };
     assert_eq!(status(&mut a, &mut world, Opcode::Open, &open(first)), 0);
     assert_eq!(status(&mut a, &mut world, Opcode::Open, &open(second)), -Errno::EAGAIN.0);
     assert_eq!(status(&mut a, &mut world, Opcode::Open, &open(first)), 0, "it is open already");

@@ -2,11 +2,14 @@
 
 use std::time::Duration;
 
-use sheen_types::{Errno, Fid, OstIndex};
+use sheen_types::{Errno, Fid, OstIndex, Timespec, attributes::frozen};
 use sheen_wire::{
     Field, Opcode,
     lease::LeaseRevoke,
-    metadata::{Close, EntryReply, GetAttributes, Open, OpenReply, UnlinkReply},
+    metadata::{
+        Close, Credentials, EntryReply, GetAttributes, Open, OpenReply, SetAttributes, UnlinkReply,
+        set,
+    },
 };
 
 use super::{
@@ -22,7 +25,7 @@ fn an_open_file_without_a_name_lives_until_its_last_close() {
     let mut request = a.create_request(Fid::ROOT, "file");
     request.open = 2;
     let fid = a.call(&mut world, Opcode::Create, &request).body::<EntryReply>().attributes.fid;
-    let open = Open { fid, write: false, truncate: false };
+    let open = Open { fid, write: false, append: false };
     let shared: OpenReply = b.call(&mut world, Opcode::Open, &open).body();
     assert!(shared.shared, "a writes");
     let gone = a.send(&world, Opcode::Unlink, 0, &unlink("file").to_vec(), &[]);
@@ -77,7 +80,7 @@ fn a_file_found_while_its_replacement_is_under_way_can_still_be_opened() {
         b.give_back(&mut world, &revoke);
     }
     assert_eq!(moved.status(&world), 0);
-    let open = Open { fid: old, write: false, truncate: false };
+    let open = Open { fid: old, write: false, append: false };
     assert_eq!(status(&mut b, &mut world, Opcode::Open, &open), 0, "its open(2) is under way");
 }
 
@@ -118,7 +121,7 @@ fn a_file_replaced_under_the_eyes_of_another_can_still_be_opened_by_it() {
         b.give_back(&mut world, &revoke);
     }
     assert_eq!(moved.status(&world), 0);
-    let open = Open { fid: old, write: false, truncate: false };
+    let open = Open { fid: old, write: false, append: false };
     assert_eq!(status(&mut b, &mut world, Opcode::Open, &open), 0, "its open(2) is under way");
     assert_eq!(status(&mut b, &mut world, Opcode::Close, &close), 0);
     world.pass(Duration::from_secs(3));
@@ -131,4 +134,36 @@ fn a_file_replaced_under_the_eyes_of_another_can_still_be_opened_by_it() {
     world.run();
     let attributes = GetAttributes { fid: old };
     assert_eq!(status(&mut b, &mut world, Opcode::GetAttributes, &attributes), -Errno::ESTALE.0);
+}
+
+#[test]
+fn an_immutable_file_is_not_opened_for_writing_and_an_append_only_one_for_appending_alone() {
+    let mut world = World::new();
+    let mut a = world.mount(1);
+    let request = a.create_request(Fid::ROOT, "file");
+    let fid = a.call(&mut world, Opcode::Create, &request).body::<EntryReply>().attributes.fid;
+    let mut open = |world: &mut World, flags: u32, write: bool, append: bool| {
+        let change = SetAttributes {
+            fid,
+            valid: set::FLAGS,
+            permissions: 0,
+            uid: 0,
+            gid: 0,
+            projid: 0,
+            size: 0,
+            atime: Timespec::ZERO,
+            mtime: Timespec::ZERO,
+            ctime: Timespec::ZERO,
+            flags,
+            credentials: Credentials { uid: 0, gid: 0 },
+        };
+        assert_eq!(a.call(world, Opcode::SetAttributes, &change).frame.status, 0);
+        status(&mut a, world, Opcode::Open, &Open { fid, write, append })
+    };
+    let refused = -Errno::EPERM.0;
+    assert_eq!(open(&mut world, frozen::IMMUTABLE, true, true), refused);
+    assert_eq!(open(&mut world, frozen::IMMUTABLE, false, false), 0);
+    assert_eq!(open(&mut world, frozen::APPEND, true, false), refused);
+    assert_eq!(open(&mut world, frozen::APPEND, true, true), 0);
+    assert_eq!(open(&mut world, 0, true, false), 0);
 }

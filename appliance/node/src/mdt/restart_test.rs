@@ -58,7 +58,7 @@ fn a_restart_keeps_everything_acknowledged_and_waits_for_known_clients() {
     }
     // What was asserted counts.
     let open: OpenReply = b
-        .call(&mut world, Opcode::Open, &Open { fid: fids[3], write: false, truncate: false })
+        .call(&mut world, Opcode::Open, &Open { fid: fids[3], write: false, append: false })
         .body();
     assert!(open.shared);
     let wants = b.send(

@@ -66,7 +66,7 @@ fn take_something(world: &mut World, clients: &mut [Client], fids: &[Fid]) {
     for (number, client) in clients.iter_mut().enumerate() {
         let fid = fids[number % fids.len()];
         client.send(world, Opcode::GetAttributes, 0, &GetAttributes { fid }.to_vec(), &[]);
-        let open = Open { fid, write: true, truncate: false };
+        let open = Open { fid, write: true, append: false };
         client.send(world, Opcode::Open, 0, &open.to_vec(), &[]);
         let lock = FileLock {
             fid,

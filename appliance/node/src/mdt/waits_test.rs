@@ -143,9 +143,7 @@ fn ask(world: &mut World, client: &mut Client, fid: Fid, needed: Needed) -> Sent
         }
         Needed::GetAttributes => send(Opcode::GetAttributes, &GetAttributes { fid }.to_vec()),
         Needed::Lookup => send(Opcode::Lookup, &lookup("file").to_vec()),
-        Needed::OpenAgain => {
-            send(Opcode::Open, &Open { fid, write: true, truncate: false }.to_vec())
-        }
+        Needed::OpenAgain => send(Opcode::Open, &Open { fid, write: true, append: false }.to_vec()),
         Needed::Close => send(Opcode::Close, &Close { fid, write_only: true }.to_vec()),
         Needed::Truncate => send(Opcode::SetAttributes, &set_attributes(fid, set::SIZE).to_vec()),
         Needed::Chmod => send(Opcode::SetAttributes, &set_attributes(fid, set::MODE).to_vec()),

@@ -162,7 +162,7 @@ impl Mixture {
             1 => {
                 done(status(client, world, Opcode::Create, &request))?;
                 self.unlinked.push(fid);
-                let open = Open { fid, write: true, truncate: false };
+                let open = Open { fid, write: true, append: false };
                 done(status(client, world, Opcode::Open, &open))?;
                 return done(status(client, world, Opcode::Unlink, &unlink(&file)));
             }

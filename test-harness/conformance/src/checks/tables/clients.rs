@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
 use sheen_client::{
-    Client, ClientConfig, ConnectError, Inode, LookedUp, NewInode, RealConnector, SystemClock,
+    Client, ClientConfig, ConnectError, Inode, LookedUp, NewInode, NewOpen, RealConnector,
+    SystemClock,
 };
 use sheen_dma::Arena;
 use sheen_ports::Cancel;
@@ -82,7 +83,7 @@ impl Bare {
 
     /// Opens a file and keeps it open; false: there is no room for one more.
     pub(super) fn open(&self, inode: &Arc<Inode>) -> anyhow::Result<bool> {
-        match self.client.open(inode, false, &Cancel::new()) {
+        match self.client.open(inode, NewOpen { write: false, append: false }, &Cancel::new()) {
             Ok(_) => Ok(true),
             Err(Errno::EAGAIN | Errno::EBUSY | Errno::ENOSPC) => Ok(false),
             Err(error) => bail!("opening: {error}"),
