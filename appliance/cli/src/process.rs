@@ -114,11 +114,67 @@ pub(crate) fn stop(pid: i32, patience: Duration) -> Result<()> {
     Ok(())
 }
 
-/// Whether a process runs; one that ended and was not waited for does not.
+/// Whether a process runs; one that ended and was not waited for does not. A process whose first thread has ended runs until
+/// its last one has: only then its sockets and locks are free.
 pub(crate) fn is_alive(pid: i32) -> bool {
-    let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else { return false };
-    let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
-    !matches!(state, None | Some('Z' | 'X'))
+    match Stat::of(pid) {
+        None => false,
+        Some(Stat { state: 'Z' | 'X', .. }) => threads(pid) > 1,
+        Some(_) => true,
+    }
+}
+
+/// Whether a process was killed and has not ended yet: it answers nobody and still has its sockets and locks.
+pub(crate) fn is_ending(pid: i32) -> bool {
+    let Some(stat) = Stat::of(pid) else { return false };
+    is_alive(pid) && (stat.state == 'Z' || stat.flags & PF_EXITING != 0 || is_kill_pending(pid))
+}
+
+/// Waits until a process that [`is_ending`] is gone.
+///
+/// # Errors
+/// When it is still there after `patience`.
+pub(crate) fn await_end(pid: i32, patience: Duration) -> Result<()> {
+    let begun = Instant::now();
+    while is_ending(pid) {
+        if begun.elapsed() > patience {
+            bail!("process {pid} was killed and does not end; see /proc/{pid}/stack");
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    Ok(())
+}
+
+/// `PF_EXITING` of the kernel's `task_struct`.
+const PF_EXITING: u64 = 0x4;
+
+/// What `/proc/PID/stat` tells of a process's first thread.
+struct Stat {
+    state: char,
+    flags: u64,
+}
+
+impl Stat {
+    fn of(pid: i32) -> Option<Self> {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        // The name before may hold anything; state is field 3, flags field 9.
+        let mut fields = stat.rsplit_once(") ")?.1.split(' ');
+        let state = fields.next()?.chars().next()?;
+        Some(Self { state, flags: fields.nth(5)?.parse().ok()? })
+    }
+}
+
+fn threads(pid: i32) -> usize {
+    std::fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count)
+}
+
+fn is_kill_pending(pid: i32) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let kill = 1_u64 << (Signal::SIGKILL as u32 - 1);
+    let pending = status
+        .lines()
+        .filter_map(|line| line.strip_prefix("SigPnd:").or_else(|| line.strip_prefix("ShdPnd:")));
+    pending.filter_map(|set| u64::from_str_radix(set.trim(), 16).ok()).any(|set| set & kill != 0)
 }
 
 /// Writes a file that only its owner reads, whole or not at all.
@@ -130,4 +186,21 @@ pub(crate) fn write_whole(path: &Path, text: &str) -> Result<()> {
     std::fs::write(&draft, text).with_context(|| format!("cannot write {}", draft.display()))?;
     File::open(&draft)?.sync_all()?;
     std::fs::rename(&draft, path).with_context(|| format!("cannot write {}", path.display()))
+}
+
+#[cfg(test)]
+mod test {
+    use super::*;
+
+    #[test]
+    fn a_killed_process_is_ending_until_it_is_gone_and_a_living_one_is_not() {
+        let mut child = Command::new("sleep").arg("60").spawn().unwrap();
+        let pid = i32::try_from(child.id()).unwrap();
+        assert!(is_alive(pid) && !is_ending(pid));
+        child.kill().unwrap();
+        await_end(pid, Duration::from_secs(10)).unwrap();
+        assert!(!is_alive(pid), "nobody has waited for it, and yet it has ended");
+        child.wait().unwrap();
+        assert!(!is_alive(pid) && !is_ending(pid));
+    }
 }

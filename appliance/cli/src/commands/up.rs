@@ -18,6 +18,8 @@ use crate::{admin::Admin, answer, arguments::Up, process};
 
 /// How often a node that starts is asked how far it is.
 const START_LOOK: Duration = Duration::from_millis(500);
+/// How long a killed node may take to give its memory back.
+const END_PATIENCE: Duration = Duration::from_secs(30);
 
 /// The files of a node that `sheen up` keeps.
 #[derive(Debug, Clone)]
@@ -59,9 +61,25 @@ impl Place {
         self.dir.join("key")
     }
 
+    /// Number of the process started last.
+    fn last_node(&self) -> Option<i32> {
+        std::fs::read_to_string(self.dir.join("node.pid")).ok()?.trim().parse().ok()
+    }
+
+    /// Waits for a node that was killed and still has the device, the sockets and the ports.
+    fn await_ending_node(&self) -> Result<()> {
+        match self.last_node() {
+            Some(pid) if process::is_ending(pid) => {
+                answer::progress(&format!("waiting for the end of process {pid}"));
+                process::await_end(pid, END_PATIENCE)
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
     /// The process that serves it, if one does.
     pub(crate) fn running_node(&self) -> Option<i32> {
-        let pid = std::fs::read_to_string(self.dir.join("node.pid")).ok()?.trim().parse().ok()?;
+        let pid = self.last_node()?;
         // The number may belong to another program by now: ours has our configuration on its command line.
         let line = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
         let config = self.config();
@@ -88,6 +106,7 @@ pub(crate) fn run(json: bool, up: &Up) -> Result<()> {
     let place = Place::new(&up.dir)?;
     let mount = absolute(&up.mount)?;
     let config = prepare(&place, up)?;
+    place.await_ending_node()?;
     let running = place.running_node();
     let node = match running {
         Some(pid) => {
