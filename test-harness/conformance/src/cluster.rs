@@ -535,7 +535,7 @@ pub fn is_mount_point(directory: &Path) -> anyhow::Result<bool> {
 }
 
 /// Two TCP addresses nobody listens on: one of `listen` for clients, one of this machine for the metrics.
-fn free_addresses(listen: Option<IpAddr>) -> anyhow::Result<(SocketAddr, SocketAddr)> {
+pub(crate) fn free_addresses(listen: Option<IpAddr>) -> anyhow::Result<(SocketAddr, SocketAddr)> {
     // Both are held until both are known, so that they differ.
     let one = TcpListener::bind((listen.unwrap_or(IpAddr::from([127, 0, 0, 1])), 0))?;
     let two = TcpListener::bind("127.0.0.1:0")?;

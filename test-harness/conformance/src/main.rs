@@ -95,19 +95,25 @@ enum Check {
     Pause,
     /// Tables at their bounds, full devices, restarts
     Tables,
+    /// Immutable and append-only files
+    Frozen,
+    /// `sheen up` straight after `kill -9`
+    Up,
 }
 
-const ORDER: [Check; 15] = [
+const ORDER: [Check; 17] = [
     Check::Git,
     Check::Litmus,
     Check::Fio,
     Check::Sqlite,
     Check::Pjdfstest,
+    Check::Frozen,
     Check::Garbage,
     Check::Metrics,
     Check::Compression,
     Check::Keys,
     Check::Kill,
+    Check::Up,
     Check::Encryption,
     Check::Cargo,
     Check::LinuxSource,
@@ -305,5 +311,7 @@ fn run_check(check: Check, context: &mut Context<'_>) {
         Check::Metrics => checks::exposition::run(context),
         Check::Compression => checks::compression::run(context),
         Check::Keys => checks::keys::run(context),
+        Check::Frozen => checks::frozen::run(context),
+        Check::Up => checks::up::run(context),
     }
 }

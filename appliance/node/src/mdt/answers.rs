@@ -1,7 +1,7 @@
 //! Answers to changes: read from the state right after the change, together with the leases they grant. Path: M8.
 
 use sheen_meta::{Operation, Reply};
-use sheen_types::{Errno, Fid, FileKind};
+use sheen_types::{Errno, Fid, FileKind, attributes::frozen};
 use sheen_wire::{
     Opcode,
     lease::{LeaseGrant, bits},
@@ -73,9 +73,10 @@ impl Mdt {
                 // free: it looks again, and then does what opening that takes.
                 return Answer::error(Errno::ESTALE);
             }
-            // A place was kept for it. Not for the answer to a request sent again: that one comes once more. Of a file that was
-            // there the asker knows nothing yet: it opens it, perhaps in vain.
-            if created && self.opens.open(client, fid, open == 2).is_err() {
+            // A file that was there may refuse writers: its asker opens it once more and is told.
+            let refuses = open == 2 && !created && attributes.flags & frozen::ALL != 0;
+            // A place was kept for it. Not for the answer to a request sent again: that one comes once more.
+            if !refuses && self.opens.open(client, fid, open == 2).is_err() {
                 return Answer::error(Errno::EAGAIN);
             }
         }

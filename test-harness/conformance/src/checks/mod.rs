@@ -10,6 +10,7 @@ pub mod compression;
 pub mod encryption;
 pub mod exposition;
 pub mod fio;
+pub mod frozen;
 pub mod full;
 pub mod garbage;
 pub mod git;
@@ -25,6 +26,7 @@ pub mod sqlite;
 pub mod step_log;
 pub mod step_writer;
 pub mod tables;
+pub mod up;
 
 /// How much of a check is run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
