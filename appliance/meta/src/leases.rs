@@ -323,6 +323,10 @@ impl Leases {
         if let Some(&conflict) = in_read.iter().chain(&in_write).next() {
             return Err(Some(conflict));
         }
+        if (read | write) & bits::ALL == 0 {
+            // Nothing is held: that takes no place.
+            return Ok(LeaseGrant::NONE);
+        }
         if !self.has_room(client, fid) {
             return Err(None);
         }

@@ -281,3 +281,12 @@ fn no_history_lets_two_clients_hold_what_excludes_each_other() {
         }
     }
 }
+
+#[test]
+fn asserting_nothing_takes_no_place_in_a_full_table() {
+    let mut leases = Leases::new(Epoch(1), 1);
+    leases.grant(A, FILE, READABLE, 0);
+    assert!(!leases.has_room(B, OTHER));
+    assert_eq!(leases.reassert(B, OTHER, 0, 0), Ok(LeaseGrant::NONE));
+    assert_eq!(leases.reassert(B, OTHER, READABLE, 0), Err(None));
+}
