@@ -89,6 +89,8 @@ pub(crate) struct Mdt {
     pub(crate) keys: BTreeMap<Key, ChangeId>,
     /// Changes by who asked for them.
     pub(crate) changes_of: BTreeSet<(ClientId, ChangeId)>,
+    /// What clients tell of files they wrote, on its way through the log: the latest of each.
+    pub(crate) telling: BTreeMap<(ClientId, Fid), ChangeId>,
     /// Changes that wait behind another for a key.
     pub(crate) blocked: BTreeMap<ChangeId, BTreeSet<ChangeId>>,
     /// Changes that waited behind one that ended.
@@ -163,6 +165,7 @@ impl Mdt {
             keys: BTreeMap::new(),
             changes_of: BTreeSet::new(),
             blocked: BTreeMap::new(),
+            telling: BTreeMap::new(),
             unblocked: VecDeque::new(),
             slots: BTreeMap::new(),
             behind: BTreeMap::new(),
@@ -403,6 +406,7 @@ impl Mdt {
         self.changes_of.clear();
         self.blocked.clear();
         self.unblocked.clear();
+        self.telling.clear();
         self.waiting.clear();
     }
 }

@@ -141,7 +141,11 @@ impl Mdt {
                 let client = incoming.frame.client;
                 self.begin_change(client, None, operation, Task::CancelLease(incoming));
             }
-            Some(_) | None => self.finish_cancel(&incoming),
+            Some(_) | None => match self.telling.get(&(incoming.frame.client, cancel.fid)) {
+                // Nor by this one, while what an earlier one told is on its way.
+                Some(&id) => self.behind.entry(id).or_default().push(incoming),
+                None => self.finish_cancel(&incoming),
+            },
         }
     }
 

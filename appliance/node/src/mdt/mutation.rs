@@ -160,6 +160,9 @@ impl Mdt {
         }
         self.changes_of.insert((client, id));
         self.opening += usize::from(opens(&operation));
+        if let Operation::UpdateSize(update) = &operation {
+            self.telling.insert((client, update.fid), id);
+        }
         let (touched, keys) = (Vec::new(), Vec::new());
         let progress = Progress::Waiting;
         let contested = false;
@@ -229,6 +232,11 @@ impl Mdt {
         }
         self.changes_of.remove(&(change.client, id));
         self.opening -= usize::from(opens(&change.operation));
+        if let Operation::UpdateSize(update) = &change.operation
+            && self.telling.get(&(change.client, update.fid)) == Some(&id)
+        {
+            self.telling.remove(&(change.client, update.fid));
+        }
         if let Operation::OrphanRelease(release) = &change.operation {
             self.background.releasing.remove(&release.fid);
         }

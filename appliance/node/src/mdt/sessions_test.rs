@@ -29,6 +29,7 @@ fn tables(core: &Mdt) -> BTreeMap<&'static str, usize> {
         ("changes by client", core.changes_of.len()),
         ("ready", core.ready.len()),
         ("keys", core.keys.len()),
+        ("telling", core.telling.len()),
         ("slots", core.slots.len()),
         ("behind", core.behind.len()),
         ("blocked", core.blocked.len()),

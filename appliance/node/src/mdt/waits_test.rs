@@ -3,7 +3,7 @@
 use sheen_types::{Errno, Fid, Timespec, Xid};
 use sheen_wire::{
     Field, Opcode,
-    lease::{LeaseCancel, LeaseRevoke, LockMode, SizeUpdate, bits},
+    lease::{LeaseCancel, LeaseReply, LeaseRevoke, LockMode, SizeUpdate, bits},
     metadata::{
         Close, GetAttributes, InstantiateLayout, Link, Open, SetAttributes, SetXattr, UpdateSize,
         XattrName, set,
@@ -286,4 +286,30 @@ fn a_request_sent_again_while_its_change_waits_is_answered_once_there() {
     while give_back_all(&mut world, &mut a) {}
     assert_eq!(again.status(&world), 0);
     assert_eq!(world.stats.evictions.get(), 0);
+}
+
+#[test]
+fn what_a_writer_told_is_stored_before_another_answer_of_it_frees_the_lease() {
+    let (mut world, mut a, mut b, fid) = holder_and_other();
+    let reads = data(fid, LockMode::ProtectedRead).to_vec();
+    let reads = b.send(&world, Opcode::LeaseRequest, 0, &reads, &[]);
+    world.run();
+    let revoke = a.revoke(&world);
+    assert!(revoke.to_read);
+    // Told with the first answer. The second, to nothing that was asked, tells nothing more.
+    let (mtime, atime) = (Timespec::ZERO, Timespec::ZERO);
+    let learned = Some(SizeUpdate { fid, size: 77, blocks: 8, mtime, atime });
+    let LeaseRevoke { fid, bits, to_read, sequence } = revoke;
+    let first = LeaseCancel { fid, bits, to_read, sequence, learned };
+    let second = LeaseCancel { to_read: false, learned: None, ..first.clone() };
+    world.stalled.set(true);
+    for cancel in [first, second] {
+        a.send(&world, Opcode::LeaseCancel, 0, &cancel.to_vec(), &[]);
+    }
+    world.run();
+    assert!(reads.reply(&world).is_none(), "the log has not taken it yet");
+    world.stalled.set(false);
+    world.run();
+    let reply: LeaseReply = reads.reply(&world).unwrap().body();
+    assert_eq!(reply.attributes.size, 77);
 }
