@@ -107,8 +107,8 @@ impl Session {
             connect: Connect {
                 uuid: config.uuid,
                 client: ClientId(0),
-                filesystem: config.filesystem.clone().into_bytes(),
-                label: config.label.clone().into_bytes(),
+                filesystem: cut(&config.filesystem),
+                label: cut(&config.label),
                 slots: config.slots,
             },
         }
@@ -409,4 +409,9 @@ impl Session {
             .expect("no panic while locked");
         in_use(&mut state)
     }
+}
+
+/// What a message takes of a text. No file system has so long a name, so a name that is cut is not found.
+fn cut(text: &str) -> Vec<u8> {
+    text.bytes().take(255).collect()
 }

@@ -17,4 +17,7 @@ pub mod flock;
 pub mod directory;
 
 pub use codec::{DecodeError, Decoder, Encoder, Field};
+#[cfg(test)]
+mod lengths;
+
 pub use frame::{BODY_BYTES_MAX, FRAME_BYTES, Frame, Kind, Opcode, PROTOCOL_VERSION};
