@@ -30,6 +30,7 @@ impl State {
             client: entry.client,
             now: entry.time,
             transaction: entry.transaction,
+            placement: entry.placement.0.clone(),
             effects: Vec::new(),
         };
         let from_session = entry.client != ClientId(0);

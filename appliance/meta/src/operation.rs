@@ -15,8 +15,9 @@ use sheen_wire::{
     },
 };
 
-/// Version of the encoding of entries. 1: first.
-pub const ENTRY_VERSION: u8 = 1;
+/// Version of the encoding of entries. 1: first, without placement, still read; 2: with it.
+pub const ENTRY_VERSION: u8 = 2;
+const WITHOUT_PLACEMENT: u8 = 1;
 /// Most entries in one log record.
 pub const ENTRIES_MAX: usize = 1024;
 
@@ -36,6 +37,9 @@ message! {
         pub transaction: TransactionNumber,
         /// The change.
         pub operation: Operation,
+        /// OSTs for objects the change gives, in order, chosen by the proposer from what it knows of
+        /// space and health. Empty: one after the other.
+        pub placement: List<OstIndex>,
     }
 }
 
@@ -239,16 +243,30 @@ pub fn encode_entries(entries: &[Entry]) -> Vec<u8> {
 pub fn decode_entries(bytes: &[u8]) -> Result<Vec<Entry>, DecodeError> {
     let mut input = Decoder::new(bytes);
     let version = u8::decode(&mut input)?;
-    if version != ENTRY_VERSION {
-        return Err(DecodeError::Version(u16::from(version)));
-    }
+    let decode = match version {
+        ENTRY_VERSION => Entry::decode,
+        WITHOUT_PLACEMENT => decode_without_placement,
+        _ => return Err(DecodeError::Version(u16::from(version))),
+    };
     let count = usize::from(u16::decode(&mut input)?);
     if count > ENTRIES_MAX {
         return Err(DecodeError::Value("entry count"));
     }
-    let entries = (0..count).map(|_| Entry::decode(&mut input)).collect::<Result<Vec<_>, _>>()?;
+    let entries = (0..count).map(|_| decode(&mut input)).collect::<Result<Vec<_>, _>>()?;
     input.finish()?;
     Ok(entries)
+}
+
+fn decode_without_placement(input: &mut Decoder<'_>) -> Result<Entry, DecodeError> {
+    Ok(Entry {
+        client: Field::decode(input)?,
+        tag: Field::decode(input)?,
+        xid: Field::decode(input)?,
+        time: Field::decode(input)?,
+        transaction: Field::decode(input)?,
+        operation: Field::decode(input)?,
+        placement: List(Vec::new()),
+    })
 }
 
 impl Entry {
@@ -259,9 +277,40 @@ impl Entry {
         transaction: TransactionNumber,
         operation: Operation,
     ) -> Self {
-        Self { client: ClientId(0), tag: Tag(0), xid: Xid(0), time, transaction, operation }
+        Self {
+            client: ClientId(0),
+            tag: Tag(0),
+            xid: Xid(0),
+            time,
+            transaction,
+            operation,
+            placement: List(Vec::new()),
+        }
     }
 }
 
 /// First server epoch a fresh state gives.
 pub const FIRST_SERVER_EPOCH: Epoch = Epoch(1);
+
+#[cfg(test)]
+mod test {
+    use super::*;
+
+    #[test]
+    fn records_of_the_first_version_are_read_as_without_placement() {
+        let entry = Entry::internal(
+            Timespec::ZERO,
+            TransactionNumber(7),
+            Operation::OrphanRelease(OrphanRelease { fid: Fid::ROOT }),
+        );
+        let mut bytes = encode_entries(std::slice::from_ref(&entry));
+        assert_eq!(decode_entries(&bytes), Ok(vec![entry.clone()]));
+        // An empty list is its count: two bytes that the first version does not have.
+        bytes.truncate(bytes.len() - 2);
+        assert_eq!(decode_entries(&bytes), Err(DecodeError::Short));
+        bytes[0] = 1;
+        assert_eq!(decode_entries(&bytes), Ok(vec![entry]));
+        bytes[0] = 3;
+        assert_eq!(decode_entries(&bytes), Err(DecodeError::Version(3)));
+    }
+}

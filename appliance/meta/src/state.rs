@@ -58,6 +58,8 @@ pub(crate) struct Change {
     pub(crate) client: ClientId,
     pub(crate) now: Timespec,
     pub(crate) transaction: TransactionNumber,
+    /// OSTs for new objects; empty: one after the other.
+    pub(crate) placement: Vec<OstIndex>,
     pub(crate) effects: Vec<Effect>,
 }
 

@@ -115,6 +115,7 @@ impl Harness {
         self.last_xid += 1;
         let number = u32::try_from(self.history.len() + 1).unwrap();
         Entry {
+            placement: sheen_wire::fields::List(Vec::new()),
             client: self.client,
             tag: Tag(0),
             xid: Xid(self.last_xid),

@@ -11,6 +11,7 @@ use sheen_types::Bytes;
 use crate::{
     config::Config,
     device::{QueueBudget, Way},
+    mdt::MdtLimits,
     ost::{RESERVE_BYTES, small_images_bytes},
     server::OPERATIONS_MAX,
 };
@@ -31,6 +32,10 @@ const LEASE_BYTES: u64 = 224;
 const OPEN_BYTES: u64 = 96;
 /// A file lock with its range.
 const LOCK_BYTES: u64 = 128;
+/// An object listed for destruction: a place in one tree.
+const DESTROY_BYTES: u64 = 40;
+/// A request held by the MDT: frame, body, its places in the tables.
+const REQUEST_BYTES: u64 = 2 << 10;
 /// A session: its table of 64 reply slots, its requests under way.
 const SESSION_BYTES: u64 = 32 << 10;
 /// A connection to one service: frames under way and socket buffers of ours.
@@ -94,6 +99,7 @@ impl MemoryPlan {
         let (reactors, osts) = (u64::from(reactors), u64::from(osts));
         let objects = limits.inodes.min(device_blocks);
         let clients = u64::from(limits.clients);
+        let mdt = MdtLimits::default();
         // Taken only by a controller that our own driver runs.
         let nvme = match Way::of(&config.device.path) {
             Ok(Way::Path(_)) | Err(_) => 0,
@@ -129,6 +135,8 @@ impl MemoryPlan {
             pool("leases", limits.leases.into(), LEASE_BYTES, "limits.leases"),
             pool("open files", limits.leases.into(), OPEN_BYTES, "limits.leases"),
             pool("file locks", limits.locks.into(), LOCK_BYTES, "limits.locks"),
+            pool("objects to destroy", mdt.destroys_pending_max as u64, DESTROY_BYTES, ""),
+            pool("metadata requests held", mdt.requests_max as u64, REQUEST_BYTES, ""),
             pool("client sessions", clients, SESSION_BYTES, "limits.clients"),
             pool("connections", clients * (reactors + 1), CONNECTION_BYTES, "limits.clients"),
         ];

@@ -81,7 +81,8 @@ impl State {
                 return Err(Errno::EPERM);
             }
             let mut layout = Self::layout_of(inode)?;
-            if objects.instantiate(&mut layout, request.start, request.end)? {
+            let range = request.start..request.end;
+            if objects.instantiate(&mut layout, &range, &change.placement)? {
                 inode.content = Content::File(layout.to_vec().into());
                 inode.transaction = change.transaction;
             }

@@ -81,7 +81,9 @@ impl State {
             FileKind::Symlink => Content::Symlink(body.target.as_slice().into()),
             FileKind::CharDevice | FileKind::BlockDevice => Content::Device(request.rdev),
             FileKind::Fifo | FileKind::Socket => Content::Plain,
-            FileKind::Regular => Content::File(self.objects.new_layout().to_vec().into()),
+            FileKind::Regular => {
+                Content::File(self.objects.new_layout(&change.placement).to_vec().into())
+            }
         };
         let parent = self.inode(request.parent)?;
         let mut inode =

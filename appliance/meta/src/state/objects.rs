@@ -1,6 +1,9 @@
 //! Objects of files: which OST gets them, what their ids are, which are to be destroyed.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Range,
+};
 
 use sheen_types::{Component, Errno, Fid, Layout, OstIndex, StripeObject, layout::STRIPES_MAX};
 
@@ -73,60 +76,84 @@ impl Objects {
 
     /// The layout of a new file, its first component with objects. Without OSTs it has no
     /// components; they come by [`Objects::instantiate`].
-    pub(crate) fn new_layout(&mut self) -> Layout {
+    pub(crate) fn new_layout(&mut self, placement: &[OstIndex]) -> Layout {
         let mut layout = Layout::default();
         // Without OSTs there is nothing to instantiate, and nothing is wrong yet.
-        let _ = self.instantiate(&mut layout, 0, 1);
+        let _ = self.instantiate(&mut layout, &(0..1), placement);
         layout
     }
 
-    /// Gives objects to every component that meets `start..end`. Returns whether the layout
-    /// changed.
+    /// Gives objects to every component that meets the range: on the OSTs of `placement` that take
+    /// objects, or if there are none, on all that do. Returns whether the layout changed.
     ///
     /// # Errors
     /// `ENOSPC`: no OST takes objects.
     pub(crate) fn instantiate(
         &mut self,
         layout: &mut Layout,
-        start: u64,
-        end: u64,
+        range: &Range<u64>,
+        placement: &[OstIndex],
     ) -> Result<bool, Errno> {
+        let &Range { start, end } = range;
         if is_instantiated(layout, start, end) {
             return Ok(false);
         }
-        let accepting = self.accepting();
-        if accepting.is_empty() {
+        let chosen = self.chosen(placement);
+        let everywhere = chosen.is_empty();
+        let osts = if everywhere { self.accepting() } else { chosen };
+        if osts.is_empty() {
             return Err(Errno::ENOSPC);
         }
         if layout.components.is_empty() {
-            layout.components = default_components(accepting.len());
+            let accepting = self.osts.values().filter(|ost| ost.accepts_objects);
+            layout.components = default_components(accepting.take(STRIPES_MAX).count());
         }
         let generation = layout.generation + 1;
+        let mut chosen_start = 0;
         for component in &mut layout.components {
             if component.start < end && start < component.end && !component.is_instantiated() {
                 // The number of stripes may still shrink: OSTs can have left since it was chosen.
-                component.stripe_count = capped(component.stripe_count, accepting.len());
-                component.objects =
-                    self.place(&accepting, usize::from(component.stripe_count), generation);
+                component.stripe_count = capped(component.stripe_count, osts.len());
+                let start = if everywhere { self.take_start() } else { chosen_start };
+                chosen_start += u64::from(component.stripe_count);
+                let count = usize::from(component.stripe_count);
+                component.objects = self.place(&osts, start, count, generation);
             }
         }
         layout.generation = generation;
         Ok(true)
     }
 
+    /// Those of a placement that take objects, each once.
+    fn chosen(&self, placement: &[OstIndex]) -> Vec<OstIndex> {
+        let mut chosen = Vec::with_capacity(placement.len().min(STRIPES_MAX));
+        for &index in placement.iter().take(STRIPES_MAX) {
+            let accepts = self.osts.get(&index).is_some_and(|ost| ost.accepts_objects);
+            if accepts && !chosen.contains(&index) {
+                chosen.push(index);
+            }
+        }
+        chosen
+    }
+
+    const fn take_start(&mut self) -> u64 {
+        let start = self.next_start;
+        self.next_start = self.next_start.wrapping_add(1);
+        start
+    }
+
     fn place(
         &mut self,
-        accepting: &[OstIndex],
+        osts: &[OstIndex],
+        start: u64,
         count: usize,
         generation: u32,
     ) -> Vec<StripeObject> {
-        let osts = accepting.len() as u64;
-        let start = self.next_start;
-        self.next_start = self.next_start.wrapping_add(1);
+        let all = osts.len() as u64;
         (0..count as u64)
             .map(|stripe| {
-                let at = usize::try_from((start % osts + stripe) % osts).unwrap_or(0);
-                let ost = accepting[at];
+                let at = usize::try_from((start % all + stripe) % all).unwrap_or(0);
+                let ost = osts[at];
                 StripeObject { object: self.name_object(ost), generation, ost }
             })
             .collect()
@@ -208,7 +235,7 @@ mod test {
     #[test]
     fn a_new_file_has_the_progressive_layout_with_its_first_component_ready() {
         let mut objects = objects(20);
-        let layout = objects.new_layout();
+        let layout = objects.new_layout(&[]);
         let shape: Vec<_> = layout
             .components
             .iter()
@@ -242,27 +269,27 @@ mod test {
     fn files_start_on_one_ost_after_the_other_and_stripes_on_different_ones() {
         let mut objects = objects(3);
         let starts: Vec<u32> =
-            (0..6).map(|_| objects.new_layout().components[0].objects[0].ost.0).collect();
+            (0..6).map(|_| objects.new_layout(&[]).components[0].objects[0].ost.0).collect();
         assert_eq!(starts, [0, 1, 2, 0, 1, 2]);
-        let mut layout = objects.new_layout();
-        assert_eq!(objects.instantiate(&mut layout, 200 << 20, 201 << 20), Ok(true));
+        let mut layout = objects.new_layout(&[]);
+        assert_eq!(objects.instantiate(&mut layout, &(200 << 20..201 << 20), &[]), Ok(true));
         assert_eq!(layout.generation, 2);
         let mut osts: Vec<u32> = layout.components[1].objects.iter().map(|o| o.ost.0).collect();
         osts.sort_unstable();
         assert_eq!(osts, [0, 1, 2]);
         assert!(!layout.components[2].is_instantiated());
-        assert_eq!(objects.instantiate(&mut layout, 0, 10 << 30), Ok(false));
+        assert_eq!(objects.instantiate(&mut layout, &(0..10 << 30), &[]), Ok(false));
         assert_eq!(layout.generation, 2);
     }
 
     #[test]
     fn without_osts_a_file_waits_for_its_layout() {
         let mut objects = objects(0);
-        let mut layout = objects.new_layout();
+        let mut layout = objects.new_layout(&[]);
         assert_eq!(layout, Layout::default());
-        assert_eq!(objects.instantiate(&mut layout, 0, 1), Err(Errno::ENOSPC));
+        assert_eq!(objects.instantiate(&mut layout, &(0..1), &[]), Err(Errno::ENOSPC));
         objects.register(OstIndex(4), true);
-        assert_eq!(objects.instantiate(&mut layout, 0, 1), Ok(true));
+        assert_eq!(objects.instantiate(&mut layout, &(0..1), &[]), Ok(true));
         assert_eq!(layout.components[0].objects[0].ost, OstIndex(4));
     }
 
@@ -271,9 +298,9 @@ mod test {
         let mut objects = objects(2);
         objects.register(OstIndex(0), false);
         for _ in 0..4 {
-            assert_eq!(objects.new_layout().components[0].objects[0].ost, OstIndex(1));
+            assert_eq!(objects.new_layout(&[]).components[0].objects[0].ost, OstIndex(1));
         }
-        assert_eq!(objects.new_layout().components[3].stripe_count, 1);
+        assert_eq!(objects.new_layout(&[]).components[3].stripe_count, 1);
     }
 
     #[test]
@@ -282,9 +309,37 @@ mod test {
         let first = objects.osts[&OstIndex(0)].sequence;
         objects.osts.get_mut(&OstIndex(0)).unwrap().last_oid = Fid::SEQUENCE_WIDTH - 1;
         let ids: Vec<Fid> =
-            (0..3).map(|_| objects.new_layout().components[0].objects[0].object).collect();
+            (0..3).map(|_| objects.new_layout(&[]).components[0].objects[0].object).collect();
         assert_eq!(ids[0], Fid::new(first, Fid::SEQUENCE_WIDTH));
         assert_eq!(ids[1], Fid::new(first + 1, 1));
         assert_eq!(ids[2], Fid::new(first + 1, 2));
+    }
+
+    #[test]
+    fn objects_lie_where_the_entry_says_and_its_osts_take_turns_over_components() {
+        let mut objects = objects(20);
+        let chosen: Vec<OstIndex> = (5..15).map(OstIndex).collect();
+        let mut layout = objects.new_layout(&chosen[3..4]);
+        assert_eq!(layout.components[0].objects[0].ost, OstIndex(8));
+        assert_eq!(layout.components[3].stripe_count, 20, "all that take objects count");
+        assert_eq!(objects.instantiate(&mut layout, &(0..20 << 30), &chosen), Ok(true));
+        let osts = |number: usize| -> Vec<u32> {
+            layout.components[number].objects.iter().map(|object| object.ost.0).collect()
+        };
+        assert_eq!(osts(1), [5, 6, 7, 8, 9, 10, 11, 12]);
+        assert_eq!(osts(2), [13, 14, 5, 6, 7, 8, 9, 10, 11, 12]);
+        assert_eq!(objects.next_start, 0);
+    }
+
+    #[test]
+    fn of_a_placement_only_what_takes_objects_counts_and_without_any_all_do() {
+        let mut objects = objects(3);
+        objects.register(OstIndex(1), false);
+        let placement = [1, 9, 2, 2].map(OstIndex);
+        let layout = objects.new_layout(&placement);
+        assert_eq!(layout.components[0].objects[0].ost, OstIndex(2));
+        let layout = objects.new_layout(&placement[..2]);
+        assert_eq!(layout.components[0].objects[0].ost, OstIndex(0));
+        assert_eq!(objects.next_start, 1);
     }
 }

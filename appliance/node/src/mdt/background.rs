@@ -37,6 +37,11 @@ pub(crate) enum Job {
         /// The OST.
         ost: OstIndex,
     },
+    /// Its space is wanted.
+    Space {
+        /// The OST.
+        ost: OstIndex,
+    },
     /// An ended session.
     Fence,
     /// A session that ended before this start.
@@ -98,11 +103,21 @@ impl Mdt {
 
     /// The mailbox to the OSTs was full.
     pub(crate) fn ost_refused(&mut self, token: u64) {
+        if let Some((Job::Space { ost }, _)) = self.background.jobs.get(&token) {
+            let ost = *ost;
+            self.background.jobs.remove(&token);
+            return self.space_not_asked(ost);
+        }
         self.background.retry.insert(token);
     }
 
     /// A job of the OSTs ended.
     pub(crate) fn on_ost_end(&mut self, end: OstJobEnd) {
+        if let Some((Job::Space { ost }, _)) = self.background.jobs.get(&end.token) {
+            let ost = *ost;
+            self.background.jobs.remove(&end.token);
+            return self.learn_space(ost, end.space);
+        }
         if !end.done {
             self.background.retry.insert(end.token);
             return;
@@ -120,6 +135,7 @@ impl Mdt {
                 Job::Fence
                 | Job::FenceAgain
                 | Job::Destroy { .. }
+                | Job::Space { .. }
                 | Job::FenceBeforeEviction { .. },
                 _,
             ) => {}
@@ -168,6 +184,7 @@ impl Mdt {
             self.end_lingering();
             self.check_sessions();
             self.trim_leases();
+            self.watch_osts();
         }
         self.count_levels();
         self.settle();

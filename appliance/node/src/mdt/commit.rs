@@ -9,7 +9,7 @@ use sheen_meta::{
     operation::{decode_entries, encode_entries},
 };
 use sheen_types::{ClientId, Epoch, Errno, Tag, TransactionNumber, Xid};
-use sheen_wire::{Field, Opcode};
+use sheen_wire::{Field, Opcode, fields::List};
 
 use super::{
     admission::{Admitted, makes_room},
@@ -50,9 +50,12 @@ impl Mdt {
             }
             let Some(change) = self.changes.get_mut(&id) else { continue };
             change.progress = Progress::Proposed;
+            let operation = change.operation.clone();
+            let (client, slot) = (change.client, change.slot);
             self.last_transaction += 1;
-            let (client, (tag, xid)) = match change.slot {
-                Some(slot) => (change.client, slot),
+            let placement = List(self.placement_for(&operation));
+            let (client, (tag, xid)) = match slot {
+                Some(slot) => (client, slot),
                 None => (ClientId(0), (Tag(0), Xid(0))),
             };
             let entry = Entry {
@@ -61,7 +64,8 @@ impl Mdt {
                 xid,
                 time: self.wall,
                 transaction: TransactionNumber(self.last_transaction),
-                operation: change.operation.clone(),
+                operation,
+                placement,
             };
             bytes += 128 + payload_bytes(&entry.operation);
             entries.push(entry);

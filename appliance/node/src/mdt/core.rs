@@ -117,6 +117,7 @@ pub(crate) struct Mdt {
     pub(crate) admission: Admission,
     /// What each OST is destroying.
     pub(crate) destroying: BTreeMap<OstIndex, DestroyWindow>,
+    pub(crate) placement: super::placement::Placement,
     /// Random bits for the id of the next file system; None: used up.
     pub(crate) random: Option<[u64; 2]>,
 }
@@ -164,8 +165,8 @@ impl Mdt {
             ready: VecDeque::new(),
             keys: BTreeMap::new(),
             changes_of: BTreeSet::new(),
-            blocked: BTreeMap::new(),
             telling: BTreeMap::new(),
+            blocked: BTreeMap::new(),
             unblocked: VecDeque::new(),
             slots: BTreeMap::new(),
             behind: BTreeMap::new(),
@@ -179,6 +180,7 @@ impl Mdt {
             background: super::background::Background::default(),
             admission: Admission::new(),
             destroying: BTreeMap::new(),
+            placement: super::placement::Placement::default(),
             random: None,
         }
     }
@@ -404,9 +406,9 @@ impl Mdt {
         self.slots.clear();
         self.keys.clear();
         self.changes_of.clear();
+        self.telling.clear();
         self.blocked.clear();
         self.unblocked.clear();
-        self.telling.clear();
         self.waiting.clear();
     }
 }

@@ -22,6 +22,11 @@ pub enum OstJob {
         /// Which.
         objects: Vec<Fid>,
     },
+    /// Tell its space. Not repeated: the MDT asks again by itself.
+    Space {
+        /// Which.
+        ost: OstIndex,
+    },
     /// Refuse requests of `client` with an epoch below `epoch` from now on, on every OST. Done when every OST does,
     /// and no earlier request of it is still being carried out.
     Fence {
@@ -39,6 +44,17 @@ pub struct OstJobEnd {
     pub token: u64,
     /// Whether it was done. If not, the MDT submits it again after a while.
     pub done: bool,
+    /// The answer to [`OstJob::Space`].
+    pub space: Option<OstSpace>,
+}
+
+/// Space of an OST.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OstSpace {
+    /// Bytes users can fill.
+    pub total_bytes: u64,
+    /// Of them free.
+    pub free_bytes: u64,
 }
 
 /// The MDT's side of the mailbox to the OSTs.

@@ -3,7 +3,8 @@
 //! [`MdtService`] stands on the ports `Block`, `Fabric`, `Clock`, `Entropy` and on [`OstGateway`]; one `turn` does all
 //! work there is. Its parts, in the order a change takes: `service` (ports) → `core` (dispatch) → `mutation` (what is
 //! in the way) → `commit` (proposal, log, apply) → `answers`. Beside them: `reads`, `lease`, `locks`, `session`
-//! (connecting, restart, eviction), `background` (orphans), `destroys`.
+//! (connecting, restart, eviction), `background` (orphans), `destroys`, `placement` (which OSTs new
+//! objects go to).
 //!
 //! Deliberately absent: what a change does to the namespace (`sheen-meta`), how the log works (`sheen-consensus`).
 
@@ -27,13 +28,14 @@ mod session;
 mod eviction;
 mod background;
 mod destroys;
+mod placement;
 mod device;
 pub(crate) mod snapshots;
 pub mod gateway;
 mod stats;
 
 pub use config::{MdtConfig, MdtLimits, MdtTimes};
-pub use gateway::{OstGateway, OstJob, OstJobEnd};
+pub use gateway::{OstGateway, OstJob, OstJobEnd, OstSpace};
 pub use ports::{MdtFailure, MdtPorts};
 pub use service::MdtService;
 pub use stats::{MdtStats, RecoveryPart};
@@ -46,6 +48,8 @@ mod test;
 mod removal_test;
 #[cfg(test)]
 mod destroys_test;
+#[cfg(test)]
+mod osts_test;
 #[cfg(test)]
 mod sessions_test;
 #[cfg(test)]

@@ -13,10 +13,10 @@ use sheen_ports::{
     Block, BlockCommand, BlockCompletion, BlockError, BlockGeometry, BlockOperation, Clock,
     CloseReason, ConnectionId, Entropy, Fabric, FabricEvent, NotifyError, RequestId,
 };
-use sheen_types::{BLOCK_BYTES, Tick, Timespec, Xid, checksum::crc32c};
+use sheen_types::{BLOCK_BYTES, OstIndex, Tick, Timespec, Xid, checksum::crc32c};
 use sheen_wire::{Frame, Opcode};
 
-use super::{OstGateway, OstJob, OstJobEnd};
+use super::{OstGateway, OstJob, OstJobEnd, OstSpace};
 
 /// Blocks kept when the service goes away; what was not completed is lost.
 pub(crate) type Blocks = Rc<RefCell<BTreeMap<u64, Vec<u8>>>>;
@@ -206,11 +206,16 @@ impl Entropy for FakeEntropy {
     }
 }
 
-/// What the OSTs were asked; they do it at once unless `stalled`.
+const EMPTY: OstSpace = OstSpace { total_bytes: 1 << 40, free_bytes: 1 << 40 };
+
+/// What the OSTs were asked, but for their space; they do it at once unless `stalled`.
 #[derive(Debug, Default)]
 pub(crate) struct OstLog {
     pub jobs: Vec<OstJob>,
-    pub waiting: VecDeque<u64>,
+    /// Token, whether space is asked for, and the answer.
+    pub waiting: VecDeque<(u64, bool, Option<OstSpace>)>,
+    /// Space of OSTs; None: it cannot serve. Those not named are empty.
+    pub spaces: BTreeMap<OstIndex, Option<OstSpace>>,
     pub stalled: bool,
     /// Jobs to fail before one is done.
     pub failures: u32,
@@ -222,18 +227,29 @@ pub(crate) struct FakeOsts(pub Rc<RefCell<OstLog>>);
 impl OstGateway for FakeOsts {
     fn submit(&mut self, token: u64, job: OstJob) -> Result<(), OstJob> {
         let mut log = self.0.borrow_mut();
-        log.jobs.push(job);
-        log.waiting.push_back(token);
+        let asks = matches!(job, OstJob::Space { .. });
+        let space = match &job {
+            OstJob::Space { ost } => log.spaces.get(ost).copied().unwrap_or(Some(EMPTY)),
+            _ => None,
+        };
+        if !asks {
+            log.jobs.push(job);
+        }
+        log.waiting.push_back((token, asks, space));
         Ok(())
     }
 
     fn poll(&mut self, ends: &mut Vec<OstJobEnd>) {
         let mut log = self.0.borrow_mut();
         while !log.stalled {
-            let Some(token) = log.waiting.pop_front() else { return };
+            let Some((token, asks, space)) = log.waiting.pop_front() else { return };
+            if asks {
+                ends.push(OstJobEnd { token, done: space.is_some(), space });
+                continue;
+            }
             let done = log.failures == 0;
             log.failures = log.failures.saturating_sub(1);
-            ends.push(OstJobEnd { token, done });
+            ends.push(OstJobEnd { token, done, space: None });
         }
     }
 }

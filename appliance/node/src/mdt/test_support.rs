@@ -46,6 +46,7 @@ pub(crate) struct World {
     pub stats: Arc<MdtStats>,
     pub limits: MdtLimits,
     pub state_limits: sheen_meta::Limits,
+    osts_served: u32,
     next_connection: u64,
 }
 
@@ -57,16 +58,21 @@ impl World {
 
     /// The same with other bounds.
     pub(crate) fn with_limits(limits: MdtLimits) -> Self {
-        Self::with(limits, sheen_meta::Limits::default())
+        Self::with(limits, sheen_meta::Limits::default(), 1)
     }
 
     /// The same with room for so many sessions.
     pub(crate) fn with_sessions(sessions_max: u32) -> Self {
         let state_limits = sheen_meta::Limits { sessions_max, ..sheen_meta::Limits::default() };
-        Self::with(MdtLimits::default(), state_limits)
+        Self::with(MdtLimits::default(), state_limits, 1)
     }
 
-    fn with(limits: MdtLimits, state_limits: sheen_meta::Limits) -> Self {
+    /// The same with so many OSTs.
+    pub(crate) fn with_osts(osts: u32) -> Self {
+        Self::with(MdtLimits::default(), sheen_meta::Limits::default(), osts)
+    }
+
+    fn with(limits: MdtLimits, state_limits: sheen_meta::Limits, osts_served: u32) -> Self {
         let blocks = Blocks::default();
         let zone = Zone::new(ZONE_BLOCKS_MIN).unwrap();
         let format = Format { zone, identity: 99, replica: 1, voters: vec![1] };
@@ -84,6 +90,7 @@ impl World {
             stats: Arc::default(),
             limits,
             state_limits,
+            osts_served,
             next_connection: 0,
         };
         world.start();
@@ -105,7 +112,9 @@ impl World {
             zone: Zone::new(ZONE_BLOCKS_MIN).unwrap(),
             group: GroupConfig::default(),
             node: *b"the node of test",
-            osts: vec![OstAddress { ost: OstIndex(0), service: 1 }],
+            osts: (0..self.osts_served)
+                .map(|ost| OstAddress { ost: OstIndex(ost), service: 1 })
+                .collect(),
             times: MdtTimes::default(),
             limits: self.limits,
             state_limits: self.state_limits,

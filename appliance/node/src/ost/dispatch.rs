@@ -129,7 +129,7 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
     }
 
     /// The place of an OST that serves.
-    fn find(&self, ost: OstIndex) -> Result<usize, Errno> {
+    pub(crate) fn find(&self, ost: OstIndex) -> Result<usize, Errno> {
         let number =
             self.targets.iter().position(|target| target.index == ost).ok_or(Errno::ENODEV)?;
         match &self.targets[number].state {

@@ -12,7 +12,7 @@ use nix::errno::Errno;
 use sheen_reactor::{Mailbox, Postman, mailbox};
 use sheen_types::{ClientId, Epoch, Fid, OstIndex};
 
-use crate::mdt::gateway::{OstGateway, OstJob, OstJobEnd};
+use crate::mdt::gateway::{OstGateway, OstJob, OstJobEnd, OstSpace};
 
 /// Jobs a mailbox holds.
 const JOBS_MAX: usize = 256;
@@ -34,6 +34,11 @@ pub enum ServiceJob {
         /// First epoch still welcome.
         epoch: Epoch,
     },
+    /// Tell the space of an OST.
+    Space {
+        /// Which.
+        ost: OstIndex,
+    },
     /// Finish what is under way, make it durable, and end.
     Stop,
 }
@@ -54,6 +59,8 @@ pub struct ServiceEnd {
     pub id: u64,
     /// Whether it was done.
     pub done: bool,
+    /// The answer to [`ServiceJob::Space`].
+    pub space: Option<OstSpace>,
 }
 
 /// A service's end of its mailbox.
@@ -150,6 +157,10 @@ impl OstGateway for LocalGateway {
                 let Some(&owner) = self.owners.get(ost) else { return Err(job) };
                 (ServiceJob::Destroy { ost: *ost, objects: objects.clone() }, owner..owner + 1)
             }
+            OstJob::Space { ost } => {
+                let Some(&owner) = self.owners.get(ost) else { return Err(job) };
+                (ServiceJob::Space { ost: *ost }, owner..owner + 1)
+            }
             OstJob::Fence { client, epoch } => {
                 (ServiceJob::Fence { client: *client, epoch: *epoch }, 0..self.services.len())
             }
@@ -176,7 +187,7 @@ impl OstGateway for LocalGateway {
             if pending.remaining == 0
                 && let Some(Pending { token, done, .. }) = self.pending.remove(&end.id)
             {
-                ends.push(OstJobEnd { token, done });
+                ends.push(OstJobEnd { token, done, space: end.space });
             }
         }
     }
@@ -208,11 +219,11 @@ mod test {
         for (number, (desk, _)) in desks.iter_mut().enumerate() {
             let request = desk.take().unwrap();
             assert_eq!(request.job, ServiceJob::Fence { client: ClientId(7), epoch: Epoch(2) });
-            desk.end(ServiceEnd { id: request.id, done: true });
+            desk.end(ServiceEnd { id: request.id, done: true, space: None });
             gateway.poll(&mut ends);
             assert_eq!(ends.len(), number, "not before the last");
         }
-        assert_eq!(ends, [OstJobEnd { token: 5, done: true }]);
+        assert_eq!(ends, [OstJobEnd { token: 5, done: true, space: None }]);
     }
 
     #[test]
@@ -224,10 +235,10 @@ mod test {
         gateway.submit(1, destroy(2)).unwrap();
         assert!(desks[0].0.take().is_none());
         let request = desks[1].0.take().unwrap();
-        desks[1].0.end(ServiceEnd { id: request.id, done: false });
+        desks[1].0.end(ServiceEnd { id: request.id, done: false, space: None });
         let mut ends = Vec::new();
         gateway.poll(&mut ends);
-        assert_eq!(ends, [OstJobEnd { token: 1, done: false }]);
+        assert_eq!(ends, [OstJobEnd { token: 1, done: false, space: None }]);
         assert!(gateway.submit(2, destroy(9)).is_err(), "no such OST");
     }
 

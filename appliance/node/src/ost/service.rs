@@ -6,10 +6,10 @@ use sheen_dma::{Arena, ArenaError, Pool};
 use sheen_ports::{Block, Clock, Fabric, FabricEvent};
 use sheen_reactor::Service;
 use sheen_store::{Command, Limits, Packed, ReadPlan};
-use sheen_types::{BLOCK_BYTES, ClientId, Epoch, Errno, OstIndex, Tick};
+use sheen_types::{BLOCK_BYTES, ClientId, Epoch, Errno, OstIndex, Tick, units::BLOCK_BYTES_U64};
 use sheen_wire::{Field, Frame, codec::Encoder};
 
-use crate::stats::ConnectionStats;
+use crate::{mdt::gateway::OstSpace, stats::ConnectionStats};
 
 use super::{
     attachments::Attachments,
@@ -233,6 +233,7 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
             let origin = Origin::Gateway { id: request.id };
             match request.job {
                 ServiceJob::Destroy { ost, objects } => self.destroy_for_mdt(origin, ost, objects),
+                ServiceJob::Space { ost } => self.tell_space(request.id, ost),
                 ServiceJob::Fence { client, epoch } => self.begin_fence(origin, client, epoch),
                 ServiceJob::Stop => self.stop(),
             }
@@ -358,7 +359,25 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
 
     pub(crate) fn tell_desk(&mut self, id: u64, done: bool) {
         if let Some(desk) = &mut self.desk {
-            desk.end(ServiceEnd { id, done });
+            desk.end(ServiceEnd { id, done, space: None });
+            self.desk_is_behind = !desk.send();
+        }
+    }
+
+    /// Tells the MDT what space an OST has: none if it cannot take changes.
+    fn tell_space(&mut self, id: u64, ost: OstIndex) {
+        let number = self.find(ost).ok();
+        let store = number.and_then(|number| self.targets[number].store());
+        let space = store.filter(|store| !store.is_stopped()).map(|store| {
+            let now = store.statistics();
+            let takes_objects = now.objects < now.objects_max;
+            OstSpace {
+                total_bytes: now.total_blocks * BLOCK_BYTES_U64,
+                free_bytes: if takes_objects { now.free_blocks * BLOCK_BYTES_U64 } else { 0 },
+            }
+        });
+        if let Some(desk) = &mut self.desk {
+            desk.end(ServiceEnd { id, done: space.is_some(), space });
             self.desk_is_behind = !desk.send();
         }
     }

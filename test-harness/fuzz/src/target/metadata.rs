@@ -138,6 +138,7 @@ impl History {
     fn add(&mut self, client: ClientId, operation: Operation) -> Option<Reply> {
         let number = u32::try_from(self.entries.len()).unwrap_or(0) + 1;
         let entry = Entry {
+            placement: sheen_wire::fields::List(Vec::new()),
             client,
             tag: Tag(0),
             xid: Xid(u64::from(number)),

@@ -225,7 +225,14 @@ fn the_gateway_destroys_fences_and_stops() {
     let mut ends = Vec::new();
     gateway.poll(&mut ends);
     ends.sort_by_key(|end| end.token);
-    assert_eq!(ends, [OstJobEnd { token: 1, done: true }, OstJobEnd { token: 2, done: true }]);
+    let end = |token| OstJobEnd { token, done: true, space: None };
+    assert_eq!(ends, [end(1), end(2)]);
+    gateway.submit(3, OstJob::Space { ost: OST }).unwrap();
+    rig.settle();
+    ends.clear();
+    gateway.poll(&mut ends);
+    let space = ends[0].space.unwrap();
+    assert!(ends[0].done && space.free_bytes > 0 && space.free_bytes < space.total_bytes);
     rig.client.1 = Epoch(9);
     assert_eq!(rig.read(object(1), 0, 10).payload.len(), 0);
     postman.post(ServiceRequest { id: 0, job: ServiceJob::Stop }).unwrap();
