@@ -48,6 +48,9 @@ fn metadata_replies() -> Vec<(&'static str, Vec<u8>)> {
         root: Fid::ROOT,
         slots: u16::MAX,
         lease_milliseconds: u32::MAX,
+        reconnect_milliseconds: u32::MAX,
+        node: [0xff; 16],
+        filesystem: vec![b'f'; 20],
         osts: osts(),
         more_osts: true,
     };

@@ -257,9 +257,9 @@ mod test {
     fn layouts_are_as_long_as_their_constants_say() {
         use sheen_wire::Field;
         let mut objects = objects(64);
-        let mut layout = objects.new_layout();
+        let mut layout = objects.new_layout(&[]);
         assert_eq!(layout.to_vec().len(), NEW_LAYOUT_BYTES_MAX);
-        assert_eq!(objects.instantiate(&mut layout, 0, u64::MAX), Ok(true));
+        assert_eq!(objects.instantiate(&mut layout, &(0..u64::MAX), &[]), Ok(true));
         let stripes = DEFAULT_STRIPES - u64::from(DEFAULT_COMPONENTS[0].1);
         let grown = stripes * STRIPE_BYTES_ENCODED;
         assert_eq!(layout.to_vec().len() as u64, NEW_LAYOUT_BYTES_MAX as u64 + grown);

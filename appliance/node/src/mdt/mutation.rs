@@ -179,11 +179,18 @@ impl Mdt {
         }
         let client = change.client;
         let keys = std::mem::take(&mut change.keys);
-        for (fid, bits) in std::mem::take(&mut change.touched) {
+        let before = std::mem::take(&mut change.touched);
+        for &(fid, bits) in &before {
             self.leases.unpark(client, fid, bits);
         }
         self.give_up_keys(&keys);
         self.plan(id);
+        // What it keeps from others no longer, others may be waiting for. (Not what it goes on to keep: it would be looked at
+        // again for ever.)
+        let touched = self.changes.get(&id).map_or(&[][..], |change| change.touched.as_slice());
+        let kept = |fid: Fid| touched.iter().find(|now| now.0 == fid).map_or(0, |now| now.1);
+        let freed = before.into_iter().filter(|&(fid, bits)| bits & !kept(fid) != 0);
+        self.woken.extend(freed.map(|(fid, _)| fid));
     }
 
     /// Finds out what is in the way of a change, and asks for it.

@@ -313,3 +313,35 @@ fn what_a_writer_told_is_stored_before_another_answer_of_it_frees_the_lease() {
     let reply: LeaseReply = reads.reply(&world).unwrap().body();
     assert_eq!(reply.attributes.size, 77);
 }
+
+#[test]
+fn what_a_change_that_was_given_up_kept_goes_to_who_waits_for_it() {
+    let (mut world, mut a, mut b, fid) = holder_and_other();
+    let mut c = world.mount(3);
+    let gone = a.send(&world, Opcode::Unlink, 1, &unlink("file").to_vec(), &[]);
+    world.run();
+    give_back_all(&mut world, &mut b);
+    assert_eq!(gone.status(&world), 0);
+    let cancel =
+        LeaseCancel { fid, bits: bits::ALL, to_read: false, sequence: u64::MAX, learned: None };
+    for client in [&mut a, &mut b] {
+        assert_eq!(client.call(&mut world, Opcode::LeaseCancel, &cancel).frame.status, 0);
+    }
+    // The last close releases the inode, behind a change of it; before that ended, it is opened again.
+    world.stalled.set(true);
+    let chmod = set_attributes(fid, set::MODE).to_vec();
+    let chmod = c.send(&world, Opcode::SetAttributes, 1, &chmod, &[]);
+    world.run();
+    let close = Close { fid, write_only: false };
+    assert_eq!(a.call(&mut world, Opcode::Close, &close).frame.status, 0);
+    let open = Open { fid, write: false, append: false };
+    assert_eq!(b.call(&mut world, Opcode::Open, &open).frame.status, 0);
+    let reads = data(fid, LockMode::ProtectedRead).to_vec();
+    let reads = b.send(&world, Opcode::LeaseRequest, 0, &reads, &[]);
+    world.run();
+    assert!(reads.reply(&world).is_none(), "the release keeps it from all");
+    world.stalled.set(false);
+    world.run();
+    assert_eq!(chmod.status(&world), 0);
+    assert_eq!(reads.reply(&world).expect("answered").frame.status, 0);
+}
