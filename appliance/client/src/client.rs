@@ -24,6 +24,7 @@ use crate::{
     inode::Inode,
     janitor::{JANITORS, Janitor},
     locks::LockWaits,
+    losses::Losses,
     pool::Pool,
     request::ORDINARY_MAX,
     revoke::RevokeQueues,
@@ -32,6 +33,7 @@ use crate::{
     statistics::{Counters, Snapshot},
     table::InodeTable,
     targets::Targets,
+    unstable::Unstable,
     volume::VolumeStatistics,
 };
 
@@ -40,6 +42,8 @@ const DATA_REVOKERS: usize = 4;
 
 /// How long a client may take to say good-bye, what it has left to tell included.
 const FAREWELL: Duration = Duration::from_secs(1);
+/// How long before that it may take to make durable what it would have to send again after a loss of power.
+const FLUSH: Duration = Duration::from_secs(10);
 /// How long the end waits for threads. One may be making a connection to a node that does not answer; it ends by itself.
 const THREADS_MAX: Duration = Duration::from_millis(500);
 
@@ -100,6 +104,10 @@ pub struct Client {
     pub(crate) slots: Arc<Slots>,
     pub(crate) gate: Arc<Gate>,
     pub(crate) targets: Targets,
+    pub(crate) unstable: Unstable,
+    pub(crate) losses: Losses,
+    /// Lost changes `sync` told of.
+    pub(crate) losses_told: AtomicU64,
     pub(crate) inodes: InodeTable,
     pub(crate) identifiers: Identifiers,
     pub(crate) pool: Pool,
@@ -151,6 +159,9 @@ impl Client {
             slots: Slots::new(reply.slots.min(config.slots)),
             pool: Pool::new(config.transfer_threads),
             cleaned: AtomicU64::new(0),
+            losses_told: AtomicU64::new(0),
+            losses: Losses::default(),
+            unstable: Unstable::new(config.unstable_bytes_max, config.unstable_changes_max),
             config,
             connector,
             clock,
@@ -180,6 +191,8 @@ impl Client {
             client.start("janitor", |client| client.janitor.work(&client))?;
         }
         client.start("finisher", |client| client.finisher.work(&client))?;
+        client.start("flush", Self::flush_unstable)?;
+        client.start("losses", Self::drop_lost)?;
         client.start("revoke", move |client| client.answer_revokes(&quick))?;
         for _ in 0..DATA_REVOKERS {
             let data = data.clone();
@@ -241,6 +254,7 @@ impl Client {
 
     /// Says good-bye to the MDT if it answers within a moment, and ends all threads. Calls in progress end with ENOTCONN.
     pub fn disconnect(self: &Arc<Self>) {
+        self.flush_kept(FLUSH);
         let (said, late) = (Cancel::new(), Cancel::new());
         let (patience, give_up) = (said.clone(), late.clone());
         // A server that is away will find out by itself.
@@ -283,6 +297,8 @@ impl Client {
 
     fn end_threads(&self) {
         self.session.end();
+        self.unstable.close();
+        self.losses.close();
         self.targets.close();
         self.revokes.close();
         self.janitor.close();
@@ -320,22 +336,26 @@ impl Client {
         }
     }
 
-    fn give_back_unasked(&self, inode: &Inode) {
-        let mut state = inode.lock();
-        let (read_bits, write_bits) = state.held_bits();
+    fn give_back_unasked(&self, inode: &Arc<Inode>) {
+        let (read_bits, write_bits) = inode.lock().held_bits();
         if read_bits | write_bits == 0 {
             return;
         }
-        let cancel = sheen_wire::lease::LeaseCancel {
-            fid: inode.fid,
-            bits: read_bits | write_bits,
-            to_read: false,
-            sequence: state.sequence,
-            learned: state.learned(inode.fid),
-        };
-        let server = state.server;
-        drop(state);
-        self.janitor.owe(move |client| client.send_cancel(&cancel, Some(server)));
+        let inode = inode.clone();
+        self.janitor.owe(move |client| {
+            client.make_durable(&inode);
+            let mut state = inode.lock();
+            let cancel = sheen_wire::lease::LeaseCancel {
+                fid: inode.fid,
+                bits: read_bits | write_bits,
+                to_read: false,
+                sequence: state.sequence,
+                learned: state.learned(inode.fid),
+            };
+            let server = state.server;
+            drop(state);
+            client.send_cancel(&cancel, Some(server));
+        });
     }
 
     /// Requests whose callers were killed and that have not ended.

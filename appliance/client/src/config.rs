@@ -1,5 +1,7 @@
 //! What a client must be told.
 
+use std::time::Duration;
+
 /// Configuration of a [`crate::Client`].
 #[derive(Clone, Debug)]
 pub struct ClientConfig {
@@ -19,6 +21,13 @@ pub struct ClientConfig {
     pub noatime: bool,
     /// Inodes the client keeps leases of though nobody uses them; beyond, the oldest leases are given back.
     pub idle_inodes_max: usize,
+    /// Bytes of acknowledged changes that are not durable yet and are kept to be sent again, should an OST lose its power.
+    /// From half of it on they are flushed in the background; at the bound writers wait for that.
+    pub unstable_bytes_max: usize,
+    /// As many such changes at most.
+    pub unstable_changes_max: usize,
+    /// What is kept for about so long is flushed in the background.
+    pub unstable_age: Duration,
 }
 
 impl ClientConfig {
@@ -39,6 +48,9 @@ impl ClientConfig {
             transfer_threads: 8,
             noatime: false,
             idle_inodes_max: 1 << 16,
+            unstable_bytes_max: 64 << 20,
+            unstable_changes_max: 1 << 14,
+            unstable_age: Duration::from_secs(5),
         })
     }
 }

@@ -61,6 +61,8 @@ pub(crate) const SWEEP_STUCK: Duration = Duration::from_millis(20);
 pub(crate) struct DataLease {
     pub(crate) mode: DataMode,
     pub(crate) revoking: bool,
+    /// Nobody uses it and nobody is admitted any more: what was changed under it is made durable before it is given back.
+    pub(crate) settling: bool,
     /// Operations under the lease now.
     pub(crate) users: u32,
     /// Range the kernel is dropping now.
@@ -78,6 +80,9 @@ impl DataLease {
             }
             self.users += 1;
             return Admission::Admitted;
+        }
+        if self.settling {
+            return Admission::Wait;
         }
         let usable = self.mode >= wanted.mode;
         let in_the_way = self.sweep.as_ref().is_some_and(|sweep| overlaps(sweep, &wanted.range));

@@ -22,7 +22,7 @@ use sheen_wire::{
     metadata::*,
 };
 
-use crate::{connector::Connector, glimpse};
+use crate::{connector::Connector, fake_objects::Power, glimpse};
 
 /// The file every test starts with.
 pub(crate) const FILE: Fid = Fid::new(Fid::NORMAL_SEQUENCE_FIRST, 1);
@@ -35,6 +35,7 @@ pub(crate) struct Sent {
     pub(crate) xid: Xid,
     pub(crate) tag: Tag,
     pub(crate) resent: bool,
+    pub(crate) client: ClientId,
     pub(crate) body: Vec<u8>,
     pub(crate) payload: Vec<u8>,
 }
@@ -43,6 +44,9 @@ pub(crate) struct Sent {
 pub(crate) struct State {
     pub(crate) log: Vec<Sent>,
     pub(crate) objects: BTreeMap<Fid, (Vec<u8>, Timespec)>,
+    pub(crate) power: Power,
+    /// Refuse the next requests of these kinds, with this errno.
+    pub(crate) refuse_next: VecDeque<(Opcode, i32)>,
     pub(crate) created: Vec<Fid>,
     /// Carry the next request of this kind out, then lose the connection instead of answering.
     pub(crate) lose_after: Option<Opcode>,
@@ -151,6 +155,31 @@ impl Fake {
         sent.iter().map(|sent| LeaseCancel::from_bytes(&sent.body).unwrap()).collect()
     }
 
+    /// The OSTs lose their power: what was not flushed is gone, and so are the connections to them.
+    pub(crate) fn lose_power(&self) {
+        let mut state = self.lock();
+        state.lose_power();
+        let all = std::mem::take(&mut state.links);
+        let (mdt, osts): (Vec<_>, Vec<_>) = all.into_iter().partition(|link| link.service == 0);
+        state.links = mdt;
+        drop(state);
+        for link in osts {
+            link.close();
+        }
+    }
+
+    /// Ends the connections to the MDT.
+    pub(crate) fn lose_mdt(&self) {
+        let mut state = self.lock();
+        let all = std::mem::take(&mut state.links);
+        let (mdt, osts): (Vec<_>, Vec<_>) = all.into_iter().partition(|link| link.service == 0);
+        state.links = osts;
+        drop(state);
+        for link in mdt {
+            link.close();
+        }
+    }
+
     /// Ends every connection.
     pub(crate) fn lose_all(&self) {
         let links = std::mem::take(&mut self.lock().links);
@@ -213,6 +242,7 @@ impl Link for FakeLink {
             xid: call.frame.xid,
             tag: call.frame.tag,
             resent: call.frame.flags & Frame::FLAG_RESENT != 0,
+            client: call.frame.client,
             body: call.body.clone(),
             payload: payload.clone(),
         });
@@ -228,6 +258,7 @@ impl Link for FakeLink {
             return lost(call);
         }
         let (status, body, answer) = state.serve_once(&call, &payload);
+        let stamp = state.stamp(&call, status);
         state.delayed += 1;
         self.server.0.1.notify_all();
         while state.delay == Some(opcode) && !cancel.is_cancelled() {
@@ -242,6 +273,7 @@ impl Link for FakeLink {
         }
         drop(state);
         let mut frame = call.frame.reply(status);
+        (frame.incarnation, frame.transaction, frame.committed) = stamp;
         if let Some(room) = &mut call.room {
             room.as_mut_slice()[..answer.len()].copy_from_slice(&answer);
         }
@@ -293,6 +325,10 @@ impl State {
             && opcode == call.frame.opcode
         {
             return (-errno.0, Vec::new(), Vec::new());
+        }
+        if self.refuse_next.front().is_some_and(|(opcode, _)| *opcode == call.frame.opcode) {
+            let errno = self.refuse_next.pop_front().map_or(0, |refusal| refusal.1);
+            return (-errno, Vec::new(), Vec::new());
         }
         if !call.frame.opcode.uses_slot() {
             return self.serve(call, payload);

@@ -1,12 +1,81 @@
 //! The objects of the fake server.
 
+use std::collections::BTreeMap;
+
 use sheen_ports::Call;
-use sheen_types::{Fid, Timespec};
+use sheen_types::{Fid, OstIndex, Timespec, TransactionNumber};
 use sheen_wire::{Field, Opcode, fields::List, object::*};
 
 use crate::fake::{Answer, State, object};
 
+/// What the OSTs keep when they lose their power.
+#[derive(Default)]
+pub(crate) struct Power {
+    /// Writes are lost until they are flushed; else nothing ever is.
+    pub(crate) volatile: bool,
+    /// Power losses so far.
+    losses: u64,
+    /// Changes of each OST, and how many of them are durable.
+    numbers: BTreeMap<OstIndex, (u64, u64)>,
+    /// Objects as they were at the last flush of their OST.
+    durable: BTreeMap<Fid, (Vec<u8>, Timespec)>,
+}
+
+/// The OST a request names.
+fn ost_of(call: &Call) -> OstIndex {
+    OstIndex(call.body.first_chunk().map_or(0, |index| u32::from_le_bytes(*index)))
+}
+
 impl State {
+    pub(crate) fn lose_power(&mut self) {
+        self.power.losses += 1;
+        self.power.numbers.clear();
+        self.objects = self.power.durable.clone();
+    }
+
+    /// The content that survives a loss of power, of object `number`.
+    pub(crate) fn durable(&self, number: u32) -> &[u8] {
+        self.power.durable.get(&object(number)).map_or(&[], |content| &content.0)
+    }
+
+    fn flush(&mut self, ost: OstIndex) {
+        let numbers = self.power.numbers.entry(ost).or_default();
+        numbers.1 = numbers.0;
+        let name = object(ost.0);
+        if let Some(content) = self.objects.get(&name) {
+            self.power.durable.insert(name, content.clone());
+        }
+    }
+
+    /// Incarnation, transaction and committed of a reply.
+    pub(crate) fn stamp(&mut self, call: &Call, status: i32) -> (u64, TransactionNumber, u64) {
+        let (opcode, ost) = (call.frame.opcode, ost_of(call));
+        if opcode == Opcode::Attach {
+            return (self.power.losses + 1, TransactionNumber(0), 0);
+        }
+        if !(0x60..0x70).contains(&opcode.number()) {
+            return (u64::from(self.server_epoch), TransactionNumber(0), 0);
+        }
+        let changes = matches!(
+            opcode,
+            Opcode::ObjectWrite
+                | Opcode::ObjectTruncate
+                | Opcode::ObjectPunch
+                | Opcode::ObjectAllocate
+        );
+        let numbers = self.power.numbers.entry(ost).or_default();
+        let mut transaction = 0;
+        if changes && status == 0 {
+            numbers.0 += 1;
+            transaction = numbers.0;
+        }
+        if !self.power.volatile {
+            self.flush(ost);
+        }
+        let committed = self.power.numbers.get(&ost).map_or(0, |numbers| numbers.1);
+        (self.power.losses + 1, TransactionNumber(transaction), committed)
+    }
+
     pub(crate) fn serve_object(&mut self, call: &Call, payload: &[u8]) -> Answer {
         match call.frame.opcode {
             Opcode::ObjectWrite => {
@@ -35,7 +104,11 @@ impl State {
                 content.0.resize(usize::try_from(request.size).unwrap(), 0);
                 (0, WriteReply { size: request.size, blocks: 0 }.to_vec(), Vec::new())
             }
-            Opcode::ObjectAllocate | Opcode::ObjectPunch => {
+            Opcode::ObjectSync => {
+                self.flush(ost_of(call));
+                (0, Vec::new(), Vec::new())
+            }
+            Opcode::ObjectPunch | Opcode::ObjectAllocate => {
                 (0, WriteReply { size: 0, blocks: 0 }.to_vec(), Vec::new())
             }
             Opcode::ObjectGlimpse => {

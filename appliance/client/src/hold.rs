@@ -16,12 +16,32 @@ use crate::{
 
 /// Somebody works under the lease.
 #[derive(Debug)]
-pub(crate) struct Hold(Arc<Inode>);
+pub(crate) struct Hold(Under);
+
+/// The lease somebody works under: what is asked of objects goes out for the session that has it, or not at all.
+#[derive(Clone, Debug)]
+pub(crate) struct Under {
+    pub(crate) inode: Arc<Inode>,
+    /// The MDT's memory the lease was held by ([`crate::session::Identity::covers`]).
+    pub(crate) server: u64,
+}
+
+impl Hold {
+    /// Takes a place among those who work under the lease: counted by the caller.
+    fn new(inode: &Arc<Inode>, state: &InodeState) -> Self {
+        Self(Under { inode: inode.clone(), server: state.server })
+    }
+
+    /// The lease.
+    pub(crate) fn under(&self) -> &Under {
+        &self.0
+    }
+}
 
 impl Drop for Hold {
     fn drop(&mut self) {
-        self.0.lock().data.leave();
-        self.0.notify();
+        self.0.inode.lock().data.leave();
+        self.0.inode.notify();
     }
 }
 
@@ -64,7 +84,7 @@ impl Client {
             let stuck = now.since(*sweep_since.get_or_insert(now)) >= SWEEP_STUCK;
             let admission = if closed { Admission::Wait } else { state.data.admit(&wanted, stuck) };
             match admission {
-                Admission::Admitted => break Ok(Hold(inode.clone())),
+                Admission::Admitted => break Ok(Hold::new(inode, &state)),
                 Admission::Wait => {
                     if !waiting && access == Access::Cached && purpose == Purpose::Read {
                         waiting = true;
@@ -112,8 +132,7 @@ impl Client {
             return None;
         }
         state.data.users += 1;
-        drop(state);
-        Some(Hold(inode.clone()))
+        Some(Hold::new(inode, &state))
     }
 }
 

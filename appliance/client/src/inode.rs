@@ -20,6 +20,7 @@ use crate::{
     gather::Gathered,
     held_locks::HeldLocks,
     known_names::KnownNames,
+    write_errors::WriteErrors,
 };
 
 /// How long after its last write a file counts as being written; chosen by eye: as long as it takes from making a file to its
@@ -99,6 +100,8 @@ pub(crate) struct InodeState {
     pub(crate) untold: bool,
     /// OSTs that may hold what is not durable; None: unknown, all of the file's.
     pub(crate) unsynced: Option<BTreeSet<OstIndex>>,
+    /// What was acknowledged and lost.
+    pub(crate) write_errors: WriteErrors,
     /// Access time not told to the MDT yet.
     pub(crate) accessed: Option<Timespec>,
     pub(crate) readers: u32,

@@ -119,7 +119,10 @@ fn whatever_it_waits_for_a_killed_program_ends_at_once() {
         (Opcode::ObjectTruncate, truncate),
         (Opcode::SetAttributes, truncate),
         (Opcode::Open, open),
-        (Opcode::ObjectSync, |client, _, cancel| client.sync(&client.inode(FILE), cancel)),
+        (Opcode::ObjectSync, |client, _, cancel| {
+            let file = client.inode(FILE);
+            client.sync(&file, &file.error_cursor(), cancel)
+        }),
         (Opcode::Create, |client, _, cancel| make(&client, b"x", cancel)),
         (Opcode::LockSet, |client, _, cancel| {
             client.set_lock(&client.inode(FILE), &lock(false), cancel)

@@ -25,6 +25,8 @@ mod keeper;
 mod reassert;
 mod sweep;
 mod pool;
+mod unstable;
+mod resend;
 mod targets;
 mod gate;
 mod flight;
@@ -56,6 +58,9 @@ mod repack;
 mod gather;
 mod seek;
 mod copy;
+mod write_errors;
+mod losses;
+mod stabilize;
 mod sync;
 mod directory;
 mod xattr;
@@ -72,6 +77,8 @@ mod scenarios;
 mod kills;
 #[cfg(test)]
 mod lease_scenarios;
+#[cfg(test)]
+mod durability_test;
 
 pub use attributes::{Caching, Observed};
 pub use client::{CacheSink, Client, ConnectError};
@@ -90,3 +97,4 @@ pub use set_attributes::{Changes, NewTime};
 pub use statistics::{Counters, Snapshot};
 pub use volume::VolumeStatistics;
 pub use write::WriteOptions;
+pub use write_errors::ErrorCursor;

@@ -14,7 +14,7 @@ use crate::{
     attributes::lazy_copy,
     client::Client,
     data_lease::Access,
-    hold::Purpose,
+    hold::{Purpose, Under},
     inode::Inode,
     pool::Piece,
     statistics::{add, count},
@@ -61,7 +61,7 @@ impl Client {
                 break (layout, hold);
             }
         };
-        let result = self.read_held(inode, &layout, offset, room, cancel);
+        let result = self.read_held(hold.under(), &layout, offset, room, cancel);
         drop(hold);
         if let Ok(outcome) = &result {
             add(&self.counters.read_bytes, outcome.bytes as u64);
@@ -72,12 +72,13 @@ impl Client {
 
     fn read_held(
         self: &Arc<Self>,
-        inode: &Inode,
+        under: &Under,
         layout: &Arc<Layout>,
         offset: u64,
         mut room: Buffer,
         cancel: &Cancel,
     ) -> Result<ReadOutcome, Errno> {
+        let inode = &*under.inode;
         let size = inode.lock().known.map(|known| known.size);
         let mut wanted = room.len();
         if let Some(size) = size {
@@ -88,7 +89,7 @@ impl Client {
             return Ok(ReadOutcome { buffer: Some(room), bytes: 0 });
         }
         let tail = room.split_off(wanted);
-        let pieces = self.read_pieces(layout, offset, room, cancel)?;
+        let pieces = self.read_pieces(under, layout, offset, room, cancel)?;
         let full = pieces.iter().all(|p| p.found.is_some_and(|(bytes, _)| bytes == p.room.len()));
         let size = match size {
             Some(size) => size,
@@ -142,6 +143,7 @@ impl Client {
 
     fn read_pieces(
         self: &Arc<Self>,
+        under: &Under,
         layout: &Arc<Layout>,
         offset: u64,
         room: Buffer,
@@ -169,10 +171,11 @@ impl Client {
                 rest = Some(room);
                 room = tail;
             }
-            let (client, layout, cancel) = (self.clone(), layout.clone(), cancel.clone());
+            let (client, under, cancel) = (self.clone(), under.clone(), cancel.clone());
+            let layout = layout.clone();
             // A hole waits for nobody.
             let target = object_of(&layout, &segment).map_or(OstIndex(0), |object| object.ost);
-            let work = move || client.read_piece(&layout, segment, room, &cancel);
+            let work = move || client.read_piece(&under, &layout, segment, room, &cancel);
             pieces.push(Piece::new(target, work));
         }
         pieces.reverse();
@@ -181,6 +184,7 @@ impl Client {
 
     fn read_piece(
         self: &Arc<Self>,
+        under: &Under,
         layout: &Layout,
         segment: Segment,
         room: Buffer,
@@ -195,7 +199,7 @@ impl Client {
             offset: segment.object_offset,
             length: u32::try_from(segment.length).map_err(|_| Errno::EINVAL)?,
         };
-        let mut request = ObjectRequest::new(object.ost, Opcode::ObjectRead, &body);
+        let mut request = ObjectRequest::new(object.ost, Opcode::ObjectRead, &body).under(under);
         request.room = Some(room);
         let reply = self.ask_object(request, cancel)?;
         let size = reply.decode::<ReadReply>()?.size;

@@ -179,7 +179,11 @@ impl Client {
 
     /// Empties the kernel's page cache of the file and waits for all who work under the lease. The lease is still
     /// marked as being revoked when this returns. Returns what was learned and whether DATA is kept for reading.
-    fn give_back_data(&self, inode: &Inode, to_read: bool) -> (Option<SizeUpdate>, bool) {
+    fn give_back_data(
+        self: &Arc<Self>,
+        inode: &Inode,
+        to_read: bool,
+    ) -> (Option<SizeUpdate>, bool) {
         let mut state = inode.lock();
         while state.data.revoking {
             state = inode.wait(state, CANCEL_POLL);
@@ -213,6 +217,12 @@ impl Client {
                 break;
             }
         }
+        // The lease is ours until others may see what was written under it.
+        state.data.settling = true;
+        drop(state);
+        self.make_durable(inode);
+        state = inode.lock();
+        state.data.settling = false;
         state.data.mode =
             if to_read { state.data.mode.min(DataMode::Read) } else { DataMode::None };
         let learned = state.learned(inode.fid);

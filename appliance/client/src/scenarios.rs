@@ -36,21 +36,27 @@ fn connect_to(fake: &Fake) -> Arc<Client> {
     Client::connect(config, Arc::new(fake.clone()), clock).unwrap()
 }
 
-fn buffer_with(fake: &Fake, bytes: &[u8]) -> sheen_dma::Buffer {
+pub(crate) fn buffer_with(fake: &Fake, bytes: &[u8]) -> sheen_dma::Buffer {
     let mut buffer = fake.buffer(bytes.len().max(1));
     buffer.truncate(bytes.len());
     buffer.as_mut_slice().copy_from_slice(bytes);
     buffer
 }
 
-fn write(fake: &Fake, client: &Arc<Client>, file: &Arc<Inode>, at: u64, bytes: &[u8]) {
+pub(crate) fn write(fake: &Fake, client: &Arc<Client>, file: &Arc<Inode>, at: u64, bytes: &[u8]) {
     let options = WriteOptions { append: false, durable: false, access: Access::Direct };
     let payload = buffer_with(fake, bytes);
     let (written, _) = client.write(file, at, payload, &options, &Cancel::new()).unwrap();
     assert_eq!(written, bytes.len());
 }
 
-fn read(fake: &Fake, client: &Arc<Client>, file: &Arc<Inode>, at: u64, length: usize) -> Vec<u8> {
+pub(crate) fn read(
+    fake: &Fake,
+    client: &Arc<Client>,
+    file: &Arc<Inode>,
+    at: u64,
+    length: usize,
+) -> Vec<u8> {
     let room = fake.buffer(length);
     let outcome = client.read(file, at, room, Access::Direct, &Cancel::new()).unwrap();
     outcome.buffer.map_or(Vec::new(), |buffer| buffer.as_slice()[..outcome.bytes].to_vec())
@@ -426,7 +432,7 @@ fn a_sync_asks_what_was_written_since_the_last_and_everything_if_others_may_have
     let file = client.inode(FILE);
     client.open(&file, WRITE, &Cancel::new()).unwrap();
     let synced = || {
-        client.sync(&file, &Cancel::new()).unwrap();
+        client.sync(&file, &file.error_cursor(), &Cancel::new()).unwrap();
         let count = fake.sent(Opcode::ObjectSync).len();
         fake.change(|state| state.log.clear());
         count

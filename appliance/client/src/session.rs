@@ -40,9 +40,16 @@ pub(crate) struct Identity {
     pub(crate) epoch: Epoch,
     pub(crate) server: u64,
     pub(crate) incarnation: u64,
+    /// The first of the numbers `server` of this incarnation.
+    pub(crate) since: u64,
 }
 
 impl Identity {
+    /// Whether a lease taken when the MDT's memory had number `server` is of this session: not of one it ended since.
+    pub(crate) fn covers(&self, server: u64) -> bool {
+        server >= self.since
+    }
+
     /// Marks a frame as ours.
     pub(crate) fn sign(&self, frame: &mut Frame) {
         frame.client = self.client;
@@ -83,7 +90,8 @@ pub(crate) struct Session {
 impl Session {
     /// A session that never connected.
     pub(crate) fn new(config: &ClientConfig, clock: Arc<dyn Clock + Send + Sync>) -> Self {
-        let identity = Identity { client: ClientId(0), epoch: Epoch(0), server: 0, incarnation: 0 };
+        let identity =
+            Identity { client: ClientId(0), epoch: Epoch(0), server: 0, incarnation: 0, since: 0 };
         Self {
             state: Mutex::new(SessionState {
                 lane: None,
@@ -208,6 +216,9 @@ impl Session {
         if !resumed || state.server_epoch != reply.server_epoch {
             state.identity.server += 1;
         }
+        if !resumed {
+            state.identity.since = state.identity.server;
+        }
         state.identity.client = reply.client;
         state.identity.epoch = reply.epoch;
         state.server_epoch = reply.server_epoch;
@@ -224,6 +235,7 @@ impl Session {
         state.identity.client = ClientId(0);
         state.identity.incarnation += 1;
         state.identity.server += 1;
+        state.identity.since = state.identity.server;
         state.identity
     }
 

@@ -31,6 +31,12 @@ counters! {
     resent,
     /// Requests a server was too busy for and that were sent again.
     busy,
+    /// Acknowledged changes sent again because an OST came back and may have forgotten them.
+    changes_resent,
+    /// Acknowledged changes that were lost: what `fsync` and `close` said EIO for.
+    changes_lost,
+    /// Flushes of an OST asked for because much, or for some time, was kept that was not durable.
+    background_flushes,
     /// Connections made after the first.
     reconnects,
     /// Times the MDT had ended the session.

@@ -3,7 +3,10 @@
 //! The MDT's lazy copy of size and mtime is not brought up to date: objects know better, and it would cost a change of
 //! metadata for each sync. It learns when the lease on content is given back.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, atomic::Ordering},
+};
 
 use sheen_ports::Cancel;
 use sheen_types::{Errno, Fid, OstIndex};
@@ -11,14 +14,28 @@ use sheen_wire::{Opcode, object::ObjectSync};
 
 use crate::{
     client::Client, data_lease::DataMode, inode::Inode, pool::Piece, targets::ObjectRequest,
+    write_errors::ErrorCursor,
 };
 
 impl Client {
-    /// Makes the content of a file durable, whoever wrote it.
+    /// Makes the content of an open file durable, whoever wrote it, and tells of what was written and is lost. What a
+    /// target of a new incarnation forgot is sent again before it is asked ([`crate::resend`]), so that 0 means: all of it
+    /// is there for good.
     ///
     /// # Errors
-    /// EIO, EINTR.
-    pub fn sync(self: &Arc<Self>, inode: &Arc<Inode>, cancel: &Cancel) -> Result<(), Errno> {
+    /// EIO: something was lost, told once for each loss and open file; or an OST cannot. EINTR.
+    pub fn sync(
+        self: &Arc<Self>,
+        inode: &Arc<Inode>,
+        errors: &ErrorCursor,
+        cancel: &Cancel,
+    ) -> Result<(), Errno> {
+        self.sync_content(inode, cancel)?;
+        self.wait_dropped(inode, cancel)?;
+        inode.check_write_errors(errors)
+    }
+
+    fn sync_content(self: &Arc<Self>, inode: &Arc<Inode>, cancel: &Cancel) -> Result<(), Errno> {
         let layout = self.layout(inode, cancel)?;
         let (known_dirty, seen) = {
             let state = inode.lock();
@@ -64,10 +81,16 @@ impl Client {
     /// Makes everything on every OST durable.
     ///
     /// # Errors
-    /// EIO, EINTR.
+    /// EIO: an OST cannot, or something was lost since the last time. EINTR.
     pub fn sync_all(self: &Arc<Self>, cancel: &Cancel) -> Result<(), Errno> {
         let services = self.session.lock().services.clone();
         let targets = services.keys().map(|ost| (*ost, Fid::NONE)).collect();
-        self.sync_targets(&targets, cancel)
+        self.sync_targets(&targets, cancel)?;
+        let lost = self.counters.changes_lost.load(Ordering::Relaxed);
+        if self.losses_told.swap(lost, Ordering::Relaxed) == lost {
+            Ok(())
+        } else {
+            Err(Errno::EIO)
+        }
     }
 }

@@ -1,5 +1,11 @@
 //! Connections to the services of object storage targets, and requests on them.
 //!
+//! The identity of a request is that of the session under which its lease was taken, never a later one: what was queued
+//! while the session ended is refused here, or by the fence.
+//!
+//! What is acknowledged and not yet durable is kept ([`crate::unstable`]), and sent again to a target of another
+//! incarnation before anything else is ([`crate::resend`]).
+//!
 //! A connection is made when it is first needed, and made anew by a thread of its own when one is found lost: nobody waits
 //! in a call that cannot be cancelled. Requests to objects are idempotent: what may or may not have been carried out is sent
 //! again. A request whose caller left keeps its place at the target's gate, its buffers and, if it changes an object, the lease
@@ -7,7 +13,10 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Condvar, Mutex},
+    sync::{
+        Arc, Condvar, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -20,9 +29,12 @@ use crate::{
     client::Client,
     finisher::{LeftObject, Leftover},
     gate::{Gate, GatePlace},
+    hold::Under,
+    session::Identity,
     slots::CANCEL_POLL,
     statistics::count,
     underway::Underway,
+    unstable::{KeptChange, Room, Speaker},
 };
 
 /// First and longest pause before a service is connected or a busy one asked again.
@@ -42,19 +54,42 @@ pub(crate) struct ObjectRequest {
     pub(crate) payload: Option<Buffer>,
     pub(crate) room: Option<Buffer>,
     /// The change it is a part of.
-    pub(crate) underway: Option<Arc<Underway>>,
+    underway: Option<Arc<Underway>>,
+    /// The lease it is asked under. A change is kept for its file until it is durable.
+    under: Option<Under>,
 }
 
 impl ObjectRequest {
     /// Without payload.
     pub(crate) fn new(ost: OstIndex, opcode: Opcode, body: &impl Field) -> Self {
-        Self { ost, opcode, body: body.to_vec(), payload: None, room: None, underway: None }
+        let body = body.to_vec();
+        Self { ost, opcode, body, payload: None, room: None, underway: None, under: None }
     }
 
     /// As a part of a change.
     pub(crate) fn of(mut self, underway: &Arc<Underway>) -> Self {
+        self.under = underway.under().cloned();
         self.underway = Some(underway.clone());
         self
+    }
+
+    /// As one under a lease.
+    pub(crate) fn under(mut self, under: &Under) -> Self {
+        self.under = Some(under.clone());
+        self
+    }
+
+    /// What it counts, if it changes content: until it is durable it may have to be sent again.
+    fn kept_bytes(&self) -> Option<usize> {
+        let changes_content = matches!(
+            self.opcode,
+            Opcode::ObjectWrite
+                | Opcode::ObjectTruncate
+                | Opcode::ObjectPunch
+                | Opcode::ObjectAllocate
+        );
+        let bytes = self.body.len() + self.payload.as_ref().map_or(0, Buffer::len);
+        (changes_content && self.under.is_some()).then_some(bytes)
     }
 }
 
@@ -74,9 +109,16 @@ impl ObjectReply {
     }
 }
 
+/// A connection to a service, and what it says it is.
+#[derive(Clone)]
+pub(crate) struct TargetLink {
+    pub(crate) link: Arc<dyn Link>,
+    pub(crate) speaker: Speaker,
+}
+
 #[derive(Default)]
 struct ServiceState {
-    link: Option<Arc<dyn Link>>,
+    link: Option<TargetLink>,
     /// A connection that is being introduced.
     coming: Option<Arc<dyn Link>>,
     generation: u64,
@@ -89,11 +131,28 @@ struct Service {
     changed: Condvar,
 }
 
+/// How one attempt ended.
+enum Sent {
+    Answered(ObjectReply),
+    Refused(Errno),
+    /// Nobody knows what became of it.
+    Lost,
+}
+
+/// What a request keeps while it is on its way.
+struct Admitted<'a> {
+    /// Room for the change, should it have to be kept.
+    room: Option<Room<'a>>,
+    place: Option<GatePlace>,
+}
+
 /// Connections by service number, and the requests on their way to each OST.
 #[derive(Default)]
 pub(crate) struct Targets {
     services: Mutex<BTreeMap<u16, Arc<Service>>>,
     gates: Mutex<BTreeMap<OstIndex, Arc<Gate>>>,
+    /// Connections made to any service: an OST may be found at another one after a restart.
+    generations: AtomicU64,
 }
 
 impl Targets {
@@ -112,7 +171,7 @@ impl Targets {
         let services = self.services.lock().expect("no panic while locked");
         for service in services.values() {
             let mut state = service.state.lock().expect("no panic while locked");
-            let links = [state.link.take(), state.coming.take()];
+            let links = [state.link.take().map(|link| link.link), state.coming.take()];
             drop(state);
             for link in links.into_iter().flatten() {
                 link.close();
@@ -128,7 +187,7 @@ impl Service {
             && let Some(link) = state.link.take()
         {
             drop(state);
-            link.close();
+            link.link.close();
         }
     }
 }
@@ -146,57 +205,41 @@ impl Client {
         count(&self.counters.object_requests);
         let number = self.service_of(request.ost)?;
         let service = self.targets.service(number);
-        let place = self.targets.gate(request.ost).enter(cancel)?;
-        let incarnation = self.session.identity().incarnation;
+        let server = match &request.under {
+            Some(under) => under.server,
+            None => self.session.identity().server,
+        };
+        // Before the place at the gate, which the flush that makes room needs, too.
+        let room = match request.kept_bytes() {
+            Some(bytes) => Some(self.room_to_keep(bytes, cancel)?),
+            None => None,
+        };
+        let place = Some(self.targets.gate(request.ost).enter(cancel)?);
+        let mut admitted = Admitted { room, place };
         let mut pause = PAUSE.0;
         let mut refused = 0;
         loop {
-            let (link, generation) = self.object_link(number, &service, cancel)?;
-            let identity = self.session.identity();
-            if identity.incarnation != incarnation {
-                return Err(Errno::EIO);
-            }
-            if cancel.is_cancelled() {
-                return Err(Errno::EINTR);
-            }
-            let mut frame = Frame::request(request.opcode, self.session.next_xid());
-            identity.sign(&mut frame);
-            let payload_bytes = request.payload.as_ref().map_or(0, Buffer::len);
-            if let Some(payload) = &request.payload {
-                frame.payload_checksum = crc32c(payload.as_slice());
-            }
-            let payload = request.payload.take().map(|buffer| (buffer, payload_bytes));
-            let body = request.body.clone();
-            let call = Call { frame, body, payload, room: request.room.take() };
-            let ended = match link.call_kept(call, cancel) {
-                Kept::Ended(ended) => ended,
-                Kept::Left(call) => {
-                    self.leave_object(call, place, request.underway.take());
+            let target = self.object_link(number, &service, cancel)?;
+            if self.await_turn(request.ost, &target.link, target.speaker, cancel)? {
+                let identity = self.session.identity();
+                if request.opcode != Opcode::ObjectSync && !identity.covers(server) {
+                    return Err(Errno::EIO);
+                }
+                if cancel.is_cancelled() {
                     return Err(Errno::EINTR);
                 }
-            };
-            match ended.reply {
-                Ok((reply, body)) if reply.status == 0 => {
-                    return Ok(ObjectReply {
-                        body,
-                        payload: ended.payload,
-                        room: ended.room,
-                        bytes: reply.payload_bytes as usize,
-                    });
+                match self.send_object(&mut request, &mut admitted, &target, &identity, cancel)? {
+                    Sent::Answered(reply) => return Ok(reply),
+                    Sent::Refused(status) => {
+                        self.on_object_error(status, identity.epoch, &mut refused)?;
+                    }
+                    Sent::Lost => {
+                        count(&self.counters.resent);
+                        service.report_lost(target.speaker.generation);
+                    }
                 }
-                Ok((reply, _)) => {
-                    let status = Errno(-reply.status);
-                    self.on_object_error(status, identity.epoch, &mut refused)?;
-                }
-                Err(LinkError::Cancelled) => return Err(Errno::EINTR),
-                Err(LinkError::Lost) => {
-                    count(&self.counters.resent);
-                    service.report_lost(generation);
-                }
-            }
-            (request.payload, request.room) = (ended.payload, ended.room);
-            if payload_bytes > 0 && request.payload.is_none() {
-                return Err(Errno::EIO);
+            } else {
+                service.report_lost(target.speaker.generation);
             }
             if cancel.sleep(pause) {
                 return Err(Errno::EINTR);
@@ -218,6 +261,113 @@ impl Client {
         self.finisher.finish(Leftover::Object(object));
     }
 
+    /// Sends a request once.
+    fn send_object(
+        &self,
+        request: &mut ObjectRequest,
+        admitted: &mut Admitted<'_>,
+        target: &TargetLink,
+        identity: &Identity,
+        cancel: &Cancel,
+    ) -> Result<Sent, Errno> {
+        let mut frame = Frame::request(request.opcode, self.session.next_xid());
+        identity.sign(&mut frame);
+        let payload_bytes = request.payload.as_ref().map_or(0, Buffer::len);
+        if let Some(payload) = &request.payload {
+            frame.payload_checksum = crc32c(payload.as_slice());
+        }
+        let checksum = frame.payload_checksum;
+        let payload = request.payload.take().map(|buffer| (buffer, payload_bytes));
+        let body = request.body.clone();
+        let call = Call { frame, body, payload, room: request.room.take() };
+        let ended = match target.link.call_kept(call, cancel) {
+            Kept::Ended(ended) => ended,
+            Kept::Left(call) => {
+                if let Some(place) = admitted.place.take() {
+                    self.leave_object(call, place, request.underway.take());
+                }
+                return Err(Errno::EINTR);
+            }
+        };
+        (request.payload, request.room) = (ended.payload, ended.room);
+        let sent = match ended.reply {
+            Err(LinkError::Cancelled) => return Err(Errno::EINTR),
+            Err(LinkError::Lost) => Sent::Lost,
+            Ok((reply, _)) if reply.incarnation != target.speaker.incarnation => Sent::Lost,
+            Ok((reply, body)) => {
+                let incarnation = reply.incarnation;
+                self.unstable.note_durable(request.ost, incarnation, reply.committed);
+                if reply.status != 0 {
+                    Sent::Refused(Errno(-reply.status))
+                } else if self.keep_change(request, &mut admitted.room, &reply, checksum)? {
+                    let (payload, room) = (request.payload.take(), request.room.take());
+                    let bytes = reply.payload_bytes as usize;
+                    return Ok(Sent::Answered(ObjectReply { body, payload, room, bytes }));
+                } else {
+                    Sent::Lost
+                }
+            }
+        };
+        if payload_bytes > 0 && request.payload.is_none() {
+            return Err(Errno::EIO);
+        }
+        Ok(sent)
+    }
+
+    /// Keeps a change that was acknowledged and is not durable yet. False: its target is of another incarnation by now.
+    fn keep_change(
+        &self,
+        request: &ObjectRequest,
+        room: &mut Option<Room<'_>>,
+        reply: &Frame,
+        checksum: u32,
+    ) -> Result<bool, Errno> {
+        let number = reply.transaction.0;
+        if number <= reply.committed {
+            return Ok(true);
+        }
+        let (Some(under), Some(taken)) = (&request.under, room.take()) else { return Ok(true) };
+        // Copied now: the payload lies where the kernel or the program puts the next one.
+        let payload = match (&request.payload, request.opcode) {
+            (Some(payload), _) => Some((payload.as_slice().into(), checksum)),
+            (None, Opcode::ObjectWrite) => return Err(Errno::EIO),
+            (None, _) => None,
+        };
+        let change = KeptChange {
+            inode: under.inode.clone(),
+            server: under.server,
+            opcode: request.opcode,
+            body: request.body.clone(),
+            payload,
+            bytes: taken.bytes(),
+        };
+        *room = self.unstable.keep(request.ost, reply.incarnation, number, change, taken).err();
+        Ok(room.is_none())
+    }
+
+    /// Room for a change that may have to be kept, waiting for a flush if there is none.
+    fn room_to_keep(&self, bytes: usize, cancel: &Cancel) -> Result<Room<'_>, Errno> {
+        loop {
+            if let Some(room) = self.unstable.room(bytes, CANCEL_POLL) {
+                return Ok(room);
+            }
+            if cancel.is_cancelled() {
+                return Err(Errno::EINTR);
+            }
+            if self.session.is_ended() {
+                return Err(Errno::ENOTCONN);
+            }
+        }
+    }
+
+    /// An OST does not know the session: either we know a newer one already, or the MDT ended it and the keeper will hear so.
+    pub(crate) fn doubt_session(&self, epoch: sheen_types::Epoch) {
+        let lane = self.session.lock().lane.clone();
+        if let Some(lane) = lane.filter(|lane| lane.identity.epoch == epoch) {
+            self.session.report_lost(lane.generation);
+        }
+    }
+
     /// What to do about a refusal: Ok to send again.
     fn on_object_error(
         &self,
@@ -232,12 +382,9 @@ impl Client {
                 Ok(())
             }
             Errno::EAGAIN => Err(Errno::EIO),
-            // Fenced: either we know a newer epoch already, or the MDT ended the session and the keeper will hear so.
+            // Fenced.
             Errno::ESTALE | Errno::ENOTCONN if *refused <= BUSY_MAX => {
-                let lane = self.session.lock().lane.clone();
-                if let Some(lane) = lane.filter(|lane| lane.identity.epoch == epoch) {
-                    self.session.report_lost(lane.generation);
-                }
+                self.doubt_session(epoch);
                 Ok(())
             }
             other => Err(other),
@@ -258,11 +405,11 @@ impl Client {
         number: u16,
         service: &Arc<Service>,
         cancel: &Cancel,
-    ) -> Result<(Arc<dyn Link>, u64), Errno> {
+    ) -> Result<TargetLink, Errno> {
         let mut state = service.state.lock().expect("no panic while locked");
         loop {
             if let Some(link) = &state.link {
-                return Ok((link.clone(), state.generation));
+                return Ok(link.clone());
             }
             if self.session.is_ended() {
                 return Err(Errno::ENOTCONN);
@@ -300,12 +447,13 @@ impl Client {
             let link = self.attach(number, service);
             let mut state = service.state.lock().expect("no panic while locked");
             state.coming = None;
-            if let Ok(link) = link
+            if let Ok((link, incarnation)) = link
                 && !self.session.is_ended()
             {
                 state.connecting = false;
-                state.generation += 1;
-                state.link = Some(link);
+                state.generation = self.targets.generations.fetch_add(1, Ordering::Relaxed) + 1;
+                let speaker = Speaker { generation: state.generation, incarnation };
+                state.link = Some(TargetLink { link, speaker });
                 drop(state);
                 return service.changed.notify_all();
             }
@@ -315,7 +463,9 @@ impl Client {
         }
     }
 
-    fn attach(&self, number: u16, service: &Service) -> Result<Arc<dyn Link>, Errno> {
+    /// Connects; returns the incarnation of what is there, too. Whether the session still stands is asked after that: a node
+    /// that restarted knows only then which sessions ended before.
+    fn attach(&self, number: u16, service: &Service) -> Result<(Arc<dyn Link>, u64), Errno> {
         let link = self.connector.connect(self.session.address(), number).map_err(|error| {
             tracing::debug!(%error, number, "connecting to a service of objects");
             Errno::ENOTCONN
@@ -328,8 +478,8 @@ impl Client {
         self.session.identity().sign(&mut frame);
         let call = Call { frame, body: Vec::new(), payload: None, room: None };
         // Its status is of no interest: what is wrong with the session shows at the first request.
-        link.call(call, &Cancel::new()).reply.map_err(|_| Errno::ENOTCONN)?;
-        self.confirm_node()?;
-        Ok(link)
+        let (reply, _) = link.call(call, &Cancel::new()).reply.map_err(|_| Errno::ENOTCONN)?;
+        self.confirm_node().inspect_err(|_| link.close())?;
+        Ok((link, reply.incarnation))
     }
 }

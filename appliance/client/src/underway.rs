@@ -7,7 +7,10 @@ use std::sync::{
 
 use sheen_types::OstIndex;
 
-use crate::{hold::Hold, inode::Inode};
+use crate::{
+    hold::{Hold, Under},
+    inode::Inode,
+};
 
 /// Shared by the requests of one change; the last one that ends drops it.
 #[derive(Debug)]
@@ -16,7 +19,7 @@ pub(crate) struct Underway {
     targets: Vec<OstIndex>,
     left: AtomicBool,
     /// Given back after the change has been noted: fields are dropped after [`Drop::drop`].
-    _hold: Option<Hold>,
+    hold: Option<Hold>,
 }
 
 impl Underway {
@@ -28,7 +31,12 @@ impl Underway {
     ) -> Arc<Self> {
         inode.lock().begin_write();
         let left = AtomicBool::new(false);
-        Arc::new(Self { inode: inode.clone(), targets, left, _hold: hold })
+        Arc::new(Self { inode: inode.clone(), targets, left, hold })
+    }
+
+    /// The lease it is made under.
+    pub(crate) fn under(&self) -> Option<&Under> {
+        self.hold.as_ref().map(Hold::under)
     }
 
     /// A part goes on without its caller: what it changes nobody takes notice of until it ends.

@@ -64,8 +64,9 @@ impl Mount {
         Ok(Written { bytes, buffer })
     }
 
-    pub(crate) fn sync_file(&self, context: &Context, node: NodeId) -> Result<(), Errno> {
-        self.client.sync(&self.inode(node)?, &context.cancel)
+    pub(crate) fn sync_file(&self, context: &Context, handle: FileHandle) -> Result<(), Errno> {
+        let handle = self.handles.get(handle)?;
+        self.client.sync(&handle.inode, &handle.errors, &context.cancel)
     }
 
     pub(crate) fn allocate(

@@ -184,11 +184,11 @@ impl Filesystem for Mount {
     fn fsync(
         &self,
         context: &Context,
-        node: NodeId,
-        _: FileHandle,
+        _: NodeId,
+        handle: FileHandle,
         _: SyncScope,
     ) -> Result<(), Errno> {
-        self.sync_file(context, node)
+        self.sync_file(context, handle)
     }
 
     fn opendir(&self, _: &Context, node: NodeId, _: &OpenNode) -> Result<Opened, Errno> {

@@ -8,7 +8,7 @@ use std::{
     },
 };
 
-use sheen_client::Inode;
+use sheen_client::{ErrorCursor, Inode};
 use sheen_types::Errno;
 
 use crate::{kernel::FileHandle, mount::listing::Listing};
@@ -17,6 +17,8 @@ use crate::{kernel::FileHandle, mount::listing::Listing};
 #[derive(Debug)]
 pub(crate) struct Handle {
     pub(crate) inode: Arc<Inode>,
+    /// Up to which loss of what was written it was told.
+    pub(crate) errors: ErrorCursor,
     /// Opened for writing; None: a directory.
     pub(crate) write: Option<bool>,
     /// Owners that took `fcntl` locks through this handle and did not close it since: when it goes, those left own
@@ -44,8 +46,9 @@ impl Handles {
     /// Enters an open file.
     pub(crate) fn add(&self, inode: Arc<Inode>, write: Option<bool>) -> FileHandle {
         let number = self.last.fetch_add(1, Ordering::Relaxed) + 1;
-        let handle =
-            Handle { inode, write, lock_owners: Mutex::default(), listing: Mutex::default() };
+        let errors = inode.error_cursor();
+        let (lock_owners, listing) = (Mutex::default(), Mutex::default());
+        let handle = Handle { inode, errors, write, lock_owners, listing };
         let mut shard = self.shard(number).lock().expect("no panic while locked");
         shard.insert(number, Arc::new(handle));
         FileHandle(number)

@@ -122,7 +122,8 @@ impl Mount {
         Ok(Opened { handle: self.handles.add(inode, None), opened_as })
     }
 
-    /// A descriptor was closed: `fcntl` drops all locks its process has on the file, through whichever descriptor.
+    /// A descriptor was closed: `fcntl` drops all locks its process has on the file, through whichever descriptor. Tells what
+    /// was written and lost, once for each open file; nothing is made durable.
     pub(crate) fn closed_once(
         &self,
         context: &Context,
@@ -132,7 +133,10 @@ impl Mount {
         let handle = self.handles.get(handle)?;
         handle.lock_owners.lock().expect("no panic while locked").remove(&owner.0);
         self.client.release_locks(&handle.inode, LockFamily::Posix, owner.0, &context.cancel);
-        Ok(())
+        match handle.write {
+            Some(true) => handle.inode.check_write_errors(&handle.errors),
+            Some(false) | None => Ok(()),
+        }
     }
 
     pub(crate) fn close_file(&self, context: &Context, release: &ReleaseNode) {
