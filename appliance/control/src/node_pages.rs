@@ -48,6 +48,7 @@ impl NodePages {
         self.threads(&mut families);
         self.connections(&mut families);
         self.metadata(&mut families);
+        self.tables(&mut families);
         self.objects(&mut families);
         self.reactors(&mut families);
         families
@@ -109,6 +110,19 @@ impl NodePages {
                 &reactor,
                 connections.protocol_errors.get(),
             );
+        }
+    }
+
+    fn tables(&self, families: &mut Families) {
+        for table in self.node.tables() {
+            let labels = [("table", table.name)];
+            let help = "Entries of a table of the metadata service.";
+            families.gauge("sheen_table_entries", help, &labels, table.entries);
+        }
+        for table in self.node.tables() {
+            let labels = [("table", table.name)];
+            let help = "Entries a table of the metadata service may have.";
+            families.gauge("sheen_table_entries_max", help, &labels, table.entries_max);
         }
     }
 

@@ -39,6 +39,7 @@ mod scrub;
 mod spawn;
 mod start;
 pub mod status;
+mod tables;
 
 pub use error::NodeError;
 use handle::ServiceHandle;
@@ -47,6 +48,7 @@ pub(crate) use spawn::OPERATIONS_MAX;
 use spawn::{MdtThread, Orders, OstThread};
 pub use start::StartStep;
 pub use status::{NodeState, NodeStatus, OstStatus, ThreadStatus};
+pub use tables::TableStatus;
 
 /// How long a stop waits for the threads: flushing takes a second at most on a device that works.
 const STOP_MAX: Duration = Duration::from_secs(30);

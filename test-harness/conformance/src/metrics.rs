@@ -35,6 +35,17 @@ pub fn sum_of(page: &str, name: &str) -> Option<f64> {
     values.fold(None, |sum, value| Some(sum.unwrap_or(0.0) + value))
 }
 
+/// Every series of the metric `name` that has exactly the label `label`: the label's value, and the series'.
+#[must_use]
+pub fn by_label(page: &str, name: &str, label: &str) -> Vec<(String, f64)> {
+    let begin = format!("{name}{{{label}=\"");
+    let series = |entry: &str| {
+        let (value, number) = entry.strip_prefix(&begin)?.split_once("\"} ")?;
+        Some((value.to_owned(), number.parse().ok()?))
+    };
+    page.lines().filter_map(series).collect()
+}
+
 /// Resident memory of a process, in bytes.
 ///
 /// # Errors
@@ -69,6 +80,8 @@ mod tests {
         let page = "# TYPE x counter\nx{a=\"1\"} 2\nx{a=\"2\"} 3\nx_total 7\n";
         assert_eq!(sum_of(page, "x"), Some(5.0));
         assert_eq!(sum_of(page, "y"), None);
+        let by_label = by_label(page, "x", "a");
+        assert_eq!(by_label, [("1".to_owned(), 2.0), ("2".to_owned(), 3.0)]);
     }
 
     #[test]

@@ -242,6 +242,12 @@ impl State {
         self.sessions.keys().filter_map(|&client| self.session(client)).collect()
     }
 
+    /// How many reply slots all sessions have together.
+    #[must_use]
+    pub fn reply_slots(&self) -> usize {
+        self.sessions.values().map(|session| session.slots.len()).sum()
+    }
+
     /// The session a client with this uuid has.
     #[must_use]
     pub fn session_of(&self, uuid: &[u8; 16]) -> Option<ClientId> {

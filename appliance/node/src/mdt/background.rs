@@ -237,6 +237,7 @@ impl Mdt {
     fn count_levels(&self) {
         let stats = &self.stats;
         stats.sessions.set(self.sessions.len() as u64);
+        stats.reply_slots.set(self.state.reply_slots() as u64);
         stats.inodes.set(self.state.inodes());
         stats.state_bytes.set(self.state.snapshot_size().total());
         stats.state_bytes_max.set(self.admission.items_max());

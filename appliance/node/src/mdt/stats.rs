@@ -53,6 +53,8 @@ pub struct MdtStats {
     pub recovery_total: Counter,
     /// Sessions.
     pub sessions: Counter,
+    /// Reply slots of all sessions.
+    pub reply_slots: Counter,
     /// Inodes of all file systems.
     pub inodes: Counter,
     /// Bytes of the state, as a snapshot holds it.

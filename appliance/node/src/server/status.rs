@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use super::{Node, StartStep};
+use super::{Node, StartStep, TableStatus};
 use crate::stats::Counter;
 
 /// Where a node stands.
@@ -48,6 +48,8 @@ pub struct NodeStatus {
     pub start_milliseconds: u64,
     /// Its OSTs, in order of index.
     pub osts: Vec<OstStatus>,
+    /// Tables that grow with what clients do.
+    pub tables: Vec<TableStatus>,
     /// Its service threads.
     pub threads: Vec<ThreadStatus>,
 }
@@ -126,6 +128,7 @@ impl Node {
                 .get()
                 .map_or(0, |took| u64::try_from(took.as_millis()).unwrap_or(u64::MAX)),
             osts,
+            tables: self.tables(),
             threads: self.thread_status(),
         }
     }

@@ -185,6 +185,10 @@ fn keeps_what_it_acknowledged(config: Config) {
     let status = await_status(&node, |status| status.clients == 2);
     assert_eq!((status.state, status.osts.len()), (NodeState::Serving, 2));
     assert!(status.osts.iter().all(|ost| ost.ready && ost.free_bytes > 300 << 20), "{status:?}");
+    let [sessions, slots] = ["sessions", "reply_slots"]
+        .map(|name| status.tables.iter().find(|table| table.name == name));
+    assert_eq!((sessions.unwrap().entries, slots.unwrap().entries), (2, 2), "{status:?}");
+    assert!(status.tables.iter().all(|table| table.entries <= table.entries_max), "{status:?}");
     session.call(Opcode::Disconnect, &[]);
     other.call(Opcode::Disconnect, &[]);
     let begun = Instant::now();

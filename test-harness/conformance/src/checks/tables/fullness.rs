@@ -44,7 +44,7 @@ pub(super) fn data(scene: &mut Scene) -> anyhow::Result<String> {
             Err(error) => bail!("file {files}: {error}"),
         }
     }
-    let most = watch.end(&[])?;
+    let most = watch.end()?;
     scene.cluster.kill()?;
     let took = scene.cluster.restart()?;
     for number in 0..files {
@@ -68,7 +68,7 @@ pub(super) fn metadata(scene: &mut Scene) -> anyhow::Result<String> {
     let begun = Instant::now();
     let files = fill_metadata(&top)?;
     let filled = begun.elapsed();
-    let most = watch.end(&[])?;
+    let most = watch.end()?;
     scene.cluster.kill()?;
     let took = scene.cluster.restart().context("starting with a full zone")?;
     let begun = Instant::now();

@@ -12,39 +12,36 @@ use crate::metrics;
 
 const PACE: Duration = Duration::from_millis(50);
 
-/// The node's tables by the names of their metrics; all of them must be there.
-const TABLES: [(&str, &str); 8] = [
-    ("sessions", "sheen_clients"),
-    ("leases", "sheen_leases"),
-    ("opens", "sheen_opens"),
-    ("locks", "sheen_file_locks"),
-    ("pending destroys", "sheen_pending_destroys"),
-    ("connections", "sheen_connections"),
-    ("requests held", "sheen_queue_depth"),
-    ("reply slots", "sheen_reply_slots"),
-];
-
-/// What a node's tables hold, and its memory.
+/// What a node's tables hold and may hold, and its memory.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Levels {
-    entries: BTreeMap<&'static str, u64>,
+    tables: BTreeMap<String, Table>,
     resident_bytes: u64,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Table {
+    entries: u64,
+    entries_max: u64,
 }
 
 impl Levels {
     pub(super) fn read(node: Node) -> anyhow::Result<Self> {
         let page = metrics::fetch(node.admin)?;
-        let mut entries = BTreeMap::new();
-        for (name, metric) in TABLES {
-            let value = metrics::sum_of(&page, metric)
-                .with_context(|| format!("there is no metric {metric}"))?;
-            entries.insert(name, format!("{value:.0}").parse()?);
+        let mut tables = BTreeMap::<String, Table>::new();
+        for (name, value) in metrics::by_label(&page, "sheen_table_entries", "table") {
+            tables.entry(name).or_default().entries = whole(value)?;
         }
-        Ok(Self { entries, resident_bytes: metrics::resident_bytes(node.pid)? })
+        for (name, value) in metrics::by_label(&page, "sheen_table_entries_max", "table") {
+            tables.entry(name).or_default().entries_max = whole(value)?;
+        }
+        ensure!(!tables.is_empty(), "the node tells nothing of its tables");
+        Ok(Self { tables, resident_bytes: metrics::resident_bytes(node.pid)? })
     }
 
-    pub(super) fn of(&self, table: &str) -> u64 {
-        self.entries.get(table).copied().unwrap_or(0)
+    pub(super) fn of(&self, table: &str) -> anyhow::Result<u64> {
+        let table = self.tables.get(table).with_context(|| format!("there is no table {table}"))?;
+        Ok(table.entries)
     }
 
     pub(super) fn resident_bytes(&self) -> u64 {
@@ -52,18 +49,33 @@ impl Levels {
     }
 
     fn raise(&mut self, other: &Self) {
-        for (name, value) in &other.entries {
-            let most = self.entries.entry(name).or_default();
-            *most = (*most).max(*value);
+        for (name, table) in &other.tables {
+            let most = self.tables.entry(name.clone()).or_default();
+            most.entries = most.entries.max(table.entries);
+            most.entries_max = table.entries_max;
         }
         self.resident_bytes = self.resident_bytes.max(other.resident_bytes);
     }
+
+    /// Requires that every table is within its bound.
+    pub(super) fn require_bounded(&self) -> anyhow::Result<()> {
+        for (name, Table { entries, entries_max }) in &self.tables {
+            ensure!(entries <= entries_max, "{entries} {name}, where {entries_max} are allowed");
+        }
+        Ok(())
+    }
+}
+
+fn whole(value: f64) -> anyhow::Result<u64> {
+    Ok(format!("{value:.0}").parse()?)
 }
 
 impl fmt::Display for Levels {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (name, value) in self.entries.iter().filter(|(_, value)| **value > 0) {
-            write!(f, "{value} {name}, ")?;
+        for (name, Table { entries, entries_max }) in &self.tables {
+            if *entries > 0 {
+                write!(f, "{entries} of {entries_max} {name}, ")?;
+            }
         }
         write!(f, "{} MiB resident", self.resident_bytes >> 20)
     }
@@ -93,12 +105,9 @@ impl Watch {
     }
 
     /// The highest levels there were, each of which must be within its bound.
-    pub(super) fn end(self, bounds: &[(&'static str, u64)]) -> anyhow::Result<Levels> {
+    pub(super) fn end(self) -> anyhow::Result<Levels> {
         let most = self.0.join().context("watching the tables")?;
-        for (table, bound) in bounds {
-            let reached = most.of(table);
-            ensure!(reached <= *bound, "{reached} {table}, where {bound} are allowed");
-        }
+        most.require_bounded()?;
         Ok(most)
     }
 }

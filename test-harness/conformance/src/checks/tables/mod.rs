@@ -112,7 +112,7 @@ impl Scene {
         let node = self.node()?;
         let what = format!("{most} {table} or less");
         crate::process::wait_for(&what, time, || {
-            Levels::read(node).is_ok_and(|levels| levels.of(table) <= most)
+            Levels::read(node).and_then(|levels| levels.of(table)).is_ok_and(|held| held <= most)
         })
         .with_context(|| Levels::read(node).map_or_else(|e| e.to_string(), |l| l.to_string()))
     }
@@ -138,6 +138,7 @@ impl Scene {
         self.require_service()?;
         let took = self.restart()?;
         let levels = Levels::read(self.node()?)?;
+        levels.require_bounded()?;
         ensure!(
             levels.resident_bytes() <= MEMORY_BYTES,
             "the node has {} MiB",

@@ -16,8 +16,6 @@ use crate::process;
 const SIDE_BY_SIDE: u32 = 4;
 /// Files of a directory.
 const FILES_EACH: u32 = 1000;
-/// Objects that wait for their destruction at a time, at most.
-const PENDING_MAX: u64 = 1 << 20;
 /// All is destroyed so soon after `rm` ended.
 const DESTROYED: Duration = Duration::from_secs(60);
 const REMOVED: Duration = Duration::from_secs(3600);
@@ -42,8 +40,8 @@ pub(super) fn remove_all(scene: &mut Scene, files: u32) -> anyhow::Result<String
     let begun = Instant::now();
     process::run(Command::new("rm").arg("-rf").arg(&top), REMOVED)?;
     let removed = begun.elapsed();
-    let destroyed = scene.wait_for("pending destroys", 0, DESTROYED)?;
-    let most = watch.end(&[("pending destroys", PENDING_MAX)])?;
+    let destroyed = scene.wait_for("pending_destroys", 0, DESTROYED)?;
+    let most = watch.end()?;
     let wanted = free - free / 100;
     process::wait_for("the space", DESTROYED, || {
         free_bytes(scene.mount.directory()).is_ok_and(|free| free >= wanted)

@@ -1,15 +1,18 @@
 //! Sessions that come and go, with a word or without; leases and opens beyond their bound.
 
 use std::fs;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::ensure;
+use sheen_ports::Cancel;
 
 use super::clients::{Bare, connect};
 use super::levels::Watch;
-use super::{ACTOR, LEASES_MAX, SERVICE, SESSIONS_MAX, Scene};
+use super::{ACTOR, LEASES_MAX, Levels, SERVICE, Scene};
 use crate::actor::Actor;
+use crate::background::Background;
 use crate::checks::pause::Bystander;
 
 /// Clients side by side.
@@ -18,6 +21,8 @@ const SIDE_BY_SIDE: u32 = 4;
 const KILLED_AT_ONCE: u32 = 40;
 /// Sessions of the lane itself: mounts.
 const OWN: u64 = 1;
+/// So long nothing is opened when the table is full.
+const PATIENCE: Duration = Duration::from_secs(1);
 /// Those that were killed are evicted by then.
 const EVICTED: Duration = Duration::from_secs(15);
 
@@ -25,7 +30,7 @@ const EVICTED: Duration = Duration::from_secs(15);
 pub(super) fn come_and_go(scene: &mut Scene, count: u32) -> anyhow::Result<String> {
     let aside = scene.mount.directory().join("aside");
     fs::create_dir(&aside)?;
-    let before = super::Levels::read(scene.node()?)?;
+    let before = Levels::read(scene.node()?)?;
     let watch = Watch::start(scene.node()?);
     let bystander = Bystander::start(&aside);
     let begun = Instant::now();
@@ -34,10 +39,10 @@ pub(super) fn come_and_go(scene: &mut Scene, count: u32) -> anyhow::Result<Strin
     let healthy = bystander.end(SERVICE);
     outcome?;
     scene.wait_for("sessions", OWN, EVICTED)?;
-    scene.wait_for("connections", before.of("connections"), EVICTED)?;
-    let most = watch.end(&[("sessions", SESSIONS_MAX)])?;
+    scene.wait_for("connections", before.of("connections")?, EVICTED)?;
+    let most = watch.end()?;
     let (_, longest) = healthy?;
-    let after = super::Levels::read(scene.node()?)?;
+    let after = Levels::read(scene.node()?)?;
     let grown = after.resident_bytes().saturating_sub(before.resident_bytes());
     ensure!(grown <= 256 << 20, "the node grew by {} MiB", grown >> 20);
     fs::remove_dir(&aside)?;
@@ -107,7 +112,7 @@ pub(super) fn ask_leases(scene: &mut Scene, files: u32, count: u32) -> anyhow::R
     let took = begun.elapsed();
     let healthy = bystander.end(SERVICE);
     let (clients, opened) = asked?;
-    let most = watch.end(&[("leases", LEASES_MAX), ("opens", LEASES_MAX)])?;
+    let most = watch.end()?;
     let (_, longest) = healthy?;
     clients.into_iter().for_each(Bare::disconnect);
     scene.wait_for("opens", 0, EVICTED)?;
@@ -121,27 +126,46 @@ pub(super) fn ask_leases(scene: &mut Scene, files: u32, count: u32) -> anyhow::R
 }
 
 fn ask_all(scene: &Scene, files: u32, count: u32) -> anyhow::Result<(Vec<Bare>, u64)> {
+    let opened = Arc::new(AtomicU64::new(0));
+    let patience = Cancel::new();
+    let watchdog = cancel_without_progress(&opened, &patience);
     let mut clients = Vec::new();
-    let mut opened = 0;
-    let mut is_full = false;
     for _ in 0..count {
         let bare = connect(&scene.address(), Scene::filesystem())?;
         let Some(bare) = bare else { anyhow::bail!("no room for a session") };
         let many = bare.directory("many")?;
         for number in 0..files {
             let inode = bare.find(&many, &format!("file-{number}"))?;
-            if !is_full && bare.open(&inode)? {
-                opened += 1;
-            } else {
-                is_full = true;
+            if !patience.is_cancelled() && bare.open(&inode, &patience)? {
+                opened.fetch_add(1, Ordering::SeqCst);
             }
         }
         clients.push(bare);
     }
+    let is_full = patience.is_cancelled();
+    watchdog.join()?;
+    let opened = opened.load(Ordering::SeqCst);
     let wanted = u64::from(files) * u64::from(count);
     ensure!(
         is_full || wanted < LEASES_MAX,
         "{opened} opens were granted, where {LEASES_MAX} are allowed"
     );
     Ok((clients, opened))
+}
+
+/// Who opens a file when the table is full waits for room. This ends the wait when nothing was opened for a while.
+fn cancel_without_progress(opened: &Arc<AtomicU64>, patience: &Cancel) -> Background<()> {
+    let (opened, patience) = (Arc::clone(opened), patience.clone());
+    Background::start(move |ending| {
+        let mut before = 0;
+        while !ending.is_due() && !patience.is_cancelled() {
+            std::thread::sleep(PATIENCE);
+            let now = opened.load(Ordering::SeqCst);
+            if now == before && now > 0 {
+                patience.cancel();
+            }
+            before = now;
+        }
+        Ok(())
+    })
 }
