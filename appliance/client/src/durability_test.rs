@@ -16,7 +16,7 @@ use sheen_wire::{
 use crate::{
     Access, CacheSink, Changes, Client, ClientConfig, Inode, SystemClock, WriteOptions,
     fake::{FILE, Fake, object},
-    scenarios::{buffer_with, read, write},
+    scenarios::{WRITE, buffer_with, read, write},
 };
 
 const STRIPE: u64 = 64 << 10;
@@ -35,7 +35,7 @@ fn start_with(change: impl FnOnce(&mut ClientConfig)) -> (Fake, Arc<Client>) {
 
 fn open(client: &Arc<Client>) -> Arc<Inode> {
     let file = client.inode(FILE);
-    client.open(&file, true, &Cancel::new()).unwrap();
+    client.open(&file, WRITE, &Cancel::new()).unwrap();
     file
 }
 
