@@ -206,7 +206,8 @@ impl Mixture {
             restart(world, client);
         }
         // Nobody asserted that it has the unlinked ones open.
-        world.pass(std::time::Duration::from_secs(4));
+        let reconnect = super::MdtTimes::default().reconnect;
+        world.pass(reconnect + std::time::Duration::from_secs(1));
     }
 }
 
