@@ -25,16 +25,16 @@ use super::{
     config::{MdtLimits, MdtTimes},
     destroys::DestroyWindow,
     eviction::Eviction,
-    mutation::{Change, ChangeId, Key},
+    intake::served_in_grace,
+    keys::Key,
+    mutation::{Change, ChangeId},
+    placement::served,
     request::{Answer, Incoming, Output},
     session::{Connection, Session},
     stats::MdtStats,
     waiting::{EarlyRequests, LeaseQueues},
 };
 use sheen_wire::metadata::OstAddress;
-
-/// OSTs a system may have.
-const OSTS_MAX: usize = sheen_meta::Limits::OSTS_MAX;
 
 /// Where the service stands. `Recovering` → `Starting` → (`Grace` →) `Serving`; `Failed` from anywhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -127,19 +127,10 @@ impl Mdt {
         limits: MdtLimits,
         times: MdtTimes,
         node: [u8; 16],
-        mut osts: Vec<OstAddress>,
+        osts: Vec<OstAddress>,
         state: State,
         stats: Arc<MdtStats>,
     ) -> Self {
-        osts.sort_by_key(|address| address.ost);
-        osts.dedup_by_key(|address| address.ost);
-        if let Some(beyond) = osts.iter().find(|address| address.ost.0 as usize >= OSTS_MAX) {
-            tracing::error!(
-                ost = beyond.ost.0,
-                "OSTs with an index of {OSTS_MAX} or more are not served"
-            );
-            osts.retain(|address| (address.ost.0 as usize) < OSTS_MAX);
-        }
         Self {
             leases: Leases::new(Epoch(0), limits.leases_max),
             opens: Opens::new(limits.opens_max),
@@ -148,7 +139,7 @@ impl Mdt {
             limits,
             times,
             node,
-            osts,
+            osts: served(osts),
             stats,
             phase: Phase::Recovering,
             now: Tick(0),
@@ -216,24 +207,12 @@ impl Mdt {
         payload: Vec<u8>,
     ) {
         let incoming = Incoming { request, frame, body, payload, arrived: self.now };
-        let client = incoming.frame.client;
-        self.held += 1;
-        // A client that is asked to give leases back may need any of its requests served first.
-        let room = self.held <= self.limits.requests_max || self.is_asked_back(client);
-        let admitted = self.admit_client(&incoming) && room;
-        if !admitted && !lets_others_go_on(incoming.frame.opcode) {
+        if !self.let_in(&incoming) {
             self.answer(&incoming, Answer::error(Errno::EAGAIN));
             return;
         }
         self.dispatch(incoming);
         self.settle();
-    }
-
-    fn admit_client(&mut self, incoming: &Incoming) -> bool {
-        let max = self.limits.requests_per_client_max;
-        let connection = self.connections.entry(incoming.request.connection).or_default();
-        connection.held += 1;
-        connection.held <= max
     }
 
     /// Carries a request out, or puts it where it waits.
@@ -411,36 +390,4 @@ impl Mdt {
         self.unblocked.clear();
         self.waiting.clear();
     }
-}
-
-/// What must get through however full the tables are: it ends waits of others, or keeps a client from being evicted. How
-/// much of it there is is bounded by the slots of connections.
-const fn lets_others_go_on(opcode: Opcode) -> bool {
-    matches!(
-        opcode,
-        Opcode::Connect
-            | Opcode::Disconnect
-            | Opcode::Ping
-            | Opcode::Reassert
-            | Opcode::Close
-            | Opcode::LeaseCancel
-            | Opcode::UpdateSize
-            | Opcode::InstantiateLayout
-            | Opcode::LockCancel
-            | Opcode::LockRelease
-    )
-}
-
-/// What may be served while known clients have not come back: nothing that could conflict with what they hold.
-const fn served_in_grace(opcode: Opcode) -> bool {
-    matches!(
-        opcode,
-        Opcode::Connect
-            | Opcode::Disconnect
-            | Opcode::Ping
-            | Opcode::Reassert
-            | Opcode::OstList
-            | Opcode::SequenceGrant
-            | Opcode::FilesystemList
-    )
 }

@@ -16,7 +16,8 @@ use sheen_wire::{
 use super::{
     answers::READABLE,
     core::Mdt,
-    mutation::{ChangeId, Key, Progress, Task},
+    keys::Key,
+    mutation::{ChangeId, Progress, Task},
     request::{Answer, Incoming, Output},
     session::callback,
 };

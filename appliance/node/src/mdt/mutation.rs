@@ -14,26 +14,18 @@ use sheen_meta::{
     },
     touches,
 };
-use sheen_types::{ClientId, Errno, Fid, FileKind, Name, Tag, Xid};
+use sheen_types::{ClientId, Errno, Fid, Tag, Xid};
 use sheen_wire::{DecodeError, Opcode};
 
 use super::{
     core::Mdt,
+    keys::Key,
     request::{Answer, Incoming},
 };
 
 /// Number of a change, in order of arrival.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct ChangeId(pub u64);
-
-/// What only one change at a time may be under way on.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Key {
-    /// An entry of a directory.
-    Name(Fid, Name),
-    /// An inode, but for entries in it.
-    Inode(Fid),
-}
 
 /// What happens when a change was applied.
 #[derive(Debug)]
@@ -336,78 +328,6 @@ impl Mdt {
         bytes
     }
 
-    /// What no other change may be under way on.
-    fn keys_of(&self, operation: &Operation) -> Vec<Key> {
-        let name = |parent: Fid, name: &Name| Key::Name(parent, name.clone());
-        let child = |parent: Fid, name: &Name| {
-            self.state.lookup(parent, name).ok().map(|(fid, _)| Key::Inode(fid))
-        };
-        let mut keys = Vec::new();
-        match operation {
-            Operation::Create(body) if body.request.unnamed => {}
-            Operation::Create(body) => {
-                keys.push(name(body.request.parent, &body.request.name));
-                keys.extend(child(body.request.parent, &body.request.name));
-            }
-            Operation::Link(request) => {
-                keys.push(name(request.parent, &request.name));
-                keys.push(Key::Inode(request.fid));
-            }
-            Operation::Unlink(body) => {
-                keys.push(name(body.request.parent, &body.request.name));
-                keys.extend(child(body.request.parent, &body.request.name));
-            }
-            Operation::Rename(body) => {
-                let request = &body.request;
-                for (parent, entry) in [
-                    (request.from_parent, &request.from_name),
-                    (request.to_parent, &request.to_name),
-                ] {
-                    keys.push(name(parent, entry));
-                    keys.extend(child(parent, entry));
-                }
-            }
-            Operation::SetAttributes(request) => keys.push(Key::Inode(request.fid)),
-            Operation::SetXattr(body) => keys.push(Key::Inode(body.request.fid)),
-            Operation::RemoveXattr(request) => keys.push(Key::Inode(request.fid)),
-            Operation::InstantiateLayout(request) => keys.push(Key::Inode(request.fid)),
-            Operation::OrphanRelease(release) => keys.push(Key::Inode(release.fid)),
-            Operation::UpdateSize(_)
-            | Operation::ServerStart(_)
-            | Operation::Connect(_)
-            | Operation::Disconnect(_)
-            | Operation::SequenceGrant(_)
-            | Operation::FilesystemCreate(_)
-            | Operation::FilesystemDelete(_)
-            | Operation::Reap(_)
-            | Operation::OstRegister(_)
-            | Operation::ObjectsDestroyed(_) => {}
-        }
-        keys.sort();
-        keys.dedup();
-        keys
-    }
-
-    /// Tells an operation that takes a name away whether the inode is open, or (`contested`) may be in a moment: an
-    /// open(2) that found the name before it went must still find the inode. From the moment a change is ready, an Open
-    /// of that inode waits behind it, so the answer stays true.
-    fn note_opens(&self, operation: &mut Operation, contested: bool) {
-        let is_open = |parent: Fid, name: &Name| {
-            self.state.lookup(parent, name).is_ok_and(|(fid, kind)| {
-                kind != FileKind::Directory && (contested || self.opens.is_open(fid))
-            })
-        };
-        match operation {
-            Operation::Unlink(body) => {
-                body.open = is_open(body.request.parent, &body.request.name);
-            }
-            Operation::Rename(body) => {
-                body.open = is_open(body.request.to_parent, &body.request.to_name);
-            }
-            _ => {}
-        }
-    }
-
     /// If an inode has no name and nobody has it open, it goes.
     pub(crate) fn release_if_orphan(&mut self, fid: Fid) {
         let orphan = self.state.attributes(fid).is_ok_and(|attributes| attributes.nlink == 0);
@@ -432,7 +352,7 @@ impl Mdt {
 ///
 /// So the longest chain is: change → DATA in PW → a change of its holder on that inode → other bits → LeaseCancel → the log.
 /// Lease requests wait for changes and leases, and a holder needs none: under a lease that is asked back it works on.
-/// Requests that wait take no reply slot from InstantiateLayout (it uses none), nor room ([`Mdt::on_request`]).
+/// Requests that wait take no reply slot from InstantiateLayout (it uses none), nor room ([`Mdt::let_in`]).
 const fn keeps_others_out(progress: Progress) -> bool {
     match progress {
         Progress::Waiting => false,

@@ -10,6 +10,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use sheen_meta::Operation;
 use sheen_types::{FileKind, OstIndex, Tick, layout::STRIPES_MAX};
+use sheen_wire::metadata::OstAddress;
 
 use super::{
     background::Job,
@@ -17,6 +18,8 @@ use super::{
     gateway::{OstJob, OstSpace},
 };
 
+/// OSTs a system may have.
+const OSTS_MAX: usize = sheen_meta::Limits::OSTS_MAX;
 /// How often an OST is asked.
 const ASK_EVERY: Duration = Duration::from_secs(1);
 /// An OST that has not answered for so long is left out; chosen by eye.
@@ -128,6 +131,19 @@ fn interleave(osts: &[OstIndex], weights: &[u64]) -> Vec<OstIndex> {
     }
     places.sort_unstable();
     places.into_iter().map(|(_, ost)| ost).collect()
+}
+
+/// OSTs that can be served, in order of index, each once.
+pub(crate) fn served(mut osts: Vec<OstAddress>) -> Vec<OstAddress> {
+    let is_beyond = |address: &OstAddress| address.ost.0 as usize >= OSTS_MAX;
+    if let Some(beyond) = osts.iter().find(|address| is_beyond(address)) {
+        let ost = beyond.ost.0;
+        tracing::error!(ost, "OSTs with an index of {OSTS_MAX} or more are not served");
+    }
+    osts.retain(|address| !is_beyond(address));
+    osts.sort_by_key(|address| address.ost);
+    osts.dedup_by_key(|address| address.ost);
+    osts
 }
 
 impl Mdt {

@@ -1,0 +1,51 @@
+//! Which requests are let in: bounds of what is held, and what is served while clients come back after a restart.
+
+use sheen_wire::Opcode;
+
+use super::{core::Mdt, request::Incoming};
+
+impl Mdt {
+    /// Counts a request in; whether there is room for it.
+    pub(crate) fn let_in(&mut self, incoming: &Incoming) -> bool {
+        self.held += 1;
+        let connection = self.connections.entry(incoming.request.connection).or_default();
+        connection.held += 1;
+        let own_room = connection.held <= self.limits.requests_per_client_max;
+        // A client that is asked to give leases back may need any of its requests served first.
+        let room =
+            self.held <= self.limits.requests_max || self.is_asked_back(incoming.frame.client);
+        (own_room && room) || lets_others_go_on(incoming.frame.opcode)
+    }
+}
+
+/// What must get through however full the tables are: it ends waits of others, or keeps a client from being evicted. How
+/// much of it there is is bounded by the slots of connections.
+const fn lets_others_go_on(opcode: Opcode) -> bool {
+    matches!(
+        opcode,
+        Opcode::Connect
+            | Opcode::Disconnect
+            | Opcode::Ping
+            | Opcode::Reassert
+            | Opcode::Close
+            | Opcode::LeaseCancel
+            | Opcode::UpdateSize
+            | Opcode::InstantiateLayout
+            | Opcode::LockCancel
+            | Opcode::LockRelease
+    )
+}
+
+/// What may be served while known clients have not come back: nothing that could conflict with what they hold.
+pub(crate) const fn served_in_grace(opcode: Opcode) -> bool {
+    matches!(
+        opcode,
+        Opcode::Connect
+            | Opcode::Disconnect
+            | Opcode::Ping
+            | Opcode::Reassert
+            | Opcode::OstList
+            | Opcode::SequenceGrant
+            | Opcode::FilesystemList
+    )
+}
