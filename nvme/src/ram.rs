@@ -53,6 +53,9 @@ impl RamMedium {
 
     /// Loses the power: of the blocks written and not flushed since, those for which `survives` says so keep what was written,
     /// the others hold again what they held at the last flush. Devices of the time before must not be used any more.
+    ///
+    /// # Panics
+    /// When a thread panicked while it remembered what blocks held.
     pub fn cut_power(&self, mut survives: impl FnMut(Lba) -> bool) {
         let Some(unflushed) = &self.unflushed else { return };
         let lost = std::mem::take(&mut *unflushed.lock().expect("nothing panics while locked"));
