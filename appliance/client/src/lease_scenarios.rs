@@ -193,6 +193,17 @@ fn after_its_lease_ended_a_client_serves_nothing_from_its_caches() {
     world.client.disconnect();
 }
 
+/// Its connection ends with it, and others wait for `reconnect` from then.
+#[test]
+fn the_kernel_of_a_process_that_is_killed_believes_nothing_when_others_get_its_leases() {
+    let world = start();
+    assert_eq!(world.client.kernel_time(), Duration::from_secs(4), "of 5");
+    world.cut();
+    world.pass(56_000);
+    assert_eq!(world.client.kernel_time(), Duration::from_secs(1), "of the lease");
+    world.client.disconnect();
+}
+
 #[test]
 fn a_lapse_makes_nothing_void_that_the_server_kept() {
     let world = start();

@@ -23,7 +23,12 @@ use sheen_wire::{
     metadata::{Connect, ConnectReply, OstList, OstListReply},
 };
 
-use crate::{config::ClientConfig, home::Home, slots::CANCEL_POLL, validity::Validity};
+use crate::{
+    config::ClientConfig,
+    home::Home,
+    slots::CANCEL_POLL,
+    validity::{Validity, after_hang_up},
+};
 
 /// A connection to the MDT and who we are on it.
 #[derive(Clone)]
@@ -320,6 +325,11 @@ impl Session {
             (false, true) => Err(Errno::EIO),
             (false, false) => Ok(()),
         }
+    }
+
+    /// How long what is cached may be used after the connection ended.
+    pub(crate) fn after_hang_up(&self) -> Duration {
+        after_hang_up(self.lock().reconnect)
     }
 
     /// The identity object requests carry.

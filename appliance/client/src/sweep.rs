@@ -53,10 +53,16 @@ struct SweepState {
 }
 
 impl Client {
-    /// How long the kernel may believe what it is told now.
+    /// How long what is cached may be used, if nothing more is heard of the MDT and the connection stays.
     #[must_use]
     pub fn lease_left(&self) -> Duration {
         self.session.validity.left(self.clock.now())
+    }
+
+    /// How long the kernel may believe what it is told now: also if this process ends at once, and its connection with it.
+    #[must_use]
+    pub fn kernel_time(&self) -> Duration {
+        self.lease_left().min(self.session.after_hang_up())
     }
 
     /// Whether a file is, or until a moment ago was, written through this client.

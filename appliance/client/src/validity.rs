@@ -6,7 +6,8 @@
 //! show, whatever lies between us and the MDT.
 //!
 //! Each answer is given under the lease as it was when the operation began. What the kernel is allowed to keep it may keep
-//! to the end of the lease as known now.
+//! to the end of the lease as known now, and no longer than after a connection that ends now: should this process be killed,
+//! its connection ends and nobody takes the kernel's caches back.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},
@@ -18,6 +19,11 @@ use sheen_types::Tick;
 /// The part of a lease kept as margin: for clocks that run apart, and for taking the kernel's caches back. 1 s of 20 s; clocks
 /// differ by a thousandth at worst (by far), and an invalidation of a cached file takes microseconds.
 const MARGIN_PART: u32 = 20;
+
+/// How long what is cached may be used after a connection ended for whose client others wait for `reconnect`.
+pub(crate) fn after_hang_up(reconnect: Duration) -> Duration {
+    reconnect / 5 * 4
+}
 
 /// Until when; 0 and before the first connection: nothing may be used.
 #[derive(Debug, Default)]
@@ -32,7 +38,7 @@ impl Validity {
 
     /// The connection ended `now`: others wait for us for `reconnect` from when they hear of it.
     pub(crate) fn shorten(&self, now: Tick, reconnect: Duration) {
-        let until = now.after(reconnect / 5 * 4);
+        let until = now.after(after_hang_up(reconnect));
         self.0.fetch_min(until.0, Ordering::AcqRel);
     }
 

@@ -60,7 +60,7 @@ impl Mount {
         observed: &Observed,
     ) -> TimedAttributes {
         let window = observed.caching.losses().and_then(|losses| inode.window(losses));
-        let valid = if window.is_some() { self.client.lease_left() } else { Duration::ZERO };
+        let valid = if window.is_some() { self.client.kernel_time() } else { Duration::ZERO };
         if let Some(window) = window {
             context.keep_until_answered(window);
         }
@@ -76,7 +76,7 @@ impl Mount {
         let epochs = self.epochs.get().copied().unwrap_or(false);
         let losses = found.name.losses().filter(|_| epochs);
         let window = losses.and_then(|losses| found.inode.name_window(losses));
-        let name_valid = if window.is_some() { self.client.lease_left() } else { Duration::ZERO };
+        let name_valid = if window.is_some() { self.client.kernel_time() } else { Duration::ZERO };
         if let Some(window) = window {
             context.keep_until_answered(window);
         }
@@ -124,7 +124,7 @@ impl Mount {
         Some(Entry {
             node: NodeId(0),
             generation: 0,
-            name_valid: self.client.lease_left(),
+            name_valid: self.client.kernel_time(),
             attributes: TimedAttributes { attributes: nothing, valid: Duration::ZERO },
         })
     }
