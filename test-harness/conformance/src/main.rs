@@ -124,7 +124,7 @@ const ORDER: [Check; 17] = [
 /// Checks that make clusters of their own.
 const LANES: [Check; 3] = [Check::Power, Check::Pause, Check::Tables];
 /// Of them those that every run has.
-const LANES_OF_ALL: [Check; 1] = [Check::Pause];
+const LANES_OF_ALL: [Check; 2] = [Check::Pause, Check::Tables];
 
 const MINUTE: Duration = Duration::from_secs(60);
 
