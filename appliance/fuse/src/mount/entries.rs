@@ -7,7 +7,7 @@ use sheen_types::FileKind;
 
 use crate::{
     kernel::{Context, Entry, FileAttributes, NodeId, TimedAttributes},
-    mount::Mount,
+    mount::{Mount, nodes::Shown},
 };
 
 /// Preferred size of I/O shown by `stat`.
@@ -19,7 +19,7 @@ impl Mount {
     /// Before it reads from pages it has, the kernel asks for attributes that are out of date (`AUTO_INVAL_DATA`), and drops the
     /// pages if the time of the last change is not the one it knows. Own writes change that time and leave the pages true:
     /// then the kernel is made to pass this answer on without taking it in, which a notification that overtakes the answer
-    /// does.
+    /// does. Not if another client may have written since the kernel last took an answer in: it would not learn the size.
     pub(crate) fn timed(
         &self,
         context: &Context,
@@ -30,13 +30,14 @@ impl Mount {
         let attributes = &observed.attributes;
         if attributes.kind == FileKind::Regular {
             let node = self.node(inode.fid);
+            let shown = Shown::of(observed);
             let known = self.nodes.shown(node);
-            let changed = known.is_some_and(|known| known != attributes.mtime);
-            let ours = changed && inode.holds_data() && self.client.is_written_here(inode);
+            let outdated = known.is_some_and(|known| known.is_outdated_by_own_writes(shown));
+            let ours = outdated && inode.holds_data() && self.client.is_written_here(inode);
             if ours && self.notifier.invalidate_attributes(node).is_ok() {
                 timed.valid = Duration::ZERO;
             } else {
-                self.nodes.show(node, attributes.mtime);
+                self.nodes.show(node, shown);
             }
         }
         timed
@@ -49,7 +50,7 @@ impl Mount {
         inode: &Arc<Inode>,
         observed: &Observed,
     ) -> TimedAttributes {
-        self.nodes.show(self.node(inode.fid), observed.attributes.mtime);
+        self.nodes.show(self.node(inode.fid), Shown::of(observed));
         self.timed_anew(context, inode, observed)
     }
 
@@ -91,7 +92,7 @@ impl Mount {
     /// As [`Mount::describe`], counted: the kernel will forget it.
     pub(crate) fn entry(&self, context: &Context, found: &Found) -> Entry {
         let entry = self.describe(context, found);
-        self.nodes.remember(entry.node, &found.inode, found.observed.attributes.mtime);
+        self.nodes.remember(entry.node, &found.inode, Shown::of(&found.observed));
         entry
     }
 

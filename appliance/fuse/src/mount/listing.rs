@@ -10,7 +10,7 @@ use sheen_types::{Errno, Fid, FileKind};
 
 use crate::{
     kernel::{Context, DirectorySink, FileHandle, Full},
-    mount::{Mount, handles::Handle, node_of},
+    mount::{Mount, handles::Handle, node_of, nodes::Shown},
 };
 
 /// Offset behind `.`.
@@ -130,8 +130,8 @@ impl Mount {
         let ino = entry.fid.inode_number();
         sink.push(name, ino, entry.kind, entry.cookie, described.as_ref())?;
         if let Some(found) = &found {
-            let mtime = found.observed.attributes.mtime;
-            self.nodes.remember(node_of(entry.fid, self.root), &found.inode, mtime);
+            let shown = Shown::of(&found.observed);
+            self.nodes.remember(node_of(entry.fid, self.root), &found.inode, shown);
         }
         Ok(())
     }

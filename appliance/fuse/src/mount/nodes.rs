@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use sheen_client::Inode;
+use sheen_client::{Inode, Observed};
 use sheen_types::Timespec;
 
 use crate::kernel::NodeId;
@@ -21,8 +21,28 @@ pub(crate) struct Nodes([Mutex<HashMap<NodeId, Known>>; 16]);
 struct Known {
     inode: Arc<Inode>,
     lookups: u64,
-    /// Time of the last change of content, as the kernel knows it.
-    shown: Timespec,
+    shown: Shown,
+}
+
+/// What the kernel last took in of the content's attributes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Shown {
+    /// Time of the last change.
+    pub(crate) mtime: Timespec,
+    /// Losses of the inode under which it was true; None: it was true for the moment only. While nothing more is lost, all
+    /// changes since are the kernel's own, and the size is as it knows it.
+    pub(crate) losses: Option<u64>,
+}
+
+impl Shown {
+    pub(crate) fn of(observed: &Observed) -> Self {
+        Self { mtime: observed.attributes.mtime, losses: observed.caching.losses() }
+    }
+
+    /// Whether the kernel, which was shown this, has pages and a size that are true, though the time is another now.
+    pub(crate) fn is_outdated_by_own_writes(self, now: Self) -> bool {
+        self.mtime != now.mtime && now.losses.is_some() && self.losses == now.losses
+    }
 }
 
 impl Nodes {
@@ -31,24 +51,24 @@ impl Nodes {
         &self.0[usize::try_from(node.0 % SHARDS).unwrap_or(0)]
     }
 
-    /// The kernel was given the inode once more; the first time with `mtime`.
-    pub(crate) fn remember(&self, node: NodeId, inode: &Arc<Inode>, mtime: Timespec) {
+    /// The kernel was given the inode once more; the first time with what it was `shown`.
+    pub(crate) fn remember(&self, node: NodeId, inode: &Arc<Inode>, shown: Shown) {
         let mut shard = self.shard(node).lock().expect("no panic while locked");
-        let new = || Known { inode: inode.clone(), lookups: 0, shown: mtime };
+        let new = || Known { inode: inode.clone(), lookups: 0, shown };
         shard.entry(node).or_insert_with(new).lookups += 1;
     }
 
-    /// Time of the last change of content the kernel knows of.
-    pub(crate) fn shown(&self, node: NodeId) -> Option<Timespec> {
+    /// What the kernel knows of the content.
+    pub(crate) fn shown(&self, node: NodeId) -> Option<Shown> {
         let shard = self.shard(node).lock().expect("no panic while locked");
         shard.get(&node).map(|known| known.shown)
     }
 
-    /// The kernel is told `mtime`.
-    pub(crate) fn show(&self, node: NodeId, mtime: Timespec) {
+    /// The kernel takes this in.
+    pub(crate) fn show(&self, node: NodeId, shown: Shown) {
         let mut shard = self.shard(node).lock().expect("no panic while locked");
         if let Some(known) = shard.get_mut(&node) {
-            known.shown = mtime;
+            known.shown = shown;
         }
     }
 
@@ -67,5 +87,24 @@ impl Nodes {
             return None;
         }
         shard.remove(&node).map(|known| known.inode)
+    }
+}
+
+#[cfg(test)]
+mod test {
+    use super::*;
+
+    fn shown(seconds: i64, losses: Option<u64>) -> Shown {
+        Shown { mtime: Timespec { seconds, nanoseconds: 0 }, losses }
+    }
+
+    #[test]
+    fn the_kernel_takes_in_what_another_client_may_have_changed() {
+        let before = shown(1, Some(7));
+        assert!(before.is_outdated_by_own_writes(shown(2, Some(7))));
+        assert!(!before.is_outdated_by_own_writes(shown(1, Some(7))), "nothing is new");
+        assert!(!before.is_outdated_by_own_writes(shown(2, Some(8))), "the lease was lost since");
+        assert!(!before.is_outdated_by_own_writes(shown(2, None)));
+        assert!(!shown(1, None).is_outdated_by_own_writes(shown(2, None)));
     }
 }
