@@ -1,42 +1,50 @@
-//! A client: the real wire protocol as a state machine with one request under way.
+//! A client: the real wire protocol as a state machine with many requests under way.
 //!
 //! Behaves as the client library does: it connects again by itself with a growing pause, tells a restarted MDT what it holds,
-//! sends a request again under its old number with [`Frame::FLAG_RESENT`], and gives leases back when asked. It
-//! caches nothing, so that every answer is the servers'.
+//! sends a request again under its old number with [`Frame::FLAG_RESENT`], caches content under leases ([`cache`]), keeps what
+//! OSTs acknowledged until it is durable ([`stable`]), and gives leases back when asked. Its clock is its own.
 
 use std::{
     cell::RefCell,
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     rc::Rc,
     time::Duration,
 };
 
 use sheen_ports::Clock;
-use sheen_types::{ClientId, Epoch, Errno, Fid, Tag, Tick, Xid, checksum::crc32c};
+use sheen_types::{ClientId, Epoch, Errno, Fid, OstIndex, Tag, Tick, Xid, checksum::crc32c};
 use sheen_wire::{
     Frame, Opcode,
     codec::Field,
-    lease::{LeaseCancel, LeaseRevoke},
+    lease::{LeaseCancel, LeaseRevoke, bits},
+    metadata::set,
 };
 
+mod cache;
 mod reply;
 mod session;
+mod stable;
 
+use cache::FileCache;
 use session::Lane;
+use stable::Debt;
 
 use crate::{
     answer::Ended,
     chance::Chance,
     clock::SimClock,
+    drift::Drift,
+    files::Files,
     network::{Arrival, Network},
-    node::OST_SERVICE,
-    operation::{Message, Operation, Target},
+    node::{OST_SERVICE, RECONNECT},
+    operation::{Deed, Edit, Message, Operation, Target},
+    plan::Planted,
 };
 
 /// Reply slots of the session.
-const SLOTS: u64 = 4;
-/// Silence after which the session is kept alive by a ping.
-const PING_AFTER: Duration = Duration::from_secs(4);
+const SLOTS: u16 = 4;
+/// A client pings so often in the time of a lease.
+const PINGS: u32 = 3;
 
 /// What a call on a connection was for.
 #[derive(Clone, Debug)]
@@ -46,19 +54,80 @@ enum Purpose {
     Attach,
     Ping,
     Cancel(LeaseCancel),
-    Request,
+    Request(u64),
+}
+
+#[derive(Debug)]
+struct Call {
+    target: Target,
+    purpose: Purpose,
+    /// When it was sent, by the client's clock.
+    asked: Tick,
+}
+
+/// Whose request it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Origin {
+    /// A program's.
+    Program,
+    /// The cache wants the lease on a file's content.
+    Lease(Fid),
+    /// The cache reads a file.
+    Fill(Fid),
+    /// A change is written back.
+    Write(Fid, u64),
+    /// Objects are made before that.
+    Layout(Fid),
+    /// An OST is to make all durable.
+    Sync(OstIndex),
+    /// A change is sent again that a node lost, or may have lost.
+    Resend(OstIndex, u64),
 }
 
 /// A request under way.
 #[derive(Debug)]
 struct Flight {
+    origin: Origin,
     operation: Operation,
     message: Message,
     xid: Xid,
+    tag: Option<Tag>,
     call: Option<u64>,
     sent: bool,
     resent: bool,
     not_before: Tick,
+    /// How often a server was too busy for it.
+    refusals: u32,
+}
+
+/// What an actor tells, in the order in which it happened.
+#[derive(Debug)]
+pub enum Told {
+    /// A request of a program ended.
+    Ended(Ended),
+    /// A program did something with a file.
+    Deed {
+        /// The file.
+        fid: Fid,
+        /// What.
+        deed: Deed,
+        /// What it found.
+        result: Result<Vec<u8>, Errno>,
+    },
+    /// The cache read a file under its lease.
+    Filled {
+        /// The file.
+        fid: Fid,
+        /// What it found.
+        content: Vec<u8>,
+    },
+    /// All it accepted of a file is durable.
+    Clean(Fid),
+    /// Its session was ended by the MDT; the new one was made after this transaction.
+    Evicted {
+        /// Last change applied then.
+        committed: u64,
+    },
 }
 
 /// Lease bits held of an inode.
@@ -69,6 +138,19 @@ pub struct Held {
     /// For writing.
     pub write_bits: u32,
     sequence: u64,
+}
+
+/// Where an actor lives.
+#[derive(Clone, Debug)]
+pub struct Surroundings {
+    /// The network.
+    pub network: Rc<RefCell<Network>>,
+    /// The true time.
+    pub clock: SimClock,
+    /// All files with content.
+    pub files: Files,
+    /// A bug of the client, put in on purpose.
+    pub planted: Option<Planted>,
 }
 
 /// A client.
@@ -82,30 +164,55 @@ pub struct Actor {
     pub resends: u64,
     /// Requests a sick device failed: they are asked for again, as a program would.
     pub io_errors: u64,
+    /// Requests refused for want of space: they are asked for again.
+    pub no_space: u64,
+    /// Changes that were sent again to a new incarnation of an OST.
+    pub replays: u64,
     /// Inodes it has open, and whether for writing.
     pub opens: BTreeMap<Fid, bool>,
     /// Leases it holds.
     pub held: BTreeMap<Fid, Held>,
     /// Inodes whose leases changed since somebody looked.
     pub changed: BTreeSet<Fid>,
+    /// What happened and nobody has looked at.
+    pub told: VecDeque<Told>,
+    /// It was silent for so long that the MDT may end its session.
+    pub may_be_evicted: bool,
     network: Rc<RefCell<Network>>,
     clock: SimClock,
+    drift: Drift,
+    files: Files,
+    planted: Option<Planted>,
     chance: Chance,
     filesystem: Vec<u8>,
     client: ClientId,
     epoch: Epoch,
     server_epoch: Epoch,
+    /// The session was ended, and there is no new one yet.
+    ended: bool,
     mdt: Lane,
     ost: Lane,
     xid: u64,
-    calls: BTreeMap<u64, (Target, Purpose)>,
+    calls: BTreeMap<u64, Call>,
     next_call: u64,
+    /// Of the MDT, by the client's clock: when something was sent, when something came, when the last request was sent that
+    /// was answered.
     last_sent: Tick,
-    flight: Option<Flight>,
-    ended: Option<Ended>,
-    probe: Option<Flight>,
+    last_heard: Tick,
+    last_asked: Tick,
+    lease: Duration,
+    /// When it ended its connection to the MDT itself and has no other: the MDT waits for it only so long.
+    closed_at: Option<Tick>,
+    paused_until: Tick,
+    flights: BTreeMap<u64, Flight>,
+    next_flight: u64,
+    caches: BTreeMap<Fid, FileCache>,
+    /// Changes accepted so far.
+    edits: u64,
+    debts: BTreeMap<OstIndex, Debt>,
+    /// Of the OSTs.
+    incarnation: u64,
     failure: Option<String>,
-    renumbers: bool,
 }
 
 impl Actor {
@@ -114,102 +221,141 @@ impl Actor {
     pub fn new(
         number: usize,
         filesystem: &str,
-        network: Rc<RefCell<Network>>,
-        clock: SimClock,
+        surroundings: Surroundings,
+        drift: Drift,
         chance: Chance,
     ) -> Self {
+        let Surroundings { network, clock, files, planted } = surroundings;
         Self {
             number,
             root: Fid::NONE,
             resends: 0,
             io_errors: 0,
+            no_space: 0,
+            replays: 0,
             opens: BTreeMap::new(),
             held: BTreeMap::new(),
             changed: BTreeSet::new(),
+            told: VecDeque::new(),
+            may_be_evicted: false,
             network,
             clock,
+            drift,
+            files,
+            planted,
             chance,
             filesystem: filesystem.as_bytes().to_vec(),
             client: ClientId(0),
             epoch: Epoch(0),
             server_epoch: Epoch(0),
+            ended: false,
             mdt: Lane::new(0),
             ost: Lane::new(OST_SERVICE),
             xid: 0,
             calls: BTreeMap::new(),
             next_call: 0,
             last_sent: Tick(0),
-            flight: None,
-            ended: None,
-            probe: None,
+            last_heard: Tick(0),
+            last_asked: Tick(0),
+            lease: Duration::ZERO,
+            closed_at: None,
+            paused_until: Tick(0),
+            flights: BTreeMap::new(),
+            next_flight: 0,
+            caches: BTreeMap::new(),
+            edits: 0,
+            debts: BTreeMap::new(),
+            incarnation: 0,
             failure: None,
-            renumbers: false,
         }
-    }
-
-    /// From now on a request sent again gets a new number: a bug, for tests of the simulator itself.
-    pub fn plant_new_numbers(&mut self) {
-        self.renumbers = true;
     }
 
     /// Where it stands, for people.
     #[must_use]
     pub fn describe(&self) -> String {
-        let Self { number, mdt, ost, .. } = self;
-        let operation = self.flight.as_ref().map(|flight| &flight.operation);
+        let Self { number, mdt, ost, caches, .. } = self;
+        let busy: Vec<_> = caches.iter().filter(|(_, cache)| !cache.is_quiet()).collect();
         let (mdt, ost) = (mdt.ready, ost.ready);
+        let flights: Vec<_> = self.flights.values().map(|f| (f.origin, &f.operation)).collect();
         format!(
-            "actor {number}: MDT connected {mdt}, OSTs connected {ost}, under way {operation:?}"
+            "actor {number}: MDT connected {mdt}, OSTs connected {ost}, paused until {}, under way {flights:?}, files \
+             {busy:?}",
+            self.paused_until.0
         )
     }
 
-    /// Whether a request may be begun.
+    /// Whether nothing is under way.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        self.flight.is_none() && self.probe.is_none() && self.ended.is_none()
+        self.flights.is_empty()
+            && self.told.is_empty()
+            && self.caches.values().all(FileCache::is_quiet)
+            && self.debts.values().all(|debt| debt.next_again().is_none())
+    }
+
+    /// What programs wait for.
+    #[must_use]
+    pub fn busy(&self) -> usize {
+        let requests = self.flights.values().filter(|flight| flight.origin == Origin::Program);
+        requests.count() + self.caches.values().map(|cache| cache.deeds.len()).sum::<usize>()
+    }
+
+    /// Whether a request is under way whose outcome nobody could tell if the session ended.
+    #[must_use]
+    pub fn changes_names(&self) -> bool {
+        let mut programs = self.flights.values().filter(|flight| flight.origin == Origin::Program);
+        programs.any(|flight| flight.operation.is_change())
+    }
+
+    /// Begins a request of a program.
+    pub fn begin(&mut self, operation: Operation) {
+        if let Operation::SetAttributes(request) = &operation
+            && request.valid & set::SIZE != 0
+            && self.planted == Some(Planted::ObjectsFirst)
+            && let Some(place) = self.files.place(request.fid)
+        {
+            let cut = Edit::Truncate { size: request.size };
+            self.begin_for(Operation::Edit(place, cut), Origin::Program);
+        }
+        self.begin_for(operation, Origin::Program);
+    }
+
+    fn begin_for(&mut self, operation: Operation, origin: Origin) {
+        let message = operation.message(self.clock.wall());
+        let xid = self.next_xid();
+        self.next_flight += 1;
+        let (tag, call, sent, resent) = (None, None, false, false);
+        let (not_before, refusals) = (Tick(0), 0);
+        let flight = Flight {
+            origin,
+            operation,
+            message,
+            xid,
+            tag,
+            call,
+            sent,
+            resent,
+            not_before,
+            refusals,
+        };
+        self.flights.insert(self.next_flight, flight);
+    }
+
+    /// Its process does not run until `until`.
+    pub fn pause(&mut self, until: Tick) {
+        self.paused_until = until;
+    }
+
+    /// Whether it runs.
+    #[must_use]
+    pub fn is_running(&self) -> bool {
+        self.paused_until <= self.clock.tick()
     }
 
     /// Whether both services are connected.
     #[must_use]
     pub fn is_connected(&self) -> bool {
         self.mdt.ready && self.ost.ready
-    }
-
-    /// Begins a request; none is under way.
-    ///
-    /// # Panics
-    /// When one is.
-    pub fn begin(&mut self, operation: Operation) {
-        assert!(self.is_idle(), "one request at a time");
-        self.flight = Some(self.new_flight(operation));
-    }
-
-    /// Begins a request that goes before the one under way.
-    pub fn probe(&mut self, operation: Operation) {
-        self.probe = Some(self.new_flight(operation));
-    }
-
-    /// Gives a probe up, if one is under way; its answer counts no more.
-    pub fn drop_probe(&mut self) {
-        self.probe = None;
-    }
-
-    /// Whether a probe may be begun.
-    #[must_use]
-    pub fn may_probe(&self) -> bool {
-        self.probe.is_none() && self.ended.is_none()
-    }
-
-    fn new_flight(&mut self, operation: Operation) -> Flight {
-        let message = operation.message(self.clock.wall());
-        let xid = self.next_xid();
-        let not_before = Tick(0);
-        Flight { operation, message, xid, call: None, sent: false, resent: false, not_before }
-    }
-
-    /// How the request ended, once it did.
-    pub fn take_ended(&mut self) -> Option<Ended> {
-        self.ended.take()
     }
 
     /// What went wrong on this side of the protocol.
@@ -229,21 +375,59 @@ impl Actor {
         }
     }
 
+    /// Its own time.
+    fn now(&self) -> Tick {
+        self.drift.shown(self.clock.tick())
+    }
+
+    /// Whether its session lasts, as far as it can know: then what it holds is its own.
+    #[must_use]
+    pub fn is_valid(&self) -> bool {
+        let ends =
+            |begin: Tick, length: Duration, margin: u32| begin.after(length - length / margin);
+        let closed =
+            self.closed_at.is_some_and(|at| self.now() >= ends(at, RECONNECT, RECONNECT_MARGIN));
+        let lasts = !closed && self.now() < ends(self.last_asked, self.lease, LEASE_MARGIN);
+        self.client != ClientId(0) && lasts
+    }
+
+    /// Whether it reads and accepts what its leases allow.
+    fn may_cache(&self) -> bool {
+        self.is_valid() || self.planted == Some(Planted::EndlessLease) && self.client != ClientId(0)
+    }
+
+    fn ping_at(&self) -> Tick {
+        self.last_sent.after(self.lease / PINGS)
+    }
+
     /// When it has something to do although nothing arrives.
     #[must_use]
     pub fn next_event(&self) -> Option<Tick> {
+        let now = self.clock.tick();
+        if self.paused_until > now {
+            return Some(self.paused_until);
+        }
         let lanes = [&self.mdt, &self.ost];
         let down = lanes.into_iter().filter(|lane| lane.connection.is_none());
-        let flights = [&self.flight, &self.probe].into_iter().flatten();
-        let waiting = flights.filter(|flight| flight.call.is_none() && flight.not_before.0 > 0);
-        let ping = self.mdt.ready.then(|| self.last_sent.after(PING_AFTER));
+        let waiting = self.flights.values().filter(|f| f.call.is_none() && f.not_before.0 > 0);
+        let ping = self.mdt.ready.then(|| self.drift.true_time(self.ping_at()));
+        let silence = self.mdt.connection.is_some() && self.client != ClientId(0);
+        let silence = silence.then(|| self.drift.true_time(self.last_heard.after(self.lease)));
         let later = waiting.map(|flight| flight.not_before);
-        let now = self.clock.tick();
-        down.map(|lane| lane.attempt_at).chain(later).chain(ping).filter(|&at| at > now).min()
+        let events = down.map(|lane| lane.attempt_at).chain(later).chain(ping).chain(silence);
+        events.filter(|&at| at > now).min()
     }
 
     /// Takes what arrived and does what follows.
     pub fn turn(&mut self) {
+        if !self.is_running() {
+            return;
+        }
+        if self.paused_until.0 > 0 {
+            // Programs run before anything that came in the meantime is looked at.
+            self.paused_until = Tick(0);
+            self.advance_all();
+        }
         for target in [Target::Mdt, Target::Ost] {
             let Some(connection) = self.lane(target).connection else { continue };
             let arrivals = self.network.borrow_mut().arrivals(connection);
@@ -253,50 +437,100 @@ impl Actor {
                 }
             }
         }
+        let silent = self.now().since(self.last_heard) >= self.lease;
+        if silent && self.mdt.connection.is_some() && self.client != ClientId(0) {
+            self.last_heard = self.now();
+            self.lose(Target::Mdt);
+        }
         for target in [Target::Mdt, Target::Ost] {
             self.connect(target);
         }
-        self.send_flight();
-        if self.mdt.ready && self.clock.tick().since(self.last_sent) >= PING_AFTER {
+        self.advance_all();
+        self.send_again();
+        self.send_flights();
+        if self.mdt.ready && self.now() >= self.ping_at() {
             let frame = self.frame(Opcode::Ping);
             self.send(Target::Mdt, Purpose::Ping, frame, &[], &[]);
         }
     }
 
-    /// Sends the probe, or else the request, if its service is there.
-    fn send_flight(&mut self) {
-        // The answer to a probe is looked at before anything else is sent.
-        if self.ended.is_some() {
-            return;
-        }
-        let now = self.clock.tick();
-        let probing = self.probe.is_some();
-        let Some(mut flight) = (if probing { self.probe.take() } else { self.flight.take() })
-        else {
-            return;
-        };
-        let target = flight.operation.target();
-        if flight.call.is_none() && flight.not_before <= now && self.lane(target).ready {
-            if flight.sent {
-                flight.resent = true;
-                flight.xid = if self.renumbers { self.next_xid() } else { flight.xid };
-                self.resends += 1;
+    /// Sends what a node lost again, one change of an OST at a time.
+    fn send_again(&mut self) {
+        let osts: Vec<OstIndex> = self.debts.keys().copied().collect();
+        for ost in osts {
+            let Some((number, owed)) = self.debts.get(&ost).and_then(Debt::next_again) else {
+                continue;
+            };
+            let is_resend =
+                |flight: &Flight| matches!(flight.origin, Origin::Resend(of, _) if of == ost);
+            if !self.flights.values().any(is_resend) {
+                self.replays += 1;
+                let operation = Operation::Edit(owed.place, owed.edit);
+                self.begin_for(operation, Origin::Resend(ost, number));
             }
-            let mut frame = self.frame(flight.message.opcode);
-            frame.xid = flight.xid;
-            frame.tag = Tag(u16::try_from(flight.xid.0 % SLOTS).unwrap_or(0));
-            frame.flags = if flight.resent { Frame::FLAG_RESENT } else { 0 };
-            frame.committed = u64::from(flight.message.room_bytes);
-            let Message { body, payload, .. } = flight.message.clone();
-            self.send(target, Purpose::Request, frame, &body, &payload);
-            flight.sent = true;
-            flight.call = Some(self.next_call);
         }
-        let place = if probing { &mut self.probe } else { &mut self.flight };
-        *place = Some(flight);
+    }
+
+    /// Sends what waits and may be sent.
+    fn send_flights(&mut self) {
+        let now = self.clock.tick();
+        let ids: Vec<u64> = self.flights.keys().copied().collect();
+        for id in ids {
+            let Some(flight) = self.flights.get(&id) else { continue };
+            let target = flight.operation.target();
+            // What must be sent again goes first.
+            let behind = !matches!(flight.origin, Origin::Resend(..))
+                && flight
+                    .operation
+                    .ost()
+                    .and_then(|ost| self.debts.get(&ost))
+                    .is_some_and(|debt| debt.next_again().is_some());
+            if flight.call.is_none()
+                && flight.not_before <= now
+                && !behind
+                && self.lane(target).ready
+            {
+                self.send_flight(id, target);
+            }
+        }
+    }
+
+    fn send_flight(&mut self, id: u64, target: Target) {
+        let Some(mut flight) = self.flights.remove(&id) else { return };
+        if flight.tag.is_none() && flight.message.opcode.uses_slot() {
+            let used: BTreeSet<Tag> = self.flights.values().filter_map(|f| f.tag).collect();
+            // One slot is kept for what a lease is given back by: all others may be taken by changes that wait for a client
+            // that waits for this one.
+            let program = flight.origin == Origin::Program;
+            let usable = if program { SLOTS - 1 } else { SLOTS };
+            flight.tag = (0..usable).map(Tag).find(|tag| !used.contains(tag));
+            if flight.tag.is_none() {
+                self.flights.insert(id, flight);
+                return;
+            }
+        }
+        if flight.sent {
+            flight.resent = true;
+            let renumbers = self.planted == Some(Planted::NewNumbers);
+            flight.xid = if renumbers { self.next_xid() } else { flight.xid };
+            self.resends += 1;
+        }
+        let mut frame = self.frame(flight.message.opcode);
+        frame.xid = flight.xid;
+        frame.tag = flight.tag.unwrap_or(Tag(0));
+        frame.flags = if flight.resent { Frame::FLAG_RESENT } else { 0 };
+        frame.committed = u64::from(flight.message.room_bytes);
+        let Message { body, payload, .. } = flight.message.clone();
+        self.send(target, Purpose::Request(id), frame, &body, &payload);
+        flight.sent = true;
+        flight.call = Some(self.next_call);
+        self.flights.insert(id, flight);
     }
 
     fn take(&mut self, target: Target, arrival: Arrival) {
+        if target == Target::Mdt {
+            self.last_heard = self.now();
+        }
         match arrival {
             Arrival::Lost => self.lose(target),
             Arrival::Callback { message } => {
@@ -304,20 +538,25 @@ impl Actor {
                     return self.fail("a callback does not decode");
                 };
                 match (frame.opcode, LeaseRevoke::from_bytes(body)) {
-                    (Opcode::LeaseRevoke, Ok(revoke)) => self.give_back(&revoke),
-                    (Opcode::Evicted, _) => self.fail("evicted"),
+                    (Opcode::LeaseRevoke, Ok(revoke)) => self.revoked(&revoke),
+                    (Opcode::Evicted, _) => self.lose(target),
                     (other, _) => self.fail(&format!("unexpected callback {other:?}")),
                 }
             }
             Arrival::Reply { call, message, payload } => {
-                let Some((_, purpose)) = self.calls.remove(&call) else { return };
+                let Some(Call { purpose, asked, .. }) = self.calls.remove(&call) else { return };
                 let Ok((frame, body)) = Frame::decode_with(&message) else {
                     return self.fail("a reply does not decode");
                 };
                 if crc32c(&payload) != frame.payload_checksum {
                     return self.fail("the payload of a reply is damaged");
                 }
-                self.take_reply(call, target, &purpose, &frame, body, payload);
+                let connects = matches!(purpose, Purpose::Connect) && frame.status == 0;
+                let known = self.mdt.ready && frame.status != -Errno::ENOTCONN.0;
+                if target == Target::Mdt && (connects || known) {
+                    self.last_asked = self.last_asked.max(asked);
+                }
+                self.take_reply(target, &purpose, &frame, body, payload);
             }
         }
     }
@@ -328,13 +567,15 @@ impl Actor {
 
     fn take_reply(
         &mut self,
-        call: u64,
         target: Target,
         purpose: &Purpose,
         frame: &Frame,
         body: &[u8],
         payload: Vec<u8>,
     ) {
+        if target == Target::Ost {
+            self.note_incarnation(frame);
+        }
         match purpose {
             Purpose::Connect => self.connected(frame, body),
             Purpose::Reassert(epoch) if frame.status == 0 => {
@@ -348,10 +589,44 @@ impl Actor {
                 self.send_cancel(cancel.clone());
             }
             Purpose::Reassert(_) if frame.status == -Errno::EAGAIN.0 => self.lose(target),
+            Purpose::Reassert(_) if self.may_be_evicted => self.lose(target),
             Purpose::Reassert(_) => self.fail(&format!("re-asserting: status {}", frame.status)),
             Purpose::Attach | Purpose::Ping if frame.status != 0 => self.lose(target),
             Purpose::Attach | Purpose::Ping | Purpose::Cancel(_) => {}
-            Purpose::Request => self.answered(call, target, frame, body, payload),
+            Purpose::Request(id) => self.answered(*id, target, frame, body, payload),
         }
+    }
+
+    /// Every reply of an OST service tells its incarnation.
+    fn note_incarnation(&mut self, frame: &Frame) {
+        if frame.incarnation == self.incarnation || frame.incarnation == 0 {
+            return;
+        }
+        self.incarnation = frame.incarnation;
+        if self.planted == Some(Planted::NoReplay) {
+            return self.debts.clear();
+        }
+        self.debts.values_mut().for_each(Debt::restart);
+        // What was being sent again is not the first any more.
+        self.flights.retain(|_, flight| !matches!(flight.origin, Origin::Resend(..)));
+    }
+}
+
+/// A client stops this part of a time before its end, by its own clock.
+const LEASE_MARGIN: u32 = 20;
+/// The same for the time the MDT waits for a client that hung up.
+const RECONNECT_MARGIN: u32 = 5;
+
+impl Held {
+    /// Whether content may be changed under it.
+    #[must_use]
+    pub const fn changes_content(&self) -> bool {
+        self.write_bits & bits::DATA != 0
+    }
+
+    /// Whether content may be cached under it.
+    #[must_use]
+    pub const fn caches_content(&self) -> bool {
+        (self.read_bits | self.write_bits) & bits::DATA != 0
     }
 }

@@ -4,7 +4,7 @@ use sheen_types::{Errno, Fid};
 use sheen_wire::{
     Decoder, Field,
     directory::DirectoryEntry,
-    lease::LeaseGrant,
+    lease::{LeaseGrant, LeaseReply},
     metadata::{AttributesReply, EntryReply, OpenReply, ReadDirectoryReply},
 };
 
@@ -17,8 +17,6 @@ pub struct Ended {
     pub operation: Operation,
     /// Whether it was sent more than once.
     pub resent: bool,
-    /// Whether it was begun by [`Actor::probe`].
-    pub probe: bool,
     /// 0 or a negative errno.
     pub status: i32,
     /// Body of the reply.
@@ -57,6 +55,10 @@ pub(crate) fn grants(ended: &Ended) -> Vec<(Fid, LeaseGrant)> {
         | Operation::SetAttributes(_)
         | Operation::SetXattr(..)
         | Operation::RemoveXattr(_) => attributes(),
+        Operation::Lease(request) => {
+            let reply = LeaseReply::from_bytes(body).ok();
+            reply.map_or(Vec::new(), |reply| vec![(request.fid, reply.lease)])
+        }
         Operation::Open(open) => {
             let reply = OpenReply::from_bytes(body).ok();
             reply.map_or(Vec::new(), |reply| vec![(open.fid, reply.lease)])

@@ -13,6 +13,10 @@ pub enum Fault {
     HangUp,
     /// A client goes away without a word, and does not come back.
     DeadClient,
+    /// A client stands still for long, at times for longer than its lease.
+    ClientPause,
+    /// The link of a client is cut for so long.
+    LongCut,
     /// Nothing a client sends arrives for a while.
     CutUp,
     /// Nothing a client is sent arrives for a while.
@@ -29,16 +33,22 @@ pub enum Fault {
     OstStall,
     /// A read meets blocks that are lost.
     MediaLost,
+    /// An OST has no space left.
+    OstFull,
+    /// The metadata has none.
+    MdtFull,
 }
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 17] = [
         Self::Kill,
         Self::PowerCut,
         Self::NodePause,
         Self::HangUp,
         Self::DeadClient,
+        Self::ClientPause,
+        Self::LongCut,
         Self::CutUp,
         Self::CutDown,
         Self::CutBoth,
@@ -47,6 +57,8 @@ impl Fault {
         Self::MdtStall,
         Self::OstStall,
         Self::MediaLost,
+        Self::OstFull,
+        Self::MdtFull,
     ];
 
     /// Its name, for people.
@@ -58,6 +70,8 @@ impl Fault {
             Self::NodePause => "node pauses",
             Self::HangUp => "hang-ups",
             Self::DeadClient => "dead clients",
+            Self::ClientPause => "client pauses",
+            Self::LongCut => "links cut for long",
             Self::CutUp => "links cut to the node",
             Self::CutDown => "links cut to a client",
             Self::CutBoth => "links cut both ways",
@@ -66,6 +80,8 @@ impl Fault {
             Self::MdtStall => "MDT device stalls",
             Self::OstStall => "OST device stalls",
             Self::MediaLost => "reads of lost media",
+            Self::OstFull => "full OSTs",
+            Self::MdtFull => "full MDTs",
         }
     }
 

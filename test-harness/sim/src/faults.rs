@@ -6,9 +6,9 @@ use sheen_wire::{Field, metadata::SequenceGrantReply};
 use crate::{
     coverage::Fault,
     network::Direction,
-    node::{Death, OSTS},
+    node::{Death, LEASE, OSTS},
     operation::Operation,
-    world::{MILLISECOND, World},
+    world::{MILLISECOND, Player, World, counts_of},
 };
 
 /// How often a client dies between two rounds.
@@ -19,7 +19,25 @@ const REQUESTS_WHILE_EVICTING: u32 = 10;
 /// Faults in a round of work or an audit: a node that never lives long enough to recover answers nobody.
 const FAULTS_IN_ROUND_MAX: u32 = 100;
 /// Longest time a link is cut, a device stalls, or the node pauses: less than it takes to be evicted.
-const OUTAGE_MAX: u64 = 2_500 * MILLISECOND;
+const OUTAGE_MAX: u64 = 1_500 * MILLISECOND;
+
+/// How a client falls silent.
+#[derive(Clone, Copy, Debug)]
+enum Hush {
+    /// Its process stands still; what it sent arrives late, or does not.
+    Pause,
+    /// Its link is cut.
+    Cut(Direction),
+}
+
+/// A client that is about to fall silent for long, or has.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Silence {
+    hush: Hush,
+    length: u64,
+    /// Until when, once it has begun.
+    pub(crate) until: Option<Tick>,
+}
 
 impl World {
     /// A client goes without a word; a new one takes over its directory and files.
@@ -28,14 +46,14 @@ impl World {
         let fresh = self.new_actor("fs");
         let mut gone = std::mem::replace(&mut self.players[number].actor, fresh);
         gone.hang_up();
-        self.counts.resends += gone.resends;
-        self.counts.io_errors += gone.io_errors;
+        self.files.lose_writer(gone.number);
+        self.counts += counts_of(&gone);
         self.counts.coverage.count(Fault::DeadClient);
         self.note(|| format!("the client of actor {number} is gone"));
         self.namespace.forget_opens(number);
         if let Some(worker) = &mut self.players[number].worker {
-            worker.files.retain(|file| file.name.is_some());
-            worker.files.iter_mut().for_each(|file| file.open = false);
+            worker.close_all();
+            worker.dropped.clear();
         }
         self.faults_left = Some(FAULTS_WHILE_EVICTING);
         let granted = self.ask(number, Operation::SequenceGrant)?;
@@ -51,7 +69,7 @@ impl World {
     pub(crate) fn outlive_dead_clients(&mut self) -> Result<(), String> {
         self.faults_left = Some(FAULTS_WHILE_EVICTING);
         for player in &mut self.players {
-            player.requests = REQUESTS_WHILE_EVICTING;
+            player.jobs = REQUESTS_WHILE_EVICTING;
         }
         self.finish_round()?;
         while self.node.sessions() != Some(self.players.len() as u64) {
@@ -104,7 +122,70 @@ impl World {
                 72..82 => self.cut_link(),
                 82..86 => self.stall_device(),
                 86..90 => self.pause_node(),
+                90..93 => self.plan_silence(),
                 _ => self.lose_media(),
+            }
+        }
+    }
+
+    /// A client is to fall silent, as soon as nothing is under way whose outcome nobody could tell afterwards.
+    fn plan_silence(&mut self) {
+        let number = self.chance.index(self.players.len());
+        if self.faults_left.is_some() || self.players[number].silence.is_some() {
+            return;
+        }
+        let hush = match self.chance.below(5) {
+            0 => Hush::Cut(Direction::Up),
+            1 => Hush::Cut(Direction::Down),
+            2 => Hush::Cut(Direction::Both),
+            _ => Hush::Pause,
+        };
+        let lease = u64::try_from(LEASE.as_nanos()).unwrap_or(u64::MAX);
+        let length = lease / 4 + self.chance.below(3 * lease);
+        self.players[number].silence = Some(Silence { hush, length, until: None });
+        self.faults_left = Some(FAULTS_WHILE_EVICTING);
+    }
+
+    /// Begins a silence that is due, and ends one that is over.
+    pub(crate) fn silence(&mut self, number: usize) {
+        let now = self.clock.tick();
+        let Player { actor, silence, .. } = &mut self.players[number];
+        let Some(Silence { hush, length, until }) = silence else { return };
+        match *until {
+            None if actor.changes_names() => {}
+            None => {
+                let end = Tick(now.0 + *length);
+                *until = Some(end);
+                actor.may_be_evicted = true;
+                let (hush, client) = (*hush, actor.number);
+                self.begin_silence(number, hush, client, end);
+            }
+            Some(end) if end <= now && actor.is_valid() && actor.is_connected() => {
+                actor.may_be_evicted = false;
+                *silence = None;
+                self.faults_left = None;
+            }
+            Some(_) => {}
+        }
+    }
+
+    fn begin_silence(&mut self, number: usize, hush: Hush, client: usize, end: Tick) {
+        self.note(|| format!("actor {number} falls silent until {}: {hush:?}", end.0));
+        match hush {
+            Hush::Pause => {
+                self.players[number].actor.pause(end);
+                if self.chance.percent(50) {
+                    let late = Tick(end.0 + self.chance.below(20 * MILLISECOND));
+                    self.network.borrow_mut().hold_back(client, late);
+                }
+                self.counts.coverage.count(Fault::ClientPause);
+            }
+            Hush::Cut(direction) => {
+                self.network.borrow_mut().cut(client, direction, end);
+                if self.chance.percent(50) {
+                    self.players[number].actor.hang_up();
+                }
+                self.counts.coverage.count(Fault::LongCut);
             }
         }
     }
@@ -171,12 +252,6 @@ impl World {
         }
         self.node.die(death);
         self.note(|| format!("death: {death:?}"));
-        for player in &mut self.players {
-            player.actor.drop_probe();
-            if let Some(worker) = &mut player.worker {
-                worker.node_died(death);
-            }
-        }
         let pause = 1 + self.chance.below(50 * MILLISECOND);
         self.restart_at = Some(Tick(self.clock.tick().0 + pause));
     }

@@ -1,8 +1,9 @@
-//! What the content of an object may be.
+//! What the content of a file must be.
 //!
-//! An object has one writer, with one request on its way. Content is kept as it was when last certain to survive power loss,
-//! and as it was after each change acknowledged since. A living node, and one whose process was killed, shows the last; a node that
-//! lost power shows for each block any of them, and as size what some of the changes in their order leave behind.
+//! A file is changed by clients that hold the lease on its content, one at a time; what is accepted from a program is the
+//! content from then on, for everybody, whatever the node goes through. Only a client that is gone, or was evicted, may
+//! have taken changes with it that were not durable yet: then each block may be as before or after any of them, and the
+//! first who reads it finds out.
 
 use std::collections::BTreeSet;
 
@@ -10,21 +11,21 @@ use sheen_types::BLOCK_BYTES;
 
 use crate::operation::{Edit, pattern};
 
-/// Content of an object.
+/// Bytes of a file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Content(pub Vec<u8>);
 
-/// An object's content through crashes.
+/// The content of a file.
 #[derive(Clone, Debug, Default)]
 pub struct FileModel {
     /// Survives everything.
     durable: Content,
-    /// After each change acknowledged since, in order.
+    /// After each change accepted since, in order.
     later: Vec<(Edit, Content)>,
-    /// Whether the file had a name and lost it.
-    pub is_unlinked: bool,
-    /// Sent and not answered.
-    in_flight: Option<Edit>,
+    /// Who made them.
+    writer: Option<usize>,
+    /// What each block may be, and the sizes there may be: its writer is gone.
+    uncertain: Option<(Vec<Content>, BTreeSet<u64>)>,
 }
 
 fn bytes(count: u64) -> usize {
@@ -32,7 +33,8 @@ fn bytes(count: u64) -> usize {
 }
 
 impl Content {
-    fn apply(&mut self, edit: Edit) {
+    /// Changes it.
+    pub fn apply(&mut self, edit: Edit) {
         let size = edit.size_after(self.0.len() as u64);
         self.0.resize(bytes(size), 0);
         match edit {
@@ -44,7 +46,7 @@ impl Content {
                 let end = bytes(offset + length).min(self.0.len());
                 self.0[bytes(offset).min(end)..end].fill(0);
             }
-            Edit::Truncate { .. } => {}
+            Edit::Truncate { .. } | Edit::Allocate { .. } => {}
         }
     }
 
@@ -64,92 +66,80 @@ impl Edit {
             Self::Write { offset, length, .. } => size.max(offset + length),
             Self::Truncate { size } => size,
             Self::Punch { offset, length, extend: true, .. } => size.max(offset + length),
-            Self::Punch { .. } => size,
+            Self::Punch { .. } | Self::Allocate { .. } => size,
         }
     }
 }
 
 impl FileModel {
-    /// What a living node shows.
+    /// What everybody sees.
     #[must_use]
     pub fn current(&self) -> &Content {
         self.later.last().map_or(&self.durable, |(_, content)| content)
     }
 
-    /// A change is sent.
-    pub fn begin(&mut self, edit: Edit) {
-        self.in_flight = Some(edit);
-    }
-
-    /// The change on its way was acknowledged.
-    pub fn acknowledge(&mut self) {
-        let Some(edit) = self.in_flight.take() else { return };
+    /// Client `writer`, which holds the lease, accepted a change.
+    pub fn accept(&mut self, writer: usize, edit: Edit) {
         let mut content = self.current().clone();
         content.apply(edit);
         self.later.push((edit, content));
-        if matches!(edit, Edit::Write { durable: true, .. }) {
-            self.synced();
-        }
+        self.writer = Some(writer);
     }
 
-    /// Everything acknowledged survives power loss.
-    pub fn synced(&mut self) {
-        if let Some((_, content)) = self.later.drain(..).next_back() {
+    /// Everything its writer `client` changed is durable.
+    pub fn settle(&mut self, client: usize) {
+        if self.writer == Some(client)
+            && let Some((_, content)) = self.later.drain(..).next_back()
+        {
             self.durable = content;
         }
     }
 
-    /// Whether what a living node shows is right; nothing is on its way.
-    ///
-    /// # Errors
-    /// Where it is wrong.
-    pub fn check(&self, found: &[u8]) -> Result<(), String> {
-        if self.current().0 == found { Ok(()) } else { Err(self.difference(found)) }
-    }
-
-    /// The node's process was killed and it came back: what it shows now is taken over.
-    ///
-    /// # Errors
-    /// Where it is wrong.
-    pub fn survive_kill(&mut self, found: &[u8]) -> Result<(), String> {
-        if self.current().0 == found {
-            return Ok(());
+    /// Client `gone` takes with it what was not durable. Returns whether that can be anything.
+    pub fn lose_writer(&mut self, gone: usize) -> bool {
+        if self.writer != Some(gone) || self.later.is_empty() {
+            return false;
         }
-        let Some(edit) = self.in_flight else { return Err(self.difference(found)) };
-        let mut content = self.current().clone();
-        content.apply(edit);
-        if content.0 != found {
-            return Err(self.difference(found));
-        }
-        self.later.push((edit, content));
-        Ok(())
-    }
-
-    /// The node lost power and came back: what it shows now is taken over. Returns whether something was lost.
-    ///
-    /// # Errors
-    /// Where it is wrong.
-    pub fn survive_power_loss(&mut self, found: &[u8]) -> Result<bool, String> {
-        let mut contents = vec![self.durable.clone()];
-        let mut sizes = BTreeSet::from([self.durable.0.len() as u64]);
+        let (contents, sizes) = self.uncertain.get_or_insert_with(|| {
+            (vec![self.durable.clone()], BTreeSet::from([self.durable.0.len() as u64]))
+        });
         for (edit, content) in &self.later {
             contents.push(content.clone());
-            grow_sizes(&mut sizes, *edit);
+            let after: Vec<u64> = sizes.iter().map(|&size| edit.size_after(size)).collect();
+            sizes.extend(after);
         }
-        if let Some(edit) = self.in_flight {
-            let mut content = self.current().clone();
-            content.apply(edit);
-            contents.push(content);
-            grow_sizes(&mut sizes, edit);
-        }
+        self.writer = None;
+        true
+    }
+
+    /// Whether `client` must make durable what it finds: changes of another one may be lost later.
+    #[must_use]
+    pub fn is_doubtful(&self, client: usize) -> bool {
+        self.uncertain.is_some() || self.other_writer(client).is_some()
+    }
+
+    /// Another client than this one, if it left changes that are not durable.
+    #[must_use]
+    pub fn other_writer(&self, client: usize) -> Option<usize> {
+        self.writer.filter(|&writer| writer != client && !self.later.is_empty())
+    }
+
+    /// Whether this is what it must be. Says whether changes that were not durable turn out to be lost.
+    ///
+    /// # Errors
+    /// Where it is wrong.
+    pub fn check(&mut self, found: &[u8]) -> Result<bool, String> {
+        let Some((contents, sizes)) = self.uncertain.take() else {
+            return if self.current().0 == found { Ok(false) } else { Err(self.difference(found)) };
+        };
         if !sizes.contains(&(found.len() as u64)) {
             let size = found.len();
-            return Err(format!("size {size} after power loss, of {sizes:?}; {}", self.steps()));
+            return Err(format!("size {size} of a lost writer, of {sizes:?}; {}", self.steps()));
         }
         for (number, block) in found.chunks(BLOCK_BYTES).enumerate() {
             if !contents.iter().any(|content| content.block(number)[..block.len()] == *block) {
                 return Err(format!(
-                    "block {number} after power loss is none of its {} contents; {}",
+                    "block {number} of a lost writer is none of its {} contents; {}",
                     contents.len(),
                     self.steps()
                 ));
@@ -164,7 +154,7 @@ impl FileModel {
     fn steps(&self) -> String {
         let steps: Vec<&Edit> = self.later.iter().map(|(edit, _)| edit).collect();
         let size = self.durable.0.len();
-        format!("durable size {size}, then {steps:?}, in flight {:?}", self.in_flight)
+        format!("durable size {size}, then {steps:?} of {:?}", self.writer)
     }
 
     fn difference(&self, found: &[u8]) -> String {
@@ -175,57 +165,61 @@ impl FileModel {
     }
 }
 
-fn grow_sizes(sizes: &mut BTreeSet<u64>, edit: Edit) {
-    let after: Vec<u64> = sizes.iter().map(|&size| edit.size_after(size)).collect();
-    sizes.extend(after);
-}
-
 #[cfg(test)]
 mod test {
     use super::*;
 
-    fn write(offset: u64, length: u64, tag: u64, durable: bool) -> Edit {
-        Edit::Write { offset, length, tag, durable }
+    const WRITER: usize = 1;
+
+    fn write(offset: u64, length: u64, tag: u64) -> Edit {
+        Edit::Write { offset, length, tag, durable: false }
     }
 
     fn model(edits: &[Edit]) -> FileModel {
         let mut model = FileModel::default();
         for &edit in edits {
-            model.begin(edit);
-            model.acknowledge();
+            model.accept(WRITER, edit);
         }
         model
     }
 
     #[test]
-    fn a_killed_process_loses_nothing_it_acknowledged() {
-        let mut model = model(&[write(0, 5000, 1, false), write(100, 200, 2, false)]);
-        let first = pattern(1, 0, 5000);
-        assert!(model.survive_kill(&first).is_err());
+    fn what_a_living_client_wrote_is_there() {
+        let mut model = model(&[write(0, 5000, 1), write(100, 200, 2)]);
+        assert!(model.check(&pattern(1, 0, 5000)).is_err());
         let last = model.current().0.clone();
-        assert_eq!(model.survive_kill(&last), Ok(()));
+        assert_eq!(model.check(&last), Ok(false));
     }
 
     #[test]
-    fn lost_power_takes_single_blocks_back_but_not_what_was_synced() {
+    fn a_lost_writer_takes_single_blocks_back_but_not_what_was_durable() {
         let mut mixed = pattern(1, 0, 8192);
         mixed[..4096].copy_from_slice(&pattern(2, 0, 4096));
-        let edits = [write(0, 8192, 1, true), write(0, 8192, 2, false)];
-        assert_eq!(model(&edits).survive_power_loss(&mixed), Ok(true));
-        let mut synced = model(&edits);
-        synced.synced();
-        assert!(synced.survive_power_loss(&mixed).is_err());
-        assert_eq!(synced.survive_power_loss(&pattern(2, 0, 8192)), Ok(false));
-        assert!(model(&edits).survive_power_loss(&pattern(3, 0, 8192)).is_err());
-        assert!(model(&edits).survive_power_loss(&[]).is_err());
+        let edits = [write(0, 8192, 1), write(0, 8192, 2)];
+        let lost = |settled: usize| {
+            let mut model = model(&edits[..settled]);
+            model.settle(WRITER);
+            edits[settled..].iter().for_each(|&edit| model.accept(WRITER, edit));
+            assert!(!model.lose_writer(WRITER + 1), "somebody else");
+            let loses = model.lose_writer(WRITER);
+            assert_eq!((loses, model.is_doubtful(9)), (settled < 2, settled < 2));
+            model
+        };
+        assert_eq!(lost(1).check(&mixed), Ok(true));
+        assert!(lost(2).check(&mixed).is_err());
+        assert_eq!(lost(2).check(&pattern(2, 0, 8192)), Ok(false));
+        assert!(lost(1).check(&pattern(3, 0, 8192)).is_err());
+        assert!(lost(1).check(&[]).is_err());
+        assert_eq!(lost(0).check(&[]), Ok(true));
     }
 
     #[test]
-    fn a_change_on_its_way_may_have_happened() {
-        let mut model = model(&[write(0, 4096, 1, true)]);
-        model.begin(Edit::Truncate { size: 10 });
-        assert_eq!(model.clone().survive_kill(&pattern(1, 0, 10)), Ok(()));
-        assert_eq!(model.clone().survive_kill(&pattern(1, 0, 4096)), Ok(()));
-        assert!(model.survive_kill(&pattern(1, 0, 11)).is_err());
+    fn what_was_found_once_stays() {
+        let mut model = model(&[write(0, 4096, 1)]);
+        model.settle(WRITER);
+        model.accept(WRITER, Edit::Truncate { size: 10 });
+        assert!(model.lose_writer(WRITER));
+        assert_eq!(model.check(&pattern(1, 0, 4096)), Ok(true));
+        assert!(model.check(&pattern(1, 0, 10)).is_err());
     }
 }

@@ -66,6 +66,10 @@ impl History {
                      {committed:#x}, resent {resent}) was answered {status}: {why}"
                 )
             };
+            // Refused before it was a change.
+            if ended.status == -Errno::ENOSPC.0 && ended.transaction == 0 {
+                continue;
+            }
             if ended.operation.is_change() && ended.transaction == 0 {
                 return Err(describe("a change without a transaction".to_owned()));
             }
@@ -96,6 +100,7 @@ impl History {
 fn subject(operation: &Operation) -> Option<Fid> {
     match operation {
         Operation::Link(link) => Some(link.fid),
+        Operation::Open(open) => Some(open.fid),
         Operation::SetAttributes(request) => Some(request.fid),
         Operation::SetXattr(request, _) => Some(request.fid),
         Operation::RemoveXattr(request) | Operation::GetXattr(request) => Some(request.fid),

@@ -2,25 +2,29 @@
 
 #![forbid(unsafe_code)]
 
+mod planted;
+
 use std::{
     io::Write,
     process::ExitCode,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use clap::Parser;
+use clap::{Parser, Subcommand};
 use sheen_sim::{
-    plan::{Counts, Plan},
+    plan::{Counts, Plan, Planted},
     world::run,
 };
 
 /// Pause between two progress lines.
 const PROGRESS: Duration = Duration::from_secs(5);
 
-/// Runs clients and a node through random crashes, one run for each seed, and checks everything they are told.
+/// Runs clients and a node through random faults, one run for each seed, and checks everything they are told.
 #[derive(Debug, Parser)]
-#[command(name = "sheen-sim", version)]
+#[command(name = "sheen-sim", version, args_conflicts_with_subcommands = true)]
 struct Arguments {
+    #[command(subcommand)]
+    task: Option<Task>,
     /// Seeds to run
     #[arg(long, default_value_t = 200)]
     seeds: u64,
@@ -45,6 +49,27 @@ struct Arguments {
     /// How many of the last things that happened a failure tells
     #[arg(long, default_value_t = 0)]
     log: usize,
+    /// End with the first seed that fails
+    #[arg(long)]
+    until_failure: bool,
+    /// Put this bug in
+    #[arg(long, value_parser = bug)]
+    plant: Option<Planted>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// Switch bugs on in the harness, one after another, and demand that each is found
+    Planted {
+        /// Plant this bug alone
+        #[arg(long)]
+        only: Option<String>,
+    },
+}
+
+fn bug(name: &str) -> Result<Planted, String> {
+    let found = Planted::ALL.into_iter().find(|planted| planted.name() == name);
+    found.ok_or_else(|| "no such bug".to_owned())
 }
 
 /// So many seeds meet every kind of fault; if they do not, the run fails.
@@ -63,10 +88,14 @@ fn line(text: &str) {
 
 fn show(counts: &Counts) -> String {
     format!(
-        "{} operations, {} resends, {} I/O errors, {} lost blocks, {} lost writes, {} snapshots, {} virtual s",
+        "{} operations, {} resends, {} replays, {} evictions, {} I/O errors, {} full, {} lost blocks, {} lost writes, {} \
+         snapshots, {} virtual s",
         counts.operations,
         counts.resends,
+        counts.replays,
+        counts.evictions,
         counts.io_errors,
+        counts.no_space,
         counts.lost_blocks,
         counts.lost_writes,
         counts.snapshots,
@@ -84,8 +113,22 @@ fn replay(seed: u64, plan: Plan) -> String {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let Arguments { actors, rounds, requests, log, .. } = arguments;
-    let plan = Plan { actors: actors.max(1), rounds, requests, log, ..Plan::default() };
+    if let Some(Task::Planted { only }) = &arguments.task {
+        return match planted::planted(only.as_deref()) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                line(&format!("{error:#}"));
+                ExitCode::FAILURE
+            }
+        };
+    }
+    run_seeds(&arguments)
+}
+
+fn run_seeds(arguments: &Arguments) -> ExitCode {
+    let &Arguments { actors, rounds, requests, log, plant, .. } = arguments;
+    let plan =
+        Plan { actors: actors.max(1), rounds, requests, log, planted: plant, ..Plan::default() };
     let (first, seeds) = match arguments.seed {
         Some(seed) => (seed, 1),
         None if arguments.fresh => (fresh(), arguments.seeds),
@@ -113,6 +156,9 @@ fn main() -> ExitCode {
                 failed += 1;
                 line(&format!("seed {seed} failed: {why}"));
                 line(&replay(seed, plan));
+                if arguments.until_failure {
+                    break;
+                }
             }
         }
         if shown.elapsed() >= PROGRESS {
@@ -124,7 +170,7 @@ fn main() -> ExitCode {
     line(&total.coverage.to_string());
     line(&format!("{passed} passed, {failed} failed"));
     let mut complete = true;
-    if seeds >= COVERING_SEEDS {
+    if seeds >= COVERING_SEEDS && !arguments.until_failure {
         for fault in total.coverage.missing() {
             complete = false;
             line(&format!("never happened: {}", fault.name()));

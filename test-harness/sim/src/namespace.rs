@@ -10,6 +10,9 @@ use sheen_wire::metadata::{Create, Link, Rename, SetAttributes, SetXattr, Unlink
 
 use crate::operation::Operation;
 
+/// `FS_IMMUTABLE_FL`.
+pub(crate) const IMMUTABLE: u32 = 0x10;
+
 /// An inode.
 #[derive(Clone, Debug)]
 pub struct Node {
@@ -31,6 +34,8 @@ pub struct Node {
     pub openers: BTreeSet<usize>,
     /// No name leads here and nobody has it open: the server may keep it a little longer.
     pub is_fading: bool,
+    /// Nobody may change it.
+    pub is_immutable: bool,
 }
 
 /// What a request should be answered.
@@ -83,6 +88,7 @@ impl Node {
             parent,
             openers: BTreeSet::new(),
             is_fading: false,
+            is_immutable: false,
         }
     }
 
@@ -192,6 +198,10 @@ impl Namespace {
             }
             Operation::Close(fid) => {
                 self.close(actor, *fid);
+                Ok(Expected::Done)
+            }
+            Operation::SessionEnd => {
+                self.forget_opens(actor);
                 Ok(Expected::Done)
             }
             _ => Ok(Expected::Done),
@@ -374,6 +384,12 @@ impl Namespace {
 
     fn set_attributes(&mut self, request: &SetAttributes) -> Result<Expected, Errno> {
         let node = self.get_mut(request.fid)?;
+        if request.valid & set::SIZE != 0 && node.is_immutable {
+            return Err(Errno::EPERM);
+        }
+        if request.valid & set::FLAGS != 0 {
+            node.is_immutable = request.flags & IMMUTABLE != 0;
+        }
         if request.valid & set::MODE != 0 {
             if node.kind == FileKind::Symlink {
                 return Err(Errno::EOPNOTSUPP);

@@ -16,7 +16,7 @@ use sheen_dma::Buffer;
 use sheen_ports::{CloseReason, ConnectionId, Fabric, FabricEvent, NotifyError, RequestId};
 use sheen_types::Tick;
 
-use crate::{chance::Chance, clock::SimClock};
+use crate::{chance::Chance, clock::SimClock, full_log::FullLog, holder_block::HolderBlock};
 
 /// Longest time a message takes, in virtual nanoseconds.
 const FLIGHT_NANOSECONDS_MAX: u64 = 100_000;
@@ -103,6 +103,9 @@ pub struct Network {
     /// By client.
     cuts: BTreeMap<usize, Cut>,
     next: u64,
+    /// Bugs of the MDT, put in on purpose.
+    blocking: Option<HolderBlock>,
+    full_log: Option<FullLog>,
 }
 
 impl Network {
@@ -116,6 +119,8 @@ impl Network {
             services: BTreeMap::new(),
             cuts: BTreeMap::new(),
             next: 1,
+            blocking: None,
+            full_log: None,
         };
         Rc::new(RefCell::new(network))
     }
@@ -180,6 +185,16 @@ impl Network {
     fn down(&self, client: usize, at: Tick) -> Tick {
         let cut = self.cut_of(client).filter(|cut| cut.direction.holds_down());
         cut.map_or(at, |cut| Tick(at.0.max(cut.until.0 + 1)))
+    }
+
+    /// From now on a change that waits keeps others out that the holder of what it waits for needs.
+    pub fn plant_blocked_holder(&mut self) {
+        self.blocking = Some(HolderBlock::default());
+    }
+
+    /// From now on a change that makes the state smaller finds no room where one that makes it larger found none.
+    pub fn plant_full_log(&mut self) {
+        self.full_log = Some(FullLog::default());
     }
 
     fn flight(&mut self) -> Tick {
@@ -279,6 +294,9 @@ impl Network {
     /// The node dies: everything on its way to it and from it is lost, every client notices some time later.
     pub fn node_dies(&mut self) {
         self.services.clear();
+        if self.blocking.is_some() {
+            self.blocking = Some(HolderBlock::default());
+        }
         let noticed: Vec<Tick> = (0..self.connections.len()).map(|_| self.flight()).collect();
         let now = self.clock.tick();
         for (entry, at) in self.connections.values_mut().zip(noticed) {
@@ -329,13 +347,34 @@ impl Fabric for SimFabric {
         events.append(&mut self.returned);
         let mut network = self.network.borrow_mut();
         let now = network.clock.tick();
-        let Some(queue) = network.services.get_mut(&self.service) else {
+        let Network { connections, blocking, services, full_log, .. } = &mut *network;
+        let full_log = full_log.as_ref().filter(|_| self.service == 0);
+        let mut refused = Vec::new();
+        let mut blocking = blocking.as_mut().filter(|_| self.service == 0);
+        if let Some(blocking) = &mut blocking {
+            events.append(&mut blocking.release(|id| connections.contains_key(&id)));
+        }
+        let Some(queue) = services.get_mut(&self.service) else {
             return events.len() - before;
         };
         while events.len() - before < budget
             && queue.events.front().is_some_and(|(at, _)| *at <= now)
         {
-            events.extend(queue.events.pop_front().map(|(_, event)| event));
+            let event = queue.events.pop_front().map(|(_, event)| event);
+            let refusal = full_log.zip(event.as_ref()).and_then(|(log, event)| log.refusal(event));
+            if let Some(refusal) = refusal {
+                refused.push(refusal);
+                continue;
+            }
+            let event = match &mut blocking {
+                Some(blocking) => event.and_then(|event| blocking.pass(event)),
+                None => event,
+            };
+            events.extend(event);
+        }
+        drop(network);
+        for (request, message) in refused {
+            self.reply(request, &message, None);
         }
         events.len() - before
     }
@@ -364,6 +403,13 @@ impl Fabric for SimFabric {
         let bytes = payload_bytes(message);
         let content =
             payload.as_ref().map(|buffer| buffer.as_slice()[..bytes].to_vec()).unwrap_or_default();
+        if let Some(blocking) = &mut network.blocking {
+            blocking.answered(request);
+        }
+        let of_mdt = self.service == 0;
+        if let Some(full_log) = network.full_log.as_mut().filter(|_| of_mdt) {
+            full_log.answered(message);
+        }
         if let Some(entry) = network.connections.get_mut(&request.connection)
             && entry.open
             && let Some((call, _)) = entry.calls.remove(&request.slot)

@@ -28,6 +28,12 @@ pub const OSTS: u32 = 2;
 pub const OST_SERVICE: u16 = 1;
 /// Payload buffers of each service.
 const ARENA_BYTES: usize = 16 << 20;
+/// A client silent for this long may be evicted.
+pub const LEASE: Duration = Duration::from_secs(4);
+/// A client without a connection for this long may be evicted if it is in somebody's way.
+pub const RECONNECT: Duration = Duration::from_secs(3);
+/// How long clients have to come back after a restart.
+const GRACE: Duration = Duration::from_secs(5);
 /// Turns in which nothing may be left to do, before we say a service spins.
 const TURNS_MAX: usize = 100_000;
 
@@ -45,6 +51,8 @@ struct Shape {
     leases_max: usize,
     /// One device command in so many is to be submitted again; 0: none.
     retry_one_in: u64,
+    /// Blocks of the MDT's zone.
+    mdt_blocks: u64,
 }
 
 impl Shape {
@@ -58,11 +66,16 @@ impl Shape {
             ost_blocks: either(2 << 10, 16 << 10),
             unflushed_blocks_max: either(24, 32 << 10),
             retry_one_in: either(0, 40),
+            mdt_blocks: if either(0, 1) + either(0, 1) == 0 {
+                sheen_consensus::zone::ZONE_BLOCKS_MIN
+            } else {
+                MdtZone::default_blocks(0)
+            },
         }
     }
 
     fn ost_first(&self, ost: u32) -> u64 {
-        mdt_blocks() + u64::from(ost) * self.ost_blocks
+        self.mdt_blocks + u64::from(ost) * self.ost_blocks
     }
 }
 
@@ -73,6 +86,21 @@ pub enum Death {
     Process,
     /// Power fails: what was not flushed is kept, lost or torn.
     Power,
+}
+
+/// How full tables of the MDT are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tables {
+    /// Sessions.
+    pub sessions: u64,
+    /// (client, inode) pairs with a lease.
+    pub leases: u64,
+    /// (client, inode) pairs that are open.
+    pub opens: u64,
+    /// File locks.
+    pub locks: u64,
+    /// Requests without an answer.
+    pub requests: u64,
 }
 
 /// A node and its device.
@@ -102,12 +130,8 @@ impl std::fmt::Debug for SimNode {
     }
 }
 
-fn mdt_blocks() -> u64 {
-    MdtZone::default_blocks(0)
-}
-
-fn mdt_zone() -> MdtZone {
-    MdtZone::new(mdt_blocks()).expect("the default size is a size")
+fn mdt_zone(shape: Shape) -> MdtZone {
+    MdtZone::new(shape.mdt_blocks).expect("a size that is large enough")
 }
 
 impl SimNode {
@@ -115,7 +139,7 @@ impl SimNode {
     #[must_use]
     pub fn new(clock: SimClock, mut chance: Chance, network: Rc<RefCell<Network>>) -> Self {
         let shape = Shape::draw(&mut chance.fork());
-        let blocks = mdt_blocks() + u64::from(OSTS) * shape.ost_blocks;
+        let blocks = shape.mdt_blocks + u64::from(OSTS) * shape.ost_blocks;
         let media = Media::new(blocks, chance.fork());
         let (running, paused_until, snapshots) = (None, Tick(0), 0);
         let node = Self { clock, chance, shape, media, network, running, paused_until, snapshots };
@@ -126,7 +150,8 @@ impl SimNode {
 
     fn format(&self) {
         let identity = 7;
-        let format = MdtFormat { zone: mdt_zone(), identity, replica: 1, voters: vec![1] };
+        let format =
+            MdtFormat { zone: mdt_zone(self.shape), identity, replica: 1, voters: vec![1] };
         let mut media = self.media.borrow_mut();
         for (lba, bytes) in format.anchors() {
             media.put(lba.0, &bytes);
@@ -161,7 +186,7 @@ impl SimNode {
             device
         };
         let arena = || Arena::anonymous(ARENA_BYTES).expect("memory for buffers");
-        let mdt_device = device(0, mdt_blocks(), self.chance.fork());
+        let mdt_device = device(0, self.shape.mdt_blocks, self.chance.fork());
         let targets: Vec<(OstIndex, SimDevice)> = osts
             .iter()
             .map(|&ost| {
@@ -304,6 +329,31 @@ impl SimNode {
         (stats.serving.get() == 1).then(|| stats.sessions.get())
     }
 
+    /// How full its tables are; None while it does not run.
+    #[must_use]
+    pub fn tables(&self) -> Option<Tables> {
+        let stats = &self.running.as_ref()?.stats;
+        Some(Tables {
+            sessions: stats.sessions.get(),
+            leases: stats.leases.get(),
+            opens: stats.opens.get(),
+            locks: stats.locks.get(),
+            requests: stats.requests_held.get(),
+        })
+    }
+
+    /// Whether a run can fill its metadata.
+    #[must_use]
+    pub const fn has_small_mdt(&self) -> bool {
+        self.shape.mdt_blocks == sheen_consensus::zone::ZONE_BLOCKS_MIN
+    }
+
+    /// Bound of the leases.
+    #[must_use]
+    pub fn leases_max(&self) -> u64 {
+        self.shape.leases_max as u64
+    }
+
     /// Blocks that power cuts took so far.
     #[must_use]
     pub fn lost_blocks(&self) -> u64 {
@@ -315,11 +365,11 @@ fn mdt_config(osts: &[OstIndex], shape: Shape, seed: u64) -> MdtConfig {
     let osts = osts.iter().map(|&ost| OstAddress { ost, service: OST_SERVICE }).collect();
     MdtConfig {
         zone_start: Lba(0),
-        zone: mdt_zone(),
+        zone: mdt_zone(shape),
         group: GroupConfig { seed, ..GroupConfig::default() },
         node: *b"the node of sim.",
         osts,
-        times: MdtTimes { grace: Duration::from_secs(5), ..MdtTimes::default() },
+        times: MdtTimes { lease: LEASE, reconnect: RECONNECT, grace: GRACE, ..MdtTimes::default() },
         // Small, so that short runs meet snapshots too.
         limits: MdtLimits {
             snapshot_ring_part: 512,

@@ -1,16 +1,17 @@
 //! What an actor asks for, as values, and the messages they become.
 
-use sheen_types::{Compression, Fid, FileKind, OstIndex, Timespec};
+use sheen_types::{Compression, Fid, FileKind, OstIndex, Timespec, units::BLOCK_BYTES_U64};
 use sheen_wire::{
     Field, Opcode,
     fields::List,
+    lease::LeaseRequest,
     metadata::{
-        Close, Create, FilesystemCreate, GetAttributes, Link, ListXattr, Lookup, Open,
-        ReadDirectory, ReadLink, Rename, SetAttributes, SetXattr, Unlink, XattrName,
+        Close, Create, FilesystemCreate, GetAttributes, InstantiateLayout, Link, ListXattr, Lookup,
+        Open, ReadDirectory, ReadLink, Rename, SetAttributes, SetXattr, Unlink, XattrName,
     },
     object::{
-        ObjectGlimpse, ObjectPunch, ObjectRead, ObjectStatistics, ObjectSync, ObjectTruncate,
-        ObjectWrite, PunchMode,
+        ObjectAllocate, ObjectGlimpse, ObjectPunch, ObjectRead, ObjectStatistics, ObjectSync,
+        ObjectTruncate, ObjectWrite, PunchMode,
     },
 };
 
@@ -60,6 +61,24 @@ pub enum Edit {
         /// Let the size grow to the end of the range.
         extend: bool,
     },
+    /// Space is reserved; the content stays.
+    Allocate {
+        /// First byte.
+        offset: u64,
+        /// Bytes.
+        length: u64,
+    },
+}
+
+/// What a program does with the content of a file, through its client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Deed {
+    /// Reads all of it.
+    Read,
+    /// Changes it.
+    Edit(Edit),
+    /// Wants it durable.
+    Sync,
 }
 
 /// One request of an actor.
@@ -84,6 +103,10 @@ pub enum Operation {
     ReadDirectory(Fid),
     Open(Open),
     Close(Fid),
+    Lease(LeaseRequest),
+    Instantiate(InstantiateLayout),
+    /// A client learned that its session ended: never sent, only judged.
+    SessionEnd,
     Edit(Place, Edit),
     Read(Place),
     Glimpse(OstIndex, Vec<Fid>),
@@ -148,6 +171,16 @@ impl Operation {
         }
     }
 
+    /// The OST it goes to, if it goes to one.
+    #[must_use]
+    pub const fn ost(&self) -> Option<OstIndex> {
+        match self {
+            Self::Edit(place, _) | Self::Read(place) => Some(place.ost),
+            Self::Glimpse(ost, _) | Self::Sync(ost) | Self::Statistics(ost) => Some(*ost),
+            _ => None,
+        }
+    }
+
     /// Whether it changes the namespace: its answer carries a transaction number.
     #[must_use]
     pub fn is_change(&self) -> bool {
@@ -190,6 +223,14 @@ impl Operation {
             }
             Self::Open(body) => M::new(Opcode::Open, body).room(LAYOUT_ROOM_BYTES),
             Self::Close(fid) => M::new(Opcode::Close, &Close { fid: *fid, write_only: false }),
+            Self::Lease(body) => M::new(Opcode::LeaseRequest, body).room(LAYOUT_ROOM_BYTES),
+            Self::Instantiate(body) => {
+                M::new(Opcode::InstantiateLayout, body).room(LAYOUT_ROOM_BYTES)
+            }
+            Self::SessionEnd => {
+                let (body, payload) = (Vec::new(), Vec::new());
+                M { opcode: Opcode::Ping, body, payload, room_bytes: 0 }
+            }
             Self::Edit(place, edit) => edit.message(*place, now),
             Self::Read(place) => {
                 let Place { ost, object } = *place;
@@ -211,6 +252,23 @@ impl Operation {
 }
 
 impl Edit {
+    /// Whether two changes may be under way at the same time, in any order.
+    #[must_use]
+    pub fn commutes(self, other: Self) -> bool {
+        let blocks = |edit: Self| match edit {
+            Self::Write { offset, length, .. } => {
+                Some((offset / BLOCK_BYTES_U64, (offset + length).div_ceil(BLOCK_BYTES_U64)))
+            }
+            Self::Truncate { .. } | Self::Punch { .. } | Self::Allocate { .. } => None,
+        };
+        match (blocks(self), blocks(other)) {
+            (Some((start, end)), Some((other_start, other_end))) => {
+                end <= other_start || other_end <= start
+            }
+            _ => false,
+        }
+    }
+
     fn message(self, place: Place, mtime: Timespec) -> Message {
         let Place { ost, object } = place;
         match self {
@@ -235,6 +293,11 @@ impl Edit {
                 let mode = if zero { PunchMode::Zero } else { PunchMode::Hole };
                 let body = ObjectPunch { ost, object, offset, length, mode, extend, mtime };
                 Message::new(Opcode::ObjectPunch, &body)
+            }
+            Self::Allocate { offset, length } => {
+                let keep_size = true;
+                let body = ObjectAllocate { ost, object, offset, length, keep_size, mtime };
+                Message::new(Opcode::ObjectAllocate, &body)
             }
         }
     }

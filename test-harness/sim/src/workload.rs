@@ -1,18 +1,18 @@
-//! What an actor does: files of its own with content, names it moves about alone, and names all fight for.
+//! What an actor does: files of its own with content, files whose content all share, names it moves about alone, and names all
+//! fight for.
 //!
 //! Files with content are called `d0`.. and lie in the actor's own directory, so that their life is known without asking. Names
 //! `n0`.. lie anywhere, lead to anything, and may be taken, moved or removed by any actor at any time.
 
-use sheen_types::{Fid, FileKind, Name, OstIndex};
+use sheen_types::{Fid, FileKind, Name, Timespec};
 use sheen_wire::metadata::{
     Credentials, Link, Lookup, Open, Rename, SetAttributes, SetXattr, Unlink, XattrName, set,
 };
 
 use crate::{
     chance::Chance,
-    content::DataFile,
-    node::OSTS,
-    operation::{Edit, Operation, Place, create},
+    content::OwnFile,
+    operation::{Deed, Edit, Operation, create},
 };
 
 /// Files with content an actor has at most.
@@ -22,6 +22,26 @@ const FILE_BYTES_MAX: u64 = 48 << 10;
 /// Names all fight for.
 const NAMES: u64 = 5;
 
+/// What an actor does next.
+#[derive(Clone, Debug)]
+pub enum Job {
+    /// It asks a server.
+    Ask(Operation),
+    /// It does something with the content of a file.
+    Do(Fid, Deed),
+}
+
+/// What was there a while ago.
+#[derive(Clone, Debug, Default)]
+pub struct Known {
+    /// Directories.
+    pub directories: Vec<Fid>,
+    /// Inodes that have a name, but for files with content.
+    pub inodes: Vec<Fid>,
+    /// Files whose content all share.
+    pub shared: Vec<Fid>,
+}
+
 /// An actor's part of the file system.
 #[derive(Debug)]
 pub struct Worker {
@@ -29,12 +49,16 @@ pub struct Worker {
     pub own: Fid,
     /// Everybody's directory.
     pub shared: Fid,
+    /// A file of its own nobody may change.
+    pub fixed: Option<Fid>,
     /// Its files with content.
-    pub files: Vec<DataFile>,
-    /// Every object its files ever had.
-    pub places: Vec<Place>,
-    /// Files that showed less after power loss than was acknowledged.
-    pub losses: u64,
+    pub files: Vec<OwnFile>,
+    /// Every one it ever had.
+    pub made: Vec<Fid>,
+    /// Files it does not want any more, which its client should forget.
+    pub dropped: Vec<Fid>,
+    /// The request about the name of one of them that is under way.
+    pub naming: Option<Operation>,
     sequence: u64,
     last_oid: u32,
     tag: u64,
@@ -53,46 +77,119 @@ impl Worker {
     /// An actor's part, given a sequence for ids.
     #[must_use]
     pub fn new(own: Fid, shared: Fid, sequence: u64, mut chance: Chance) -> Self {
-        let tag = chance.next();
-        let (files, places) = (Vec::new(), Vec::new());
-        Self { own, shared, files, places, losses: 0, sequence, last_oid: 1000, tag, chance }
+        Self {
+            own,
+            shared,
+            fixed: None,
+            files: Vec::new(),
+            made: Vec::new(),
+            dropped: Vec::new(),
+            naming: None,
+            sequence,
+            last_oid: 1000,
+            tag: chance.next(),
+            chance,
+        }
     }
 
-    /// New inodes are named from this sequence.
+    /// New inodes are named from this sequence; 0: the session it was granted to ended.
     pub fn use_sequence(&mut self, sequence: u64) {
         self.sequence = sequence;
         self.last_oid = 0;
     }
 
-    fn new_fid(&mut self) -> Fid {
+    /// Whether it has ids for new inodes.
+    #[must_use]
+    pub const fn may_create(&self) -> bool {
+        self.sequence != 0
+    }
+
+    /// An id nothing has.
+    pub fn new_fid(&mut self) -> Fid {
         self.last_oid += 1;
         Fid::new(self.sequence, self.last_oid)
     }
 
-    /// The next request. `directories` and `inodes` were there a while ago.
-    pub fn choose(&mut self, directories: &[Fid], inodes: &[Fid]) -> Operation {
+    /// The next thing to do. `quiet` tells whether the actor's client has nothing of a file under way.
+    pub fn choose(&mut self, known: &Known, quiet: impl Fn(Fid) -> bool) -> Job {
         match self.chance.below(100) {
-            0 => Operation::SequenceGrant,
-            1..55 => self.choose_data(),
-            _ => self.choose_name(directories, inodes),
+            0 => Job::Ask(Operation::SequenceGrant),
+            1..34 => self.choose_own(),
+            34..54 => self.choose_shared(known),
+            54..66 => self.choose_file(quiet),
+            66..70 => self.touch(known),
+            70..72 => self.cut_fixed(),
+            _ => Job::Ask(self.choose_name(known)),
         }
     }
 
-    fn choose_data(&mut self) -> Operation {
-        let count = self.files.len();
-        if count == 0 || count < FILES_MAX && self.chance.percent(12) {
-            return self.create_file();
-        }
-        let index = self.chance.index(count);
+    /// The next thing to do of an actor that may fall silent: nothing whose outcome nobody could tell.
+    pub fn choose_quietly(&mut self, known: &Known) -> Job {
         match self.chance.below(100) {
-            0..55 => self.edit(index),
-            55..66 => Operation::Read(self.files[index].place),
-            66..74 => Operation::Sync(OstIndex(
-                u32::try_from(self.chance.index(OSTS as usize)).unwrap_or(0),
-            )),
-            74..86 => self.open_or_close(index),
-            86..93 => self.unlink_file(index),
-            _ => self.rename_file(index),
+            0..45 => self.choose_own(),
+            45..90 => self.choose_shared(known),
+            _ => Job::Ask(Operation::ReadDirectory(self.shared)),
+        }
+    }
+
+    fn choose_own(&mut self) -> Job {
+        if self.files.is_empty() {
+            return Job::Ask(Operation::GetAttributes(self.own));
+        }
+        let fid = self.files[self.chance.index(self.files.len())].fid;
+        let deed = self.choose_deed();
+        Job::Do(fid, deed)
+    }
+
+    fn choose_shared(&mut self, known: &Known) -> Job {
+        let fid = known.shared.get(self.chance.index(known.shared.len())).copied();
+        let deed = self.choose_deed();
+        fid.map_or(Job::Ask(Operation::GetAttributes(self.own)), |fid| Job::Do(fid, deed))
+    }
+
+    fn choose_deed(&mut self) -> Deed {
+        match self.chance.below(100) {
+            0..55 => Deed::Edit(self.edit()),
+            55..88 => Deed::Read,
+            _ => Deed::Sync,
+        }
+    }
+
+    /// Another client's write-back is in the way of this: the time of its last change is set.
+    fn touch(&mut self, known: &Known) -> Job {
+        let fid = known.shared.get(self.chance.index(known.shared.len())).copied();
+        let change = |fid| SetAttributes { valid: set::MTIME_NOW, ..mode_change(fid, 0) };
+        Job::Ask(fid.map_or(Operation::SequenceGrant, |fid| Operation::SetAttributes(change(fid))))
+    }
+
+    /// Tries to cut what nobody may change.
+    fn cut_fixed(&mut self) -> Job {
+        let size = self.chance.below(4096);
+        let change = |fid| SetAttributes { valid: set::SIZE, size, ..mode_change(fid, 0) };
+        let fixed = self.fixed.map(|fid| Operation::SetAttributes(change(fid)));
+        Job::Ask(fixed.unwrap_or(Operation::SequenceGrant))
+    }
+
+    /// Makes, opens, closes, renames or removes a file with content; one such request is under way at a time.
+    fn choose_file(&mut self, quiet: impl Fn(Fid) -> bool) -> Job {
+        if self.naming.is_some() {
+            return self.choose_own();
+        }
+        let count = self.files.len();
+        let operation = if count == 0 || count < FILES_MAX && self.chance.percent(40) {
+            Some(self.create_file())
+        } else {
+            let index = self.chance.index(count);
+            match self.chance.below(100) {
+                0..45 => self.open_or_close(index, quiet),
+                45..75 => self.unlink_file(index, quiet),
+                _ => self.rename_file(index, quiet),
+            }
+        };
+        self.naming.clone_from(&operation);
+        match operation {
+            Some(operation) => Job::Ask(operation),
+            None => self.choose_own(),
         }
     }
 
@@ -120,7 +217,7 @@ impl Worker {
         Operation::Create(request, Vec::new())
     }
 
-    fn edit(&mut self, index: usize) -> Operation {
+    fn edit(&mut self) -> Edit {
         let aligned = self.chance.percent(40);
         let mut size = |most: u64| {
             let bytes = 1 + self.chance.below(most);
@@ -128,7 +225,7 @@ impl Worker {
         };
         let length = size(10 << 10);
         let offset = size(FILE_BYTES_MAX - (12 << 10)) - if aligned { 4096 } else { 1 };
-        let edit = match self.chance.below(100) {
+        match self.chance.below(100) {
             0..72 => {
                 self.tag += 1;
                 Edit::Write { offset, length, tag: self.tag, durable: self.chance.percent(15) }
@@ -138,65 +235,71 @@ impl Worker {
                 let (zero, extend) = (self.chance.percent(50), self.chance.percent(30));
                 Edit::Punch { offset, length, zero, extend }
             }
-        };
-        let file = &mut self.files[index];
-        file.model.begin(edit);
-        Operation::Edit(file.place, edit)
+        }
     }
 
-    fn open_or_close(&mut self, index: usize) -> Operation {
+    fn open_or_close(&mut self, index: usize, quiet: impl Fn(Fid) -> bool) -> Option<Operation> {
         let file = &mut self.files[index];
         let fid = file.fid;
         if !file.open {
             file.open = true;
-            return Operation::Open(Open { fid, write: self.chance.percent(50), append: false });
+            let write = self.chance.percent(50);
+            return Some(Operation::Open(Open { fid, write, append: false }));
         }
         if file.name.is_some() {
             file.open = false;
-            return Operation::Close(fid);
+            return Some(Operation::Close(fid));
         }
         // It never had a name, or lost it: only what never had one may get one.
-        if !file.model.is_unlinked && self.chance.percent(70) {
+        if !file.is_unlinked && self.chance.percent(70) {
             let mut wanted = self.file_name();
             while !self.is_free(&wanted) {
                 wanted = self.file_name();
             }
             self.files[index].name = Some(wanted.clone());
-            return Operation::Link(Link { fid, parent: self.own, name: wanted });
+            return Some(Operation::Link(Link { fid, parent: self.own, name: wanted }));
+        }
+        if !quiet(fid) {
+            return None;
         }
         self.files.remove(index);
-        Operation::Close(fid)
+        self.dropped.push(fid);
+        Some(Operation::Close(fid))
     }
 
-    fn unlink_file(&mut self, index: usize) -> Operation {
-        let Some(name) = self.files[index].name.take() else {
-            return Operation::Read(self.files[index].place);
-        };
+    fn unlink_file(&mut self, index: usize, quiet: impl Fn(Fid) -> bool) -> Option<Operation> {
+        if !self.files[index].open && !quiet(self.files[index].fid) {
+            return None;
+        }
+        let name = self.files[index].name.take()?;
         self.lose_name(index);
-        Operation::Unlink(Unlink {
+        Some(Operation::Unlink(Unlink {
             parent: self.own,
             name,
             directory: false,
             credentials: credentials(),
-        })
+        }))
     }
 
     fn lose_name(&mut self, index: usize) {
         if self.files[index].open {
-            self.files[index].model.is_unlinked = true;
+            self.files[index].is_unlinked = true;
         } else {
+            self.dropped.push(self.files[index].fid);
             self.files.remove(index);
         }
     }
 
-    fn rename_file(&mut self, index: usize) -> Operation {
-        let Some(from_name) = self.files[index].name.clone() else {
-            return Operation::Read(self.files[index].place);
-        };
+    fn rename_file(&mut self, index: usize, quiet: impl Fn(Fid) -> bool) -> Option<Operation> {
+        let from_name = self.files[index].name.clone()?;
         let to_name = self.file_name();
         let met = self.files.iter().position(|file| file.name.as_ref() == Some(&to_name));
         let flags = if met.is_some() && self.chance.percent(40) { 2 } else { 0 };
         if met != Some(index) {
+            let goes = met.map(|met| &self.files[met]).filter(|file| flags == 0 && !file.open);
+            if goes.is_some_and(|file| !quiet(file.fid)) {
+                return None;
+            }
             self.files[index].name = Some(to_name.clone());
             match met {
                 Some(met) if flags == 2 => self.files[met].name = Some(from_name.clone()),
@@ -207,7 +310,7 @@ impl Worker {
                 None => {}
             }
         }
-        Operation::Rename(Rename {
+        Some(Operation::Rename(Rename {
             from_parent: self.own,
             from_name,
             to_parent: self.own,
@@ -215,7 +318,7 @@ impl Worker {
             flags,
             credentials: credentials(),
             whiteout: Fid::NONE,
-        })
+        }))
     }
 
     fn parent(&mut self, directories: &[Fid]) -> Fid {
@@ -231,13 +334,11 @@ impl Worker {
         name(&format!("n{}", self.chance.below(NAMES)))
     }
 
-    fn choose_name(&mut self, directories: &[Fid], inodes: &[Fid]) -> Operation {
+    fn choose_name(&mut self, known: &Known) -> Operation {
+        let Known { directories, inodes, .. } = known;
         let parent = self.parent(directories);
         let name = self.any_name();
-        let fid = match inodes {
-            [] => self.shared,
-            some => some[self.chance.index(some.len())],
-        };
+        let fid = inodes.get(self.chance.index(inodes.len())).copied().unwrap_or(self.shared);
         match self.chance.below(100) {
             0..30 => self.create_name(parent, name),
             30..40 => Operation::Link(Link { fid, parent, name }),
@@ -305,8 +406,10 @@ impl Worker {
     }
 }
 
-fn mode_change(fid: Fid, permissions: usize) -> SetAttributes {
-    let zero = sheen_types::Timespec::ZERO;
+/// A change of the permissions.
+#[must_use]
+pub fn mode_change(fid: Fid, permissions: usize) -> SetAttributes {
+    let zero = Timespec::ZERO;
     SetAttributes {
         fid,
         valid: set::MODE,

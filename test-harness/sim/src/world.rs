@@ -1,8 +1,8 @@
 //! One run: actors, a node that dies and comes back, and the checks.
 //!
-//! A run is rounds of work and audit. In work every actor does some random requests at the same time as the others; in the
-//! audit the actors read everything there is. At the end of each, with nothing under way, all answers are judged by the
-//! models. The node dies, and actors hang up, at random times in both.
+//! A run is rounds of work and audit. In work every actor does some random requests, several at a time, while the others do
+//! theirs; in the audit the actors read everything there is. At the end of each, with nothing under way, all answers about names
+//! are judged by the model; what is read of files is judged at once. Faults come at random times in both.
 
 use std::{
     cell::RefCell,
@@ -10,47 +10,51 @@ use std::{
     rc::Rc,
 };
 
-use sheen_types::{Fid, FileKind, Name, Tick};
-use sheen_wire::{
-    Field,
-    lease::bits,
-    metadata::{FilesystemCreate, FilesystemInfo, SequenceGrantReply},
-};
+use sheen_types::{Fid, Tick};
 
 use crate::{
-    actor::Actor,
+    actor::{Actor, Surroundings},
     answer::Ended,
     chance::Chance,
     clock::SimClock,
-    coverage::Fault,
-    faults::REPLACE_PERCENT,
+    coverage::{Coverage, Fault},
+    drift::Drift,
+    faults::{REPLACE_PERCENT, Silence},
+    files::Files,
+    fill::FILL_PERCENT,
     history::History,
     namespace::Namespace,
     network::Network,
     node::SimNode,
-    operation::{Operation, create},
+    operation::Operation,
     plan::{Counts, Plan, Planted},
-    workload::Worker,
+    workload::{Job, Known, Worker},
 };
 
 pub(crate) const MILLISECOND: u64 = 1_000_000;
 pub(crate) const SECOND: u64 = 1_000 * MILLISECOND;
 /// Virtual time a run may take.
-const RUN_MAX: Tick = Tick(600 * SECOND);
+const RUN_MAX: Tick = Tick(1_800 * SECOND);
 /// Steps a run may take.
-const STEPS_MAX: u64 = 200_000;
+const STEPS_MAX: u64 = 1_000_000;
+/// How often a round of work has no faults.
+const CALM_PERCENT: u64 = 25;
+/// How much the clock of a client may gain or lose: parts in a million. Less than the margin at the end of a lease.
+const DRIFT_MAX: u64 = 40_000;
 
 /// An actor and what it is to do.
 #[derive(Debug)]
 pub(crate) struct Player {
     pub(crate) actor: Actor,
     pub(crate) worker: Option<Worker>,
-    /// Random requests left in this round.
-    pub(crate) requests: u32,
-    /// Requests it does next, last first.
-    pub(crate) queue: Vec<Operation>,
+    /// Random jobs left in this round.
+    pub(crate) jobs: u32,
+    /// Jobs it does next, last first.
+    pub(crate) queue: Vec<Job>,
     /// Answers somebody waits for.
     pub(crate) answers: Vec<Ended>,
+    /// It is about to fall silent, or has.
+    pub(crate) silence: Option<Silence>,
 }
 
 #[derive(Debug)]
@@ -65,8 +69,8 @@ pub(crate) struct World {
     pub(crate) identities: usize,
     pub(crate) namespace: Namespace,
     pub(crate) history: History,
-    pub(crate) directories: Vec<Fid>,
-    pub(crate) inodes: Vec<Fid>,
+    pub(crate) files: Files,
+    pub(crate) known: Known,
     pub(crate) sequences: BTreeSet<u64>,
     pub(crate) faults: bool,
     pub(crate) next_fault: Tick,
@@ -102,8 +106,12 @@ impl World {
         if plan.planted == Some(Planted::LyingDevice) {
             node.plant_lying_device();
         }
+        match plan.planted {
+            Some(Planted::BlockedHolder) => network.borrow_mut().plant_blocked_holder(),
+            Some(Planted::FullLog) => network.borrow_mut().plant_full_log(),
+            _ => {}
+        }
         node.start();
-        let namespace = Namespace::new(Fid::ROOT);
         Self {
             plan,
             clock,
@@ -112,10 +120,10 @@ impl World {
             node,
             players: Vec::new(),
             identities: 0,
-            namespace,
+            namespace: Namespace::new(Fid::ROOT),
             history: History::default(),
-            directories: Vec::new(),
-            inodes: Vec::new(),
+            files: Files::default(),
+            known: Known::default(),
             sequences: BTreeSet::new(),
             faults: false,
             next_fault: Tick(0),
@@ -137,28 +145,41 @@ impl World {
                 self.replace_client()?;
             }
             for player in &mut self.players {
-                player.requests = self.plan.requests;
+                player.jobs = self.plan.requests;
             }
+            // Where everybody lives nobody waits for long.
+            self.faults = !self.chance.percent(CALM_PERCENT);
             self.finish_round()?;
+            self.faults = true;
+            self.plan_fault();
             self.audit()?;
+            if self.chance.percent(FILL_PERCENT) {
+                self.fill_ost()?;
+            }
+            if self.node.has_small_mdt() && self.chance.percent(FILL_PERCENT) {
+                self.fill_mdt()?;
+            }
         }
         self.faults = false;
         self.close_all()?;
         self.audit()?;
         self.count_objects()?;
-        self.counts.resends += self.players.iter().map(|p| p.actor.resends).sum::<u64>();
-        self.counts.io_errors += self.players.iter().map(|p| p.actor.io_errors).sum::<u64>();
+        self.check_tables()?;
+        self.sum_up()
+    }
+
+    fn sum_up(&mut self) -> Result<Counts, String> {
+        let gone: Vec<Counts> =
+            self.players.iter().map(|player| counts_of(&player.actor)).collect();
+        gone.into_iter().for_each(|counts| self.counts += counts);
         self.counts.coverage += self.node.coverage();
-        let lost = self.counts.coverage.of(Fault::MediaLost);
-        if self.counts.io_errors > lost {
-            let errors = self.counts.io_errors;
-            return Err(format!("{errors} requests failed for {lost} reads of lost media"));
-        }
-        let workers = self.players.iter().filter_map(|player| player.worker.as_ref());
-        self.counts.lost_writes = workers.map(|worker| worker.losses).sum();
         self.counts.lost_blocks = self.node.lost_blocks();
         self.counts.snapshots = self.node.snapshots();
         self.counts.nanoseconds = self.clock.tick().0;
+        let (errors, lost) = (self.counts.io_errors, self.counts.coverage.of(Fault::MediaLost));
+        if errors > lost {
+            return Err(format!("{errors} requests failed for {lost} reads of lost media"));
+        }
         Ok(self.counts)
     }
 
@@ -166,60 +187,37 @@ impl World {
     pub(crate) fn new_actor(&mut self, filesystem: &str) -> Actor {
         let identity = self.identities;
         self.identities += 1;
-        let (network, clock) = (self.network.clone(), self.clock.clone());
-        let mut actor = Actor::new(identity, filesystem, network, clock, self.chance.fork());
-        if self.plan.planted == Some(Planted::NewNumbers) {
-            actor.plant_new_numbers();
-        }
-        actor
+        let surroundings = Surroundings {
+            network: self.network.clone(),
+            clock: self.clock.clone(),
+            files: self.files.clone(),
+            planted: self.plan.planted,
+        };
+        let drift = Drift::new(self.chance.percent(50), self.chance.below(DRIFT_MAX));
+        Actor::new(identity, filesystem, surroundings, drift, self.chance.fork())
     }
 
-    fn add_player(&mut self, filesystem: &str) {
+    pub(crate) fn add_player(&mut self, filesystem: &str) {
         let actor = self.new_actor(filesystem);
         let (queue, answers) = (Vec::new(), Vec::new());
-        self.players.push(Player { actor, worker: None, requests: 0, queue, answers });
+        let player = Player { actor, worker: None, jobs: 0, queue, answers, silence: None };
+        self.players.push(player);
     }
 
-    /// Makes the file system, the actors' sessions and their directories.
-    fn set_up(&mut self) -> Result<(), String> {
-        self.add_player("");
-        let request = FilesystemCreate { name: b"fs".to_vec(), permissions: 0o755 };
-        let made = self.ask(0, Operation::FilesystemCreate(request))?;
-        let info = FilesystemInfo::from_bytes(&made.body).map_err(|e| e.to_string())?;
-        self.namespace = Namespace::new(info.root);
-        let admin = self.players.pop();
-        if let Some(mut admin) = admin {
-            admin.actor.hang_up();
-        }
-        let mut shared = Fid::NONE;
-        for number in 0..self.plan.actors {
-            self.add_player("fs");
-            let granted = self.ask(number, Operation::SequenceGrant)?;
-            let reply = SequenceGrantReply::from_bytes(&granted.body).map_err(|e| e.to_string())?;
-            let make = |world: &mut Self, oid: u32, text: &str| {
-                let name = Name::new(text.as_bytes()).map_err(|_| "a bad name")?;
-                let fid = Fid::new(reply.sequence, oid);
-                let request = create(info.root, name, fid, FileKind::Directory);
-                world.ask(number, Operation::Create(request, Vec::new()))?;
-                Ok::<Fid, String>(fid)
-            };
-            if number == 0 {
-                shared = make(self, 1, "shared")?;
-            }
-            let own = make(self, 2, &format!("own{number}"))?;
-            let worker = Worker::new(own, shared, reply.sequence, self.chance.fork());
-            self.players[number].worker = Some(worker);
-        }
-        self.settle()
+    /// One request, and its answer: success.
+    pub(crate) fn ask(&mut self, player: usize, operation: Operation) -> Result<Ended, String> {
+        let ended = self.attempt(player, operation)?;
+        if ended.status == 0 { Ok(ended) } else { Err(format!("{ended:?}")) }
     }
 
     /// One request, and its answer.
-    pub(crate) fn ask(&mut self, player: usize, operation: Operation) -> Result<Ended, String> {
-        self.players[player].queue.push(operation);
+    pub(crate) fn attempt(&mut self, player: usize, operation: Operation) -> Result<Ended, String> {
+        self.players[player].answers.clear();
+        self.players[player].queue.push(Job::Ask(operation.clone()));
         self.finish_round()?;
         let answers = std::mem::take(&mut self.players[player].answers);
-        let ended = answers.into_iter().next_back().ok_or("no answer")?;
-        if ended.status == 0 { Ok(ended) } else { Err(format!("{ended:?}")) }
+        let mut of_it = answers.into_iter().filter(|ended| ended.operation == operation);
+        of_it.next_back().ok_or_else(|| format!("no answer to {operation:?}"))
     }
 
     /// Lets everything run until every actor did what it had to do.
@@ -228,9 +226,8 @@ impl World {
         loop {
             self.step()?;
             let busy = |player: &Player| {
-                let Player { actor, worker, requests, queue, .. } = player;
-                let unseen = worker.as_ref().is_some_and(|worker| worker.next_probe().is_some());
-                !actor.is_idle() || *requests > 0 || !queue.is_empty() || unseen
+                let Player { actor, jobs, queue, silence, .. } = player;
+                !actor.is_idle() || *jobs > 0 || !queue.is_empty() || silence.is_some()
             };
             if !self.players.iter().any(busy) {
                 return Ok(());
@@ -254,12 +251,12 @@ impl World {
         let node = self.node.next_event();
         let network = self.network.borrow().next_arrival();
         let actors = self.players.iter().filter_map(|player| player.actor.next_event());
+        let silences = self.players.iter().filter_map(|player| player.silence.as_ref()?.until);
         let fault = self.restart_at.or(self.faults.then_some(self.next_fault));
-        // What came and is not taken, because the node is paused, is no event.
+        // What came and is not taken, because the node or a client is paused, is no event.
         let now = self.clock.tick();
-        let next = node.into_iter().chain(network).chain(fault).chain(actors);
-        let next = next.filter(|&at| at > now).min();
-        match next {
+        let next = node.into_iter().chain(network).chain(fault).chain(actors).chain(silences);
+        match next.filter(|&at| at > now).min() {
             Some(next) => self.clock.advance_to(next),
             None => return Err("nothing will ever happen again".to_owned()),
         }
@@ -267,95 +264,82 @@ impl World {
     }
 
     fn play(&mut self, number: usize) -> Result<(), String> {
-        let player = &mut self.players[number];
-        player.actor.turn();
-        if let Some(why) = player.actor.take_failure() {
-            return Err(why);
-        }
-        if let Some(ended) = player.actor.take_ended() {
-            self.take(number, ended)?;
-        }
-        let player = &mut self.players[number];
-        if player.actor.may_probe()
-            && let Some(probe) = player.worker.as_ref().and_then(Worker::next_probe)
-        {
-            player.actor.probe(probe);
-        } else if player.actor.is_idle() {
-            let operation = match (player.queue.pop(), &mut player.worker) {
-                (Some(operation), _) => operation,
-                (None, Some(worker)) if player.requests > 0 => {
-                    player.requests -= 1;
-                    worker.choose(&self.directories, &self.inodes)
-                }
-                (None, _) => return Ok(()),
-            };
-            player.actor.begin(operation);
-        }
-        player.actor.turn();
-        Ok(())
-    }
-
-    fn take(&mut self, number: usize, ended: Ended) -> Result<(), String> {
-        self.counts.operations += 1;
-        self.note(|| {
-            let Ended { operation, status, transaction, committed, resent, probe, .. } = &ended;
-            format!(
-                "actor {number} {operation:?} -> {status}, transaction {transaction:#x}, committed \
-                 {committed:#x}{}{}",
-                if *resent { ", resent" } else { "" },
-                if *probe { ", probe" } else { "" },
-            )
-        });
-        for value in [
-            number as u64,
-            u64::from(ended.status.unsigned_abs()),
-            ended.transaction,
-            self.clock.tick().0,
-            u64::from(sheen_types::checksum::crc32c(&ended.payload)),
-        ] {
-            self.counts.trace = Chance::new(self.counts.trace ^ value).next();
-        }
-        let player = &mut self.players[number];
-        if let Some(worker) = &mut player.worker {
-            worker.take(&ended).map_err(|why| format!("actor {number}: {why}"))?;
-        }
-        if ended.probe {
+        self.silence(number);
+        self.act(number)?;
+        let player = &self.players[number];
+        if !player.actor.is_running() || player.actor.busy() >= self.plan.flights {
             return Ok(());
         }
-        if ended.operation == Operation::SequenceGrant {
-            let reply = SequenceGrantReply::from_bytes(&ended.body).map_err(|e| e.to_string())?;
-            if !self.sequences.insert(reply.sequence) {
-                return Err(format!("sequence {:#x} was granted twice", reply.sequence));
+        while self.players[number].actor.busy() < self.plan.flights {
+            let Some(job) = self.next_job(number) else { break };
+            match job {
+                Job::Ask(operation) => self.players[number].actor.begin(operation),
+                Job::Do(fid, deed) => self.players[number].actor.deed(fid, deed),
             }
         }
-        let player = &mut self.players[number];
-        player.answers.push(ended.clone());
-        let of_mdt = ended.operation.target() == crate::operation::Target::Mdt;
-        if of_mdt && !matches!(ended.operation, Operation::FilesystemCreate(_)) {
-            self.history.push(number, ended);
+        self.act(number)
+    }
+
+    /// Lets an actor do what it has to do and judges what it tells.
+    fn act(&mut self, number: usize) -> Result<(), String> {
+        let actor = &mut self.players[number].actor;
+        actor.turn();
+        if let Some(why) = actor.take_failure() {
+            return Err(why);
+        }
+        while let Some(told) = self.players[number].actor.told.pop_front() {
+            self.take(number, told)?;
         }
         Ok(())
     }
 
-    /// Content is written by at most one client, and then nobody else has it cached.
+    fn next_job(&mut self, number: usize) -> Option<Job> {
+        let Player { actor, worker, jobs, queue, silence, .. } = &mut self.players[number];
+        let quietly = silence.is_some();
+        let waits = |job: &Job| matches!(job, Job::Ask(operation) if operation.is_change());
+        if let Some(job) = queue.last() {
+            return if quietly && waits(job) { None } else { queue.pop() };
+        }
+        let worker = worker.as_mut().filter(|_| *jobs > 0)?;
+        *jobs -= 1;
+        let job = if quietly || !worker.may_create() {
+            worker.choose_quietly(&self.known)
+        } else {
+            worker.choose(&self.known, |fid| actor.is_quiet(fid))
+        };
+        for fid in worker.dropped.drain(..) {
+            actor.forget_file(fid);
+        }
+        Some(job)
+    }
+
+    /// Content is written by at most one client, and then nobody else has it cached; a client that can know that its
+    /// session may have ended does not count.
     fn check_leases(&mut self) -> Result<(), String> {
-        let changed: BTreeSet<Fid> = self
-            .players
-            .iter_mut()
-            .flat_map(|player| std::mem::take(&mut player.actor.changed))
-            .collect();
+        let players = self.players.iter_mut();
+        let changed: BTreeSet<Fid> =
+            players.flat_map(|player| std::mem::take(&mut player.actor.changed)).collect();
         for fid in changed {
-            let held: Vec<_> =
-                self.players.iter().filter_map(|player| player.actor.held.get(&fid)).collect();
-            let writers = held.iter().filter(|held| held.write_bits & bits::DATA != 0).count();
-            let holders = held
-                .iter()
-                .filter(|held| (held.read_bits | held.write_bits) & bits::DATA != 0)
-                .count();
+            let valid = self.players.iter().filter(|player| player.actor.is_valid());
+            let held: Vec<_> = valid.filter_map(|player| player.actor.held.get(&fid)).collect();
+            let writers = held.iter().filter(|held| held.changes_content()).count();
+            let holders = held.iter().filter(|held| held.caches_content()).count();
             if writers > 1 || writers == 1 && holders > 1 {
                 return Err(format!("{fid}: {writers} write and {holders} cache its content"));
             }
         }
         Ok(())
+    }
+}
+
+/// What a client counted.
+pub(crate) fn counts_of(actor: &Actor) -> Counts {
+    Counts {
+        resends: actor.resends,
+        io_errors: actor.io_errors,
+        no_space: actor.no_space,
+        replays: actor.replays,
+        coverage: Coverage::default(),
+        ..Counts::default()
     }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use sheen_ports::ConnectionId;
-use sheen_types::{ClientId, Errno, Tick, checksum::crc32c};
+use sheen_types::{ClientId, Epoch, Errno, Tick, checksum::crc32c};
 use sheen_wire::{
     Field, Frame, Opcode,
     fields::List,
@@ -11,7 +11,7 @@ use sheen_wire::{
     metadata::{Connect, ConnectReply, HeldLease, HeldOpen, Reassert},
 };
 
-use super::{Actor, Purpose, SLOTS};
+use super::{Actor, Call, Purpose, SLOTS, Told};
 use crate::operation::{Operation, Target};
 
 /// First and longest pause after an attempt that failed, before the next one to connect.
@@ -50,14 +50,15 @@ impl Actor {
             lane.attempt_at = now.after(lane.pause);
             lane.pause = (lane.pause * 2).min(PAUSE.1);
         }
+        if connection.is_some() && target == Target::Mdt {
+            self.closed_at.get_or_insert(self.drift.shown(now));
+        }
         if let Some(connection) = connection {
             self.network.borrow_mut().hang_up(connection);
         }
-        self.calls.retain(|_, (of, _)| *of != target);
-        for flight in [&mut self.flight, &mut self.probe].into_iter().flatten() {
-            if flight.operation.target() == target {
-                flight.call = None;
-            }
+        self.calls.retain(|_, call| call.target != target);
+        for flight in self.flights.values_mut().filter(|f| f.operation.target() == target) {
+            flight.call = None;
         }
     }
 
@@ -85,9 +86,8 @@ impl Actor {
         let mut uuid = [0x5e; 16];
         uuid[..8].copy_from_slice(&(self.number as u64).to_le_bytes());
         let filesystem = self.filesystem.clone();
-        let slots = u16::try_from(SLOTS).unwrap_or(1);
         let label = format!("actor {}", self.number).into_bytes();
-        let body = Connect { uuid, client: self.client, filesystem, label, slots };
+        let body = Connect { uuid, client: self.client, filesystem, label, slots: SLOTS };
         let frame = self.frame(Opcode::Connect);
         self.send(target, Purpose::Connect, frame, &body.to_vec(), &[]);
     }
@@ -113,9 +113,10 @@ impl Actor {
         let mut message = Vec::new();
         frame.encode_with(body, &mut message);
         self.next_call += 1;
-        self.calls.insert(self.next_call, (target, purpose));
+        let asked = self.now();
+        self.calls.insert(self.next_call, Call { target, purpose, asked });
         if target == Target::Mdt {
-            self.last_sent = self.clock.tick();
+            self.last_sent = asked;
         }
         self.network.borrow_mut().send(connection, self.next_call, message, payload.to_vec());
     }
@@ -127,25 +128,57 @@ impl Actor {
     }
 
     pub(super) fn connected(&mut self, frame: &Frame, body: &[u8]) {
-        if frame.status == -Errno::EAGAIN.0 {
+        if frame.status == -Errno::ESTALE.0 {
+            self.end_session();
+        }
+        if frame.status == -Errno::EAGAIN.0 || frame.status == -Errno::ESTALE.0 {
             return self.lose(Target::Mdt);
         }
         let Ok(reply) = ConnectReply::from_bytes(body) else {
             return self.fail(&format!("connecting: status {}", frame.status));
         };
         if self.client != ClientId(0) && (!reply.resumed || self.client != reply.client) {
-            return self.fail("the session was ended");
+            self.end_session();
         }
         self.client = reply.client;
         self.epoch = reply.epoch;
         self.root = reply.root;
+        self.lease = Duration::from_millis(u64::from(reply.lease_milliseconds));
+        self.closed_at = None;
+        if std::mem::take(&mut self.ended) {
+            self.told.push_back(Told::Evicted { committed: frame.committed });
+        }
         if reply.server_epoch == self.server_epoch {
             return self.lane_ready(Target::Mdt);
         }
+        self.reassert(reply.server_epoch);
+    }
+
+    /// The MDT ended the session: everything it gave is void.
+    fn end_session(&mut self) {
+        if !self.may_be_evicted {
+            self.fail("evicted though it was never silent for long");
+        }
+        if self.changes_names() {
+            self.fail("evicted with a change of names under way");
+        }
+        self.ended = true;
+        self.client = ClientId(0);
+        self.lose(Target::Ost);
+        self.changed.extend(self.held.keys());
+        self.held.clear();
+        self.opens.clear();
+        self.void_caches();
+    }
+
+    /// Tells an MDT that was started anew what is held.
+    fn reassert(&mut self, server_epoch: Epoch) {
+        self.drop_revokes();
         let opens = self.opens.iter().map(|(&fid, &write)| HeldOpen { fid, write });
         // A create that opens may have been carried out: without a word its inode could go as an orphan.
         let opens = opens.chain(self.opening());
-        let leases = self.held.iter().map(|(&fid, held)| HeldLease {
+        let held = self.held.iter().filter(|(_, held)| held.read_bits | held.write_bits != 0);
+        let leases = held.map(|(&fid, held)| HeldLease {
             fid,
             read_bits: held.read_bits,
             write_bits: held.write_bits,
@@ -155,13 +188,12 @@ impl Actor {
         // Grants of the MDT before count no more.
         self.held.values_mut().for_each(|held| held.sequence = 0);
         let frame = self.frame(Opcode::Reassert);
-        let purpose = Purpose::Reassert(reply.server_epoch);
+        let purpose = Purpose::Reassert(server_epoch);
         self.send(Target::Mdt, purpose, frame, &[], &body.to_vec());
     }
 
     pub(super) fn give_back(&mut self, revoke: &LeaseRevoke) {
         let held = self.held.entry(revoke.fid).or_default();
-        held.sequence = held.sequence.max(revoke.sequence);
         if revoke.to_read && held.write_bits & revoke.bits != 0 {
             held.read_bits |= held.write_bits & revoke.bits;
         } else if !revoke.to_read {
@@ -179,13 +211,13 @@ impl Actor {
         self.send(Target::Mdt, Purpose::Cancel(cancel), frame, &body, &[]);
     }
 
-    /// The open that a create under way asks for.
-    fn opening(&self) -> Option<HeldOpen> {
-        match self.flight.as_ref().map(|flight| &flight.operation) {
-            Some(Operation::Create(create, _)) if create.open != 0 => {
+    /// The opens that creates under way ask for.
+    fn opening(&self) -> impl Iterator<Item = HeldOpen> {
+        self.flights.values().filter_map(|flight| match &flight.operation {
+            Operation::Create(create, _) if create.open != 0 => {
                 Some(HeldOpen { fid: create.fid, write: create.open == 2 })
             }
             _ => None,
-        }
+        })
     }
 }
