@@ -30,8 +30,8 @@ const LEASES_MAX: u64 = 8192;
 const MEMORY_BYTES: u64 = 4 << 30;
 /// Inodes the lane's nodes have room for: a million files and their directories.
 const INODES_MAX: u64 = 1_200_000;
-/// No operation on a healthy mount takes this long meanwhile.
-const SERVICE: Duration = Duration::from_secs(2);
+/// No round of work on a healthy mount takes this long meanwhile, on a busy machine either.
+const SERVICE: Duration = Duration::from_secs(5);
 
 /// An actor of this lane: it opens sessions and waits.
 ///
