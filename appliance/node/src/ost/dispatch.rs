@@ -219,7 +219,7 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
             self.answer(&origin, Err(Errno::ENOMEM));
         } else {
             tracing::info!(client = client.0, epoch = epoch.0, "client fenced");
-            self.pending_fences.push(PendingFence { origin, client, epoch });
+            self.pending_fences.push(PendingFence { origin, client, epoch, changed: None });
         }
     }
 

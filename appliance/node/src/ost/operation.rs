@@ -26,6 +26,8 @@ pub(crate) enum Origin {
     Gateway { id: u64 },
     /// Nobody: the flush before the service ends.
     Stop,
+    /// Nobody: the flush before a fence is told.
+    Fence,
     /// Nobody: scattered content is brought together.
     Tidying,
 }
@@ -35,7 +37,9 @@ impl Origin {
     pub(crate) fn session(&self) -> (ClientId, Epoch) {
         match self {
             Self::Fabric { frame, .. } => (frame.client, frame.epoch),
-            Self::Gateway { .. } | Self::Stop | Self::Tidying => (ClientId(0), Epoch(u32::MAX)),
+            Self::Gateway { .. } | Self::Stop | Self::Fence | Self::Tidying => {
+                (ClientId(0), Epoch(u32::MAX))
+            }
         }
     }
 }

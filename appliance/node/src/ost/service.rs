@@ -58,12 +58,14 @@ pub(crate) const fn small_images_bytes(operations_max: usize) -> usize {
     ((operations_max + OWN_OPERATIONS) * 2 * BLOCK_BYTES).next_power_of_two()
 }
 
-/// A fence that waits for earlier requests of its client.
+/// A fence that waits for earlier requests of its client, and then until what they changed is durable.
 #[derive(Debug)]
 pub(crate) struct PendingFence {
     pub(crate) origin: Origin,
     pub(crate) client: ClientId,
     pub(crate) epoch: Epoch,
+    /// Number of the last change of each OST when no earlier request was left; None: some are.
+    pub(crate) changed: Option<Vec<u64>>,
 }
 
 /// One reactor's OSTs.
@@ -324,7 +326,7 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
                 self.stopping = Stopping::Flushing;
                 for target in 0..self.targets.len() {
                     self.targets[target].give_up_opening();
-                    self.sync_before_end(target);
+                    self.sync_for(target, Origin::Stop);
                 }
             }
             Stopping::Flushing
@@ -337,11 +339,10 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
         }
     }
 
-    fn sync_before_end(&mut self, number: usize) {
+    fn sync_for(&mut self, number: usize, origin: Origin) {
         let Some(store) = self.targets[number].store() else { return };
         let work = Work::Storing { image: Image::default(), packed: None, repack: None };
-        let token =
-            self.operations.insert(Operation { origin: Origin::Stop, target: number, work });
+        let token = self.operations.insert(Operation { origin, target: number, work });
         let request = sheen_store::RequestToken(token);
         if store.sync(request, &mut self.commands).is_err() {
             self.operations.remove(token);
@@ -382,25 +383,52 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
         }
     }
 
-    /// Ends fences whose client has no earlier request under way.
+    /// Ends fences whose client has no earlier request under way, and left nothing that a loss of power could take: what the
+    /// client held goes to others now, who may see what it changed.
     fn end_fences(&mut self) -> usize {
         let mut ended = 0;
         let mut number = 0;
         while number < self.pending_fences.len() {
-            let PendingFence { client, epoch, .. } = self.pending_fences[number];
+            let PendingFence { client, epoch, ref changed, .. } = self.pending_fences[number];
             let earlier = |operation: &Operation| {
                 let (who, when) = operation.origin.session();
                 who == client && when < epoch
             };
-            if self.operations.iter().any(earlier) {
-                number += 1;
-            } else {
+            if changed.is_none() && !self.operations.iter().any(earlier) {
+                let changes = self.targets.iter().map(Target::changes_applied).collect();
+                self.pending_fences[number].changed = Some(changes);
+            }
+            if self.is_durable(number) {
                 let fence = self.pending_fences.swap_remove(number);
                 self.answer(&fence.origin, Ok(&[]));
                 ended += 1;
+            } else {
+                number += 1;
             }
         }
         ended
+    }
+
+    /// Whether what was changed before a pending fence is durable; asks for a flush where it is not.
+    fn is_durable(&mut self, fence: usize) -> bool {
+        let Some(changed) = self.pending_fences[fence].changed.clone() else { return false };
+        let mut durable = true;
+        for (number, last) in changed.into_iter().enumerate() {
+            if self.targets[number].durable_sequence() >= last {
+                continue;
+            }
+            let flushes = |operation: &Operation| {
+                operation.target == number && matches!(operation.origin, Origin::Fence)
+            };
+            let asked = self.operations.iter().any(flushes);
+            // A store that stopped changes nothing any more, and nobody waits for it.
+            let stopped = self.targets[number].store().is_none_or(|store| store.is_stopped());
+            durable &= stopped;
+            if !stopped && !asked && !self.operations.is_full() {
+                self.sync_for(number, Origin::Fence);
+            }
+        }
+        durable
     }
 
     /// Answers an origin, whose change has that number, with a body and no payload.
@@ -435,7 +463,7 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
                 self.reply(request, (&frame, since, ost), change, result, None);
             }
             Origin::Gateway { id } => self.tell_desk(id, result.is_ok()),
-            Origin::Stop | Origin::Tidying => {}
+            Origin::Stop | Origin::Fence | Origin::Tidying => {}
         }
     }
 }

@@ -74,6 +74,14 @@ impl<B: Block> Target<B> {
         }
     }
 
+    /// Number of the last change.
+    pub(crate) fn changes_applied(&self) -> u64 {
+        match &self.state {
+            State::Ready(store) => store.changes_applied(),
+            State::Opening(_) | State::Failed => 0,
+        }
+    }
+
     pub(crate) fn is_opening(&self) -> bool {
         matches!(self.state, State::Opening(_))
     }

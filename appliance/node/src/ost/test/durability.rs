@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use sheen_types::{BLOCK_BYTES, Fid, Timespec};
+use sheen_types::{BLOCK_BYTES, ClientId, Epoch, Fid, Timespec};
 use sheen_wire::{
     Opcode,
-    object::{ObjectPunch, ObjectSync, ObjectTruncate, PunchMode},
+    object::{ObjectFence, ObjectPunch, ObjectSync, ObjectTruncate, PunchMode},
 };
 
 use super::rig::{Chance, OST, Reply, Rig, object, write_body};
@@ -49,6 +49,20 @@ fn changes_are_numbered_and_durable_when_a_flush_covered_them() {
     assert!(reply.status() < 0);
     assert_eq!((reply.frame.transaction.0, reply.frame.committed), (0, 4));
     assert_eq!(reply.frame.incarnation, 1, "a refusal tells it too");
+}
+
+/// What the fenced client held goes to others when its fence is told, and they may see what it changed.
+#[test]
+fn a_fence_is_told_when_what_the_client_changed_survives_a_loss_of_power() {
+    let mut rig = Rig::volatile(4096);
+    assert_eq!(numbers(&rig.write(object(1), 0, &[1; 100])), (1, 0));
+    let old = std::mem::replace(&mut rig.client, (ClientId(99), Epoch(0)));
+    let fence = ObjectFence { client: old.0, epoch: Epoch(old.1.0 + 1) };
+    assert_eq!(rig.call(Opcode::ObjectFence, &fence, &[], 0).status(), 0);
+    assert_eq!(numbers(&rig.read(object(1), 0, 10)), (0, 1));
+    rig.medium.cut_power(|_| false);
+    rig = Rig::open(rig.medium, 256, None);
+    assert_eq!(rig.read(object(1), 0, 100).payload, [1; 100]);
 }
 
 #[test]
