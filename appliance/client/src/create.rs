@@ -104,7 +104,16 @@ impl Client {
             self.note_empty(&inode, &entry);
         }
         let caching = Caching::from_settled(settled.attributes);
-        let observed = self.complete(&inode, entry.attributes, caching, cancel)?;
+        let observed = match self.complete(&inode, entry.attributes, caching, cancel) {
+            Ok(observed) => observed,
+            Err(errno) => {
+                // Nobody closes what nobody was given.
+                if let Some(open) = open {
+                    self.close(&inode, open.write, cancel);
+                }
+                return Err(errno);
+            }
+        };
         let name = Caching::from_settled(settled.names);
         Ok((Found { inode, observed, name }, opened))
     }

@@ -99,6 +99,24 @@ fn what_an_ost_forgot_is_there_again_when_fsync_says_so() {
     client.disconnect();
 }
 
+/// Its objects are destroyed; written again they would be there for ever.
+#[test]
+fn what_was_removed_is_not_sent_again() {
+    let (fake, client) = start_with(|_| {});
+    let file = open(&client);
+    write(&fake, &client, &file, 0, b"soon gone");
+    client.close(&file, true, &Cancel::new());
+    assert_eq!(client.unstable.counted().1, 1);
+    let root = client.inode(client.root());
+    client.unlink(&root, b"file", false, (0, 0), &Cancel::new()).unwrap();
+    assert_eq!(client.unstable.counted(), (0, 0));
+    fake.lose_power();
+    client.sync_all(&Cancel::new()).unwrap();
+    assert!(fake.lock().objects.is_empty());
+    assert_eq!(client.statistics().changes_resent, 0);
+    client.disconnect();
+}
+
 #[test]
 fn power_lost_between_fsyncs_answer_and_the_next_is_no_matter() {
     let (fake, client) = start_with(|_| {});

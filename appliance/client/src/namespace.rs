@@ -178,7 +178,19 @@ impl Client {
                 let mut state = inode.lock();
                 state.names_given = false;
                 state.absences_given = false;
+                let unused = state.readers + state.writers == 0 && !state.shared;
+                drop(state);
+                if unused {
+                    self.forget_kept(fid);
+                }
             }
+        }
+    }
+
+    /// Stops keeping changes of an inode that is gone: sent again they would make its objects anew, which nobody destroys.
+    fn forget_kept(&self, fid: Fid) {
+        for ost in self.unstable.targets_of(fid) {
+            drop(self.unstable.give_up(fid, ost));
         }
     }
 
