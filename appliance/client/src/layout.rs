@@ -110,7 +110,9 @@ impl Client {
             return Ok(layout);
         }
         let body = InstantiateLayout { fid: inode.fid, start: range.start, end: range.end };
-        let request = Request::new(Opcode::InstantiateLayout, &body).with_room(LAYOUT_ROOM);
+        // A writer that waits for it may hold what a change waits for that fills the room of ordinary requests.
+        let request =
+            Request::new(Opcode::InstantiateLayout, &body).with_room(LAYOUT_ROOM).urgent();
         let reply = self.ask(request, cancel)?;
         let layout = layout_in(&reply).ok_or(Errno::EPROTO)?;
         let mut state = inode.lock();
