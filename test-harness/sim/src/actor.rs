@@ -346,6 +346,12 @@ impl Actor {
         self.paused_until = until;
     }
 
+    /// Whether it runs for the first time after a pause.
+    #[must_use]
+    pub fn is_waking(&self) -> bool {
+        self.paused_until.0 > 0 && self.is_running()
+    }
+
     /// Whether it runs.
     #[must_use]
     pub fn is_running(&self) -> bool {
@@ -423,7 +429,7 @@ impl Actor {
         if !self.is_running() {
             return;
         }
-        if self.paused_until.0 > 0 {
+        if self.is_waking() {
             // Programs run before anything that came in the meantime is looked at.
             self.paused_until = Tick(0);
             self.advance_all();

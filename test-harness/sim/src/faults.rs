@@ -18,6 +18,8 @@ const FAULTS_WHILE_EVICTING: u32 = 4;
 const REQUESTS_WHILE_EVICTING: u32 = 10;
 /// Faults in a round of work or an audit: a node that never lives long enough to recover answers nobody.
 const FAULTS_IN_ROUND_MAX: u32 = 100;
+/// More jobs of each actor when one is silent for longer than its lease.
+const JOBS_WHILE_SILENT: u32 = 15;
 /// Longest time a link is cut, a device stalls, or the node pauses: less than it takes to be evicted.
 const OUTAGE_MAX: u64 = 1_500 * MILLISECOND;
 
@@ -37,6 +39,8 @@ pub(crate) struct Silence {
     length: u64,
     /// Until when, once it has begun.
     pub(crate) until: Option<Tick>,
+    /// When everybody gets more to do: after it may have been evicted.
+    pub(crate) work_at: Option<Tick>,
 }
 
 impl World {
@@ -142,7 +146,7 @@ impl World {
         };
         let lease = u64::try_from(LEASE.as_nanos()).unwrap_or(u64::MAX);
         let length = lease / 4 + self.chance.below(3 * lease);
-        self.players[number].silence = Some(Silence { hush, length, until: None });
+        self.players[number].silence = Some(Silence { hush, length, until: None, work_at: None });
         self.faults_left = Some(FAULTS_WHILE_EVICTING);
     }
 
@@ -150,12 +154,20 @@ impl World {
     pub(crate) fn silence(&mut self, number: usize) {
         let now = self.clock.tick();
         let Player { actor, silence, .. } = &mut self.players[number];
-        let Some(Silence { hush, length, until }) = silence else { return };
+        let Some(Silence { hush, length, until, work_at }) = silence else { return };
+        if work_at.is_some_and(|at| at <= now) {
+            *work_at = None;
+            // An audit reads what stays as it is.
+            let jobs = if self.working { JOBS_WHILE_SILENT } else { 0 };
+            self.players.iter_mut().for_each(|player| player.jobs += jobs);
+            return;
+        }
         match *until {
             None if actor.changes_names() => {}
             None => {
                 let end = Tick(now.0 + *length);
                 *until = Some(end);
+                *work_at = Some(now.after(LEASE * 5 / 4));
                 actor.may_be_evicted = true;
                 let (hush, client) = (*hush, actor.number);
                 self.begin_silence(number, hush, client, end);

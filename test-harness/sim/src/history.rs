@@ -4,7 +4,7 @@
 //! everything, whatever was sent again and in whatever order answers came. Each answer must be the one the model gives
 //! at its place.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use sheen_types::{Attributes, Errno, Fid, Name};
 use sheen_wire::{
@@ -56,6 +56,9 @@ impl History {
     pub fn settle(&mut self, namespace: &mut Namespace) -> Result<(), String> {
         let mut records = std::mem::take(&mut self.records);
         records.sort_by_key(Record::place);
+        // Their sessions end before they learn so, and what only they had open goes with them.
+        let ends = |record: &&Record| record.ended.operation == Operation::SessionEnd;
+        let ending: BTreeSet<usize> = records.iter().filter(ends).map(|r| r.actor).collect();
         let mut gone: Vec<(Fid, String)> = Vec::new();
         for record in &records {
             let Record { actor, ended, .. } = record;
@@ -73,7 +76,8 @@ impl History {
             if ended.operation.is_change() && ended.transaction == 0 {
                 return Err(describe("a change without a transaction".to_owned()));
             }
-            let fades = subject(&ended.operation).is_some_and(|fid| namespace.may_be_gone(fid));
+            let fades = subject(&ended.operation)
+                .is_some_and(|fid| namespace.may_be_gone(fid) || namespace.goes_with(fid, &ending));
             let expected = namespace.apply(*actor, &ended.operation);
             if fades && ended.status == -Errno::ESTALE.0 {
                 continue;

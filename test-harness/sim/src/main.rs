@@ -2,22 +2,17 @@
 
 #![forbid(unsafe_code)]
 
+mod campaign;
 mod planted;
 
 use std::{
     io::Write,
     process::ExitCode,
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{SystemTime, UNIX_EPOCH},
 };
 
 use clap::{Parser, Subcommand};
-use sheen_sim::{
-    plan::{Counts, Plan, Planted},
-    world::run,
-};
-
-/// Pause between two progress lines.
-const PROGRESS: Duration = Duration::from_secs(5);
+use sheen_sim::plan::{Counts, Plan, Planted};
 
 /// Runs clients and a node through random faults, one run for each seed, and checks everything they are told.
 #[derive(Debug, Parser)]
@@ -73,7 +68,7 @@ fn bug(name: &str) -> Result<Planted, String> {
 }
 
 /// So many seeds meet every kind of fault; if they do not, the run fails.
-const COVERING_SEEDS: u64 = 100;
+const COVERING_SEEDS: u64 = 60;
 
 /// A seed from the time.
 fn fresh() -> u64 {
@@ -103,14 +98,6 @@ fn show(counts: &Counts) -> String {
     )
 }
 
-fn replay(seed: u64, plan: Plan) -> String {
-    let Plan { actors, rounds, requests, .. } = plan;
-    format!(
-        "replay: cargo run --release --package sheen-sim -- --seed {seed} --actors {actors} --rounds {rounds} \
-         --requests {requests}"
-    )
-}
-
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     if let Some(Task::Planted { only }) = &arguments.task {
@@ -137,44 +124,17 @@ fn run_seeds(arguments: &Arguments) -> ExitCode {
     if arguments.fresh {
         line(&format!("first seed: {first}"));
     }
-    let mut total = Counts::default();
-    let (mut passed, mut failed) = (0_u64, 0_u64);
-    let mut shown = Instant::now();
-    for seed in first..first.saturating_add(seeds) {
-        let before = (passed, failed);
-        std::panic::set_hook(Box::new(move |panic| {
-            line(&format!("seed {seed} failed: {panic}"));
-            line(&replay(seed, plan));
-            line(&format!("{} passed, {} failed; not run to the end", before.0, before.1 + 1));
-        }));
-        match run(seed, plan) {
-            Ok(counts) => {
-                passed += 1;
-                total += counts;
-            }
-            Err(why) => {
-                failed += 1;
-                line(&format!("seed {seed} failed: {why}"));
-                line(&replay(seed, plan));
-                if arguments.until_failure {
-                    break;
-                }
-            }
-        }
-        if shown.elapsed() >= PROGRESS {
-            shown = Instant::now();
-            line(&format!("{passed} passed, {failed} failed; {}", show(&total)));
-        }
-    }
-    line(&show(&total));
-    line(&total.coverage.to_string());
-    line(&format!("{passed} passed, {failed} failed"));
+    let seeds_run = first..first.saturating_add(seeds);
+    let tally = campaign::run_all(plan, seeds_run, arguments.until_failure);
+    line(&show(&tally.counts));
+    line(&tally.counts.coverage.to_string());
+    line(&format!("{} passed, {} failed", tally.passed, tally.failed));
     let mut complete = true;
     if seeds >= COVERING_SEEDS && !arguments.until_failure {
-        for fault in total.coverage.missing() {
+        for fault in tally.counts.coverage.missing() {
             complete = false;
             line(&format!("never happened: {}", fault.name()));
         }
     }
-    if failed == 0 && complete { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if tally.failed == 0 && complete { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

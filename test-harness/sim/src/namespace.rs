@@ -124,6 +124,12 @@ impl Namespace {
         self.nodes.get(&fid).is_none_or(|node| node.is_fading)
     }
 
+    /// Whether an inode has no name and is kept only by actors whose session ends.
+    #[must_use]
+    pub fn goes_with(&self, fid: Fid, ending: &BTreeSet<usize>) -> bool {
+        self.nodes.get(&fid).is_some_and(|node| node.nlink == 0 && node.openers.is_subset(ending))
+    }
+
     /// An actor has nothing open any more.
     pub fn forget_opens(&mut self, actor: usize) {
         let fids: Vec<Fid> = self.nodes.keys().copied().collect();

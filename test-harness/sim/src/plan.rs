@@ -57,12 +57,9 @@ impl Planted {
     #[must_use]
     pub const fn seeds(self) -> u64 {
         match self {
-            Self::LyingDevice | Self::NewNumbers | Self::NoReplay => 10,
-            Self::EndlessLease
-            | Self::WrongEpoch
-            | Self::ObjectsFirst
-            | Self::BlockedHolder
-            | Self::FullLog => 40,
+            Self::LyingDevice | Self::NewNumbers | Self::NoReplay | Self::ObjectsFirst => 4,
+            Self::WrongEpoch | Self::BlockedHolder | Self::FullLog => 12,
+            Self::EndlessLease => 20,
         }
     }
 

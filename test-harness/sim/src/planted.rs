@@ -30,20 +30,13 @@ pub(crate) fn planted(only: Option<&str>) -> Result<()> {
         bail!("no such bug is planted; there are: {}", names.join(", "));
     };
     let mut missed = Vec::new();
-    for pair in chosen.chunks(PROCESSES) {
-        let running: Vec<_> =
-            pair.iter().map(|&planted| start(Some(planted), planted.seeds())).collect();
-        for (planted, running) in pair.iter().zip(running) {
-            let (passed, why) = end(running?)?;
-            if passed {
-                missed.push(format!("{}: not found in {} seeds", planted.name(), planted.seeds()));
-                continue;
-            }
-            line(&format!(
-                "{}: found within {} seeds.\n    {why}",
-                planted.name(),
-                planted.seeds()
-            ));
+    for planted in &chosen {
+        let (name, seeds) = (planted.name(), planted.seeds());
+        let (passed, why) = end(start(Some(*planted), seeds)?)?;
+        if passed {
+            missed.push(format!("{name}: not found in {seeds} seeds"));
+        } else {
+            line(&format!("{name}: found within {seeds} seeds.\n    {why}"));
         }
     }
     if !missed.is_empty() {
@@ -58,9 +51,6 @@ pub(crate) fn planted(only: Option<&str>) -> Result<()> {
     line(&format!("{} planted bugs found in {seconds:.0} s", chosen.len()));
     Ok(())
 }
-
-/// Processes at a time.
-const PROCESSES: usize = 2;
 
 fn start(planted: Option<Planted>, seeds: u64) -> Result<std::process::Child> {
     let program = std::env::current_exe().context("which program this is")?;

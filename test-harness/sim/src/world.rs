@@ -26,7 +26,7 @@ use crate::{
     namespace::Namespace,
     network::Network,
     node::SimNode,
-    operation::Operation,
+    operation::{Deed, Operation},
     plan::{Counts, Plan, Planted},
     workload::{Job, Known, Worker},
 };
@@ -73,6 +73,8 @@ pub(crate) struct World {
     pub(crate) known: Known,
     pub(crate) sequences: BTreeSet<u64>,
     pub(crate) faults: bool,
+    /// A round of work is under way.
+    pub(crate) working: bool,
     pub(crate) next_fault: Tick,
     pub(crate) restart_at: Option<Tick>,
     pub(crate) counts: Counts,
@@ -126,6 +128,7 @@ impl World {
             known: Known::default(),
             sequences: BTreeSet::new(),
             faults: false,
+            working: false,
             next_fault: Tick(0),
             restart_at: None,
             counts: Counts::default(),
@@ -149,7 +152,9 @@ impl World {
             }
             // Where everybody lives nobody waits for long.
             self.faults = !self.chance.percent(CALM_PERCENT);
+            self.working = true;
             self.finish_round()?;
+            self.working = false;
             self.faults = true;
             self.plan_fault();
             self.audit()?;
@@ -251,7 +256,9 @@ impl World {
         let node = self.node.next_event();
         let network = self.network.borrow().next_arrival();
         let actors = self.players.iter().filter_map(|player| player.actor.next_event());
-        let silences = self.players.iter().filter_map(|player| player.silence.as_ref()?.until);
+        let silences = self.players.iter().filter_map(|player| player.silence.as_ref());
+        let silences =
+            silences.flat_map(|silence| silence.until.into_iter().chain(silence.work_at));
         let fault = self.restart_at.or(self.faults.then_some(self.next_fault));
         // What came and is not taken, because the node or a client is paused, is no event.
         let now = self.clock.tick();
@@ -265,6 +272,11 @@ impl World {
 
     fn play(&mut self, number: usize) -> Result<(), String> {
         self.silence(number);
+        let actor = &mut self.players[number].actor;
+        if actor.is_waking() {
+            // The first thing programs do is to read what they read before.
+            self.known.shared.iter().for_each(|&fid| actor.deed(fid, Deed::Read));
+        }
         self.act(number)?;
         let player = &self.players[number];
         if !player.actor.is_running() || player.actor.busy() >= self.plan.flights {
