@@ -23,7 +23,7 @@ Environment:
   SHEEN_CRASH_PLANTED_STATES  States within which it must find each planted bug [default: 60000]
   SHEEN_CRASH_CASES     Cases of its property tests [default: 10000]
   SHEEN_CRASH_DAMAGES   Damages of its corruption sweep [default: 6000]
-  SHEEN_SIM_SEEDS       Seeds the simulator runs beside those in which it must find planted bugs [default: 80]
+  SHEEN_SIM_SEEDS       Seeds the simulator runs beside those in which it must find planted bugs [default: 60]
   SHEEN_CHAOS_SECONDS   Seconds the NVMe driver spends with a controller that misbehaves [default: 20]
   SHEEN_FUZZ_MUTATIONS  Changed inputs stage fuzz gives each decoder of what lies on a device [default: 2000]
   SHEEN_FUZZ_SEED       What they follow from [default: 1]
@@ -99,7 +99,7 @@ fn sim() -> Result<()> {
     Step::cargo(&["build", "--release", "--package", "sheen-sim"]).run()?;
     let program = target().join("release/sheen-sim").display().to_string();
     Step::new(&program, &["planted"]).run()?;
-    let seeds = std::env::var("SHEEN_SIM_SEEDS").unwrap_or_else(|_| "80".to_owned());
+    let seeds = std::env::var("SHEEN_SIM_SEEDS").unwrap_or_else(|_| "60".to_owned());
     // Up to 20 the seeds ran without a planted bug before.
     Step::new(&program, &["--first", "21", "--seeds", &seeds]).run()
 }
