@@ -39,7 +39,8 @@ pub(crate) enum Command {
     /// Check a device at rest: read everything stored on it and name what is damaged
     ///
     /// Changes nothing unless --repair; refuses a device that a node uses. Exit code, as fsck(8): 0 nothing is wrong, 1 all
-    /// that was wrong is repaired, 4 something stays wrong, 8 the check could not be done.
+    /// that was wrong is repaired, 4 something stays wrong, 8 the check could not be
+    /// begun, or not ended because the device did not carry out a read; it says nothing of any block then.
     Fsck(Fsck),
     /// Show and steer the scrub: a node's own verification of everything stored, in the background
     ///

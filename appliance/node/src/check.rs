@@ -4,12 +4,15 @@
 //! [`sheen_store::Opening::inspect`] reads, then every block of every object; of one that is wrong, whose bytes lie there
 //! instead). Nothing is written; [`repair`] makes copies of
 //! what is kept twice good again by opening each zone as a node does. Deliberately absent: guessing. Content that is lost stays
-//! named until it is written anew or its file is removed.
+//! named until it is written anew or its file is removed. A read that the device did not carry out ends the check: it says
+//! nothing of the blocks.
 
 use std::path::Path;
 
 use sheen_keys::{KEY_BLOCK_LBAS, KeySource};
-use sheen_types::Bytes;
+use sheen_ports::BlockError;
+use sheen_types::{Bytes, Lba};
+use thiserror::Error;
 
 use crate::device::{
     CopyFaults, Device, DeviceError, QueueBudget, SUPERBLOCK_LBAS, ZoneEntry, ZoneKind,
@@ -21,7 +24,7 @@ mod ost;
 mod naming;
 mod mdt;
 
-use blocks::ZoneBlocks;
+use blocks::{NotRead, ZoneBlocks};
 pub use report::{Finding, Kind, Report, ZoneFacts};
 
 /// How far a check is.
@@ -35,41 +38,79 @@ pub struct Progress {
     pub total: Bytes,
 }
 
+/// Why a check or a repair did not come to its end.
+#[derive(Debug, Error)]
+pub enum CheckError {
+    /// The device cannot be opened at all.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+    /// The device did not carry out a read, which says nothing of its blocks.
+    #[error(
+        "{zone}: block {lba} was not read: {error}; nothing is known of what was not checked, so check again when the device answers"
+    )]
+    NotRead {
+        /// The zone.
+        zone: ZoneKind,
+        /// First block of the read, on the device.
+        lba: Lba,
+        /// Why.
+        error: BlockError,
+    },
+}
+
 /// Checks the device at `path`, which `key` opens if it is encrypted. Takes it for itself meanwhile; changes nothing.
 ///
 /// # Errors
-/// [`DeviceError`] when it cannot be opened at all: in use, no superblock, not there.
+/// [`CheckError`]: it cannot be opened at all (in use, no superblock, not there), or does not carry out a read.
 pub fn check_device(
     path: &Path,
     key: Option<&KeySource>,
     progress: &mut dyn FnMut(Progress),
-) -> Result<Report, DeviceError> {
+) -> Result<Report, CheckError> {
     let (device, faults) = Device::open_unchanged(path, key)?;
     let mut report = Report::new(path, device.superblock());
     report_copies(&faults, &mut report);
     for &zone in &device.superblock().zones {
-        let mut blocks = open(&device, zone)?;
-        match zone.kind {
-            ZoneKind::Mdt => mdt::check(&mut blocks, zone, &mut report, progress),
-            ZoneKind::Ost(_) => ost::check(&mut blocks, zone, &mut report, progress),
-        }
+        check_zone(&mut ZoneBlocks::open(&device, zone)?, zone, &mut report, progress)?;
     }
     Ok(report)
+}
+
+fn check_zone(
+    blocks: &mut ZoneBlocks,
+    zone: ZoneEntry,
+    report: &mut Report,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<(), CheckError> {
+    match zone.kind {
+        ZoneKind::Mdt => mdt::check(blocks, zone, report, progress),
+        ZoneKind::Ost(_) => ost::check(blocks, zone, report, progress),
+    }
+    all_read(blocks, zone)
+}
+
+/// Fails when a read of the zone was not carried out.
+fn all_read(blocks: &ZoneBlocks, zone: ZoneEntry) -> Result<(), CheckError> {
+    match blocks.not_read() {
+        None => Ok(()),
+        Some(NotRead { lba, error }) => Err(CheckError::NotRead { zone: zone.kind, lba, error }),
+    }
 }
 
 /// Opens every zone as a node does and closes it again: copies of superblock and anchors that are bad are written anew, and
 /// logs are brought to a clean end. Zones that cannot be opened stay as they are.
 ///
 /// # Errors
-/// [`DeviceError`].
-pub fn repair(path: &Path, key: Option<&KeySource>) -> Result<(), DeviceError> {
+/// [`CheckError`].
+pub fn repair(path: &Path, key: Option<&KeySource>) -> Result<(), CheckError> {
     let device = Device::open_for(path, QueueBudget::SMALL, key)?;
     for &zone in &device.superblock().zones {
-        let mut blocks = open(&device, zone)?;
+        let mut blocks = ZoneBlocks::open(&device, zone)?;
         match zone.kind {
             ZoneKind::Mdt => mdt::open_and_close(&mut blocks),
             ZoneKind::Ost(_) => ost::open_and_close(&mut blocks),
         }
+        all_read(&blocks, zone)?;
     }
     Ok(())
 }
@@ -94,8 +135,7 @@ fn report_copies(faults: &CopyFaults, report: &mut Report) {
     }
 }
 
-fn open(device: &Device, zone: ZoneEntry) -> Result<ZoneBlocks, DeviceError> {
-    ZoneBlocks::open(device, zone)
-}
+#[cfg(test)]
+mod not_read_test;
 #[cfg(test)]
 mod test;

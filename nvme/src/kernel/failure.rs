@@ -9,15 +9,21 @@ use sheen_ports::BlockError;
 /// protection check, ENOLINK and ENODEV a lost device, ETIMEDOUT a command it gave up on.
 pub(crate) fn block_error(errno: c_int) -> BlockError {
     match errno {
-        libc::EAGAIN | libc::EINTR | libc::EBUSY | libc::ENOMEM | libc::ETIMEDOUT => {
-            BlockError::Retry
-        }
+        libc::EAGAIN
+        | libc::EINTR
+        | libc::EBUSY
+        | libc::ENOMEM
+        | libc::ENOBUFS
+        | libc::EMFILE
+        | libc::ENFILE
+        | libc::ETIMEDOUT => BlockError::Retry,
         libc::ENOSPC | libc::EDQUOT | libc::EFBIG => BlockError::NoSpace,
         libc::EINVAL
         | libc::EFAULT
         | libc::EBADF
         | libc::EOPNOTSUPP
         | libc::EPERM
+        | libc::EACCES
         | libc::EROFS => BlockError::Rejected,
         libc::ENODEV | libc::ENXIO | libc::ENOLINK | libc::ESHUTDOWN | libc::ECANCELED => {
             BlockError::Gone
@@ -43,6 +49,8 @@ mod test {
         assert_eq!(block_error(libc::ENODATA), BlockError::MediaLost);
         assert_eq!(block_error(libc::ENODEV), BlockError::Gone);
         assert_eq!(block_error(libc::EINVAL), BlockError::Rejected);
-        assert_eq!(block_error(libc::EAGAIN), BlockError::Retry);
+        for exhausted in [libc::EAGAIN, libc::ENOMEM, libc::ENOBUFS, libc::ENFILE] {
+            assert_eq!(block_error(exhausted), BlockError::Retry);
+        }
     }
 }

@@ -1,14 +1,16 @@
 //! A zone's blocks for one caller who waits.
+//!
+//! Invariant: a read that failed without a media error is kept in [`ZoneBlocks::not_read`], so that no caller can take it for
+//! something about the blocks.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use sheen_dma::{Arena, Buffer};
 use sheen_keys::BlockCipher;
-use sheen_nvme::Zone;
 use sheen_ports::{Block, BlockCommand, BlockError, BlockOperation};
 use sheen_types::{BLOCK_BYTES, Lba, checksum::crc32c};
 
-use crate::device::{Device, DeviceError, ZoneBlock, ZoneEntry};
+use crate::device::{Device, DeviceError, ZoneEntry};
 
 /// Bytes of one read.
 pub(super) const READ_BYTES: usize = 1 << 20;
@@ -19,17 +21,39 @@ const QUEUE_DEPTH: u32 = 8;
 const TRIES_MAX: u32 = 8;
 /// Pause between two looks at a command.
 const PAUSE: Duration = Duration::from_micros(20);
+/// Pause before the second try of a command; twice as long before each further one, 1.3 s in all.
+const RETRY_PAUSE: Duration = Duration::from_millis(10);
+
+/// A read that ended without a word about its blocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct NotRead {
+    /// First block of the read, on the device.
+    pub(super) lba: Lba,
+    /// Why; never [`BlockError::MediaLost`].
+    pub(super) error: BlockError,
+}
 
 /// A zone, one command at a time. Addresses count from the zone's start.
-#[derive(Debug)]
 pub(super) struct ZoneBlocks {
-    block: Zone<ZoneBlock>,
+    pub(super) block: Box<dyn Block>,
     /// That of the blocks, by addresses of the device.
     cipher: Option<BlockCipher>,
     arena: Arena,
     first: Lba,
     blocks: u64,
     transfer_bytes: usize,
+    not_read: Option<NotRead>,
+}
+
+impl fmt::Debug for ZoneBlocks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { first, blocks, not_read, .. } = self;
+        f.debug_struct("ZoneBlocks")
+            .field("first", first)
+            .field("blocks", blocks)
+            .field("not_read", not_read)
+            .finish_non_exhaustive()
+    }
 }
 
 impl ZoneBlocks {
@@ -43,7 +67,13 @@ impl ZoneBlocks {
         let transfer = block.geometry().transfer_blocks_max as usize * BLOCK_BYTES;
         let transfer_bytes = transfer.clamp(BLOCK_BYTES, READ_BYTES);
         let ZoneEntry { first, blocks, .. } = zone;
-        Ok(Self { block, cipher, arena, first, blocks, transfer_bytes })
+        let block = Box::new(block);
+        Ok(Self { block, cipher, arena, first, blocks, transfer_bytes, not_read: None })
+    }
+
+    /// Returns the first read that failed without a media error: nothing is known of its blocks.
+    pub(super) fn not_read(&self) -> Option<NotRead> {
+        self.not_read
     }
 
     /// Size of the zone.
@@ -66,8 +96,18 @@ impl ZoneBlocks {
         crc32c(&bytes)
     }
 
-    /// Reads blocks.
-    pub(super) fn read(&mut self, mut lba: Lba, into: &mut [u8]) -> Result<(), BlockError> {
+    /// Reads blocks. An error other than [`BlockError::MediaLost`] is kept in [`ZoneBlocks::not_read`].
+    pub(super) fn read(&mut self, lba: Lba, into: &mut [u8]) -> Result<(), BlockError> {
+        let result = self.read_pieces(lba, into);
+        if let Err(error) = result
+            && error != BlockError::MediaLost
+        {
+            self.not_read.get_or_insert(NotRead { lba: self.first.plus(lba.0), error });
+        }
+        result
+    }
+
+    fn read_pieces(&mut self, mut lba: Lba, into: &mut [u8]) -> Result<(), BlockError> {
         for piece in into.chunks_mut(self.transfer_bytes) {
             let buffer = self.buffer(piece.len())?;
             let operation = BlockOperation::Read { lba, buffer };
@@ -107,6 +147,7 @@ impl ZoneBlocks {
             let (result, buffer) = self.run_once(operation)?;
             match (result, again, buffer) {
                 (Err(BlockError::Retry), Some(again), buffer) if tries < TRIES_MAX => {
+                    std::thread::sleep(RETRY_PAUSE * (1 << (tries - 1)));
                     tries += 1;
                     operation = again.operation(buffer).ok_or(BlockError::Retry)?;
                 }

@@ -140,6 +140,9 @@ impl Reading<'_> {
                 if run.written {
                     self.read_run(object, &run, &mut wrong);
                 }
+                if self.blocks.not_read().is_some() {
+                    return;
+                }
             }
         }
         self.show(true);
@@ -156,12 +159,15 @@ impl Reading<'_> {
             let count = (run.stored_blocks - done).min(READ_BLOCKS);
             let lba = run.lba.plus(done);
             let bytes = read(self.blocks, lba, count);
+            if self.blocks.not_read().is_some() {
+                return;
+            }
             for at in 0..count {
                 let number = usize::try_from(done + at).unwrap_or(usize::MAX);
                 let Some(&expected) = run.checksums.get(number) else { break };
                 let found = match &bytes {
                     Ok(bytes) => block(bytes, at).map(crc32c),
-                    // One bad block fails the whole read: each alone.
+                    // One block the medium lost fails the whole read: each alone.
                     Err(_) => read(self.blocks, lba.plus(at), 1).ok().map(|block| crc32c(&block)),
                 };
                 if found != Some(expected) && wrong.len() < Report::FINDINGS_MAX {

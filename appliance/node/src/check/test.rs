@@ -15,12 +15,12 @@ use sheen_store::{
 use sheen_types::{BLOCK_BYTES, Bytes, Fid, Lba, Timespec, checksum::crc32c};
 use tempfile::TempDir;
 
-use super::{Kind, Report, ZoneBlocks, check_device, ost, repair};
+use super::{CheckError, Kind, Report, ZoneBlocks, check_device, ost, repair};
 use crate::device::{Device, DeviceError, Force, FormatPlan, QueueBudget, ZoneKind, format_device};
 
 const OBJECTS: u32 = 40;
 
-fn object(number: u32) -> Fid {
+pub(super) fn object(number: u32) -> Fid {
     Fid::new(0x2_0000_0400, number)
 }
 
@@ -39,14 +39,14 @@ fn format_at(folder: &TempDir, key: Option<&KeySource>) -> std::path::PathBuf {
 }
 
 /// Objects of 1..=4 blocks, each block of its own content, on OST 1.
-fn filled() -> (TempDir, std::path::PathBuf) {
+pub(super) fn filled() -> (TempDir, std::path::PathBuf) {
     let (folder, path) = formatted();
     fill(&path, None);
     (folder, path)
 }
 
 /// The blocks of OST 1.
-fn ost_1(path: &Path, key: Option<&KeySource>) -> (Device, Lba, ZoneBlocks) {
+pub(super) fn ost_1(path: &Path, key: Option<&KeySource>) -> (Device, Lba, ZoneBlocks) {
     let device = Device::open_for(path, QueueBudget::SMALL, key).unwrap();
     let zone = device.zone(ZoneKind::Ost(1)).unwrap();
     let blocks = ZoneBlocks::open(&device, zone).unwrap();
@@ -318,10 +318,11 @@ fn a_device_in_use_and_a_file_that_is_no_device_are_refused() {
     let (folder, path) = formatted();
     let device = Device::open(&path).unwrap();
     let refused = check_device(&path, None, &mut |_| {});
-    assert!(matches!(refused, Err(DeviceError::InUse(_))), "{refused:?}");
+    assert!(matches!(refused, Err(CheckError::Device(DeviceError::InUse(_)))), "{refused:?}");
     drop(device);
     let other = folder.path().join("other");
     std::fs::write(&other, vec![7; 1 << 20]).unwrap();
     let refused = check_device(&other, None, &mut |_| {});
-    assert!(matches!(refused, Err(DeviceError::Superblock { .. })), "{refused:?}");
+    let is_refused = matches!(refused, Err(CheckError::Device(DeviceError::Superblock { .. })));
+    assert!(is_refused, "{refused:?}");
 }
