@@ -2,7 +2,7 @@
 //!
 //! Owns a listener and a bounded number of connections. Never touches a data thread: pages are made from counters.
 
-use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{convert::Infallible, io, sync::Arc, time::Duration};
 
 use http_body_util::Full;
 use hyper::{
@@ -26,12 +26,13 @@ const CONNECTION_TIMEOUT: Duration = Duration::from_secs(120);
 /// Pause after accept failed for want of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Listens at `address`.
+/// Takes a listener over for the runtime this is called in.
 ///
 /// # Errors
-/// When the address is taken or not ours; the caller names it.
-pub async fn listen(address: SocketAddr) -> io::Result<TcpListener> {
-    TcpListener::bind(address).await
+/// What the system says.
+pub fn listen(listener: std::net::TcpListener) -> io::Result<TcpListener> {
+    listener.set_nonblocking(true)?;
+    TcpListener::from_std(listener)
 }
 
 /// Serves `pages` on `listener` until the future is dropped.

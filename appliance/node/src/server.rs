@@ -34,7 +34,8 @@ use crate::{
 
 pub mod error;
 mod handle;
-mod listen;
+mod holder;
+pub mod listen;
 mod scrub;
 mod spawn;
 mod start;
@@ -102,24 +103,30 @@ impl Node {
     /// # Errors
     /// [`NodeError`]; what was started is stopped again.
     pub fn start(config: Config) -> Result<Self, NodeError> {
-        let node = Self::launch(config)?;
+        let node = Self::launch(config, Duration::ZERO)?;
         node.await_start(|_| ControlFlow::Continue(()))?;
         Ok(node)
     }
 
-    /// Starts the threads of a formatted device; [`Node::await_start`] brings it to serving.
+    /// Starts the threads of a formatted device; [`Node::await_start`] brings it to serving. A device, a socket or an address that
+    /// is in use is waited for up to `patience` each: a node that was killed takes a moment to let go.
     ///
     /// # Errors
     /// [`NodeError`]; what was started is stopped again.
-    pub fn launch(config: Config) -> Result<Self, NodeError> {
+    pub fn launch(config: Config, patience: Duration) -> Result<Self, NodeError> {
         let started = Instant::now();
         let budget = QueueBudget::of(&config.device);
-        let device = Device::open_for(&config.device.path, budget, config.encryption.key())?;
+        let device = listen::patiently(
+            patience,
+            |error| matches!(error, DeviceError::InUse(_)),
+            |error| tracing::warn!("{error}; waiting up to {patience:?} for it"),
+            || Device::open_for(&config.device.path, budget, config.encryption.key()),
+        )?;
         let (reactors, pinning) = threads_for(&config, device.osts());
         let blocks = device.superblock().device_blocks;
         let memory = MemoryPlan::new(&config, reactors, device.osts(), blocks).check()?;
-        let unix = listen::unix(&config.socket)?;
-        let tcp = listen::tcp(config.listen)?;
+        let unix = listen::unix(&config.socket, patience)?;
+        let tcp = listen::tcp("listen", config.listen, patience)?;
         let listen = tcp.local_addr().map_err(|source| NodeError::Listen {
             key: "listen",
             place: config.listen.to_string(),

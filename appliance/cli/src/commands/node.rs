@@ -14,7 +14,7 @@ use anyhow::{Context, Result, bail};
 use sheen_control::{NodeOperator, NodePages};
 use sheen_node::{
     Config,
-    server::{NodeError, StartStep},
+    server::{NodeError, StartStep, listen},
 };
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
@@ -60,11 +60,13 @@ pub(crate) fn run(json: bool, node: &Node) -> Result<()> {
 async fn serve(config: Config, report_ready: bool) -> Result<()> {
     // Taken before the node starts, so that a signal during the start is not lost.
     let mut stop = [signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?];
-    let metrics = config.metrics;
-    let listener = sheen_control::listen(metrics)
-        .await
-        .with_context(|| format!("metrics {metrics} (key `metrics` of the configuration)"))?;
-    let node = tokio::task::spawn_blocking(|| sheen_node::Node::launch(config)).await??;
+    let launch = move || {
+        // First, so that the pages are there while the start lasts.
+        let pages = listen::tcp("metrics", config.metrics, listen::PATIENCE)?;
+        Ok::<_, NodeError>((pages, sheen_node::Node::launch(config, listen::PATIENCE)?))
+    };
+    let (pages, node) = tokio::task::spawn_blocking(launch).await??;
+    let listener = sheen_control::listen(pages).context("taking over the metrics' address")?;
     let node = Arc::new(node);
     let server =
         tokio::spawn(sheen_control::serve(listener, Arc::new(NodePages::new(node.clone()))));

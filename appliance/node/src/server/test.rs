@@ -73,7 +73,7 @@ fn a_start_that_is_given_up_ends_at_once_and_the_next_one_serves() {
     let directory = tempfile::tempdir().unwrap();
     let config = config(directory.path());
     format(&config, Force::No).unwrap();
-    let node = Node::launch(config.clone()).unwrap();
+    let node = Node::launch(config.clone(), Duration::ZERO).unwrap();
     let mut waited_for = Vec::new();
     let ended = node.await_start(|steps| {
         waited_for.extend(steps.to_vec());

@@ -1,17 +1,19 @@
-//! `sheen up` straight after `kill -9` of its node: the next node starts, the mount goes on, nothing is lost.
+//! `sheen up` and plain `sheen node` straight after `kill -9` of the node: the next node starts, the mount goes on, nothing is
+//! lost.
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::Path;
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, bail, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::Context;
 use crate::cluster::{free_addresses, sheen_program};
-use crate::process;
+use crate::interruption;
+use crate::process::{self, pid_of};
 
 const CHECK: &str = "up";
 const DEADLINE: Duration = Duration::from_secs(120);
@@ -54,10 +56,55 @@ pub fn run(context: &mut Context<'_>) {
                 Ok(format!("longest {} ms", longest.as_millis()))
             },
         );
+        let name = format!("a plain node starts at once after a kill, {rounds} times");
+        report.case(CHECK, &name, || {
+            let pid = fs::read_to_string(place.join("node.pid"))?.trim().parse()?;
+            kill(Pid::from_raw(pid), Signal::SIGKILL)?;
+            let mut node = plain_node(&place)?;
+            let mut longest = await_service(&mut node, &place)?;
+            for round in 0..rounds {
+                // Not waited for: it has its sockets, its ports and the device until it is gone.
+                kill(pid_of(&node), Signal::SIGKILL)?;
+                let next = plain_node(&place);
+                node.wait()?;
+                node = next?;
+                let took = await_service(&mut node, &place);
+                longest = longest.max(took.with_context(|| format!("round {round}"))?);
+            }
+            kill(pid_of(&node), Signal::SIGTERM)?;
+            node.wait()?;
+            sheen(&place, "up")?;
+            Ok(format!("longest {} ms", longest.as_millis()))
+        });
     }
     report.case(CHECK, "it ends", || sheen(&place, "down"));
     // Left there when it did not end: somebody has to look.
     drop(fs::remove_dir_all(place.join("mnt")));
+}
+
+/// Starts the node as a service manager does; its log begins anew.
+fn plain_node(place: &Path) -> anyhow::Result<Child> {
+    let log = File::create(place.join("plain.log"))?;
+    let mut command = Command::new(sheen_program());
+    command.args(["node", "--config"]).arg(place.join("node.toml"));
+    command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+    interruption::spawn(&mut command).context("starting the node")
+}
+
+/// Waits until the node says that it serves; returns how long that took.
+fn await_service(node: &mut Child, place: &Path) -> anyhow::Result<Duration> {
+    let begun = Instant::now();
+    loop {
+        let log = fs::read_to_string(place.join("plain.log"))?;
+        if log.contains("node serves") {
+            return Ok(begun.elapsed());
+        }
+        if let Some(status) = node.try_wait()? {
+            bail!("the node ended ({status}): {}", process::tail(&log, 800));
+        }
+        ensure!(begun.elapsed() < DEADLINE, "it does not serve: {}", process::tail(&log, 800));
+        std::thread::sleep(Duration::from_millis(2));
+    }
 }
 
 fn sheen(place: &Path, what: &str) -> anyhow::Result<String> {
