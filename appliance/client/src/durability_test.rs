@@ -99,22 +99,38 @@ fn what_an_ost_forgot_is_there_again_when_fsync_says_so() {
     client.disconnect();
 }
 
-/// Its objects are destroyed; written again they would be there for ever.
+/// The MDT has the objects of such a file destroyed after DATA was given back: nothing can make them anew then.
 #[test]
-fn what_was_removed_is_not_sent_again() {
-    let (fake, client) = start_with(|_| {});
-    let file = open(&client);
-    write(&fake, &client, &file, 0, b"soon gone");
-    client.close(&file, true, &Cancel::new());
-    assert_eq!(client.unstable.counted().1, 1);
-    let root = client.inode(client.root());
-    client.unlink(&root, b"file", false, (0, 0), &Cancel::new()).unwrap();
-    assert_eq!(client.unstable.counted(), (0, 0));
-    fake.lose_power();
-    client.sync_all(&Cancel::new()).unwrap();
-    assert!(fake.lock().objects.is_empty());
-    assert_eq!(client.statistics().changes_resent, 0);
-    client.disconnect();
+fn whoever_removes_a_file_says_whether_changes_of_it_may_be_sent_again() {
+    for replace in [false, true] {
+        let (fake, client) = start_with(|_| {});
+        let opcode = if replace { Opcode::Rename } else { Opcode::Unlink };
+        let root = client.inode(client.root());
+        let remove = || {
+            let never = Cancel::new();
+            match replace {
+                true => client.rename((&root, b"new"), (&root, b"file"), 0, (0, 0), &never),
+                false => client.unlink(&root, b"file", false, (0, 0), &never),
+            }
+        };
+        remove().unwrap();
+        let file = open(&client);
+        write(&fake, &client, &file, 0, b"soon gone");
+        client.close(&file, true, &Cancel::new());
+        // The power goes before the answer comes.
+        fake.change(|state| state.lose_after = Some(opcode));
+        remove().unwrap();
+        fake.lose_power();
+        fake.revoke(FILE, bits::DATA, false);
+        fake.wait_until("the revoke is answered", |state| {
+            state.log.iter().any(|sent| sent.opcode == Opcode::LeaseCancel)
+        });
+        assert_eq!(client.unstable.counted(), (0, 0), "nothing can be sent again");
+        remove().unwrap();
+        let keeps: Vec<bool> = fake.sent(opcode).iter().map(|sent| sent.keeps).collect();
+        assert_eq!(keeps, [false, true, true, false], "the second was sent twice");
+        client.disconnect();
+    }
 }
 
 #[test]

@@ -26,6 +26,8 @@ use crate::{connector::Connector, fake_objects::Power, glimpse};
 
 /// The file every test starts with.
 pub(crate) const FILE: Fid = Fid::new(Fid::NORMAL_SEQUENCE_FIRST, 1);
+/// What is renamed to the name of that file.
+const MOVED: Fid = Fid::new(Fid::NORMAL_SEQUENCE_FIRST, 2);
 const STRIPE_BYTES: u32 = 64 << 10;
 
 /// A request as it was sent.
@@ -35,6 +37,7 @@ pub(crate) struct Sent {
     pub(crate) xid: Xid,
     pub(crate) tag: Tag,
     pub(crate) resent: bool,
+    pub(crate) keeps: bool,
     pub(crate) client: ClientId,
     pub(crate) body: Vec<u8>,
     pub(crate) payload: Vec<u8>,
@@ -242,6 +245,7 @@ impl Link for FakeLink {
             xid: call.frame.xid,
             tag: call.frame.tag,
             resent: call.frame.flags & Frame::FLAG_RESENT != 0,
+            keeps: call.frame.flags & Frame::FLAG_KEEPS != 0,
             client: call.frame.client,
             body: call.body.clone(),
             payload: payload.clone(),
@@ -396,6 +400,7 @@ impl State {
                 ok(LeaseReply { lease, attributes: self.attributes(FILE), shared: false }.to_vec())
             }
             Opcode::Lookup => ok(self.lookup().to_vec()),
+            Opcode::Rename => ok(RenameReply { moved: MOVED, replaced: FILE }.to_vec()),
             Opcode::Unlink => ok(UnlinkReply { fid: FILE, nlink: 0 }.to_vec()),
             Opcode::Create => {
                 let request = Create::from_bytes(&call.body).unwrap();

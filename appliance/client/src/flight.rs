@@ -67,6 +67,7 @@ impl Flight {
         lane.identity.sign(&mut frame);
         frame.tag = self.tag.as_ref().map_or(Tag(0), |place| place.tag);
         frame.flags = if resent { Frame::FLAG_RESENT } else { 0 };
+        frame.flags |= if request.keeps { Frame::FLAG_KEEPS } else { 0 };
         if let Some((buffer, bytes)) = &request.payload {
             frame.payload_checksum = crc32c(&buffer.as_slice()[..*bytes]);
             request.payload_bytes = *bytes;

@@ -162,7 +162,8 @@ impl Client {
             directory,
             credentials: credentials(caller),
         };
-        let reply = self.ask(Request::new(Opcode::Unlink, &body), cancel);
+        let keeps = !directory && self.keeps_changes_of(parent, &body.name);
+        let reply = self.ask(Request::new(Opcode::Unlink, &body).keeping(keeps), cancel);
         self.note_change(parent);
         self.forget_name(parent, &body.name);
         let gone: UnlinkReply = reply?.decode()?;
@@ -178,19 +179,18 @@ impl Client {
                 let mut state = inode.lock();
                 state.names_given = false;
                 state.absences_given = false;
-                let unused = state.readers + state.writers == 0 && !state.shared;
-                drop(state);
-                if unused {
-                    self.forget_kept(fid);
-                }
+                // Nobody opens it by that name any more: the answer to the revoke that follows need not wait for it.
+                state.looked_up = None;
             }
         }
     }
 
-    /// Stops keeping changes of an inode that is gone: sent again they would make its objects anew, which nobody destroys.
-    fn forget_kept(&self, fid: Fid) {
-        for ost in self.unstable.targets_of(fid) {
-            drop(self.unstable.give_up(fid, ost));
+    /// Whether changes may have to be sent again of the file a name leads to; also if it is not known where it leads. The MDT
+    /// then destroys the file's objects only after this client gave DATA back, and so made its changes durable.
+    fn keeps_changes_of(&self, parent: &Inode, name: &Name) -> bool {
+        match self.known_inode(parent, name) {
+            Some((inode, _)) => self.unstable.has_changes_of(&inode),
+            None => !self.unstable.is_empty(),
         }
     }
 
@@ -226,7 +226,8 @@ impl Client {
             whiteout,
         };
         let replaced = self.with_one_name(to.0, &body.to_name).filter(|_| flags & EXCHANGE == 0);
-        let reply = self.ask(Request::new(Opcode::Rename, &body), cancel);
+        let keeps = self.keeps_changes_of(to.0, &body.to_name);
+        let reply = self.ask(Request::new(Opcode::Rename, &body).keeping(keeps), cancel);
         self.note_change(from.0);
         self.note_change(to.0);
         self.forget_name(from.0, &body.from_name);

@@ -43,6 +43,8 @@ pub(crate) struct Request {
     pub(crate) urgent: bool,
     /// Of no interest to an MDT that forgot (ESTALE then).
     pub(crate) only_server: Option<u64>,
+    /// Changes of what it removes may have to be sent again ([`sheen_wire::Frame::FLAG_KEEPS`]).
+    pub(crate) keeps: bool,
 }
 
 impl Request {
@@ -57,12 +59,19 @@ impl Request {
             room_bytes: 0,
             urgent: false,
             only_server: None,
+            keeps: false,
         }
     }
 
     /// Room for a reply payload.
     pub(crate) fn with_room(mut self, bytes: usize) -> Self {
         self.room_bytes = bytes;
+        self
+    }
+
+    /// Tells whether changes of what it removes may have to be sent again.
+    pub(crate) fn keeping(mut self, keeps: bool) -> Self {
+        self.keeps = keeps;
         self
     }
 

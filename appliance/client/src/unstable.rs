@@ -324,6 +324,20 @@ impl Unstable {
         state.inodes.get(&fid).map_or_else(Vec::new, |targets| targets.keys().copied().collect())
     }
 
+    /// Whether nothing is kept, and no change that may have to be is on its way.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.lock().changes == 0
+    }
+
+    /// Whether changes of the inode are kept, are on their way, or may be at any moment because it is open.
+    pub(crate) fn has_changes_of(&self, inode: &Inode) -> bool {
+        let in_use = {
+            let state = inode.lock();
+            state.data.users > 0 || state.writers > 0
+        };
+        in_use || self.lock().inodes.contains_key(&inode.fid)
+    }
+
     /// Stops keeping what is kept of `fid` at `ost`; returns it.
     pub(crate) fn give_up(&self, fid: Fid, ost: OstIndex) -> Vec<Arc<KeptChange>> {
         let mut state = self.lock();

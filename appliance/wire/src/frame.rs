@@ -167,7 +167,7 @@ impl Opcode {
 /// |--------|-------------------|-------------------------------------------------------------|
 /// | 0..2   | version           | [`PROTOCOL_VERSION`]; stays here in every later version      |
 /// | 2      | kind              | [`Kind`]                                                     |
-/// | 3      | flags             | [`Frame::FLAG_RESENT`]                                       |
+/// | 3      | flags             | [`Frame::FLAG_RESENT`], [`Frame::FLAG_KEEPS`]                |
 /// | 4..8   | checksum          | CRC32C of frame and body, this field taken as zero           |
 /// | 8..16  | xid               | request number; a callback's own count                       |
 /// | 16..24 | client            | session the message belongs to; 0 before Connect             |
@@ -225,6 +225,10 @@ pub struct Frame {
 impl Frame {
     /// The request was sent before on another connection; it may have been applied.
     pub const FLAG_RESENT: u8 = 1;
+
+    /// Unlink and Rename: the client may have to send changes of the file that loses its name to an
+    /// OST again. The MDT asks this client too for DATA before it has the file's objects destroyed.
+    pub const FLAG_KEEPS: u8 = 2;
 
     /// A request with nothing but its opcode and number.
     #[must_use]

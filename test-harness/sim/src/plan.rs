@@ -38,11 +38,13 @@ pub enum Planted {
     BlockedHolder,
     /// The log of the MDT keeps no room for deletes.
     FullLog,
+    /// Clients that remove a file do not say that they may send changes of it again.
+    SilentRemover,
 }
 
 impl Planted {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::LyingDevice,
         Self::NewNumbers,
         Self::NoReplay,
@@ -51,6 +53,7 @@ impl Planted {
         Self::ObjectsFirst,
         Self::BlockedHolder,
         Self::FullLog,
+        Self::SilentRemover,
     ];
 
     /// Seeds within which it is found.
@@ -60,6 +63,7 @@ impl Planted {
             Self::LyingDevice | Self::NewNumbers | Self::NoReplay | Self::ObjectsFirst => 4,
             Self::WrongEpoch | Self::BlockedHolder | Self::FullLog => 12,
             Self::EndlessLease => 20,
+            Self::SilentRemover => 60,
         }
     }
 
@@ -75,6 +79,7 @@ impl Planted {
             Self::ObjectsFirst => "objects-first",
             Self::BlockedHolder => "blocked-holder",
             Self::FullLog => "full-log",
+            Self::SilentRemover => "silent-remover",
         }
     }
 }

@@ -195,11 +195,12 @@ impl Mdt {
         self.background.next_tick
     }
 
-    /// An inode has lost its last name: it goes at once, or after a while in which an open(2) under way may come.
-    pub(crate) fn settle_orphan(&mut self, fid: Fid, operation: &Operation) {
+    /// An inode has lost its last name: it goes at once, or, if others knew it (`contested`), after a while in which an
+    /// open(2) under way may come.
+    pub(crate) fn settle_orphan(&mut self, fid: Fid, operation: &Operation, contested: bool) {
         let lost_its_name = matches!(operation, Operation::Unlink(_) | Operation::Rename(_));
         let room = self.background.lingering.len() < LINGERING_MAX;
-        if lost_its_name && room && !self.opens.is_open(fid) {
+        if contested && lost_its_name && room && !self.opens.is_open(fid) {
             self.background.lingering.push_back((self.now.after(LINGER), fid));
         } else {
             self.release_if_orphan(fid);

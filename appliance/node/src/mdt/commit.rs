@@ -145,7 +145,7 @@ impl Mdt {
         for effect in &outcome.effects {
             self.take_effect(*effect);
         }
-        let Change { operation, task, .. } = change;
+        let Change { operation, task, contested, .. } = change;
         match task {
             Task::Answer(incoming) => {
                 let answer = self.answer_change(&incoming, &operation, outcome);
@@ -183,7 +183,7 @@ impl Mdt {
         for effect in &outcome.effects {
             // Only now: an O_TMPFILE's Create registers its open with its answer.
             if let Effect::Orphaned { fid } = effect {
-                self.settle_orphan(*fid, &operation);
+                self.settle_orphan(*fid, &operation, contested);
             }
         }
         if let Operation::FilesystemDelete(_) = operation {

@@ -67,13 +67,13 @@ impl Mdt {
         keys
     }
 
-    /// Tells an operation that takes a name away whether the inode is open, or (`contested`) may be in a moment: an
-    /// open(2) that found the name before it went must still find the inode. From the moment a change is ready, an Open
-    /// of that inode waits behind it, so the answer stays true.
-    pub(crate) fn note_opens(&self, operation: &mut Operation, contested: bool) {
+    /// Tells an operation that takes a name away whether the inode must outlive it: it is open, may be in a moment
+    /// (`contested`: an open(2) that found the name before it went must still find the inode), or its remover `keeps` changes
+    /// of its content. From the moment a change is ready, an Open of that inode waits behind it, so the answer stays true.
+    pub(crate) fn note_opens(&self, operation: &mut Operation, contested: bool, keeps: bool) {
         let is_open = |parent: Fid, name: &Name| {
             self.state.lookup(parent, name).is_ok_and(|(fid, kind)| {
-                kind != FileKind::Directory && (contested || self.opens.is_open(fid))
+                kind != FileKind::Directory && (contested || keeps || self.opens.is_open(fid))
             })
         };
         match operation {

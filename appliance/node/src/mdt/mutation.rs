@@ -15,7 +15,7 @@ use sheen_meta::{
     touches,
 };
 use sheen_types::{ClientId, Errno, Fid, Tag, Xid};
-use sheen_wire::{DecodeError, Opcode};
+use sheen_wire::{DecodeError, Frame, Opcode};
 
 use super::{
     core::Mdt,
@@ -69,6 +69,8 @@ pub(crate) struct Change {
     pub progress: Progress,
     /// Whether others held leases in its way: they may be about to open what it takes away.
     pub contested: bool,
+    /// Whether its client may send changes of what it takes away to an OST again.
+    pub keeps: bool,
 }
 
 impl Change {
@@ -158,7 +160,10 @@ impl Mdt {
         let (touched, keys) = (Vec::new(), Vec::new());
         let progress = Progress::Waiting;
         let contested = false;
-        let change = Change { client, slot, operation, touched, keys, task, progress, contested };
+        let keeps = matches!(&task, Task::Answer(incoming)
+            if incoming.frame.flags & Frame::FLAG_KEEPS != 0);
+        let change =
+            Change { client, slot, operation, touched, keys, task, progress, contested, keeps };
         self.changes.insert(id, change);
         self.plan(id);
     }
@@ -194,7 +199,7 @@ impl Mdt {
             self.retire(id, &change);
             return;
         }
-        self.note_opens(&mut change.operation, change.contested);
+        self.note_opens(&mut change.operation, change.contested, change.keeps);
         let client = change.client;
         let touched = touches(&self.state, &change.operation);
         for &(fid, bits) in &touched {

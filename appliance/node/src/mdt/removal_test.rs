@@ -5,17 +5,18 @@ use std::time::Duration;
 use sheen_types::{Errno, Fid, OstIndex, Timespec, attributes::frozen};
 use sheen_wire::{
     Field, Opcode,
-    lease::LeaseRevoke,
+    fields::List,
+    lease::{LeaseRevoke, bits},
     metadata::{
-        Close, Credentials, EntryReply, GetAttributes, Open, OpenReply, SetAttributes, UnlinkReply,
-        set,
+        Close, Credentials, EntryReply, GetAttributes, HeldLease, Open, OpenReply, Reassert,
+        SetAttributes, UnlinkReply, set,
     },
 };
 
 use super::{
     OstJob,
     test::{lookup, rename, status, unlink},
-    test_support::World,
+    test_support::{World, nothing_held},
 };
 
 #[test]
@@ -54,6 +55,46 @@ fn an_open_file_without_a_name_lives_until_its_last_close() {
     assert!(
         matches!(&jobs[..], [OstJob::Destroy { ost: OstIndex(0), objects }] if !objects.is_empty())
     );
+}
+
+/// Its objects are destroyed when nobody can send changes of it again, also over a restart.
+#[test]
+fn objects_of_a_removed_file_wait_for_its_remover_to_give_data_back() {
+    for (replace, restart) in [(false, false), (true, false), (false, true)] {
+        let mut world = World::new();
+        let mut a = world.mount(1);
+        let fid = a.create(&mut world, "file").attributes.fid;
+        a.create(&mut world, "new");
+        let gone = match replace {
+            true => a.send_keeping(&world, Opcode::Rename, &rename("new", "file").to_vec()),
+            false => a.send_keeping(&world, Opcode::Unlink, &unlink("file").to_vec()),
+        };
+        world.run();
+        assert_eq!(gone.status(&world), 0, "the name goes at once");
+        let destroys = |world: &World| {
+            let jobs = world.osts.borrow().jobs.clone();
+            jobs.iter().filter(|job| matches!(job, OstJob::Destroy { .. })).count()
+        };
+        world.pass(Duration::from_secs(1));
+        assert_eq!(destroys(&world), 0, "{replace} {restart}");
+        if restart {
+            world.restart();
+            a.reconnect(&mut world);
+            let held = HeldLease { fid, read_bits: 0, write_bits: bits::DATA };
+            let held = Reassert { leases: List(vec![held]), ..nothing_held() };
+            assert_eq!(a.reassert(&mut world, &held), 0);
+            world.pass(Duration::from_secs(10));
+            assert_eq!(destroys(&world), 0, "it may send changes again now");
+        }
+        let revoke = a.revoke(&world);
+        assert_eq!((revoke.fid, revoke.bits & bits::DATA), (fid, bits::DATA));
+        a.give_back(&mut world, &revoke);
+        world.run();
+        assert_eq!(destroys(&world), 1);
+        let attributes = GetAttributes { fid };
+        let status = status(&mut a, &mut world, Opcode::GetAttributes, &attributes);
+        assert_eq!(status, -Errno::ESTALE.0);
+    }
 }
 
 /// The finder gets no lease on the name, since the rename waits for it, so nothing else tells that an open(2) may follow.

@@ -218,6 +218,7 @@ impl World {
             xid: 0,
             sequence: 0,
             oid: 0,
+            keeps: false,
         }
     }
 
@@ -251,6 +252,8 @@ pub(crate) struct Client {
     pub xid: u64,
     pub sequence: u64,
     oid: u32,
+    /// Requests carry [`Frame::FLAG_KEEPS`].
+    keeps: bool,
 }
 
 /// A request that was sent.
@@ -319,6 +322,14 @@ impl Client {
         sent.status(world)
     }
 
+    /// Sends a removal whose sender may send changes of what it removes again.
+    pub(crate) fn send_keeping(&mut self, world: &World, opcode: Opcode, body: &[u8]) -> Sent {
+        self.keeps = true;
+        let sent = self.send(world, opcode, 0, body, &[]);
+        self.keeps = false;
+        sent
+    }
+
     /// Sends a request with this tag.
     pub(crate) fn send(
         &mut self,
@@ -346,6 +357,7 @@ impl Client {
         frame.client = self.client;
         frame.epoch = self.epoch;
         frame.tag = Tag(tag);
+        frame.flags = if self.keeps { Frame::FLAG_KEEPS } else { 0 };
         frame.committed = 1 << 20;
         frame.payload_bytes = u32::try_from(payload.len()).unwrap();
         frame.payload_checksum = crc32c(payload);

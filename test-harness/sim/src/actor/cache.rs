@@ -93,10 +93,15 @@ impl Actor {
         self.caches.entry(fid).or_default().deeds.push_back(deed);
     }
 
-    /// Nobody wants the file any more: what is cached of it is dropped. It is quiet.
+    /// Nobody wants the file any more: what is cached of it is dropped. It is quiet. What OSTs acknowledged is kept on until
+    /// it is durable: the removal may fail.
     pub fn forget_file(&mut self, fid: Fid) {
         self.caches.remove(&fid);
-        self.debts.values_mut().for_each(|debt| debt.forget(fid));
+    }
+
+    /// Whether anything may have to be sent to an OST again.
+    pub(super) fn owes_anything(&self) -> bool {
+        self.debts.values().any(|debt| !debt.is_empty())
     }
 
     /// Whether nothing of the file is under way.
@@ -374,12 +379,13 @@ impl Actor {
     pub(super) fn revoked(&mut self, revoke: &LeaseRevoke) {
         let held = self.held.entry(revoke.fid).or_default();
         held.sequence = held.sequence.max(revoke.sequence);
-        match self.caches.get_mut(&revoke.fid) {
-            Some(cache) if revoke.bits & bits::DATA != 0 => {
-                cache.revokes.push(revoke.clone());
-                self.advance(revoke.fid);
-            }
-            _ => self.give_back(revoke),
+        let fid = revoke.fid;
+        let in_use = self.caches.contains_key(&fid) || self.owes(fid);
+        if revoke.bits & bits::DATA != 0 && in_use {
+            self.caches.entry(fid).or_default().revokes.push(revoke.clone());
+            self.advance(fid);
+        } else {
+            self.give_back(revoke);
         }
     }
 }

@@ -78,6 +78,10 @@ impl Actor {
         frame.xid = flight.xid;
         frame.tag = flight.tag.unwrap_or(Tag(0));
         frame.flags = if flight.resent { Frame::FLAG_RESENT } else { 0 };
+        let removes = matches!(frame.opcode, Opcode::Unlink | Opcode::Rename);
+        if removes && self.owes_anything() && self.planted != Some(Planted::SilentRemover) {
+            frame.flags |= Frame::FLAG_KEEPS;
+        }
         frame.committed = u64::from(flight.message.room_bytes);
         let Message { body, payload, .. } = flight.message.clone();
         self.send(target, Purpose::Request(id), frame, &body, &payload);

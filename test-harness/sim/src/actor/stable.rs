@@ -54,12 +54,6 @@ impl Debt {
         self.again.append(&mut self.owed);
     }
 
-    /// Nobody wants the file any more.
-    pub(super) fn forget(&mut self, fid: Fid) {
-        self.owed.retain(|_, owed| owed.fid != fid);
-        self.again.retain(|_, owed| owed.fid != fid);
-    }
-
     /// The change to send again first.
     pub(super) fn next_again(&self) -> Option<(u64, Owed)> {
         self.again.first_key_value().map(|(&number, &owed)| (number, owed))
@@ -68,6 +62,11 @@ impl Debt {
     /// Whether a change of the file may still be lost.
     pub(super) fn owes(&self, fid: Fid) -> bool {
         self.owed.values().chain(self.again.values()).any(|owed| owed.fid == fid)
+    }
+
+    /// Whether nothing may have to be sent again.
+    pub(super) fn is_empty(&self) -> bool {
+        self.owed.is_empty() && self.again.is_empty()
     }
 
     /// Changes that may be lost.
