@@ -101,6 +101,13 @@ impl Media {
         }
     }
 
+    /// Writes whole blocks at once, for formatting.
+    pub(crate) fn put(&mut self, first: u64, bytes: &[u8]) {
+        for (lba, block) in (first..).zip(bytes.chunks(BLOCK_BYTES)) {
+            self.write(lba, block, true);
+        }
+    }
+
     /// Nothing in the zone that begins at `first` completes before `until`, if submitted from now on.
     pub fn stall(&mut self, first: u64, until: Tick) {
         self.stalls.insert(first, until);
@@ -359,3 +366,6 @@ impl Block for SimDevice {
         None
     }
 }
+
+#[cfg(test)]
+mod test;

@@ -28,5 +28,6 @@ pub mod node;
 pub mod operation;
 pub mod plan;
 mod set_up;
+mod shape;
 pub mod workload;
 pub mod world;

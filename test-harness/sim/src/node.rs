@@ -4,14 +4,14 @@
 
 use std::{cell::RefCell, rc::Rc, sync::Arc, time::Duration};
 
-use sheen_consensus::{Format as MdtFormat, GroupConfig, Zone as MdtZone};
+use sheen_consensus::{Format as MdtFormat, GroupConfig};
 use sheen_dma::Arena;
 use sheen_node::{
     mdt::{MdtConfig, MdtLimits, MdtPorts, MdtService, MdtStats, MdtTimes},
-    ost::{LocalGateway, OstConfig, OstService, ScrubConfig, local_gateway},
+    ost::{LocalGateway, OstConfig, OstMemory, OstService, ScrubConfig, local_gateway},
 };
 use sheen_reactor::Service;
-use sheen_types::{BLOCK_BYTES, Lba, OstIndex, Tick};
+use sheen_types::{Lba, OstIndex, Tick};
 use sheen_wire::metadata::OstAddress;
 
 use crate::{
@@ -20,6 +20,7 @@ use crate::{
     coverage::Coverage,
     device::{Media, SimDevice},
     network::{Network, SimFabric},
+    shape::Shape,
 };
 
 /// OSTs of the node.
@@ -39,45 +40,6 @@ const TURNS_MAX: usize = 100_000;
 
 type Mdt = MdtService<SimDevice, SimFabric, SimClock, Chance, LocalGateway>;
 type Ost = OstService<SimDevice, SimFabric, SimClock>;
-
-/// Sizes and bounds of a node: small ones meet their ends within a short run.
-#[derive(Clone, Copy, Debug)]
-struct Shape {
-    /// Blocks of each OST's zone. The smallest has a journal of 64 blocks, which comes round many times.
-    ost_blocks: u64,
-    unflushed_blocks_max: u64,
-    ost_operations_max: usize,
-    requests_max: usize,
-    leases_max: usize,
-    /// One device command in so many is to be submitted again; 0: none.
-    retry_one_in: u64,
-    /// Blocks of the MDT's zone.
-    mdt_blocks: u64,
-}
-
-impl Shape {
-    fn draw(chance: &mut Chance) -> Self {
-        let mut either = |small: u64, large: u64| if chance.percent(50) { small } else { large };
-        let mut count = |small: u64, large: u64| usize::try_from(either(small, large)).unwrap_or(1);
-        Self {
-            ost_operations_max: count(1, 64),
-            requests_max: count(12, 16 << 10),
-            leases_max: count(16, 1 << 20),
-            ost_blocks: either(2 << 10, 16 << 10),
-            unflushed_blocks_max: either(24, 32 << 10),
-            retry_one_in: either(0, 40),
-            mdt_blocks: if either(0, 1) + either(0, 1) == 0 {
-                sheen_consensus::zone::ZONE_BLOCKS_MIN
-            } else {
-                MdtZone::default_blocks(0)
-            },
-        }
-    }
-
-    fn ost_first(&self, ost: u32) -> u64 {
-        self.mdt_blocks + u64::from(ost) * self.ost_blocks
-    }
-}
 
 /// How a node ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,10 +73,26 @@ pub struct SimNode {
     media: Rc<RefCell<Media>>,
     network: Rc<RefCell<Network>>,
     running: Option<Running>,
+    memory: Memory,
     /// Its process does not run before.
     paused_until: Tick,
     /// Of processes that ended.
     snapshots: u64,
+}
+
+/// Memory of the services. Kept over their ends: to map it anew at each of some 200 starts was half of a run.
+struct Memory {
+    mdt: Arena,
+    ost: Arena,
+    ost_own: OstMemory,
+}
+
+impl Memory {
+    fn new(shape: Shape) -> Self {
+        let arena = || Arena::anonymous(ARENA_BYTES).expect("memory for buffers");
+        let own = OstMemory::new(shape.ost_operations_max, OSTS as usize);
+        Self { mdt: arena(), ost: arena(), ost_own: own.expect("memory for the service") }
+    }
 }
 
 struct Running {
@@ -130,19 +108,20 @@ impl std::fmt::Debug for SimNode {
     }
 }
 
-fn mdt_zone(shape: Shape) -> MdtZone {
-    MdtZone::new(shape.mdt_blocks).expect("a size that is large enough")
-}
-
 impl SimNode {
     /// A node on a freshly formatted device, not started.
+    ///
+    /// # Panics
+    /// When the machine has no memory.
     #[must_use]
     pub fn new(clock: SimClock, mut chance: Chance, network: Rc<RefCell<Network>>) -> Self {
         let shape = Shape::draw(&mut chance.fork());
         let blocks = shape.mdt_blocks + u64::from(OSTS) * shape.ost_blocks;
         let media = Media::new(blocks, chance.fork());
         let (running, paused_until, snapshots) = (None, Tick(0), 0);
-        let node = Self { clock, chance, shape, media, network, running, paused_until, snapshots };
+        let memory = Memory::new(shape);
+        let node =
+            Self { clock, chance, shape, media, network, running, memory, paused_until, snapshots };
         node.format();
         node.media.borrow_mut().retry_one_in = shape.retry_one_in;
         node
@@ -151,7 +130,7 @@ impl SimNode {
     fn format(&self) {
         let identity = 7;
         let format =
-            MdtFormat { zone: mdt_zone(self.shape), identity, replica: 1, voters: vec![1] };
+            MdtFormat { zone: self.shape.mdt_zone(), identity, replica: 1, voters: vec![1] };
         let mut media = self.media.borrow_mut();
         for (lba, bytes) in format.anchors() {
             media.put(lba.0, &bytes);
@@ -185,7 +164,6 @@ impl SimNode {
             devices.push(device.clone());
             device
         };
-        let arena = || Arena::anonymous(ARENA_BYTES).expect("memory for buffers");
         let mdt_device = device(0, self.shape.mdt_blocks, self.chance.fork());
         let targets: Vec<(OstIndex, SimDevice)> = osts
             .iter()
@@ -200,7 +178,7 @@ impl SimNode {
             clock: self.clock.clone(),
             entropy: self.chance.fork(),
             osts: gateway,
-            arena: arena(),
+            arena: self.memory.mdt.clone(),
         };
         let stats = Arc::new(MdtStats::default());
         let config = mdt_config(&osts, self.shape, self.chance.next());
@@ -212,12 +190,13 @@ impl SimNode {
         let operations_max = self.shape.ost_operations_max;
         let scrub = ScrubConfig::OFF;
         let incarnation = self.chance.next().max(1);
-        let config =
-            OstConfig { arena: arena(), operations_max, store, scrub, tidy: true, incarnation };
+        let (arena, tidy) = (self.memory.ost.clone(), true);
+        let config = OstConfig { arena, operations_max, store, scrub, tidy, incarnation };
         let fabric = Network::listen(&self.network, OST_SERVICE);
         let desk = desks.into_iter().next().map(|(desk, _)| desk);
-        let ost = OstService::new(config, targets, fabric, self.clock.clone(), desk)
-            .expect("memory for the service");
+        let (memory, clock) = (self.memory.ost_own.clone(), self.clock.clone());
+        let ost = OstService::with_memory(config, memory, targets, fabric, clock, desk)
+            .expect("a device that reaches all memory");
         self.running = Some(Running { stats, mdt, ost, devices });
     }
 
@@ -365,7 +344,7 @@ fn mdt_config(osts: &[OstIndex], shape: Shape, seed: u64) -> MdtConfig {
     let osts = osts.iter().map(|&ost| OstAddress { ost, service: OST_SERVICE }).collect();
     MdtConfig {
         zone_start: Lba(0),
-        zone: mdt_zone(shape),
+        zone: shape.mdt_zone(),
         group: GroupConfig { seed, ..GroupConfig::default() },
         node: *b"the node of sim.",
         osts,
@@ -378,51 +357,5 @@ fn mdt_config(osts: &[OstIndex], shape: Shape, seed: u64) -> MdtConfig {
             ..MdtLimits::default()
         },
         state_limits: sheen_meta::Limits::default(),
-    }
-}
-
-/// Writes whole blocks at once, for formatting.
-impl Media {
-    fn put(&mut self, first: u64, bytes: &[u8]) {
-        for (lba, block) in (first..).zip(bytes.chunks(BLOCK_BYTES)) {
-            self.write(lba, block, true);
-        }
-    }
-}
-
-/// Checks the simulated device against its own fault model before anybody relies on it.
-#[cfg(test)]
-mod test {
-    use sheen_ports::{Block, BlockCommand, BlockOperation};
-
-    use super::*;
-
-    #[test]
-    fn a_power_cut_takes_only_what_was_not_flushed() {
-        let clock = SimClock::default();
-        let media = Media::new(64, Chance::new(1));
-        let mut device = SimDevice::new(&media, Lba(0), 64, clock.clone(), Chance::new(2));
-        let write = |device: &mut SimDevice, lba: u64, fill: u8, durable: bool| {
-            let mut buffer = sheen_dma::Buffer::standalone(BLOCK_BYTES);
-            buffer.as_mut_slice().fill(fill);
-            let operation = BlockOperation::Write { lba: Lba(lba), buffer, durable };
-            device.submit(BlockCommand { token: lba, operation }).unwrap();
-            clock.advance_to(Tick(clock.tick().0 + 1_000_000));
-            assert_eq!(device.poll(&mut Vec::new()), 1);
-        };
-        for lba in 0..32 {
-            write(&mut device, lba, 1, true);
-            write(&mut device, lba, 2, false);
-        }
-        media.borrow_mut().cut_power();
-        let mut kept = [0; 3];
-        for lba in 0..32 {
-            let mut block = [0; BLOCK_BYTES];
-            media.borrow().read(lba, &mut block);
-            assert!(block.iter().all(|&byte| byte == 1 || byte == 2));
-            let whole = block.iter().all(|&byte| byte == block[0]);
-            kept[if whole { usize::from(block[0] - 1) } else { 2 }] += 1;
-        }
-        assert!(kept.iter().all(|&count| count > 0), "kept, lost and torn all happen: {kept:?}");
     }
 }

@@ -133,8 +133,12 @@ pub(crate) struct Device<B> {
 }
 
 impl<B: Block> Device<B> {
-    pub(crate) fn new(mut block: B, stats: Arc<OstStats>) -> Result<Self, ArenaError> {
-        let reserve = Arena::shared(RESERVE_BYTES)?;
+    /// A device that has `reserve`, of [`RESERVE_BYTES`], to itself.
+    pub(crate) fn new(
+        mut block: B,
+        reserve: Arena,
+        stats: Arc<OstStats>,
+    ) -> Result<Self, ArenaError> {
         block.register(&reserve).map_err(|_| ArenaError::Unreachable)?;
         let geometry = block.geometry();
         let blocks = usize::try_from(geometry.transfer_blocks_max).unwrap_or(usize::MAX);

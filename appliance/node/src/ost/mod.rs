@@ -18,6 +18,7 @@ mod repacking;
 mod tidying;
 mod request;
 mod operation;
+mod memory;
 mod device;
 mod target;
 pub mod statistics;
@@ -35,6 +36,7 @@ pub(crate) use device::{RESERVE_BYTES, io_fault};
 pub use gateway::{
     LocalGateway, ServiceDesk, ServiceEnd, ServiceJob, ServiceRequest, local_gateway,
 };
+pub use memory::OstMemory;
 pub use scrub::{ScrubConfig, ScrubOrder, ScrubState};
 pub(crate) use service::small_images_bytes;
 pub use service::{OstConfig, OstService};

@@ -17,6 +17,7 @@ use super::{
     fence::FenceTable,
     gateway::{ServiceDesk, ServiceEnd, ServiceJob},
     image::Image,
+    memory::OstMemory,
     operation::{Merging, Operation, Origin, Work},
     packing::Packer,
     repacking::Repacking,
@@ -140,6 +141,25 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
         clock: C,
         desk: Option<ServiceDesk>,
     ) -> Result<Self, ArenaError> {
+        let memory = OstMemory::new(config.operations_max, targets.len())?;
+        Self::with_memory(config, memory, targets, fabric, clock, desk)
+    }
+
+    /// As [`OstService::new`], in memory that was taken before, for as many OSTs and operations or more.
+    ///
+    /// # Errors
+    /// When a device cannot reach the memory.
+    ///
+    /// # Panics
+    /// When the incarnation is 0.
+    pub fn with_memory(
+        config: OstConfig,
+        memory: OstMemory,
+        targets: Vec<(OstIndex, B)>,
+        fabric: F,
+        clock: C,
+        desk: Option<ServiceDesk>,
+    ) -> Result<Self, ArenaError> {
         assert!(config.incarnation != 0, "an incarnation of 0 is none");
         let slots = config.operations_max + OWN_OPERATIONS;
         let requests_max = u32::try_from(slots).unwrap_or(u32::MAX).max(config.store.requests_max);
@@ -147,7 +167,7 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
         let stats =
             targets.iter().map(|&(index, _)| Arc::new(OstStats { index, ..OstStats::default() }));
         let stats = OstServiceStats { targets: stats.collect(), ..OstServiceStats::default() };
-        let small_images = Arena::shared(small_images_bytes(config.operations_max))?;
+        let OstMemory { small_images, reserves } = memory;
         let mut service = Self {
             fabric,
             incarnation: config.incarnation,
@@ -174,10 +194,11 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
             now: clock.now(),
             clock,
         };
-        for (number, (index, mut block)) in targets.into_iter().enumerate() {
+        for (number, ((index, mut block), reserve)) in targets.into_iter().zip(reserves).enumerate()
+        {
             block.register(&service.small_images).map_err(|_| ArenaError::Unreachable)?;
             let stats = service.stats.targets[number].clone();
-            let device = Device::new(block, stats.clone())?;
+            let device = Device::new(block, reserve, stats.clone())?;
             let background = (config.scrub, config.tidy);
             let target =
                 Target::open(index, device, stats, (limits, background), &mut service.commands);

@@ -73,6 +73,14 @@ impl FileCache {
             && !(self.asking || self.filling || self.instantiating)
     }
 
+    /// Whether there is something to go on with: for all others [`Actor::advance`] does nothing.
+    fn has_work(&self) -> bool {
+        !self.deeds.is_empty()
+            || self.flush
+            || !self.revokes.is_empty()
+            || self.unclean && self.is_written_back()
+    }
+
     /// Bits that are being given back.
     pub(super) fn asked_back(&self) -> u32 {
         self.revokes.iter().fold(0, |bits, revoke| bits | revoke.bits)
@@ -113,12 +121,14 @@ impl Actor {
     }
 
     pub(super) fn advance_all(&mut self) {
-        let fids: Vec<Fid> = self.caches.keys().copied().collect();
+        let working = self.caches.iter().filter(|(_, cache)| cache.has_work());
+        let fids: Vec<Fid> = working.map(|(&fid, _)| fid).collect();
         fids.into_iter().for_each(|fid| self.advance(fid));
     }
 
     pub(super) fn advance(&mut self, fid: Fid) {
-        let Some(mut cache) = self.caches.remove(&fid) else { return };
+        let Some(place) = self.caches.get_mut(&fid) else { return };
+        let mut cache = std::mem::take(place);
         self.do_deeds(fid, &mut cache);
         self.write_back(fid, &mut cache);
         if !cache.revokes.is_empty() {
