@@ -15,8 +15,8 @@ use crate::{
     hold::Purpose,
     inode::{Inode, Known},
     layout::{Part, has_objects, parts},
+    object_request::ObjectRequest,
     pool::Piece,
-    targets::ObjectRequest,
     truncate::FILE_BYTES_MAX,
     underway::Underway,
 };

@@ -104,7 +104,7 @@ pub struct Client {
     pub(crate) slots: Arc<Slots>,
     pub(crate) gate: Arc<Gate>,
     pub(crate) targets: Targets,
-    pub(crate) unstable: Unstable,
+    pub(crate) unstable: Arc<Unstable>,
     pub(crate) losses: Losses,
     /// Lost changes `sync` told of.
     pub(crate) losses_told: AtomicU64,

@@ -21,10 +21,11 @@ pub struct ClientConfig {
     pub noatime: bool,
     /// Inodes the client keeps leases of though nobody uses them; beyond, the oldest leases are given back.
     pub idle_inodes_max: usize,
-    /// Bytes of acknowledged changes that are not durable yet and are kept to be sent again, should an OST lose its power.
-    /// From half of it on they are flushed in the background; at the bound writers wait for that.
+    /// Bytes of acknowledged changes that are not durable yet and are kept to be sent again, should an OST lose its power,
+    /// of all OSTs together. One OST alone may hold half of it and is flushed in the background from a quarter on; at its
+    /// share its writers wait for that, and no others. Each OST may exceed this by one request.
     pub unstable_bytes_max: usize,
-    /// As many such changes at most.
+    /// As many such changes at most, shared in the same way.
     pub unstable_changes_max: usize,
     /// What is kept for about so long is flushed in the background.
     pub unstable_age: Duration,
@@ -48,8 +49,8 @@ impl ClientConfig {
             transfer_threads: 8,
             noatime: false,
             idle_inodes_max: 1 << 16,
-            unstable_bytes_max: 64 << 20,
-            unstable_changes_max: 1 << 14,
+            unstable_bytes_max: 128 << 20,
+            unstable_changes_max: 1 << 15,
             unstable_age: Duration::from_secs(5),
         })
     }

@@ -22,7 +22,11 @@ use sheen_wire::{
     metadata::*,
 };
 
-use crate::{connector::Connector, fake_objects::Power, glimpse};
+use crate::{
+    connector::Connector,
+    fake_objects::{Power, ost_of},
+    glimpse,
+};
 
 /// The file every test starts with.
 pub(crate) const FILE: Fid = Fid::new(Fid::NORMAL_SEQUENCE_FIRST, 1);
@@ -57,6 +61,8 @@ pub(crate) struct State {
     pub(crate) gone: bool,
     /// Requests of this kind wait.
     pub(crate) hold: Option<Opcode>,
+    /// Only those to this OST.
+    pub(crate) hold_ost: Option<OstIndex>,
     /// How many wait now.
     pub(crate) held: usize,
     /// Answers to requests of this kind are on their way.
@@ -76,6 +82,8 @@ pub(crate) struct State {
     pub(crate) node: [u8; 16],
     /// Requests of this kind are refused so.
     pub(crate) refuse: Option<(Opcode, Errno)>,
+    /// Files of one object, and where it is; all others are striped.
+    pub(crate) narrow: BTreeMap<Fid, OstIndex>,
     /// Inode flags of the file.
     pub(crate) flags: u32,
     sequence: u64,
@@ -253,7 +261,8 @@ impl Link for FakeLink {
         self.server.0.1.notify_all();
         state.held += 1;
         let closed = || *self.closed.lock().unwrap();
-        while state.hold == Some(opcode) && !cancel.is_cancelled() && !closed() {
+        let ost = ost_of(&call);
+        while state.holds(opcode, ost) && !cancel.is_cancelled() && !closed() {
             state = self.server.0.1.wait_timeout(state, Duration::from_millis(5)).unwrap().0;
         }
         state.held -= 1;
@@ -323,6 +332,11 @@ impl Link for FakeLink {
 }
 
 impl State {
+    /// Whether a request waits.
+    fn holds(&self, opcode: Opcode, ost: OstIndex) -> bool {
+        self.hold == Some(opcode) && self.hold_ost.is_none_or(|held| held == ost)
+    }
+
     /// Answers a request that uses a slot from the slot if it was carried out before.
     fn serve_once(&mut self, call: &Call, payload: &[u8]) -> Answer {
         if let Some((opcode, errno)) = self.refuse
@@ -370,7 +384,8 @@ impl State {
             Opcode::GetAttributes => {
                 let lease = self.grant(bits::METADATA, 0);
                 let reply = AttributesReply { attributes: self.attributes(FILE), lease };
-                (0, reply.to_vec(), self.layout().to_vec())
+                let GetAttributes { fid } = GetAttributes::from_bytes(&call.body).unwrap();
+                (0, reply.to_vec(), self.layout_of(fid).to_vec())
             }
             Opcode::SetAttributes => {
                 let lease = self.grant(bits::METADATA, bits::DATA);
@@ -470,6 +485,20 @@ impl State {
 
     fn attributes(&self, fid: Fid) -> Attributes {
         Attributes { fid, size: 0, blocks: 0, flags: self.flags, ..glimpse::test::attributes() }
+    }
+
+    fn layout_of(&self, fid: Fid) -> Layout {
+        let Some(ost) = self.narrow.get(&fid) else { return self.layout() };
+        let object = Fid::new(Fid::NORMAL_SEQUENCE_FIRST + 10, fid.oid);
+        let objects = vec![StripeObject { object, generation: 0, ost: *ost }];
+        let component = Component {
+            start: 0,
+            end: u64::MAX,
+            stripe_bytes: STRIPE_BYTES,
+            stripe_count: 1,
+            objects,
+        };
+        Layout { generation: 1, components: vec![component] }
     }
 
     fn layout(&self) -> Layout {

@@ -22,7 +22,7 @@ pub(crate) struct Power {
 }
 
 /// The OST a request names.
-fn ost_of(call: &Call) -> OstIndex {
+pub(crate) fn ost_of(call: &Call) -> OstIndex {
     OstIndex(call.body.first_chunk().map_or(0, |index| u32::from_le_bytes(*index)))
 }
 

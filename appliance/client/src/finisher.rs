@@ -3,7 +3,8 @@
 //! A request keeps what admitted it (its reply slot, its place at a gate, a slot of the link, the lease it was made under)
 //! until it ends. So there are no more of them than the server takes at a time, and who comes later waits, and can be
 //! killed. Changes of metadata are sent again after a lost connection until the MDT answered: exactly once. Requests to
-//! objects are not: their link is lost, and whoever needs the bytes writes them anew. What is only asked is dropped then.
+//! objects are not: nobody was told that they took effect, and whoever needs the bytes writes them anew. What is only asked
+//! is dropped then.
 
 use std::{
     fmt,
@@ -11,10 +12,10 @@ use std::{
     time::Duration,
 };
 
-use sheen_ports::{Cancel, LeftCall};
+use sheen_ports::Cancel;
 use sheen_types::Tick;
 
-use crate::{client::Client, flight::LeftFlight, gate::GatePlace, underway::Underway};
+use crate::{client::Client, flight::LeftFlight, left_object::LeftObject};
 
 /// First and longest pause between two looks.
 const LOOK: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(20));
@@ -25,14 +26,6 @@ pub(crate) enum Leftover {
     Object(LeftObject),
     /// A request to the MDT.
     Flight(Box<LeftFlight>),
-}
-
-/// A request to an OST, with what it keeps until it ended or its link is lost.
-pub(crate) struct LeftObject {
-    pub(crate) call: Box<dyn LeftCall>,
-    pub(crate) _place: GatePlace,
-    /// Of a change.
-    pub(crate) _underway: Option<Arc<Underway>>,
 }
 
 #[derive(Default)]
@@ -136,8 +129,7 @@ impl Leftover {
     /// Looks after it; whether it has ended.
     fn poll(&mut self, client: &Arc<Client>) -> bool {
         match self {
-            // However it ended: nobody is there to be told.
-            Self::Object(object) => object.call.poll().is_some(),
+            Self::Object(object) => object.poll(),
             Self::Flight(flight) => flight.poll(client),
         }
     }

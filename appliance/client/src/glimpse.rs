@@ -11,8 +11,8 @@ use sheen_wire::{
 };
 
 use crate::{
-    client::Client, inode::Known, layout::has_any_object, pool::Piece, statistics::count,
-    targets::ObjectRequest,
+    client::Client, inode::Known, layout::has_any_object, object_request::ObjectRequest,
+    pool::Piece, statistics::count,
 };
 
 /// (component, stripe) of an object.

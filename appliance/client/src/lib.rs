@@ -26,8 +26,13 @@ mod reassert;
 mod sweep;
 mod pool;
 mod unstable;
+mod room;
+mod turns;
 mod resend;
+mod object_request;
+mod services;
 mod targets;
+mod left_object;
 mod gate;
 mod flight;
 mod finisher;
@@ -79,6 +84,8 @@ mod kills;
 mod lease_scenarios;
 #[cfg(test)]
 mod durability_test;
+#[cfg(test)]
+mod sick_target_test;
 
 pub use attributes::{Caching, Observed};
 pub use client::{CacheSink, Client, ConnectError};

@@ -16,9 +16,9 @@ use crate::{
     data_lease::Access,
     hold::{Purpose, Under},
     inode::Inode,
+    object_request::ObjectRequest,
     pool::Piece,
     statistics::{add, count},
-    targets::ObjectRequest,
     write::object_of,
 };
 

@@ -16,8 +16,8 @@ use crate::{
     client::Client,
     inode::Inode,
     layout::{Part, parts},
+    object_request::ObjectRequest,
     pool::Piece,
-    targets::ObjectRequest,
     underway::Underway,
 };
 

@@ -11,13 +11,15 @@ use std::{sync::Arc, time::Duration};
 use sheen_dma::Buffer;
 use sheen_ports::{Call, Cancel, Link, LinkError};
 use sheen_types::{Errno, OstIndex};
-use sheen_wire::Frame;
+use sheen_wire::{Frame, Opcode};
 
 use crate::{
     client::Client,
+    inode::Inode,
     slots::CANCEL_POLL,
     statistics::count,
-    unstable::{KeptChange, Speaker, Turn},
+    turns::{Speaker, Turn},
+    unstable::KeptChange,
 };
 
 /// First and longest pause before a busy target is sent a change again.
@@ -89,7 +91,7 @@ impl Client {
                 }
                 Outcome::Refused(errno) => {
                     if let Some(change) = self.unstable.drop_old(ost, speaker) {
-                        self.note_lost(&change, errno);
+                        self.note_lost(&change.inode, change.opcode, errno);
                     }
                 }
             }
@@ -136,21 +138,21 @@ impl Client {
     }
 
     /// A change that was acknowledged is gone: whoever has the file open is told, and caches that still show it are dropped.
-    pub(crate) fn note_lost(&self, change: &KeptChange, errno: Errno) {
+    pub(crate) fn note_lost(&self, inode: &Inode, change: Opcode, errno: Errno) {
         count(&self.counters.changes_lost);
-        let fid = change.inode.fid;
+        let fid = inode.fid;
         tracing::error!(
-            %fid, %errno, change = ?change.opcode, bytes = change.bytes,
+            %fid, %errno, ?change,
             "an acknowledged change was lost with its target and cannot be made again: fsync and close say EIO"
         );
         {
-            let mut state = change.inode.lock();
+            let mut state = inode.lock();
             state.write_errors.note();
             state.known = None;
             state.attributes = None;
             state.losses += 1;
         }
-        change.inode.notify();
+        inode.notify();
         self.losses.note(fid);
     }
 }

@@ -11,7 +11,7 @@ use sheen_wire::{
 
 use crate::{
     client::Client, data_lease::Access, hold::Purpose, inode::Inode, inode::Known,
-    targets::ObjectRequest,
+    object_request::ObjectRequest,
 };
 
 impl Client {

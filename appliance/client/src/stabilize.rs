@@ -11,8 +11,8 @@ use sheen_types::{Errno, Fid, OstIndex};
 use sheen_wire::{Opcode, object::ObjectSync};
 
 use crate::{
-    client::Client, inode::Inode, pool::Piece, slots::CANCEL_POLL, statistics::count,
-    targets::ObjectRequest,
+    client::Client, inode::Inode, object_request::ObjectRequest, pool::Piece, slots::CANCEL_POLL,
+    statistics::count,
 };
 
 /// How soon after a failure a target is flushed again.
@@ -69,7 +69,7 @@ impl Client {
             for (ost, result) in targets.into_iter().zip(results) {
                 let Err(errno) = result else { continue };
                 for change in self.unstable.give_up(inode.fid, ost) {
-                    self.note_lost(&change, errno);
+                    self.note_lost(&change.inode, change.opcode, errno);
                 }
             }
         }

@@ -13,7 +13,7 @@ use sheen_types::{Errno, Fid, OstIndex};
 use sheen_wire::{Opcode, object::ObjectSync};
 
 use crate::{
-    client::Client, data_lease::DataMode, inode::Inode, pool::Piece, targets::ObjectRequest,
+    client::Client, data_lease::DataMode, inode::Inode, object_request::ObjectRequest, pool::Piece,
     write_errors::ErrorCursor,
 };
 

@@ -18,8 +18,8 @@ use crate::{
     hold::{Hold, Purpose},
     inode::{Inode, Known},
     layout::has_objects,
+    object_request::ObjectRequest,
     pool::Piece,
-    targets::ObjectRequest,
     underway::Underway,
 };
 

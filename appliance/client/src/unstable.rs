@@ -7,19 +7,21 @@
 //! before anything else goes to that target ([`crate::resend`]).
 //!
 //! Invariants: a target's changes are in the order in which they took effect, first those of earlier incarnations, then
-//! those of this one. Everything kept and every request on its way that may have to be kept is counted; the sum stays within
-//! the bounds, except that one request alone may be larger.
+//! those of this one. Everything kept and every request on its way that may have to be kept is counted for its target; how
+//! much each may hold is said in [`crate::room`].
 
 use std::{
     collections::{BTreeMap, VecDeque},
     sync::{Arc, Condvar, Mutex, MutexGuard},
-    time::Duration,
 };
 
 use sheen_types::{Fid, OstIndex};
 use sheen_wire::Opcode;
 
-use crate::inode::Inode;
+use crate::{
+    inode::Inode,
+    room::{Amount, Room, Shares},
+};
 
 /// A change that may have to be sent again.
 #[derive(Debug)]
@@ -35,228 +37,66 @@ pub(crate) struct KeptChange {
     pub(crate) bytes: usize,
 }
 
-/// Which connection a target is spoken to on, as far as this table is concerned.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Speaker {
-    /// Number of the connection to the target's service: a later one has a greater number.
+/// What is kept of one target.
+#[derive(Debug, Default)]
+pub(crate) struct Target {
     pub(crate) generation: u64,
-    /// What the service said of itself on it.
     pub(crate) incarnation: u64,
-}
-
-/// What may happen on a connection.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Turn {
-    /// Any request.
-    Open,
-    /// Nothing yet: somebody sends again what is kept.
-    Wait,
-    /// The caller is the one to send again what is kept, and ends it with [`Unstable::end_resend`].
-    Resend,
-    /// Nothing any more: there is a later connection.
-    Over,
-}
-
-#[derive(Debug, Default)]
-struct Target {
-    generation: u64,
-    incarnation: u64,
-    resending: bool,
+    pub(crate) resending: bool,
     /// A connection on which sending again failed, by its number.
-    lost: u64,
-    flushing: bool,
+    pub(crate) lost: u64,
     /// Of earlier incarnations, in the order to send them in.
-    old: VecDeque<Arc<KeptChange>>,
+    pub(crate) old: VecDeque<Arc<KeptChange>>,
     /// Of this one, by number.
-    kept: BTreeMap<u64, Arc<KeptChange>>,
+    pub(crate) kept: BTreeMap<u64, Arc<KeptChange>>,
     /// Up to this number its changes are durable.
-    durable: u64,
+    pub(crate) durable: u64,
 }
 
-#[derive(Debug, Default)]
-struct State {
-    targets: BTreeMap<OstIndex, Target>,
+/// What is kept, under one lock.
+#[derive(Debug)]
+pub(crate) struct State {
+    pub(crate) targets: BTreeMap<OstIndex, Target>,
     /// How many are kept of an inode at each target.
     inodes: BTreeMap<Fid, BTreeMap<OstIndex, usize>>,
-    bytes: usize,
-    changes: usize,
-    /// Callers that wait for room.
-    waiting: usize,
-    closed: bool,
+    pub(crate) shares: Shares,
+    pub(crate) closed: bool,
 }
 
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Unstable {
-    bytes_max: usize,
-    changes_max: usize,
     state: Mutex<State>,
     /// Room, and a target's turn.
-    changed: Condvar,
+    pub(crate) changed: Condvar,
     /// Work for the thread that flushes.
-    due: Condvar,
-}
-
-/// Room for a change on its way.
-#[derive(Debug)]
-pub(crate) struct Room<'a> {
-    unstable: &'a Unstable,
-    bytes: usize,
-}
-
-impl Room<'_> {
-    /// Bytes it is for.
-    pub(crate) fn bytes(&self) -> usize {
-        self.bytes
-    }
-}
-
-impl Drop for Room<'_> {
-    fn drop(&mut self) {
-        let mut state = self.unstable.lock();
-        state.bytes -= self.bytes;
-        state.changes -= 1;
-        self.unstable.tell_room(&state);
-    }
+    pub(crate) due: Condvar,
 }
 
 impl Unstable {
-    /// Keeps at most so much.
-    pub(crate) fn new(bytes_max: usize, changes_max: usize) -> Self {
-        Self {
-            bytes_max,
-            changes_max,
-            state: Mutex::default(),
+    /// Keeps at most so much, of all targets together.
+    pub(crate) fn new(bytes_max: usize, changes_max: usize) -> Arc<Self> {
+        let bound = Amount { bytes: bytes_max, changes: changes_max };
+        Arc::new(Self {
+            state: Mutex::new(State {
+                targets: BTreeMap::new(),
+                inodes: BTreeMap::new(),
+                shares: Shares::new(bound),
+                closed: false,
+            }),
             changed: Condvar::new(),
             due: Condvar::new(),
-        }
+        })
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().expect("no panic while locked")
     }
 
-    fn tell_room(&self, state: &State) {
-        if state.waiting > 0 {
+    pub(crate) fn tell_room(&self, state: &State) {
+        if state.shares.is_awaited() {
             self.changed.notify_all();
         }
-    }
-
-    /// Room for a change of `bytes` bytes; None: there was none within `longest`. From half the bounds on the thread that
-    /// flushes is woken.
-    pub(crate) fn room(&self, bytes: usize, longest: Duration) -> Option<Room<'_>> {
-        let mut state = self.lock();
-        if !self.fits(&state, bytes) {
-            state.waiting += 1;
-            self.due.notify_all();
-            state = self
-                .changed
-                .wait_timeout_while(state, longest, |state| !self.fits(state, bytes))
-                .expect("no panic while locked")
-                .0;
-            state.waiting -= 1;
-            if !self.fits(&state, bytes) {
-                return None;
-            }
-        }
-        state.bytes += bytes;
-        state.changes += 1;
-        if self.is_half_full(&state) {
-            self.due.notify_all();
-        }
-        Some(Room { unstable: self, bytes })
-    }
-
-    fn fits(&self, state: &State, bytes: usize) -> bool {
-        state.changes == 0
-            || (state.changes < self.changes_max && state.bytes + bytes <= self.bytes_max)
-    }
-
-    fn is_half_full(&self, state: &State) -> bool {
-        state.changes * 2 > self.changes_max || state.bytes * 2 > self.bytes_max
-    }
-
-    /// Whose turn it is at `ost` on a connection.
-    pub(crate) fn turn(&self, ost: OstIndex, speaker: Speaker) -> Turn {
-        let mut state = self.lock();
-        let target = state.targets.entry(ost).or_default();
-        if speaker.generation < target.generation || speaker.generation == target.lost {
-            return Turn::Over;
-        }
-        if speaker.generation > target.generation {
-            target.generation = speaker.generation;
-            if speaker.incarnation != target.incarnation {
-                target.incarnation = speaker.incarnation;
-                target.durable = 0;
-                let kept = std::mem::take(&mut target.kept);
-                // What was sent again already took effect before what was not yet.
-                for change in kept.into_values().rev() {
-                    target.old.push_front(change);
-                }
-            }
-        }
-        match (target.resending, target.old.is_empty()) {
-            (true, _) => Turn::Wait,
-            (false, true) => Turn::Open,
-            (false, false) => {
-                target.resending = true;
-                Turn::Resend
-            }
-        }
-    }
-
-    /// Waits for a change of turns, at most `longest`.
-    pub(crate) fn wait_turn(&self, ost: OstIndex, longest: Duration) {
-        let state = self.lock();
-        let resending =
-            |state: &mut State| state.targets.get(&ost).is_some_and(|target| target.resending);
-        drop(self.changed.wait_timeout_while(state, longest, resending));
-    }
-
-    /// The next change to send again. None: that was all, or there is a later connection.
-    pub(crate) fn next_old(&self, ost: OstIndex, speaker: Speaker) -> Option<Arc<KeptChange>> {
-        let mut state = self.lock();
-        let target = state.targets.get_mut(&ost)?;
-        target.old.front().filter(|_| target.generation == speaker.generation).cloned()
-    }
-
-    /// The change [`Self::next_old`] told took effect again under `number`. It is kept on, unless it is durable.
-    pub(crate) fn resent(&self, ost: OstIndex, speaker: Speaker, number: u64, committed: u64) {
-        let mut state = self.lock();
-        let state = &mut *state;
-        let Some(target) = state.targets.get_mut(&ost) else { return };
-        if target.generation != speaker.generation {
-            return;
-        }
-        let Some(change) = target.old.pop_front() else { return };
-        if number > committed {
-            target.kept.insert(number, change);
-        } else {
-            state.release(ost, &change);
-            self.tell_room(state);
-        }
-    }
-
-    /// The change [`Self::next_old`] told cannot be sent again: it is not kept any more.
-    pub(crate) fn drop_old(&self, ost: OstIndex, speaker: Speaker) -> Option<Arc<KeptChange>> {
-        let mut state = self.lock();
-        let target = state.targets.get_mut(&ost)?;
-        if target.generation != speaker.generation {
-            return None;
-        }
-        let change = target.old.pop_front()?;
-        state.release(ost, &change);
-        self.tell_room(&state);
-        Some(change)
-    }
-
-    /// Nobody sends again what is kept any more; `lost`: the connection is of no use.
-    pub(crate) fn end_resend(&self, ost: OstIndex, lost: Option<Speaker>) {
-        if let Some(target) = self.lock().targets.get_mut(&ost) {
-            target.resending = false;
-            target.lost = lost.map_or(target.lost, |speaker| speaker.generation);
-        }
-        self.changed.notify_all();
     }
 
     /// Drops what a reply shows to be durable.
@@ -286,20 +126,20 @@ impl Unstable {
     ///
     /// # Errors
     /// The room: the target is of another incarnation by now, which may not know the change.
-    pub(crate) fn keep<'a>(
+    pub(crate) fn keep(
         &self,
         ost: OstIndex,
         incarnation: u64,
         number: u64,
         change: KeptChange,
-        room: Room<'a>,
-    ) -> Result<(), Room<'a>> {
+        room: Room,
+    ) -> Result<(), Room> {
         let mut state = self.lock();
         let target = state.targets.entry(ost).or_default();
         if target.incarnation != incarnation {
             return Err(room);
         }
-        assert!(change.bytes == room.bytes, "the room is that of the change");
+        assert!(change.bytes == room.bytes(), "the room is that of the change");
         if number <= target.durable {
             // The reply to a later flush was taken in first.
             drop(state);
@@ -309,11 +149,13 @@ impl Unstable {
         let fid = change.inode.fid;
         let replaced = target.kept.insert(number, Arc::new(change));
         *state.inodes.entry(fid).or_default().entry(ost).or_default() += 1;
-        // It goes on to be counted.
-        std::mem::forget(room);
+        room.pass_on();
         if let Some(replaced) = replaced {
             tracing::error!(ost = ost.0, number, "a target gave two changes the same number");
             state.release(ost, &replaced);
+        }
+        if state.shares.may_be_due(ost) {
+            self.due.notify_all();
         }
         Ok(())
     }
@@ -326,7 +168,7 @@ impl Unstable {
 
     /// Whether nothing is kept, and no change that may have to be is on its way.
     pub(crate) fn is_empty(&self) -> bool {
-        self.lock().changes == 0
+        self.lock().shares.held().changes == 0
     }
 
     /// Whether changes of the inode are kept, are on their way, or may be at any moment because it is open.
@@ -361,42 +203,7 @@ impl Unstable {
 
     /// Targets with anything kept.
     pub(crate) fn targets(&self) -> Vec<OstIndex> {
-        let state = self.lock();
-        let kept = state.targets.iter().filter(|(_, target)| target.is_dirty());
-        kept.map(|(ost, _)| *ost).collect()
-    }
-
-    /// Waits until something is to be flushed: so much is kept that room gets scarce, or `longest` is over. Returns the
-    /// targets, each of which counts as being flushed until [`Self::end_flush`]. None: the end.
-    pub(crate) fn wait_due(&self, longest: Duration) -> Option<Vec<OstIndex>> {
-        let scarce = |state: &State| {
-            let any = state.targets.values().any(|target| target.is_dirty() && !target.flushing);
-            any && (state.waiting > 0 || self.is_half_full(state))
-        };
-        let mut state = self
-            .due
-            .wait_timeout_while(self.lock(), longest, |state| !state.closed && !scarce(state))
-            .expect("no panic while locked")
-            .0;
-        if state.closed {
-            return None;
-        }
-        let mut due = Vec::new();
-        for (ost, target) in &mut state.targets {
-            if target.is_dirty() && !target.flushing {
-                target.flushing = true;
-                due.push(*ost);
-            }
-        }
-        Some(due)
-    }
-
-    /// The flush of a target ended, well or not.
-    pub(crate) fn end_flush(&self, ost: OstIndex) {
-        if let Some(target) = self.lock().targets.get_mut(&ost) {
-            target.flushing = false;
-        }
-        self.due.notify_all();
+        self.lock().dirty_targets()
     }
 
     /// The end of the thread that flushes.
@@ -409,8 +216,8 @@ impl Unstable {
     /// (bytes, changes) counted.
     #[cfg(test)]
     pub(crate) fn counted(&self) -> (usize, usize) {
-        let state = self.lock();
-        (state.bytes, state.changes)
+        let held = self.lock().shares.held();
+        (held.bytes, held.changes)
     }
 }
 
@@ -421,10 +228,20 @@ impl Target {
 }
 
 impl State {
+    /// Whether anything is kept of a target.
+    pub(crate) fn is_dirty(&self, ost: OstIndex) -> bool {
+        self.targets.get(&ost).is_some_and(Target::is_dirty)
+    }
+
+    /// Targets with anything kept.
+    pub(crate) fn dirty_targets(&self) -> Vec<OstIndex> {
+        let kept = self.targets.iter().filter(|(_, target)| target.is_dirty());
+        kept.map(|(ost, _)| *ost).collect()
+    }
+
     /// A change is not kept any more.
-    fn release(&mut self, ost: OstIndex, change: &KeptChange) {
-        self.bytes -= change.bytes;
-        self.changes -= 1;
+    pub(crate) fn release(&mut self, ost: OstIndex, change: &KeptChange) {
+        self.shares.give_back(ost, change.bytes);
         let fid = change.inode.fid;
         let Some(targets) = self.inodes.get_mut(&fid) else { return };
         if let Some(count) = targets.get_mut(&ost) {
@@ -440,11 +257,14 @@ impl State {
 }
 
 #[cfg(test)]
-mod test {
-    use super::*;
+pub(crate) mod test {
+    use std::time::Duration;
 
-    const OST: OstIndex = OstIndex(1);
-    const NOW: Duration = Duration::ZERO;
+    use super::*;
+    use crate::turns::{Speaker, Turn};
+
+    pub(crate) const OST: OstIndex = OstIndex(1);
+    pub(crate) const NOW: Duration = Duration::ZERO;
 
     fn change(name: u8, bytes: usize) -> KeptChange {
         KeptChange {
@@ -457,30 +277,29 @@ mod test {
         }
     }
 
-    fn keep(unstable: &Unstable, incarnation: u64, number: u64, name: u8) -> bool {
-        let room = unstable.room(10, NOW).unwrap();
-        unstable.keep(OST, incarnation, number, change(name, 10), room).is_ok()
+    /// Keeps a change of ten bytes; false: there is no room, or the target is of another incarnation.
+    pub(crate) fn keep_at(
+        unstable: &Arc<Unstable>,
+        ost: OstIndex,
+        incarnation: u64,
+        number: u64,
+        name: u8,
+    ) -> bool {
+        let Some(room) = unstable.room(ost, 10, NOW) else { return false };
+        unstable.keep(ost, incarnation, number, change(name, 10), room).is_ok()
     }
 
-    fn speaker(generation: u64, incarnation: u64) -> Speaker {
+    fn keep(unstable: &Arc<Unstable>, incarnation: u64, number: u64, name: u8) -> bool {
+        keep_at(unstable, OST, incarnation, number, name)
+    }
+
+    pub(crate) fn speaker(generation: u64, incarnation: u64) -> Speaker {
         Speaker { generation, incarnation }
-    }
-
-    fn resend_all(unstable: &Unstable, on: Speaker, at_most: usize, number: &mut u64) -> Vec<u8> {
-        let mut names = Vec::new();
-        while names.len() < at_most
-            && let Some(change) = unstable.next_old(OST, on)
-        {
-            names.push(change.body[0]);
-            *number += 1;
-            unstable.resent(OST, on, *number, 0);
-        }
-        names
     }
 
     #[test]
     fn what_is_durable_is_dropped_and_the_rest_is_kept() {
-        let unstable = Unstable::new(100, 100);
+        let unstable = Unstable::new(1000, 100);
         assert_eq!(unstable.turn(OST, speaker(1, 7)), Turn::Open);
         for number in [1, 3, 2, 4] {
             assert!(keep(&unstable, 7, number, 0));
@@ -495,51 +314,8 @@ mod test {
     }
 
     #[test]
-    fn a_new_incarnation_gets_everything_in_order_before_anything_else() {
-        let unstable = Unstable::new(1000, 100);
-        unstable.turn(OST, speaker(1, 7));
-        for number in [2, 1, 3] {
-            assert!(keep(&unstable, 7, number, u8::try_from(number).unwrap()));
-        }
-        assert_eq!(unstable.turn(OST, speaker(2, 7)), Turn::Open, "the same one");
-        assert_eq!(unstable.turn(OST, speaker(3, 8)), Turn::Resend);
-        assert_eq!(unstable.turn(OST, speaker(3, 8)), Turn::Wait, "one at a time");
-        assert_eq!(unstable.turn(OST, speaker(2, 7)), Turn::Over);
-        assert!(!keep(&unstable, 7, 4, 4), "nobody knows whether this one has it");
-        let mut number = 0;
-        assert_eq!(resend_all(&unstable, speaker(3, 8), 2, &mut number), [1, 2]);
-        unstable.end_resend(OST, Some(speaker(3, 8)));
-        assert_eq!(unstable.turn(OST, speaker(3, 8)), Turn::Over);
-        // It dies in the middle: what it had comes first again.
-        assert_eq!(unstable.turn(OST, speaker(4, 9)), Turn::Resend);
-        assert!(unstable.next_old(OST, speaker(3, 8)).is_none());
-        assert_eq!(resend_all(&unstable, speaker(4, 9), 9, &mut number), [1, 2, 3]);
-        unstable.end_resend(OST, None);
-        assert_eq!(unstable.turn(OST, speaker(4, 9)), Turn::Open);
-        unstable.note_durable(OST, 9, number);
-        assert_eq!(unstable.counted(), (0, 0));
-    }
-
-    #[test]
-    fn at_the_bounds_there_is_no_room_until_something_is_durable() {
-        let unstable = Unstable::new(100, 3);
-        unstable.turn(OST, speaker(1, 7));
-        let large = unstable.room(1000, NOW).expect("one alone may be larger");
-        assert!(unstable.room(1, NOW).is_none());
-        drop(large);
-        (1..=3).for_each(|number| assert!(keep(&unstable, 7, number, 0)));
-        assert!(unstable.room(1, NOW).is_none(), "three are as many as may be");
-        assert_eq!(unstable.wait_due(NOW), Some(vec![OST]));
-        assert_eq!(unstable.wait_due(NOW), Some(vec![]), "it is being flushed");
-        unstable.note_durable(OST, 7, 1);
-        unstable.end_flush(OST);
-        assert!(unstable.room(80, NOW).is_some());
-        assert!(unstable.room(81, NOW).is_none());
-    }
-
-    #[test]
     fn what_is_given_up_is_neither_kept_nor_counted() {
-        let unstable = Unstable::new(100, 100);
+        let unstable = Unstable::new(1000, 100);
         unstable.turn(OST, speaker(1, 7));
         keep(&unstable, 7, 1, 1);
         unstable.turn(OST, speaker(2, 8));

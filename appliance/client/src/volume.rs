@@ -10,7 +10,7 @@ use sheen_wire::{
     object::{ObjectStatistics, ObjectStatisticsReply},
 };
 
-use crate::{client::Client, pool::Piece, request::Request, targets::ObjectRequest};
+use crate::{client::Client, object_request::ObjectRequest, pool::Piece, request::Request};
 
 /// What `statfs` shows.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]

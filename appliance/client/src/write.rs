@@ -19,9 +19,9 @@ use crate::{
     hold::{Hold, Purpose},
     inode::{Inode, Known},
     layout::has_objects,
+    object_request::ObjectRequest,
     pool::Piece,
     statistics::{add, count},
-    targets::ObjectRequest,
     truncate::FILE_BYTES_MAX,
     underway::Underway,
 };

@@ -1,0 +1,64 @@
+//! The client while one OST of two does not answer: what touches only the other goes on.
+
+use std::{
+    sync::{Arc, mpsc},
+    time::Duration,
+};
+
+use sheen_ports::Cancel;
+use sheen_types::OstIndex;
+use sheen_wire::Opcode;
+
+use crate::{
+    Access, Client, WriteOptions,
+    durability_test::{STRIPE, open, start_with},
+    fake::{FILE, Fake},
+    scenarios::{buffer_with, write},
+};
+
+const SICK: OstIndex = OstIndex(0);
+
+/// The sick OST does not answer requests of this kind.
+fn fall_sick(fake: &Fake, opcode: Opcode) {
+    fake.change(|state| {
+        state.hold = Some(opcode);
+        state.hold_ost = Some(SICK);
+    });
+}
+
+fn recover(fake: &Fake) {
+    fake.change(|state| state.hold = None);
+}
+
+/// Writes at `at` again and again until it is cancelled, and tells of each write.
+fn write_on(fake: &Fake, client: &Arc<Client>, at: u64, cancel: &Cancel) -> mpsc::Receiver<()> {
+    let (fake, client, cancel) = (fake.clone(), client.clone(), cancel.clone());
+    let (done, written) = mpsc::channel();
+    std::thread::spawn(move || {
+        let options = WriteOptions { append: false, durable: false, access: Access::Direct };
+        let file = client.inode(FILE);
+        let write = || client.write(&file, at, buffer_with(&fake, &[1; 4000]), &options, &cancel);
+        while write().is_ok() && done.send(()).is_ok() {}
+    });
+    written
+}
+
+#[test]
+fn an_ost_that_does_not_flush_leaves_room_to_writers_of_another() {
+    let (fake, client) = start_with(|config| config.unstable_bytes_max = 40_000);
+    let file = open(&client);
+    write(&fake, &client, &file, 0, b"both have objects");
+    fall_sick(&fake, Opcode::ObjectSync);
+    let cancel = Cancel::new();
+    let stuck = write_on(&fake, &client, 0, &cancel);
+    while stuck.recv_timeout(Duration::from_millis(200)).is_ok() {}
+    let healthy = write_on(&fake, &client, STRIPE, &cancel);
+    for _ in 0..20 {
+        let written = healthy.recv_timeout(Duration::from_secs(5));
+        written.expect("writers of the other one go on");
+    }
+    assert!(stuck.try_recv().is_err(), "that one waits");
+    cancel.cancel();
+    recover(&fake);
+    client.disconnect();
+}
