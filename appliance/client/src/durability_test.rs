@@ -64,6 +64,33 @@ fn changes(fake: &Fake, since: usize) -> Vec<(Opcode, Fid, u64)> {
     log.iter().filter_map(change).collect()
 }
 
+/// Writes `content`, waits until `is`, and leaves.
+fn kill_a_writer(
+    fake: &Fake,
+    client: &Arc<Client>,
+    content: &[u8],
+    is: impl Fn(&crate::fake::State) -> bool,
+) {
+    let cancel = Cancel::new();
+    let payload = buffer_with(fake, content);
+    std::thread::scope(|scope| {
+        let writer = scope.spawn(|| {
+            let options = WriteOptions { append: false, durable: false, access: Access::Direct };
+            client.write(&client.inode(FILE), 0, payload, &options, &cancel).map(|done| done.0)
+        });
+        fake.wait_until("it is on its way", is);
+        cancel.cancel();
+        assert_eq!(writer.join().unwrap(), Err(Errno::EINTR));
+    });
+    assert_eq!(client.requests_left(), 1);
+}
+
+fn wait_ended(client: &Client) {
+    while client.requests_left() > 0 {
+        std::thread::yield_now();
+    }
+}
+
 fn count(fake: &Fake, opcode: Opcode) -> usize {
     fake.sent(opcode).len()
 }
@@ -233,6 +260,48 @@ fn at_the_bound_a_writer_waits_for_a_flush_and_can_be_killed() {
     fake.change(|state| state.hold = None);
     write(&fake, &client, &file, 8000, &[3; 4000]);
     assert!(client.unstable.counted().0 <= 10_000, "half of it for one");
+    client.disconnect();
+}
+
+#[test]
+fn a_change_acknowledged_after_its_caller_was_killed_is_kept() {
+    let (fake, client) = start_with(|_| {});
+    let file = open(&client);
+    let errors = file.error_cursor();
+    write(&fake, &client, &file, 0, b"first");
+    fake.change(|state| state.hold = Some(Opcode::ObjectWrite));
+    kill_a_writer(&fake, &client, b"other", |state| {
+        state.log.iter().filter(|sent| sent.opcode == Opcode::ObjectWrite).count() == 2
+    });
+    fake.change(|state| state.hold = None);
+    wait_ended(&client);
+    assert_eq!(read(&fake, &client, &file, 0, 100), b"other");
+    fake.lose_power();
+    assert_eq!(client.sync(&file, &errors, &Cancel::new()), Ok(()));
+    assert_eq!(fake.lock().durable(0), b"other", "as it was read");
+    assert_eq!(client.unstable.counted(), (0, 0));
+    client.disconnect();
+}
+
+/// The answer was on its way when the power went.
+#[test]
+fn a_change_its_killed_caller_never_heard_of_and_its_target_forgot_is_told_to_be_lost() {
+    let (fake, client) = start_with(|_| {});
+    let file = open(&client);
+    let errors = file.error_cursor();
+    write(&fake, &client, &file, 0, b"first");
+    assert_eq!(client.sync(&file, &errors, &Cancel::new()), Ok(()));
+    fake.change(|state| state.delay = Some(Opcode::ObjectWrite));
+    kill_a_writer(&fake, &client, b"other", |state| {
+        state.objects.get(&object(0)).is_some_and(|content| content.0 == b"other")
+    });
+    assert_eq!(read(&fake, &client, &file, 0, 100), b"other");
+    fake.lose_power();
+    assert_eq!(read(&fake, &client, &file, 0, 100), b"first");
+    fake.change(|state| state.delay = None);
+    wait_ended(&client);
+    assert_eq!(client.sync(&file, &errors, &Cancel::new()), Err(Errno::EIO));
+    assert_eq!(client.sync(&file, &errors, &Cancel::new()), Ok(()));
     client.disconnect();
 }
 

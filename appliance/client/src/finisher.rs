@@ -129,7 +129,7 @@ impl Leftover {
     /// Looks after it; whether it has ended.
     fn poll(&mut self, client: &Arc<Client>) -> bool {
         match self {
-            Self::Object(object) => object.poll(),
+            Self::Object(object) => object.poll(client),
             Self::Flight(flight) => flight.poll(client),
         }
     }

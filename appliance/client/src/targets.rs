@@ -47,15 +47,15 @@ enum Sent {
     Refused(Errno),
     /// Nobody knows what became of it.
     Lost,
-    /// The caller was cancelled; the call goes on.
-    Left(Box<dyn LeftCall>),
+    /// The caller was cancelled; the call, with this checksum of its payload, goes on.
+    Left(Box<dyn LeftCall>, u32),
 }
 
 /// What a request keeps while it is on its way.
 #[derive(Debug)]
 pub(crate) struct Admitted {
     /// Room for the change, should it have to be kept.
-    room: Option<Room>,
+    pub(crate) room: Option<Room>,
     _place: GatePlace,
 }
 
@@ -123,8 +123,10 @@ impl Client {
                         count(&self.counters.resent);
                         service.report_lost(target.speaker.generation);
                     }
-                    Sent::Left(call) => {
-                        self.leave_object(LeftObject::new(call, request, admitted));
+                    Sent::Left(call, checksum) => {
+                        let incarnation = target.speaker.incarnation;
+                        let left = LeftObject::new(call, request, admitted, incarnation, checksum);
+                        self.leave_object(left);
                         return Err(Errno::EINTR);
                     }
                 }
@@ -159,7 +161,7 @@ impl Client {
         let call = Call { frame, body, payload, room: request.room.take() };
         let ended = match target.link.call_kept(call, cancel) {
             Kept::Ended(ended) => ended,
-            Kept::Left(call) => return Ok(Sent::Left(call)),
+            Kept::Left(call) => return Ok(Sent::Left(call, checksum)),
         };
         (request.payload, request.room) = (ended.payload, ended.room);
         let sent = match ended.reply {
@@ -187,7 +189,10 @@ impl Client {
     }
 
     /// Keeps a change that was acknowledged and is not durable yet. False: its target is of another incarnation by now.
-    fn keep_change(
+    ///
+    /// # Errors
+    /// EIO: its payload is gone.
+    pub(crate) fn keep_change(
         &self,
         request: &ObjectRequest,
         room: &mut Option<Room>,
