@@ -23,11 +23,12 @@ use crate::{
     identifiers::Identifiers,
     inode::Inode,
     janitor::{JANITORS, Janitor},
+    lease_crew::{LeaseCrew, THREADS_MIN},
     locks::LockWaits,
     losses::Losses,
     pool::Pool,
     request::ORDINARY_MAX,
-    revoke::RevokeQueues,
+    revoke::RevokeQueue,
     session::Session,
     slots::Slots,
     statistics::{Counters, Snapshot},
@@ -36,9 +37,6 @@ use crate::{
     unstable::Unstable,
     volume::VolumeStatistics,
 };
-
-/// Threads that empty the kernel's page cache for revokes.
-const DATA_REVOKERS: usize = 4;
 
 /// How long a client may take to say good-bye, what it has left to tell included.
 const FAREWELL: Duration = Duration::from_secs(1);
@@ -111,7 +109,8 @@ pub struct Client {
     pub(crate) inodes: InodeTable,
     pub(crate) identifiers: Identifiers,
     pub(crate) pool: Pool,
-    pub(crate) revokes: RevokeQueues,
+    pub(crate) revokes: RevokeQueue,
+    pub(crate) lease_crew: LeaseCrew,
     /// Revokes whose pages are being dropped.
     pub(crate) revokes_now: AtomicUsize,
     pub(crate) janitor: Janitor,
@@ -154,7 +153,7 @@ impl Client {
         })?;
         session.check_home(&reply).map_err(ConnectError::Refused)?;
         session.learn(&reply);
-        let (revokes, quick, data) = RevokeQueues::new();
+        let (revokes, quick) = RevokeQueue::new();
         let client = Arc::new(Self {
             slots: Slots::new(reply.slots.min(config.slots)),
             pool: Pool::new(config.transfer_threads),
@@ -172,6 +171,7 @@ impl Client {
             inodes: InodeTable::default(),
             identifiers: Identifiers::default(),
             revokes,
+            lease_crew: LeaseCrew::default(),
             revokes_now: AtomicUsize::new(0),
             janitor: Janitor::default(),
             lock_waits: LockWaits::default(),
@@ -185,7 +185,7 @@ impl Client {
         client.session.publish(link, sent);
         client.start("keeper", Self::keep)?;
         client.start("ping", Self::ping)?;
-        client.start("lease", Self::watch_lease)?;
+        client.start("lease-clock", Self::watch_lease)?;
         client.start("callbacks", Self::receive)?;
         for _ in 0..JANITORS {
             client.start("janitor", |client| client.janitor.work(&client))?;
@@ -194,9 +194,8 @@ impl Client {
         client.start("flush", Self::flush_unstable)?;
         client.start("losses", Self::drop_lost)?;
         client.start("revoke", move |client| client.answer_revokes(&quick))?;
-        for _ in 0..DATA_REVOKERS {
-            let data = data.clone();
-            client.start("revoke-data", move |client| client.answer_revokes(&data))?;
+        for _ in 0..THREADS_MIN {
+            client.start("lease", Self::give_leases_back)?;
         }
         Ok(client)
     }
@@ -301,6 +300,7 @@ impl Client {
         self.losses.close();
         self.targets.close();
         self.revokes.close();
+        self.lease_crew.close();
         self.janitor.close();
         self.finisher.close();
         self.pool.close();

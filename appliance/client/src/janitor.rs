@@ -2,7 +2,7 @@
 //!
 //! Two kinds. *Duties* change what the MDT thinks this client holds, so none is ever dropped: there are at most as many as the
 //! MDT has granted leases and locks, since each gives one back. *Favours* only spare others work; beyond a bound they
-//! are not done.
+//! are not done. A favour may wait for a reply slot as long as programs fill them all, so favours get half of the threads.
 
 use std::{
     collections::VecDeque,
@@ -18,17 +18,30 @@ type Chore = Box<dyn FnOnce(&Arc<Client>) + Send>;
 const FAVOURS_MAX: usize = 1 << 16;
 /// How many threads there are.
 pub(crate) const JANITORS: usize = 4;
+/// How many of them may do favours.
+const FAVOURERS_MAX: usize = JANITORS / 2;
 
 #[derive(Default)]
 struct State {
     duties: VecDeque<Chore>,
     favours: VecDeque<Chore>,
+    /// Threads that do a favour.
+    favourers: usize,
     closed: bool,
 }
 
 impl State {
-    fn next(&mut self) -> Option<Chore> {
-        self.duties.pop_front().or_else(|| self.favours.pop_front())
+    /// The next chore, and whether it is a favour: then it ends with one of [`Self::favourers`] less.
+    fn next(&mut self) -> Option<(Chore, bool)> {
+        if let Some(duty) = self.duties.pop_front() {
+            return Some((duty, false));
+        }
+        if self.favourers >= FAVOURERS_MAX {
+            return None;
+        }
+        let favour = self.favours.pop_front()?;
+        self.favourers += 1;
+        Some((favour, true))
     }
 }
 
@@ -79,10 +92,11 @@ impl Janitor {
     pub(crate) fn work(&self, client: &Arc<Client>) {
         let mut state = self.state.lock().expect("no panic while locked");
         loop {
-            if let Some(chore) = state.next() {
+            if let Some((chore, is_favour)) = state.next() {
                 drop(state);
                 chore(client);
                 state = self.state.lock().expect("no panic while locked");
+                state.favourers -= usize::from(is_favour);
             } else if state.closed {
                 return;
             } else {
@@ -108,6 +122,19 @@ mod test {
         assert_eq!(state.favours.len(), FAVOURS_MAX);
         drop(state.next());
         assert_eq!(state.duties.len(), FAVOURS_MAX + 9);
+    }
+
+    #[test]
+    fn favours_that_do_not_end_leave_threads_to_duties() {
+        let janitor = Janitor::default();
+        (0..JANITORS).for_each(|_| janitor.favour(|_| {}));
+        let mut state = janitor.state.lock().unwrap();
+        let begun = std::iter::from_fn(|| state.next()).count();
+        assert_eq!(begun, JANITORS / 2);
+        state.duties.push_back(Box::new(|_| {}));
+        assert!(state.next().is_some_and(|(_, is_favour)| !is_favour));
+        state.favourers -= 1;
+        assert!(state.next().is_some_and(|(_, is_favour)| is_favour));
     }
 
     #[test]

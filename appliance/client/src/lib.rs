@@ -43,6 +43,7 @@ mod inode;
 mod table;
 mod lease;
 mod revoke;
+mod lease_crew;
 mod janitor;
 mod identifiers;
 mod layout;

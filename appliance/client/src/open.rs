@@ -128,7 +128,10 @@ impl Client {
         let Ok(mut state) = start(inode, cancel) else {
             // Another waits for the server; this one's time will come.
             let inode = inode.clone();
-            return self.janitor.owe(move |client| client.close(&inode, write, &Cancel::new()));
+            // It may have to wait for the targets of the file, too.
+            let targets = inode.lock().targets();
+            let close = move |client: &Arc<Self>| client.close(&inode, write, &Cancel::new());
+            return self.give_back(targets, close);
         };
         *(if write { &mut state.writers } else { &mut state.readers }) -= 1;
         let last = state.readers + state.writers == 0;

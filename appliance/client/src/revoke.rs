@@ -1,17 +1,18 @@
 //! Giving leases back when the MDT asks for them.
 //!
 //! The receiver marks the bits at once, so that nothing new is cached under them; one thread answers what needs no
-//! pages of the kernel, four others what does. An answer is sent when what was cached is gone, answers to the kernel that it
-//! may cache have been handed over, and nobody works under the lease.
+//! pages of the kernel, a crew of others ([`crate::lease_crew`]) what does. An answer is sent when what was cached is gone,
+//! answers to the kernel that it may cache have been handed over, and nobody works under the lease.
 
 use std::{
+    collections::BTreeSet,
     ops::Range,
     sync::{Arc, Mutex, atomic::Ordering, mpsc},
     time::Duration,
 };
 
 use sheen_ports::Cancel;
-use sheen_types::{Fid, FileKind};
+use sheen_types::{Fid, FileKind, OstIndex};
 use sheen_wire::{
     Opcode,
     lease::{LeaseCancel, LeaseRevoke, SizeUpdate, bits},
@@ -39,62 +40,58 @@ pub(crate) struct Revoke {
     lost: u32,
 }
 
-/// Queues to the threads that answer.
+/// Queue to the thread that answers what needs no pages of the kernel.
 #[derive(Debug)]
-pub(crate) struct RevokeQueues {
-    quick: Mutex<Option<mpsc::Sender<Revoke>>>,
-    data: Mutex<Option<mpsc::Sender<Revoke>>>,
-}
+pub(crate) struct RevokeQueue(Mutex<Option<mpsc::Sender<Revoke>>>);
 
-/// What the threads take from.
-pub(crate) type RevokeSource = Arc<Mutex<mpsc::Receiver<Revoke>>>;
-
-impl RevokeQueues {
-    /// The queues and their two ends.
-    pub(crate) fn new() -> (Self, RevokeSource, RevokeSource) {
-        let (quick, quick_source) = mpsc::channel();
-        let (data, data_source) = mpsc::channel();
-        let queues = Self { quick: Mutex::new(Some(quick)), data: Mutex::new(Some(data)) };
-        (queues, Arc::new(Mutex::new(quick_source)), Arc::new(Mutex::new(data_source)))
+impl RevokeQueue {
+    /// The queue and its other end.
+    pub(crate) fn new() -> (Self, mpsc::Receiver<Revoke>) {
+        let (sender, source) = mpsc::channel();
+        (Self(Mutex::new(Some(sender))), source)
     }
 
     /// No more revokes.
     pub(crate) fn close(&self) {
-        self.quick.lock().expect("no panic while locked").take();
-        self.data.lock().expect("no panic while locked").take();
+        self.0.lock().expect("no panic while locked").take();
     }
 }
 
 impl Client {
     /// Takes a revoke in and hands it to a thread. The MDT has at most one per inode and bit on its way, so the queue
     /// is bounded by what is held.
-    pub(crate) fn enqueue_revoke(&self, asked: LeaseRevoke, server: u64) {
+    pub(crate) fn enqueue_revoke(self: &Arc<Self>, asked: LeaseRevoke, server: u64) {
         count(&self.counters.revokes);
         let inode = self.inodes.revoked(asked.fid, asked.sequence);
         let mut lost = 0;
-        let mut has_data = false;
+        let mut class = None;
         if let Some(inode) = &inode {
             let mut state = inode.lock();
             if state.server != server {
                 return;
             }
-            lost = state.mark_revoked(&asked);
             let data_in_use = state.data.mode != DataMode::None || state.data.revoking;
-            has_data = asked.bits & bits::DATA != 0 && data_in_use;
+            if asked.bits & bits::DATA != 0 && data_in_use {
+                // Before the layout may go.
+                class = Some(state.targets());
+            }
+            lost = state.mark_revoked(&asked);
         }
-        let queue = if has_data { &self.revokes.data } else { &self.revokes.quick };
-        let queue = queue.lock().expect("no panic while locked");
+        let revoke = Revoke { inode, asked, server, lost };
+        if let Some(mut class) = class {
+            class.extend(self.unstable.targets_of(revoke.asked.fid));
+            return self.give_back(class, move |client| client.answer_revoke(revoke));
+        }
+        let queue = self.revokes.0.lock().expect("no panic while locked");
         if let Some(queue) = &*queue {
             // The other end is gone only when the client ends, and then nobody waits for an answer.
-            drop(queue.send(Revoke { inode, asked, server, lost }));
+            drop(queue.send(revoke));
         }
     }
 
-    /// A thread that answers.
-    pub(crate) fn answer_revokes(self: Arc<Self>, source: &Mutex<mpsc::Receiver<Revoke>>) {
-        loop {
-            let next = source.lock().expect("no panic while locked").recv();
-            let Ok(revoke) = next else { return };
+    /// The thread that answers what needs no pages of the kernel.
+    pub(crate) fn answer_revokes(self: Arc<Self>, source: &mpsc::Receiver<Revoke>) {
+        while let Ok(revoke) = source.recv() {
             self.answer_revoke(revoke);
         }
     }
@@ -247,6 +244,13 @@ impl Client {
 }
 
 impl InodeState {
+    /// Targets that changes of the content go to, as far as is known.
+    pub(crate) fn targets(&self) -> BTreeSet<OstIndex> {
+        let layout = self.layout.iter().flat_map(|layout| &layout.components);
+        let objects = layout.flat_map(|component| &component.objects).map(|object| object.ost);
+        objects.chain(self.unsynced.iter().flatten().copied()).collect()
+    }
+
     /// Marks bits as asked back; returns those (without DATA) that were held.
     pub(crate) fn mark_revoked(&mut self, asked: &LeaseRevoke) -> u32 {
         self.sequence = self.sequence.max(asked.sequence);

@@ -6,8 +6,8 @@ use std::{
 };
 
 use sheen_ports::Cancel;
-use sheen_types::OstIndex;
-use sheen_wire::Opcode;
+use sheen_types::{Fid, OstIndex};
+use sheen_wire::{Opcode, lease::bits};
 
 use crate::{
     Access, Client, WriteOptions,
@@ -17,6 +17,7 @@ use crate::{
 };
 
 const SICK: OstIndex = OstIndex(0);
+const HEALTHY: OstIndex = OstIndex(1);
 
 /// The sick OST does not answer requests of this kind.
 fn fall_sick(fake: &Fake, opcode: Opcode) {
@@ -60,5 +61,42 @@ fn an_ost_that_does_not_flush_leaves_room_to_writers_of_another() {
     assert!(stuck.try_recv().is_err(), "that one waits");
     cancel.cancel();
     recover(&fake);
+    client.disconnect();
+}
+
+/// Files of one object each, with something that is not durable.
+fn written_files(fake: &Fake, client: &Arc<Client>, osts: &[OstIndex]) -> Vec<Fid> {
+    let files = (100..).zip(osts).map(|(oid, ost)| {
+        let fid = Fid::new(FILE.seq, oid);
+        fake.change(|state| {
+            state.narrow.insert(fid, *ost);
+        });
+        write(fake, client, &client.inode(fid), 0, b"not durable");
+        fid
+    });
+    files.collect()
+}
+
+#[test]
+fn leases_on_a_sick_ost_do_not_keep_one_on_another_from_being_given_back() {
+    let (fake, client) = start_with(|_| {});
+    let mut osts = vec![SICK; 8];
+    osts.push(HEALTHY);
+    let files = written_files(&fake, &client, &osts);
+    fall_sick(&fake, Opcode::ObjectSync);
+    for fid in &files[..8] {
+        fake.revoke(*fid, bits::DATA, false);
+    }
+    fake.wait_until("all of them wait for it", |state| state.held >= 4);
+    fake.revoke(files[8], bits::DATA, false);
+    fake.wait_until("the ninth lease is given back", |state| {
+        state.log.iter().any(|sent| sent.opcode == Opcode::LeaseCancel)
+    });
+    let given_back: Vec<Fid> = fake.cancels().iter().map(|cancel| cancel.fid).collect();
+    assert_eq!(given_back, [files[8]]);
+    recover(&fake);
+    fake.wait_until("the others are given back", |state| {
+        state.log.iter().filter(|sent| sent.opcode == Opcode::LeaseCancel).count() == 9
+    });
     client.disconnect();
 }
