@@ -207,8 +207,8 @@ impl Mdt {
         payload: Vec<u8>,
     ) {
         let incoming = Incoming { request, frame, body, payload, arrived: self.now };
-        if !self.let_in(&incoming) {
-            self.answer(&incoming, Answer::error(Errno::EAGAIN));
+        if let Err(errno) = self.let_in(&incoming) {
+            self.answer(&incoming, Answer::error(errno));
             return;
         }
         self.dispatch(incoming);

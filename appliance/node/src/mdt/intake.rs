@@ -1,20 +1,27 @@
 //! Which requests are let in: bounds of what is held, and what is served while clients come back after a restart.
 
+use sheen_types::Errno;
 use sheen_wire::Opcode;
 
 use super::{core::Mdt, request::Incoming};
 
 impl Mdt {
-    /// Counts a request in; whether there is room for it.
-    pub(crate) fn let_in(&mut self, incoming: &Incoming) -> bool {
+    /// Counts a request in.
+    ///
+    /// # Errors
+    /// EAGAIN when there is no room for it, ENOTCONN when its connection has ended; it is counted all the same until it is
+    /// answered.
+    pub(crate) fn let_in(&mut self, incoming: &Incoming) -> Result<(), Errno> {
         self.held += 1;
-        let connection = self.connections.entry(incoming.request.connection).or_default();
+        let connection = self.connections.get_mut(&incoming.request.connection);
+        let connection = connection.ok_or(Errno::ENOTCONN)?;
         connection.held += 1;
         let own_room = connection.held <= self.limits.requests_per_client_max;
         // A client that is asked to give leases back may need any of its requests served first.
         let room =
             self.held <= self.limits.requests_max || self.is_asked_back(incoming.frame.client);
-        (own_room && room) || lets_others_go_on(incoming.frame.opcode)
+        let has_room = (own_room && room) || lets_others_go_on(incoming.frame.opcode);
+        if has_room { Ok(()) } else { Err(Errno::EAGAIN) }
     }
 }
 

@@ -25,7 +25,7 @@ use super::{
     eviction::Eviction,
     gateway::OstJob,
     mutation::Task,
-    request::{Answer, Incoming},
+    request::{Answer, Incoming, Output},
 };
 
 /// Sessions that ended before a start and are fenced again: the latest ones. An evicted client that sleeps while so
@@ -124,7 +124,9 @@ impl Mdt {
         }
     }
 
-    /// Whether the request came over a connection of the session it names, or is a Connect that may be carried out.
+    /// Whether the request came over the connection the session it names uses now, or is a Connect that may be carried out.
+    /// What an earlier connection still delivers was sent again over the later one, and may be older than what that one
+    /// delivered: carried out now, it would undo it.
     ///
     /// # Errors
     /// ENOTCONN; of [`Mdt::check_connect`].
@@ -134,8 +136,8 @@ impl Mdt {
             return self.check_connect(&connect);
         }
         let client = incoming.frame.client;
-        let bound = self.connections.get(&incoming.request.connection).and_then(|c| c.client);
-        let known = bound == Some(client) && self.is_alive(client);
+        let current = self.sessions.get(&client).and_then(|session| session.connection);
+        let known = current == Some(incoming.request.connection) && self.is_alive(client);
         if known { Ok(()) } else { Err(Errno::ENOTCONN) }
     }
 
@@ -272,9 +274,12 @@ impl Mdt {
         session.connected_by = incoming.frame.xid;
         session.epoch = epoch;
         session.last_answered = now;
-        session.connection = open.then_some(connection);
+        let before = std::mem::replace(&mut session.connection, open.then_some(connection));
         session.disconnected = (!open).then_some(now);
         session.hung_up = false;
+        if let Some(before) = before.filter(|&before| before != connection) {
+            self.replace_connection(before, client);
+        }
         let milliseconds = |time: Duration| u32::try_from(time.as_millis()).unwrap_or(u32::MAX);
         let (osts, more_osts) = self.osts_from(OstIndex(0));
         let connect = ConnectReply {
@@ -292,6 +297,16 @@ impl Mdt {
             more_osts,
         };
         Answer::body(&connect)
+    }
+
+    /// A session got another connection than `before`: that one serves nobody any more, and what came over it and was
+    /// not begun is not carried out.
+    fn replace_connection(&mut self, before: ConnectionId, client: ClientId) {
+        if let Some(found) = self.connections.get_mut(&before) {
+            found.client = None;
+        }
+        self.forget_requests_of(before, Some(client));
+        self.outputs.push_back(Output::Close { connection: before });
     }
 
     /// OSTs from this index on, as many as fit a reply, and whether more follow.

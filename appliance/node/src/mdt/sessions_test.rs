@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use sheen_types::{Errno, Fid};
 use sheen_wire::{
     Field, Opcode,
-    flock::{FileLock, LockFamily, LockSet, LockType},
+    flock::{FileLock, LockFamily, LockRelease, LockSet, LockType},
     lease::LockMode,
-    metadata::{GetAttributes, Open},
+    metadata::{Close, GetAttributes, Open},
 };
 
 use super::{
@@ -158,4 +158,63 @@ fn a_full_table_of_sessions_answers_busy_and_an_end_makes_room() {
     world.run();
     late.reconnect(&mut world);
     assert!(late.client.0 > clients[2].client.0);
+}
+
+#[test]
+fn what_an_earlier_connection_still_delivers_is_refused() {
+    let mut world = World::new();
+    let mut client = world.mount(1);
+    let fid = client.create(&mut world, "file").attributes.fid;
+    let open = Open { fid, write: true, append: false };
+    let lock = FileLock {
+        fid,
+        family: LockFamily::Flock,
+        kind: LockType::Write,
+        owner: 1,
+        pid: 1,
+        start: 0,
+        end: u64::MAX >> 1,
+    };
+    let take = LockSet { lock, wait: false };
+    let earlier = client.connection;
+    client.reconnect(&mut world);
+    let later = client.connection;
+    assert_ne!(earlier, later);
+    assert_eq!(client.call(&mut world, Opcode::Open, &open).frame.status, 0);
+    assert_eq!(client.call(&mut world, Opcode::LockSet, &take).frame.status, 0);
+    let held = count(&world);
+    client.connection = earlier;
+    let close = Close { fid, write_only: false };
+    let release = LockRelease { fid, family: LockFamily::Flock, owner: 1 };
+    for sent in [
+        client.send(&world, Opcode::Close, 0, &close.to_vec(), &[]),
+        client.send(&world, Opcode::LockRelease, 0, &release.to_vec(), &[]),
+    ] {
+        world.run();
+        assert_eq!(sent.status(&world), -Errno::ENOTCONN.0);
+    }
+    assert_eq!(count(&world), held, "it took nothing away");
+    assert!(world.wire.borrow().closed.contains(&earlier), "it is closed");
+    world.lose_connection(earlier);
+    client.connection = later;
+    assert_eq!(client.call(&mut world, Opcode::Close, &close).frame.status, 0);
+}
+
+#[test]
+fn what_waits_on_a_connection_is_not_carried_out_once_there_is_a_later_one() {
+    let mut world = World::new();
+    let (mut holder, mut client) = (world.mount(1), world.mount(2));
+    let fid = holder.create(&mut world, "file").attributes.fid;
+    let wants = data(fid, LockMode::ProtectedWrite).to_vec();
+    let waits = client.send(&world, Opcode::LeaseRequest, 0, &wants, &[]);
+    world.run();
+    let revoke = holder.revoke(&world);
+    client.reconnect(&mut world);
+    assert_eq!(waits.status(&world), -Errno::ENOTCONN.0);
+    holder.give_back(&mut world, &revoke);
+    let leases = count(&world)["leases"];
+    let wanted = client.send(&world, Opcode::LeaseRequest, 0, &wants, &[]);
+    world.run();
+    assert_eq!(wanted.status(&world), 0);
+    assert_eq!(count(&world)["leases"], leases + 1, "the first one got none");
 }
