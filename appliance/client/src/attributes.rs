@@ -101,7 +101,8 @@ impl Client {
         count(&self.counters.attribute_misses);
         let stamp = self.stamp();
         let body = GetAttributes { fid: inode.fid };
-        let request = Request::new(Opcode::GetAttributes, &body).with_room(LAYOUT_ROOM);
+        let request =
+            Request::new(Opcode::GetAttributes, &body).with_room(LAYOUT_ROOM).about(inode);
         let reply = self.ask(request, cancel)?;
         let found: AttributesReply = reply.decode()?;
         let losses = self.settle(inode, &reply, stamp, &found.attributes, &found.lease).attributes;

@@ -61,6 +61,16 @@ impl Gate {
 
     /// Waits for a place.
     pub(crate) fn enter(self: &Arc<Self>, cancel: &Cancel) -> Result<GatePlace, Errno> {
+        self.enter_either(None, || false, cancel)
+    }
+
+    /// Waits for a place, or for one of `reserve` as long as `is_needed`, which is asked every [`CANCEL_POLL`].
+    pub(crate) fn enter_either(
+        self: &Arc<Self>,
+        reserve: Option<&Arc<Self>>,
+        is_needed: impl Fn() -> bool,
+        cancel: &Cancel,
+    ) -> Result<GatePlace, Errno> {
         if let Some(place) = self.try_enter() {
             return Ok(place);
         }
@@ -68,6 +78,9 @@ impl Gate {
         self.waiting.fetch_add(1, Ordering::SeqCst);
         let entered = loop {
             if let Some(place) = self.try_enter() {
+                break Ok(place);
+            }
+            if let Some(place) = reserve.filter(|_| is_needed()).and_then(Self::try_enter) {
                 break Ok(place);
             }
             if cancel.is_cancelled() {
@@ -83,6 +96,21 @@ impl Gate {
 #[cfg(test)]
 mod test {
     use super::*;
+
+    #[test]
+    fn behind_a_full_gate_there_is_a_place_for_what_is_needed() {
+        let (gate, reserve) = (Gate::new(1), Gate::new(1));
+        let cancelled = Cancel::new();
+        cancelled.cancel();
+        let place = gate.enter(&Cancel::new()).unwrap();
+        let enter = |needed: bool| gate.enter_either(Some(&reserve), || needed, &cancelled);
+        assert_eq!(enter(false).unwrap_err(), Errno::EINTR);
+        let reserved = enter(true).unwrap();
+        assert_eq!(enter(true).unwrap_err(), Errno::EINTR, "that was all");
+        drop((place, reserved));
+        assert!(enter(false).is_ok());
+        assert_eq!(reserve.inside(), 0);
+    }
 
     #[test]
     fn a_full_gate_lets_in_who_waits_when_one_leaves_or_it_is_cancelled() {

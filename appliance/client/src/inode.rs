@@ -310,6 +310,12 @@ impl InodeState {
         (self.bits | lost | read, write)
     }
 
+    /// Whether content that is held is asked back by the MDT.
+    pub(crate) fn is_content_asked_back(&self) -> bool {
+        let asked = self.data.revoking || self.revoking & bits::DATA != 0;
+        asked && self.data.mode != DataMode::None
+    }
+
     /// Answers on their way to the kernel that it may cache.
     pub(crate) fn has_windows(&self) -> bool {
         self.windows > 0

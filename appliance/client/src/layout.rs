@@ -81,7 +81,8 @@ impl Client {
         }
         let stamp = self.stamp();
         let body = GetAttributes { fid: inode.fid };
-        let request = Request::new(Opcode::GetAttributes, &body).with_room(LAYOUT_ROOM);
+        let request =
+            Request::new(Opcode::GetAttributes, &body).with_room(LAYOUT_ROOM).about(inode);
         let reply = self.ask(request, cancel)?;
         let found: AttributesReply = reply.decode()?;
         self.settle(inode, &reply, stamp, &found.attributes, &found.lease);
@@ -110,9 +111,8 @@ impl Client {
             return Ok(layout);
         }
         let body = InstantiateLayout { fid: inode.fid, start: range.start, end: range.end };
-        // A writer that waits for it may hold what a change waits for that fills the room of ordinary requests.
-        let request =
-            Request::new(Opcode::InstantiateLayout, &body).with_room(LAYOUT_ROOM).urgent();
+        let request = Request::new(Opcode::InstantiateLayout, &body);
+        let request = request.with_room(LAYOUT_ROOM).about(inode);
         let reply = self.ask(request, cancel)?;
         let layout = layout_in(&reply).ok_or(Errno::EPROTO)?;
         let mut state = inode.lock();

@@ -82,6 +82,8 @@ mod scenarios;
 #[cfg(test)]
 mod kills;
 #[cfg(test)]
+mod full_lane_test;
+#[cfg(test)]
 mod lease_scenarios;
 #[cfg(test)]
 mod durability_test;

@@ -106,7 +106,8 @@ impl Client {
         let stamp = self.stamp();
         let write = wanted == Registered::Write;
         let body = Open { fid: inode.fid, write, append };
-        let request = Request::new(Opcode::Open, &body).with_room(LAYOUT_ROOM);
+        // The kernel writes no page of a file back while it is opened to be cut.
+        let request = Request::new(Opcode::Open, &body).with_room(LAYOUT_ROOM).about(inode);
         let reply = self.ask_then(request, Then::Close(inode.clone()), cancel)?;
         let opened: OpenReply = reply.decode()?;
         let settled = self.settle(inode, &reply, stamp, &opened.attributes, &opened.lease);

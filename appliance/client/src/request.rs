@@ -20,9 +20,12 @@ use crate::{
     statistics::count,
 };
 
-/// Most ordinary metadata requests on the connection at a time. A link has 256 slots; the rest is for answers to
-/// revokes, pings and unlocks, which must get through however many others wait.
+/// Most ordinary metadata requests on the connection at a time. A link has 256 slots; behind these and those that wait for
+/// locks there are 32 for answers to revokes, pings, closes and unlocks, which wait for no other client and so get through
+/// however many others wait.
 pub(crate) const ORDINARY_MAX: usize = 128;
+/// As many more for what the kernel waits for before a lease can be given back.
+pub(crate) const NEEDED_MAX: usize = 32;
 /// Most waits for file locks on the connection at a time; more ask again and again instead.
 pub(crate) const LOCK_WAITS_MAX: usize = 64;
 /// First and longest pause before a busy server is asked again.
@@ -39,8 +42,10 @@ pub(crate) struct Request {
     pub(crate) payload_bytes: usize,
     /// Room wanted for a reply payload, in bytes.
     pub(crate) room_bytes: usize,
-    /// Needed by others to get on: not counted against the ordinary ones.
+    /// Ends by itself and is needed by others to get on: not counted against the ordinary ones.
     pub(crate) urgent: bool,
+    /// The file it is about, if the kernel may not give pages of it back before it is answered.
+    about: Option<Arc<Inode>>,
     /// Of no interest to an MDT that forgot (ESTALE then).
     pub(crate) only_server: Option<u64>,
     /// Changes of what it removes may have to be sent again ([`sheen_wire::Frame::FLAG_KEEPS`]).
@@ -58,6 +63,7 @@ impl Request {
             payload_bytes: 0,
             room_bytes: 0,
             urgent: false,
+            about: None,
             only_server: None,
             keeps: false,
         }
@@ -73,6 +79,18 @@ impl Request {
     pub(crate) fn keeping(mut self, keeps: bool) -> Self {
         self.keeps = keeps;
         self
+    }
+
+    /// Says that pages of a file may not be given back before it is answered: while the lease on them is asked back, it is
+    /// let in behind what is ordinary.
+    pub(crate) fn about(mut self, inode: &Arc<Inode>) -> Self {
+        self.about = Some(inode.clone());
+        self
+    }
+
+    /// Whether another client may wait for it: its caller may keep the kernel from giving back what is asked back.
+    fn is_needed(&self) -> bool {
+        self.about.as_ref().is_some_and(|inode| inode.lock().is_content_asked_back())
     }
 
     /// Marks it as needed by others.
@@ -163,9 +181,13 @@ impl Client {
         cancel: &Cancel,
     ) -> Result<Reply, Errno> {
         count(&self.counters.metadata_requests);
-        let place = if request.urgent { None } else { Some(self.gate.enter(cancel)?) };
+        let is_needed = || request.is_needed();
+        let place = match request.urgent {
+            true => None,
+            false => Some(self.gate.enter_either(Some(&self.reserve), is_needed, cancel)?),
+        };
         let tag = match request.opcode.uses_slot() {
-            true => Some(self.slots.take(cancel)?),
+            true => Some(self.slots.take(is_needed, cancel)?),
             false => None,
         };
         self.fly(Flight::new(request, xid, (tag, place), then), cancel)

@@ -153,7 +153,9 @@ impl Client {
             message.valid |= set::CTIME;
             message.ctime = self.clock.wall().max(just_after(known.mtime));
         }
-        let request = Request::new(Opcode::SetAttributes, &message).with_room(LAYOUT_ROOM);
+        // The kernel writes no page of the file back while a truncation is under way.
+        let request = Request::new(Opcode::SetAttributes, &message);
+        let request = request.with_room(LAYOUT_ROOM).about(inode);
         let reply = self.ask(request, cancel)?;
         let found: AttributesReply = reply.decode()?;
         let settled = self.settle_change(inode, &reply, stamp, &found.attributes, &found.lease);
