@@ -10,7 +10,7 @@ use crate::kernel::{
 };
 
 const LIMITS: CrewLimits =
-    CrewLimits { serving: [1, 1, 1, 3, 1, 1], share: [1, 1, 1, 2, 1, 1], readers: 2 };
+    CrewLimits { serving: [1, 1, 1, 1, 3, 1, 1], share: [1, 1, 1, 1, 2, 1, 1], readers: 2 };
 
 fn message(unique: u64) -> Message {
     let null = std::fs::File::open("/dev/null").unwrap();

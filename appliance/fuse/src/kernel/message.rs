@@ -45,22 +45,31 @@ pub(crate) enum Lane {
     WriteBack = 0,
     /// What ends the waiting of others: unlocking, also by closing.
     Release = 1,
+    /// Truncations: the kernel writes no page of the file back meanwhile, so another client may wait for them.
+    Truncation = 2,
     /// Content: may wait for a lease that another client gives back with the help of its own `WriteBack`.
-    Content = 2,
+    Content = 3,
     /// Everything else.
-    Namespace = 3,
+    Namespace = 4,
     /// The last descriptor of a file is gone: nobody waits.
-    Close = 4,
+    Close = 5,
     /// Lock requests that wait as long as it takes.
-    Wait = 5,
+    Wait = 6,
 }
 
 impl Lane {
     /// How many there are.
-    pub(crate) const COUNT: usize = 6;
+    pub(crate) const COUNT: usize = 7;
     /// All.
-    pub(crate) const ALL: [Self; Self::COUNT] =
-        [Self::WriteBack, Self::Release, Self::Content, Self::Namespace, Self::Close, Self::Wait];
+    pub(crate) const ALL: [Self; Self::COUNT] = [
+        Self::WriteBack,
+        Self::Release,
+        Self::Truncation,
+        Self::Content,
+        Self::Namespace,
+        Self::Close,
+        Self::Wait,
+    ];
 
     /// The lane of an operation; None: served at once by the thread that read it, it never blocks.
     pub(crate) fn of(operation: &Operation<'_>) -> Option<Self> {
@@ -77,6 +86,8 @@ impl Lane {
                 Some(Self::Release)
             }
             Operation::Flush { .. } => Some(Self::Release),
+            Operation::Setattr(set) if set.size.is_some() => Some(Self::Truncation),
+            Operation::Open(open) if open.flags & libc::O_TRUNC != 0 => Some(Self::Truncation),
             Operation::Release(_) | Operation::Releasedir(_) => Some(Self::Close),
             Operation::Setlk(request) if request.wait == LockWait::Yes => Some(Self::Wait),
             Operation::Read(_) | Operation::Write(_) | Operation::Fsync { .. } => {
@@ -117,9 +128,12 @@ impl Message {
         match lane {
             Lane::Wait => EndsBy::AnySignal,
             Lane::Release if self.header.is_flush() => EndsBy::Time,
-            Lane::WriteBack | Lane::Release | Lane::Content | Lane::Namespace | Lane::Close => {
-                EndsBy::Death
-            }
+            Lane::WriteBack
+            | Lane::Release
+            | Lane::Truncation
+            | Lane::Content
+            | Lane::Namespace
+            | Lane::Close => EndsBy::Death,
         }
     }
 
@@ -152,7 +166,8 @@ impl Message {
 mod test {
     use super::*;
     use crate::kernel::operation::{
-        FileHandle, FileLock, LockFamily, LockOwner, LockRequest, NodeId, WriteRequest,
+        FileHandle, FileLock, LockFamily, LockOwner, LockRequest, NodeId, OpenNode, SetAttributes,
+        WriteRequest,
     };
 
     fn write(from_cache: bool) -> Option<Lane> {
@@ -191,5 +206,17 @@ mod test {
         let (handle, owner) = (FileHandle(1), LockOwner(1));
         assert_eq!(Lane::of(&Operation::Flush { handle, owner }), Some(Lane::Release));
         assert_eq!(Lane::of(&Operation::Interrupt { unique: 2 }), None);
+    }
+
+    #[test]
+    fn what_keeps_the_kernel_from_writing_back_has_a_lane_of_its_own() {
+        let change = |size| {
+            Lane::of(&Operation::Setattr(SetAttributes { size, ..SetAttributes::default() }))
+        };
+        assert_eq!(change(Some(3)), Some(Lane::Truncation));
+        assert_eq!(change(None), Some(Lane::Namespace));
+        let open = |flags| Lane::of(&Operation::Open(OpenNode { flags, kill_privileges: false }));
+        assert_eq!(open(libc::O_WRONLY | libc::O_TRUNC), Some(Lane::Truncation));
+        assert_eq!(open(libc::O_WRONLY), Some(Lane::Namespace));
     }
 }

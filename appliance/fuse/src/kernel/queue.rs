@@ -37,7 +37,7 @@ impl Parked {
     /// Parks a request. Some: there are too many, it is given back.
     pub(crate) fn add(&mut self, place: Place, mut message: Message) -> Option<Message> {
         let bytes = message.payload_bytes();
-        let refusable = matches!(place.lane, Lane::Content | Lane::Namespace);
+        let refusable = matches!(place.lane, Lane::Truncation | Lane::Content | Lane::Namespace);
         let full = self.requests >= PARKED_MAX || self.bytes + bytes > PARKED_BYTES_MAX;
         if refusable && full {
             return Some(message);

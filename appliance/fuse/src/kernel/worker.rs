@@ -100,7 +100,7 @@ pub(crate) fn end_cancelled(shared: &Shared, cancelled: &[u64], hands: &mut Hand
 fn end_one(shared: &Shared, lane: Lane, message: Message, hands: &mut Hands) {
     match lane {
         Lane::Release | Lane::Close => serve(shared, message, hands),
-        Lane::WriteBack | Lane::Content | Lane::Namespace | Lane::Wait => {
+        Lane::WriteBack | Lane::Truncation | Lane::Content | Lane::Namespace | Lane::Wait => {
             refuse(shared, message, Errno::EINTR, hands);
         }
     }
