@@ -3,14 +3,21 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 macro_rules! counters {
-    ($($(#[$doc:meta])* $name:ident,)*) => {
+    ($(#[doc = $doc:literal] $name:ident,)*) => {
         /// Counters; each only rises.
         #[derive(Debug, Default)]
-        pub struct Counters { $($(#[$doc])* pub $name: AtomicU64,)* }
+        pub struct Counters { $(#[doc = $doc] pub $name: AtomicU64,)* }
 
         /// The counters at one moment.
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-        pub struct Snapshot { $($(#[$doc])* pub $name: u64,)* }
+        pub struct Snapshot { $(#[doc = $doc] pub $name: u64,)* }
+
+        impl Snapshot {
+            /// Each counter: its name, what it counts, its value.
+            fn list(&self) -> Vec<(&'static str, &'static str, u64)> {
+                vec![$((stringify!($name), $doc, self.$name),)*]
+            }
+        }
 
         impl Counters {
             /// What they show now.
@@ -63,10 +70,43 @@ counters! {
     attribute_hits,
 }
 
+impl Snapshot {
+    /// Returns them as metrics in Prometheus' text format, each named `sheen_client_NAME_total`.
+    #[must_use]
+    pub fn to_metrics(&self) -> String {
+        let mut text = String::new();
+        for (name, doc, value) in self.list() {
+            let (name, help) = (format!("sheen_client_{name}_total"), doc.trim());
+            let metric = format!("# HELP {name} {help}\n# TYPE {name} counter\n{name} {value}\n");
+            text.push_str(&metric);
+        }
+        text
+    }
+}
+
 pub(crate) fn count(counter: &AtomicU64) {
     counter.fetch_add(1, Ordering::Relaxed);
 }
 
 pub(crate) fn add(counter: &AtomicU64, amount: u64) {
     counter.fetch_add(amount, Ordering::Relaxed);
+}
+
+#[cfg(test)]
+mod test {
+    use super::*;
+
+    #[test]
+    fn every_counter_is_a_metric() {
+        let counters = Counters::default();
+        add(&counters.changes_resent, 7);
+        count(&counters.changes_lost);
+        let text = counters.snapshot().to_metrics();
+        assert!(text.contains("\nsheen_client_changes_resent_total 7\n"), "{text}");
+        assert!(text.contains("\nsheen_client_changes_lost_total 1\n"), "{text}");
+        let types = text.lines().filter(|line| line.starts_with("# TYPE")).count();
+        assert_eq!(text.lines().count(), 3 * types);
+        let help = "# HELP sheen_client_changes_lost_total Acknowledged changes that were lost: ";
+        assert!(text.contains(help), "{text}");
+    }
 }

@@ -1,4 +1,4 @@
-//! The node's metrics page, read by Prometheus' own linter.
+//! The metrics of the node and of a mount, read by Prometheus' own linter.
 
 use std::io::Write;
 use std::process::{Command, Stdio};
@@ -19,6 +19,12 @@ const EXPECTED: &[&str] = &[
     "sheen_queue_depth",
 ];
 
+/// Where a mount tells its counters, and how many bytes that is at most.
+const MOUNT_ATTRIBUTE: &str = "sheen.statistics";
+const MOUNT_BYTES_MAX: usize = 64 << 10;
+const EXPECTED_OF_MOUNT: &[&str] =
+    &["sheen_client_changes_resent_total", "sheen_client_changes_lost_total"];
+
 /// Runs the check. It needs a node; a directory has no metrics.
 pub fn run(context: &mut Context<'_>) {
     let Some((work, _)) = context.prepared(CHECK) else { return };
@@ -35,9 +41,23 @@ pub fn run(context: &mut Context<'_>) {
             ensure!(page.contains(&format!("# TYPE {family} ")), "there is no {family}");
         }
         lint(page)?;
-        Ok(format!("{} series", page.lines().filter(|line| !line.starts_with('#')).count()))
+        Ok(format!("{} series", series(page)))
+    });
+    context.report.case(CHECK, "a mount tells its own counters", || {
+        let mut value = vec![0; MOUNT_BYTES_MAX];
+        let length = rustix::fs::getxattr(&work, MOUNT_ATTRIBUTE, &mut value[..])?;
+        let page = std::str::from_utf8(&value[..length])?;
+        for family in EXPECTED_OF_MOUNT {
+            ensure!(page.contains(&format!("# TYPE {family} counter")), "there is no {family}");
+        }
+        lint(page)?;
+        Ok(format!("{} series", series(page)))
     });
     context.remove(CHECK, &work);
+}
+
+fn series(page: &str) -> usize {
+    page.lines().filter(|line| !line.starts_with('#')).count()
 }
 
 fn lint(page: &str) -> anyhow::Result<()> {
