@@ -80,6 +80,8 @@ pub(crate) struct State {
     pub(crate) evicting: bool,
     /// Identity of the node.
     pub(crate) node: [u8; 16],
+    /// It has another file system of the same name.
+    pub(crate) made_anew: bool,
     /// Requests of this kind are refused so.
     pub(crate) refuse: Option<(Opcode, Errno)>,
     /// Files of one object, and where it is; all others are striped.
@@ -469,7 +471,10 @@ impl State {
             lease_milliseconds: 60_000,
             reconnect_milliseconds: 5_000,
             node: self.node,
-            filesystem: b"fs-0123456789abcdef0".to_vec(),
+            filesystem: match self.made_anew {
+                false => b"fs-0123456789abcdef0".to_vec(),
+                true => b"fs-0123456789abcdef1".to_vec(),
+            },
             osts: List(vec![
                 OstAddress { ost: OstIndex(0), service: 1 },
                 OstAddress { ost: OstIndex(1), service: 1 },

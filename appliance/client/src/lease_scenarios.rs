@@ -391,9 +391,19 @@ fn what_is_being_given_back_is_asserted_until_its_pages_are_clean() {
 
 #[test]
 fn another_node_at_the_same_address_is_refused_and_ours_is_taken_up_again() {
+    refuses_another(|state, another| state.node = [if another { 9 } else { 0 }; 16]);
+}
+
+#[test]
+fn another_file_system_of_the_same_name_is_refused_and_ours_is_taken_up_again() {
+    refuses_another(|state, another| state.made_anew = another);
+}
+
+/// `answers` says whether another one answers.
+fn refuses_another(answers: fn(&mut crate::fake::State, bool)) {
     let world = start();
     world.fake.change(|state| {
-        state.node = [9; 16];
+        answers(state, true);
         state.log.clear();
     });
     world.fake.lose_all();
@@ -408,7 +418,7 @@ fn another_node_at_the_same_address_is_refused_and_ours_is_taken_up_again() {
     world.pass(57_100);
     assert_eq!(world.read(&Cancel::new()).unwrap_err(), Errno::EIO);
     assert_eq!(world.fake.sent(Opcode::ObjectRead), []);
-    world.fake.change(|state| state.node = [0; 16]);
+    world.fake.change(|state| answers(state, false));
     while world.client.session.is_astray() {
         std::thread::yield_now();
     }
