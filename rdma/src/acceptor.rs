@@ -10,10 +10,7 @@ use std::{
         fd::{AsFd, BorrowedFd, OwnedFd},
         unix::net::{UnixListener, UnixStream},
     },
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Arc,
     thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
@@ -28,6 +25,7 @@ use nix::{
 
 use crate::{
     area::Area,
+    budget::{AcceptorCounters, Budget, ConnectionLimits, Reserved},
     descriptors,
     hello::{HELLO_BYTES, Hello, Refusal, Transport as Kind, answer},
     region::Region,
@@ -50,6 +48,7 @@ pub struct NewConnection {
     /// Address or process, for people.
     pub peer: String,
     pub(crate) transport: Transport,
+    pub(crate) reserved: Reserved,
 }
 
 #[derive(Debug)]
@@ -67,31 +66,8 @@ pub struct AcceptorConfig {
     pub tcp: Option<TcpListener>,
     /// Services are numbered below this.
     pub services: u32,
-}
-
-/// What an acceptor counted since its start.
-#[derive(Debug, Default)]
-pub struct AcceptorCounters {
-    accepted: AtomicU64,
-    refused: AtomicU64,
-}
-
-impl AcceptorCounters {
-    /// Connections handed over.
-    #[must_use]
-    pub fn accepted(&self) -> u64 {
-        self.accepted.load(Ordering::Relaxed)
-    }
-
-    /// Connections closed because their hello did not come, was none, or asked for what is not there.
-    #[must_use]
-    pub fn refused(&self) -> u64 {
-        self.refused.load(Ordering::Relaxed)
-    }
-
-    fn refuse(&self, connections: usize) {
-        self.refused.fetch_add(connections as u64, Ordering::Relaxed);
-    }
+    /// What connections may take.
+    pub limits: ConnectionLimits,
 }
 
 /// The thread that accepts; ends when dropped.
@@ -126,6 +102,7 @@ impl Acceptor {
         }
         let counters = Arc::new(AcceptorCounters::default());
         let mut accepting = Accepting {
+            budget: Budget::new(config.limits, counters.clone()),
             counters: counters.clone(),
             config,
             hand_over,
@@ -156,6 +133,7 @@ impl Drop for Acceptor {
 }
 
 struct Accepting<F> {
+    budget: Budget,
     counters: Arc<AcceptorCounters>,
     config: AcceptorConfig,
     hand_over: F,
@@ -352,10 +330,14 @@ impl<F: FnMut(NewConnection)> Accepting<F> {
             if hello.service >= self.config.services {
                 return Err(Refusal::Service);
             }
-            Ok(hello)
+            let reserved = match transport {
+                Kind::Shared => self.budget.reserve_shared(hello.arena_bytes)?,
+                Kind::Tcp => self.budget.reserve_tcp()?,
+            };
+            Ok((hello, reserved))
         });
-        let hello = match checked {
-            Ok(hello) => hello,
+        let (hello, reserved) = match checked {
+            Ok(checked) => checked,
             Err(refusal) => {
                 self.counters.refuse(1);
                 return pending.refuse(refusal);
@@ -369,8 +351,9 @@ impl<F: FnMut(NewConnection)> Accepting<F> {
                 .map(|()| Transport::Tcp(socket)),
         };
         if let Some(transport) = transport {
-            self.counters.accepted.fetch_add(1, Ordering::Relaxed);
-            (self.hand_over)(NewConnection { service: hello.service, peer, transport });
+            self.counters.accept();
+            let service = hello.service;
+            (self.hand_over)(NewConnection { service, peer, transport, reserved });
         } else {
             self.counters.refuse(1);
         }

@@ -47,7 +47,7 @@ impl fmt::Display for ConnectError {
             }
             Self::System(error) => write!(f, "connecting: {error}"),
             Self::Refused(refusal) => {
-                write!(f, "the server refused the connection: {}", refusal.name())
+                write!(f, "the node refuses the connection: {}", refusal.reason())
             }
             Self::Protocol(error) => write!(f, "the server's answer makes no sense: {error}"),
         }

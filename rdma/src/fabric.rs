@@ -123,17 +123,17 @@ impl ServerFabric {
         }
         let id = next_connection_id();
         let edges = EpollFlags::EPOLLET | EpollFlags::EPOLLIN | EpollFlags::EPOLLRDHUP;
-        let NewConnection { peer, transport, .. } = connection;
+        let NewConnection { peer, transport, reserved, .. } = connection;
         let connection = match transport {
             Transport::Shared(parts) => {
-                let shared = SharedConnection::new(id, *parts);
+                let shared = SharedConnection::new(id, *parts, reserved);
                 self.epoll.add(shared.event(), EpollEvent::new(edges, id.0 | EVENT_BIT))?;
                 self.epoll.add(shared.socket(), EpollEvent::new(edges, id.0))?;
                 Connection::Shared(Box::new(shared))
             }
             Transport::Tcp(stream) => {
                 stream.set_nonblocking(true)?;
-                let tcp = TcpConnection::new(id, stream, self.check);
+                let tcp = TcpConnection::new(id, stream, self.check, reserved);
                 let events = edges | EpollFlags::EPOLLOUT;
                 self.epoll.add(tcp.stream(), EpollEvent::new(events, id.0))?;
                 self.tcp_connections += 1;

@@ -41,6 +41,31 @@ number_enum! {
         Malformed = 3,
         /// It has too many connections.
         Full = 4,
+        /// The window of shared memory is larger than a connection's may be.
+        Window = 5,
+        /// Its connections take all the memory they may.
+        Memory = 6,
+    }
+}
+
+impl Refusal {
+    /// Returns what is wrong and what to do, for people.
+    #[must_use]
+    pub const fn reason(self) -> &'static str {
+        match self {
+            Self::Version => {
+                "it speaks another version of the protocol; client and node must be of the same release"
+            }
+            Self::Service => "it has no such service",
+            Self::Malformed => "it does not understand what the client offers",
+            Self::Full => "it has too many connections; try again",
+            Self::Window => {
+                "the memory the client shares is more than the node takes of one connection (its limits.window)"
+            }
+            Self::Memory => {
+                "its connections take all the memory they may (its limits.connections); unmount elsewhere or raise it"
+            }
+        }
     }
 }
 

@@ -13,6 +13,7 @@ mod region;
 mod window;
 mod area;
 mod hello;
+pub mod budget;
 mod descriptors;
 mod tcp_options;
 mod slots;
@@ -30,7 +31,8 @@ mod tcp_connection;
 #[cfg(test)]
 mod hostile_server_test;
 
-pub use acceptor::{Acceptor, AcceptorConfig, AcceptorCounters, NewConnection};
+pub use acceptor::{Acceptor, AcceptorConfig, NewConnection};
+pub use budget::{AcceptorCounters, ConnectionLimits};
 pub use connect::{ConnectError, connect};
 pub use fabric::{FabricCounters, PayloadCheck, ServerFabric};
 pub use hello::Refusal;

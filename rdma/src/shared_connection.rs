@@ -15,6 +15,7 @@ use sheen_wire::{DecodeError, Frame, Kind};
 
 use crate::{
     area::{Area, CALLBACKS, DOORBELLS, SLOTS, state},
+    budget::Reserved,
     futex,
     open::{OpenRequest, OpenTable},
     region::Region,
@@ -39,11 +40,14 @@ pub(crate) struct SharedConnection {
     callback_head: u32,
     // Dropped in this order: the mappings go before the socket, whose end tells the client that we let go of its memory.
     parts: SharedParts,
+    _reserved: Reserved,
 }
 
 impl SharedConnection {
-    pub(crate) fn new(id: ConnectionId, parts: SharedParts) -> Self {
-        Self { id, open: OpenTable::new(SLOTS), rung: [0; DOORBELLS], callback_head: 0, parts }
+    pub(crate) fn new(id: ConnectionId, parts: SharedParts, reserved: Reserved) -> Self {
+        let open = OpenTable::new(SLOTS);
+        let _reserved = reserved;
+        Self { id, open, rung: [0; DOORBELLS], callback_head: 0, parts, _reserved }
     }
 
     pub(crate) fn socket(&self) -> &UnixStream {
@@ -218,8 +222,9 @@ mod test {
             };
             let mut fabric = ServerFabric::new(PayloadCheck::Fabric).unwrap();
             let transport = Transport::Shared(Box::new(parts));
-            let id =
-                fabric.add(NewConnection { service: 0, peer: String::new(), transport }).unwrap();
+            let (peer, reserved) = (String::new(), Reserved::default());
+            let new = NewConnection { service: 0, peer, transport, reserved };
+            let id = fabric.add(new).unwrap();
             Self { area, fabric, id, _socket: socket }
         }
 

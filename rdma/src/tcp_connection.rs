@@ -14,9 +14,10 @@ use std::{
 use sheen_dma::Buffer;
 use sheen_ports::{CloseReason, ConnectionId, FabricEvent, NotifyError, RequestId};
 use sheen_types::checksum::crc32c;
-use sheen_wire::{DecodeError, Frame, Kind};
+use sheen_wire::{BODY_BYTES_MAX, DecodeError, FRAME_BYTES, Frame, Kind};
 
 use crate::{
+    budget::Reserved,
     fabric::PayloadCheck,
     open::{OpenRequest, OpenTable},
     stream::{CALLBACK_SLOT, HEAD_BYTES, PREFIX_BYTES, SLOTS, read_head, write_prefix},
@@ -28,6 +29,11 @@ const INPUT_BYTES: usize = 16 << 10;
 const OUTPUT_MESSAGES_MAX: usize = 256;
 /// Pieces given to one system call.
 const SLICES_MAX: usize = 32;
+/// Most bytes a connection holds: its buffer, its table, and the heads of replies and callbacks. Payload is in the service's arena.
+pub(crate) const TCP_BYTES_MAX: usize = INPUT_BYTES
+    + SLOTS as usize * size_of::<Option<OpenRequest>>()
+    + 2 * OUTPUT_MESSAGES_MAX
+        * (size_of::<Outgoing>() + PREFIX_BYTES + FRAME_BYTES + BODY_BYTES_MAX);
 /// A peer that moves no byte for so long while we wait for it is closed.
 pub(crate) const STALL_MAX: Duration = Duration::from_secs(30);
 
@@ -47,6 +53,7 @@ pub(crate) struct TcpConnection {
     writable: bool,
     moved: Instant,
     check: PayloadCheck,
+    _reserved: Reserved,
 }
 
 /// What the next byte of the stream is.
@@ -93,7 +100,12 @@ fn failed(error: &io::Error) -> CloseReason {
 }
 
 impl TcpConnection {
-    pub(crate) fn new(id: ConnectionId, stream: TcpStream, check: PayloadCheck) -> Self {
+    pub(crate) fn new(
+        id: ConnectionId,
+        stream: TcpStream,
+        check: PayloadCheck,
+        reserved: Reserved,
+    ) -> Self {
         Self {
             id,
             stream,
@@ -108,6 +120,7 @@ impl TcpConnection {
             writable: true,
             moved: Instant::now(),
             check,
+            _reserved: reserved,
         }
     }
 

@@ -91,6 +91,24 @@ impl NodePages {
                 &[],
                 counters.refused(),
             );
+            families.counter(
+                "sheen_connections_refused_memory_total",
+                "Connections refused because of limits.window or limits.connections.",
+                &[],
+                counters.refused_memory(),
+            );
+            families.gauge(
+                "sheen_connection_memory_bytes",
+                "Memory that the connections open may take.",
+                &[],
+                counters.bytes(),
+            );
+            families.gauge(
+                "sheen_connection_memory_bytes_max",
+                "What limits.connections allows.",
+                &[],
+                self.node.config().limits.connections.0,
+            );
         }
         let metadata = ("mdt".to_owned(), &self.node.mdt_stats().connections);
         let objects = (0..).zip(self.node.ost_stats());

@@ -11,6 +11,7 @@ use std::{
 
 use serde::{Deserialize, Deserializer, de};
 use sheen_keys::KeySource;
+use sheen_rdma::ConnectionLimits;
 use sheen_types::Bytes;
 
 use crate::ost::ScrubConfig;
@@ -182,10 +183,25 @@ pub struct LimitsConfig {
     pub leases: u32,
     /// File locks of programs.
     pub locks: u32,
+    /// Memory a client of this host may share with one service.
+    #[serde(deserialize_with = "size")]
+    pub window: Bytes,
+    /// Memory of clients that is mapped, and queues, of all connections.
+    #[serde(deserialize_with = "size")]
+    pub connections: Bytes,
+}
+
+impl LimitsConfig {
+    /// The bounds of connections.
+    #[must_use]
+    pub const fn of_connections(&self) -> ConnectionLimits {
+        ConnectionLimits { window_bytes_max: self.window.0, bytes_max: self.connections.0 }
+    }
 }
 
 impl Default for LimitsConfig {
     fn default() -> Self {
+        let ConnectionLimits { window_bytes_max, bytes_max } = ConnectionLimits::default();
         Self {
             memory: Bytes(8 << 30),
             buffers: Bytes(64 << 20),
@@ -194,6 +210,8 @@ impl Default for LimitsConfig {
             clients: 1024,
             leases: 1 << 20,
             locks: 1 << 18,
+            window: Bytes(window_bytes_max),
+            connections: Bytes(bytes_max),
         }
     }
 }

@@ -229,7 +229,8 @@ impl Node {
         let sockets = self.sockets.lock().ok().and_then(|mut sockets| sockets.take());
         let Some((unix, tcp)) = sockets else { return Ok(()) };
         let services = u32::try_from(self.services.len()).unwrap_or(u32::MAX);
-        let config = AcceptorConfig { unix: Some(unix), tcp: Some(tcp), services };
+        let limits = self.config.limits.of_connections();
+        let config = AcceptorConfig { unix: Some(unix), tcp: Some(tcp), services, limits };
         let orders: Vec<_> = self.services.iter().map(|service| service.orders.clone()).collect();
         let hand_over = move |connection: NewConnection| {
             let service = usize::try_from(connection.service).unwrap_or(usize::MAX);

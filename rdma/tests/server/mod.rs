@@ -21,7 +21,8 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use sheen_dma::{Arena, Buffer};
 use sheen_ports::{CloseReason, ConnectionId, Fabric, FabricEvent, RequestId};
 use sheen_rdma::{
-    Acceptor, AcceptorConfig, FabricCounters, NewConnection, PayloadCheck, ServerFabric,
+    Acceptor, AcceptorConfig, AcceptorCounters, ConnectionLimits, FabricCounters, NewConnection,
+    PayloadCheck, ServerFabric,
 };
 use sheen_types::{Xid, checksum::crc32c};
 use sheen_wire::{Frame, Kind, Opcode};
@@ -42,18 +43,24 @@ pub(crate) struct Server {
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
     acceptor: Option<Acceptor>,
+    pub(crate) counters: Arc<AcceptorCounters>,
     _directory: tempfile::TempDir,
 }
 
 impl Server {
     pub(crate) fn start() -> Self {
+        Self::with_limits(ConnectionLimits::default())
+    }
+
+    /// A server whose connections may take so much.
+    pub(crate) fn with_limits(limits: ConnectionLimits) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let path: PathBuf = directory.path().join("socket");
         let unix = UnixListener::bind(&path).unwrap();
         let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = tcp.local_addr().unwrap();
         let (sender, receiver) = mpsc::channel();
-        let config = AcceptorConfig { unix: Some(unix), tcp: Some(tcp), services: 2 };
+        let config = AcceptorConfig { unix: Some(unix), tcp: Some(tcp), services: 2, limits };
         let acceptor =
             Acceptor::start(config, move |connection| sender.send(connection).unwrap_or(()))
                 .unwrap();
@@ -68,6 +75,7 @@ impl Server {
             seen,
             stop,
             thread: Some(thread),
+            counters: acceptor.counters().clone(),
             acceptor: Some(acceptor),
             _directory: directory,
         }

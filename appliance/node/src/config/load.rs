@@ -117,6 +117,12 @@ impl Config {
         range("limits.clients", limits.clients.into(), 1, 1 << 16)?;
         range("limits.leases", limits.leases.into(), 1024, 1 << 28)?;
         range("limits.locks", limits.locks.into(), 1024, 1 << 28)?;
+        let (window, connections) = (limits.window, limits.connections);
+        let fits = (4 << 20..=1 << 40).contains(&window.0);
+        expect(fits, "limits.window", "4MiB to 1TiB", window)?;
+        let fits = (window.0.saturating_add(64 << 20)..=1 << 46).contains(&connections.0);
+        let expected = "at least 64MiB more than limits.window, at most 64TiB";
+        expect(fits, "limits.connections", expected, connections)?;
         let times = &self.times;
         let (least, most) = (Duration::from_secs(1), Duration::from_secs(3600));
         for (key, time) in [

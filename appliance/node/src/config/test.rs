@@ -17,7 +17,7 @@ fn the_example_is_read_and_shows_the_defaults() {
     assert_eq!(example, least, "what the example shows as default is the default");
     // Every key stands in it: an unknown one would be refused, so counting lines with `=` is counting keys.
     let keys = Config::EXAMPLE.lines().filter(|line| !line.starts_with('#') && line.contains('='));
-    assert_eq!(keys.count(), 24);
+    assert_eq!(keys.count(), 26);
 }
 
 #[test]
@@ -78,6 +78,10 @@ fn a_value_out_of_range_is_refused_with_its_line_and_its_range() {
         message,
         "node.toml:5: limits.buffers: expected a power of two from 4MiB to 16GiB, found 5 MiB"
     );
+    let message = refused("[device]\npath = \"/d\"\n[limits]\nwindow = \"1MiB\"\n");
+    assert_eq!(message, "node.toml:4: limits.window: expected 4MiB to 1TiB, found 1 MiB");
+    let message = refused("[device]\npath = \"/d\"\n[limits]\nconnections = \"256MiB\"\n");
+    assert!(message.starts_with("node.toml:4: limits.connections: expected at least"), "{message}");
     let message = refused("name = \"a/b\"\n[device]\npath = \"/d\"\n");
     assert!(message.starts_with("node.toml:1: name: expected 1 to 63 letters"), "{message}");
 }

@@ -14,7 +14,9 @@ use std::{
 use sheen_dma::Arena;
 use sheen_nvme::RamMedium;
 use sheen_ports::{Call, CallResult, Cancel, Clock, Link};
-use sheen_rdma::{Acceptor, AcceptorConfig, NewConnection, PayloadCheck, ServerFabric, connect};
+use sheen_rdma::{
+    Acceptor, AcceptorConfig, ConnectionLimits, NewConnection, PayloadCheck, ServerFabric, connect,
+};
 use sheen_reactor::{Service, SystemClock};
 use sheen_store::Limits;
 use sheen_types::{Errno, Fid, Xid};
@@ -113,7 +115,12 @@ fn clients_over_shared_memory_and_tcp_read_what_they_wrote() {
     let addresses =
         [format!("unix:{}", path.display()), format!("tcp:{}", tcp.local_addr().unwrap())];
     let (sender, connections) = mpsc::channel();
-    let config = AcceptorConfig { unix: Some(unix), tcp: Some(tcp), services: 1 };
+    let config = AcceptorConfig {
+        unix: Some(unix),
+        tcp: Some(tcp),
+        services: 1,
+        limits: ConnectionLimits::default(),
+    };
     let _acceptor =
         Acceptor::start(config, move |connection| drop(sender.send(connection))).unwrap();
     let stop = Arc::new(AtomicBool::new(false));
