@@ -56,6 +56,8 @@ number_enum! {
         FilesystemList = 0x09,
         /// Deletes a file system with everything in it.
         FilesystemDelete = 0x0a,
+        /// Lists the sessions that have a file system mounted. Body [`crate::metadata::ClientList`].
+        ClientList = 0x0b,
         /// Name to inode.
         Lookup = 0x10,
         /// Attributes of an inode.

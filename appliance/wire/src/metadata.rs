@@ -183,6 +183,24 @@ message! {
 }
 
 message! {
+    /// [`crate::Opcode::ClientList`]. Reply: empty, payload a [`List`] of [`ClientInfo`]; -ENOENT: no such file system.
+    pub struct ClientList {
+        /// Name of the file system.
+        pub filesystem: Vec<u8>,
+    }
+}
+
+message! {
+    /// A session that has a file system mounted.
+    pub struct ClientInfo {
+        /// The session.
+        pub client: ClientId,
+        /// What the client calls itself, for people; may be empty.
+        pub label: Vec<u8>,
+    }
+}
+
+message! {
     /// Who asks: checked by the MDT for what the kernel cannot know, recorded as owner of new inodes.
     pub struct Credentials {
         /// File system user id.

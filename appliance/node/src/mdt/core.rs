@@ -233,6 +233,7 @@ impl Mdt {
             Opcode::Reassert => self.reassert(&incoming),
             Opcode::OstList => self.ost_list(&incoming),
             Opcode::FilesystemList => self.filesystem_list(&incoming),
+            Opcode::ClientList => self.client_list(&incoming),
             Opcode::Lookup => self.lookup(incoming),
             Opcode::GetAttributes => self.get_attributes(&incoming),
             Opcode::ReadDirectory => self.read_directory(&incoming),

@@ -54,5 +54,6 @@ pub(crate) const fn served_in_grace(opcode: Opcode) -> bool {
             | Opcode::OstList
             | Opcode::SequenceGrant
             | Opcode::FilesystemList
+            | Opcode::ClientList
     )
 }

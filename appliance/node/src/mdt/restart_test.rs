@@ -8,7 +8,7 @@ use sheen_wire::{
     fields::List,
     lease::{LockMode, bits},
     metadata::{
-        EntryReply, FilesystemDelete, FilesystemInfo, FilesystemStatistics,
+        ClientInfo, ClientList, EntryReply, FilesystemDelete, FilesystemInfo, FilesystemStatistics,
         FilesystemStatisticsReply, GetAttributes, HeldLease, HeldOpen, Open, OpenReply, Reassert,
         SetXattr, UnlinkReply,
     },
@@ -232,6 +232,15 @@ fn a_deleted_file_system_goes_step_by_step_with_its_objects() {
     let delete = FilesystemDelete { name: b"fs".to_vec(), force: false };
     let refused = status(&mut admin, &mut world, Opcode::FilesystemDelete, &delete);
     assert_eq!(refused, -Errno::EBUSY.0, "a has it mounted");
+    let who = |admin: &mut super::test_support::Client, world: &mut World, name: &str| {
+        let request = ClientList { filesystem: name.as_bytes().to_vec() };
+        admin.call(world, Opcode::ClientList, &request)
+    };
+    let clients =
+        List::<ClientInfo>::from_bytes(&who(&mut admin, &mut world, "fs").payload).unwrap().0;
+    let labels: Vec<&[u8]> = clients.iter().map(|client| client.label.as_slice()).collect();
+    assert_eq!(labels, [b"test"], "the administrator has not mounted it");
+    assert_eq!(who(&mut admin, &mut world, "none").frame.status, -Errno::ENOENT.0);
     let statistics = FilesystemStatistics { fid: Fid::ROOT };
     let before: FilesystemStatisticsReply =
         a.call(&mut world, Opcode::FilesystemStatistics, &statistics).body();

@@ -14,8 +14,8 @@ use sheen_wire::{
     Field, Frame, Kind, Opcode,
     fields::List,
     metadata::{
-        Connect, ConnectReply, FilesystemInfo, OSTS_PER_REPLY, OstAddress, OstList, OstListReply,
-        Ping, Reassert,
+        ClientInfo, ClientList, Connect, ConnectReply, FilesystemInfo, OSTS_PER_REPLY, OstAddress,
+        OstList, OstListReply, Ping, Reassert,
     },
 };
 
@@ -372,9 +372,29 @@ impl Mdt {
         self.end_grace_if_all_back();
     }
 
+    /// Answers who has a file system mounted.
+    pub(crate) fn client_list(&mut self, incoming: &Incoming) {
+        let Some(ClientList { filesystem }) = self.body_of(incoming) else { return };
+        let Some(root) = self.state.filesystem_root(&filesystem) else {
+            return self.answer(incoming, Answer::error(Errno::ENOENT));
+        };
+        let sessions = self.state.sessions().into_iter().filter(|session| session.root == root);
+        let list: List<ClientInfo> = List(
+            sessions
+                .map(|session| ClientInfo { client: session.client, label: session.label })
+                .collect(),
+        );
+        self.answer_list(incoming, &list.to_vec());
+    }
+
     pub(crate) fn filesystem_list(&mut self, incoming: &Incoming) {
         let list: List<FilesystemInfo> = List(self.state.filesystems());
-        let answer = Answer::empty().with_payload(&list.to_vec(), incoming.frame.reply_room());
+        self.answer_list(incoming, &list.to_vec());
+    }
+
+    /// Answers with a list as payload; ERANGE if the client has no room for it.
+    fn answer_list(&mut self, incoming: &Incoming, list: &[u8]) {
+        let answer = Answer::empty().with_payload(list, incoming.frame.reply_room());
         let too_long = answer.payload.is_empty();
         self.answer(incoming, if too_long { Answer::error(Errno::ERANGE) } else { answer });
     }
