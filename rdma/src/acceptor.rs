@@ -28,6 +28,7 @@ use crate::{
     budget::{AcceptorCounters, Budget, ConnectionLimits, Reserved},
     descriptors,
     hello::{HELLO_BYTES, Hello, Refusal, Transport as Kind, answer},
+    pages::{PAGE_BEGIN, PageRequest, PageSink, Socket},
     region::Region,
     shared_connection::SharedParts,
     tcp_options::set_tcp_options,
@@ -85,13 +86,14 @@ impl fmt::Debug for Acceptor {
 
 impl Acceptor {
     /// Starts the thread. `hand_over` gets every accepted connection and passes it on without blocking; a connection it
-    /// drops is closed.
+    /// drops is closed. `pages` gets peers that speak HTTP; without it they are refused as garbage.
     ///
     /// # Errors
     /// When the system refuses a thread or a descriptor.
     pub fn start(
         config: AcceptorConfig,
         hand_over: impl FnMut(NewConnection) + Send + 'static,
+        pages: Option<PageSink>,
     ) -> io::Result<Self> {
         let stop = Arc::new(EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?);
         if let Some(unix) = &config.unix {
@@ -106,6 +108,7 @@ impl Acceptor {
             counters: counters.clone(),
             config,
             hand_over,
+            pages,
             pending: Vec::new(),
             stop: stop.clone(),
             paused_until: None,
@@ -137,6 +140,7 @@ struct Accepting<F> {
     counters: Arc<AcceptorCounters>,
     config: AcceptorConfig,
     hand_over: F,
+    pages: Option<PageSink>,
     pending: Vec<Pending>,
     stop: Arc<EventFd>,
     paused_until: Option<Instant>,
@@ -148,11 +152,6 @@ struct Pending {
     hello: Vec<u8>,
     descriptors: Vec<OwnedFd>,
     deadline: Instant,
-}
-
-enum Socket {
-    Unix(UnixStream),
-    Tcp(TcpStream),
 }
 
 /// What became of a peer that says hello.
@@ -319,6 +318,11 @@ impl<F: FnMut(NewConnection)> Accepting<F> {
     }
 
     fn finish(&mut self, mut pending: Pending) {
+        if pending.hello.starts_with(PAGE_BEGIN)
+            && let Some(pages) = &mut self.pages
+        {
+            return pages(PageRequest { socket: pending.socket, begun: pending.hello });
+        }
         let checked = Hello::from_bytes(&pending.hello).and_then(|hello| {
             let transport = match pending.socket {
                 Socket::Unix(_) => Kind::Shared,

@@ -13,4 +13,4 @@ pub mod operator;
 
 pub use node_pages::NodePages;
 pub use operator::{NodeOperator, operator_socket};
-pub use server::{listen, serve};
+pub use server::{listen, serve, serve_handed};

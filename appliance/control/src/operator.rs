@@ -2,7 +2,7 @@
 //!
 //! `POST /key/rotate` with `{"to": "file:/path"}` wraps the data key under another key; `POST /scrub` with
 //! `{"order": "start", "ost": 0}` orders the scrub of one OST, or without `ost` of each, to start, pause or resume, or with `status`
-//! nothing, and answers where they stand. Beside the pages, which anybody who reaches their
+//! nothing, and answers where they stand. The pages are there too, also while the node starts. Beside the pages, which anybody who reaches their
 //! address may read, this is the only way to change a node from outside its protocol; who is on the other end is asked of the
 //! kernel for each connection. Owns the listener and a bounded number of connections. Never touches a data thread.
 
@@ -32,6 +32,8 @@ use tokio::{
     sync::Semaphore,
     time::timeout,
 };
+
+use crate::pages::Pages;
 
 /// Connections served at a time; more wait in the listen queue.
 const CONNECTIONS_MAX: usize = 4;
@@ -81,16 +83,26 @@ impl NodeOperator {
     pub const fn new(node: Arc<Node>) -> Self {
         Self { node }
     }
+
+    /// Orders are taken once the node serves.
+    fn started(&self) -> Result<(), String> {
+        match self.node.starting().is_empty() {
+            true => Ok(()),
+            false => Err("the node is starting; try again when it serves".to_owned()),
+        }
+    }
 }
 
 impl Operator for NodeOperator {
     fn rotate_key(&self, to: &str) -> Result<String, String> {
+        self.started()?;
         let source = to.parse().map_err(|error| format!("{error}, found \"{to}\""))?;
         let block = self.node.rotate_key(&source).map_err(|error| error.to_string())?;
         Ok(serde_json::json!({ "generation": block.generation, "key": to }).to_string())
     }
 
     fn scrub(&self, ost: Option<u32>, order: Option<ScrubOrder>) -> Result<String, String> {
+        self.started()?;
         let ost = ost.map(OstIndex);
         if let Some(order) = order {
             self.node.order_scrub(ost, order).map_err(|error| error.to_string())?;
@@ -118,7 +130,12 @@ pub fn listen(path: &Path) -> io::Result<UnixListener> {
 ///
 /// # Panics
 /// Never: the semaphore is not closed while this runs.
-pub async fn serve(listener: UnixListener, path: PathBuf, operator: Arc<dyn Operator>) {
+pub async fn serve(
+    listener: UnixListener,
+    path: PathBuf,
+    operator: Arc<dyn Operator>,
+    pages: Arc<dyn Pages>,
+) {
     let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
         let permit = room.clone().acquire_owned().await.expect("the semaphore is never closed");
@@ -134,9 +151,10 @@ pub async fn serve(listener: UnixListener, path: PathBuf, operator: Arc<dyn Oper
             tracing::warn!("an order of another user is refused");
             continue;
         }
-        let operator = operator.clone();
+        let (operator, pages) = (operator.clone(), pages.clone());
         tokio::spawn(async move {
-            let service = service_fn(move |request| answer(operator.clone(), request));
+            let service =
+                service_fn(move |request| answer(operator.clone(), pages.clone(), request));
             let connection = http1::Builder::new()
                 .timer(TokioTimer::new())
                 .header_read_timeout(HEAD_TIMEOUT)
@@ -205,11 +223,13 @@ impl Order {
 
 async fn answer(
     operator: Arc<dyn Operator>,
+    pages: Arc<dyn Pages>,
     request: Request<Incoming>,
 ) -> Result<Response<Full<Bytes>>, Infallible> {
     let is_rotate = match request.uri().path() {
         "/key/rotate" => true,
         "/scrub" => false,
+        "/status" | "/metrics" | "/healthz" => return crate::server::answer(pages, request).await,
         _ => {
             let orders = "orders are: POST /key/rotate, POST /scrub";
             return Ok(error(StatusCode::NOT_FOUND, orders));
@@ -255,6 +275,7 @@ mod test {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
+    use crate::pages::Page;
 
     struct Echo;
 
@@ -269,6 +290,20 @@ mod test {
 
         fn scrub(&self, ost: Option<u32>, order: Option<ScrubOrder>) -> Result<String, String> {
             if ost == Some(9) { Err("no OST 9".into()) } else { Ok(format!("{ost:?} {order:?}")) }
+        }
+    }
+
+    impl Pages for Echo {
+        fn metrics(&self) -> Page {
+            Page { content_type: "text/plain", body: "m 1\n".into() }
+        }
+
+        fn status(&self) -> Page {
+            Page { content_type: "application/json", body: "{}".into() }
+        }
+
+        fn health(&self) -> Page {
+            Page { content_type: "text/plain", body: "ok".into() }
         }
     }
 
@@ -294,7 +329,8 @@ mod test {
             // One left by a killed process is replaced.
             drop(listen(&path).unwrap());
             let listener = listen(&path).unwrap();
-            let server = tokio::spawn(serve(listener, path.clone(), Arc::new(Echo)));
+            let server = serve(listener, path.clone(), Arc::new(Echo), Arc::new(Echo));
+            let server = tokio::spawn(server);
             run(path).await;
             server.abort();
         });
@@ -319,6 +355,8 @@ mod test {
                 let answer = ask(&path, post("/scrub", body)).await;
                 assert!(answer.contains("200 OK") && answer.ends_with(wanted), "{answer}");
             }
+            let page = ask(&path, "GET /status HTTP/1.0\r\n\r\n".to_owned()).await;
+            assert!(page.contains("200 OK") && page.ends_with("{}"), "{page}");
             for (request, status, word) in [
                 (post("/scrub", "{\"order\": \"stop\"}"), "400", "stop"),
                 (post("/scrub", "{\"order\": \"resume\", \"ost\": 9}"), "409", "no OST 9"),

@@ -13,7 +13,13 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::{net::TcpListener, sync::Semaphore, time::timeout};
+use sheen_node::server::{PageRequest, PageSocket};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite},
+    net::{TcpListener, TcpStream, UnixStream},
+    sync::{Semaphore, mpsc},
+    time::timeout,
+};
 
 use crate::pages::{Page, Pages};
 
@@ -65,7 +71,51 @@ pub async fn serve(listener: TcpListener, pages: Arc<dyn Pages>) {
     }
 }
 
-async fn answer(
+/// Answers peers that asked for a page where clients connect, until there are no more to come.
+///
+/// # Panics
+/// Never: the semaphore is not closed while this runs.
+pub async fn serve_handed(mut requests: mpsc::Receiver<PageRequest>, pages: Arc<dyn Pages>) {
+    let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    while let Some(PageRequest { socket, begun }) = requests.recv().await {
+        let permit = room.clone().acquire_owned().await.expect("the semaphore is never closed");
+        let pages = pages.clone();
+        tokio::spawn(async move {
+            // A peer that is gone has nobody to be told.
+            let _ended = match socket {
+                PageSocket::Unix(socket) => match UnixStream::from_std(socket) {
+                    Ok(socket) => timeout(CONNECTION_TIMEOUT, resume(socket, begun, pages)).await,
+                    Err(_) => return,
+                },
+                PageSocket::Tcp(socket) => match TcpStream::from_std(socket) {
+                    Ok(socket) => timeout(CONNECTION_TIMEOUT, resume(socket, begun, pages)).await,
+                    Err(_) => return,
+                },
+            };
+            drop(permit);
+        });
+    }
+}
+
+/// Serves a connection of whose first request a part was read.
+async fn resume(
+    socket: impl AsyncRead + AsyncWrite + Unpin + Send,
+    begun: Vec<u8>,
+    pages: Arc<dyn Pages>,
+) {
+    let (read, write) = tokio::io::split(socket);
+    let read = io::Cursor::new(begun).chain(read);
+    let stream = TokioIo::new(tokio::io::join(read, write));
+    let service = service_fn(move |request| answer(pages.clone(), request));
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .serve_connection(stream, service);
+    // What a client does wrong ends its connection; there is nobody else to tell.
+    let _ended = connection.await;
+}
+
+pub(crate) async fn answer(
     pages: Arc<dyn Pages>,
     request: Request<Incoming>,
 ) -> Result<Response<Full<Bytes>>, Infallible> {

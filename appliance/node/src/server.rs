@@ -37,13 +37,17 @@ mod handle;
 mod holder;
 pub mod listen;
 mod scrub;
+mod pages;
 mod spawn;
 mod start;
 pub mod status;
 mod tables;
 
+pub use sheen_rdma::{PageRequest, PageSink, Socket as PageSocket};
+
 pub use error::NodeError;
 use handle::ServiceHandle;
+use pages::Pages;
 pub use scrub::{ScrubFaults, ScrubStatus};
 pub(crate) use spawn::OPERATIONS_MAX;
 use spawn::{MdtThread, Orders, OstThread};
@@ -83,6 +87,7 @@ pub struct Node {
     /// Where it listens, until it accepts.
     sockets: Mutex<Option<(UnixListener, TcpListener)>>,
     acceptor: OnceLock<Acceptor>,
+    pages: Pages,
     /// By service number.
     services: Vec<ServiceHandle>,
     mdt: Arc<MdtStats>,
@@ -137,6 +142,7 @@ impl Node {
             listen,
             sockets: Mutex::new(Some((unix, tcp))),
             acceptor: OnceLock::new(),
+            pages: Pages::default(),
             services: Vec::new(),
             mdt: Arc::default(),
             osts: Vec::new(),
@@ -239,7 +245,8 @@ impl Node {
                 tracing::warn!(service, "a connection is refused: the service takes none now");
             }
         };
-        let acceptor = Acceptor::start(config, hand_over)
+        let pages = self.pages.take();
+        let acceptor = Acceptor::start(config, hand_over, pages)
             .map_err(|source| NodeError::System { doing: "starting the acceptor", source })?;
         // Accepted once: the sockets were there.
         let _ = self.acceptor.set(acceptor);

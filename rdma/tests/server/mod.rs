@@ -62,7 +62,7 @@ impl Server {
         let (sender, receiver) = mpsc::channel();
         let config = AcceptorConfig { unix: Some(unix), tcp: Some(tcp), services: 2, limits };
         let acceptor =
-            Acceptor::start(config, move |connection| sender.send(connection).unwrap_or(()))
+            Acceptor::start(config, move |connection| sender.send(connection).unwrap_or(()), None)
                 .unwrap();
         let stop = Arc::new(AtomicBool::new(false));
         let seen = Arc::new(Mutex::new(Seen::default()));

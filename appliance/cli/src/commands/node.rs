@@ -18,6 +18,7 @@ use sheen_node::{
 };
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
+    sync::mpsc,
     task::JoinHandle,
 };
 
@@ -27,6 +28,8 @@ use crate::{answer, arguments::Node, notify, process};
 const TELL: Duration = Duration::from_secs(1);
 /// How often the node's threads are looked after.
 const LOOK: Duration = Duration::from_secs(1);
+/// Peers that asked for a page where clients connect, and wait to be answered.
+const PAGES_WAITING_MAX: usize = 16;
 
 /// Runs a node until it is told to stop.
 ///
@@ -68,14 +71,19 @@ async fn serve(config: Config, report_ready: bool) -> Result<()> {
     let (pages, node) = tokio::task::spawn_blocking(launch).await??;
     let listener = sheen_control::listen(pages).context("taking over the metrics' address")?;
     let node = Arc::new(node);
-    let server =
-        tokio::spawn(sheen_control::serve(listener, Arc::new(NodePages::new(node.clone()))));
+    let pages = Arc::new(NodePages::new(node.clone()));
+    let server = tokio::spawn(sheen_control::serve(listener, pages.clone()));
+    let (sender, handed) = mpsc::channel(PAGES_WAITING_MAX);
+    // A peer that finds no room is closed, as by any full server.
+    node.serve_pages(Box::new(move |request| drop(sender.try_send(request))));
+    let handed = tokio::spawn(sheen_control::serve_handed(handed, pages.clone()));
+    // Before the start, so that its own user sees how far that is.
+    let orders = Orders::serve(&node, pages)?;
     if !started(&node, &mut stop, report_ready).await? {
-        server.abort();
-        let _aborted = server.await;
+        orders.end().await;
+        end_pages([server, handed]).await;
         return end(node).await;
     }
-    let orders = Orders::serve(&node)?;
     if report_ready {
         answer::text(process::READY);
     }
@@ -84,13 +92,19 @@ async fn serve(config: Config, report_ready: bool) -> Result<()> {
     notify::stopping();
     // Stopped by drop if a page is still being made from it; that is for milliseconds.
     orders.end().await;
-    server.abort();
-    let _aborted = server.await;
+    end_pages([server, handed]).await;
     end(node).await?;
     if !healthy {
         bail!("a service thread ended; start the node again: nothing acknowledged is lost");
     }
     Ok(())
+}
+
+async fn end_pages(tasks: [JoinHandle<()>; 2]) {
+    for task in tasks {
+        task.abort();
+        let _aborted = task.await;
+    }
 }
 
 async fn end(node: Arc<sheen_node::Node>) -> Result<()> {
@@ -157,12 +171,13 @@ struct Orders {
 }
 
 impl Orders {
-    fn serve(node: &Arc<sheen_node::Node>) -> Result<Self> {
+    fn serve(node: &Arc<sheen_node::Node>, pages: Arc<NodePages>) -> Result<Self> {
         let path = sheen_control::operator_socket(node.socket());
         let listener = sheen_control::operator::listen(&path)
             .with_context(|| format!("cannot listen on {}", path.display()))?;
         let operator = Arc::new(NodeOperator::new(node.clone()));
-        let task = tokio::spawn(sheen_control::operator::serve(listener, path.clone(), operator));
+        let serve = sheen_control::operator::serve(listener, path.clone(), operator, pages);
+        let task = tokio::spawn(serve);
         Ok(Self { path, task })
     }
 

@@ -122,7 +122,7 @@ fn clients_over_shared_memory_and_tcp_read_what_they_wrote() {
         limits: ConnectionLimits::default(),
     };
     let _acceptor =
-        Acceptor::start(config, move |connection| drop(sender.send(connection))).unwrap();
+        Acceptor::start(config, move |connection| drop(sender.send(connection)), None).unwrap();
     let stop = Arc::new(AtomicBool::new(false));
     let (served, service_stop) = (medium.clone(), stop.clone());
     let service = thread::spawn(move || serve(&served, &connections, &service_stop));
