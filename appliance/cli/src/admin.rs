@@ -2,15 +2,20 @@
 
 use std::sync::Arc;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use sheen_dma::Arena;
 use sheen_ports::{Call, Cancel, Link};
 use sheen_types::{ClientId, Epoch, Errno, Tag, Xid};
 use sheen_wire::{
     Field, Frame, Opcode,
     fields::List,
-    metadata::{Connect, ConnectReply, FilesystemCreate, FilesystemDelete, FilesystemInfo},
+    metadata::{
+        ClientInfo, ClientList, Connect, ConnectReply, FilesystemCreate, FilesystemDelete,
+        FilesystemInfo,
+    },
 };
+
+use crate::failure::{Failure, FailureKind};
 
 /// Service number of the MDT.
 const MDT_SERVICE: u32 = 0;
@@ -32,8 +37,17 @@ impl Admin {
     /// When nobody answers there.
     pub(crate) fn connect(address: &str) -> Result<Self> {
         let arena = Arena::shared(LIST_BYTES * 4).context("memory for the connection")?;
-        let link = sheen_rdma::connect(address, MDT_SERVICE, &arena)
-            .with_context(|| format!("no node answers at {address}; is `sheen node` running?"))?;
+        let link = sheen_rdma::connect(address, MDT_SERVICE, &arena).map_err(|error| {
+            let kind = match &error {
+                sheen_rdma::ConnectError::System(_) => FailureKind::Unreachable,
+                sheen_rdma::ConnectError::Address => FailureKind::Usage,
+                sheen_rdma::ConnectError::Refused(_) | sheen_rdma::ConnectError::Protocol(_) => {
+                    FailureKind::Refused
+                }
+            };
+            Failure::new(kind, format!("no node answers at {address}: {error}"))
+                .hint("is `sheen node` running there? --node names another")
+        })?;
         let mut admin = Self { link, client: ClientId(0), epoch: Epoch(0), next_xid: 1 };
         let mut uuid = [0; 16];
         std::io::Read::read_exact(&mut std::fs::File::open("/dev/urandom")?, &mut uuid)?;
@@ -79,6 +93,16 @@ impl Admin {
         self.call(Opcode::FilesystemDelete, &request.to_vec()).map(drop)
     }
 
+    /// The sessions that have the file system mounted.
+    ///
+    /// # Errors
+    /// When there is none of that name, or the node does not answer.
+    pub(crate) fn clients(&mut self, name: &str) -> Result<Vec<ClientInfo>> {
+        let request = ClientList { filesystem: name.as_bytes().to_vec() };
+        let (_, payload) = self.call(Opcode::ClientList, &request.to_vec())?;
+        Ok(List::from_bytes(&payload).context("the node's answer")?.0)
+    }
+
     fn call(&mut self, opcode: Opcode, body: &[u8]) -> Result<(Vec<u8>, Vec<u8>)> {
         let xid = Xid(self.next_xid);
         self.next_xid += 1;
@@ -93,7 +117,7 @@ impl Admin {
         let result = self.link.call(call, &Cancel::new());
         let (frame, body) = result.reply.context("the node went away")?;
         if frame.status != 0 {
-            bail!(reason(opcode, Errno(-frame.status)));
+            return Err(reason(opcode, Errno(-frame.status)).into());
         }
         let bytes = usize::try_from(frame.payload_bytes)?;
         let payload = result
@@ -112,22 +136,28 @@ impl Drop for Admin {
     }
 }
 
-fn reason(opcode: Opcode, errno: Errno) -> String {
+fn reason(opcode: Opcode, errno: Errno) -> Failure {
+    let of = |kind, text: &str| Failure::new(kind, text);
     match (opcode, errno) {
-        (Opcode::FilesystemCreate, Errno::EEXIST) => "a file system of that name exists".to_owned(),
+        (Opcode::FilesystemCreate, Errno::EEXIST) => {
+            of(FailureKind::Exists, "a file system of that name exists")
+        }
         (Opcode::FilesystemCreate, Errno::EINVAL) => {
-            "not a name for a file system: use letters, digits, `.`, `_`, `-`, at most 63"
-                .to_owned()
+            of(FailureKind::Usage, "not a name for a file system")
+                .hint("use letters, digits, `.`, `_`, `-`, at most 63")
         }
-        (Opcode::FilesystemDelete, Errno::ENOENT) => {
-            "there is no file system of that name".to_owned()
+        (Opcode::FilesystemDelete | Opcode::ClientList, Errno::ENOENT) => {
+            of(FailureKind::NotFound, "there is no file system of that name")
+                .hint("`sheen fs list` shows those there are")
         }
-        (Opcode::FilesystemDelete, Errno::EBUSY) => {
-            "it is mounted; unmount it everywhere first, or say --force".to_owned()
-        }
+        (Opcode::FilesystemDelete, Errno::EBUSY) => of(FailureKind::InUse, "it is mounted")
+            .hint("unmount it everywhere first, or say --force"),
         (Opcode::FilesystemDelete, Errno::ENOTEMPTY) => {
-            "it holds files; say --force to delete them all".to_owned()
+            of(FailureKind::Refused, "it holds files").hint("say --force to delete them all")
         }
-        _ => format!("the node refuses {}: {errno}", opcode.name()),
+        _ => Failure::new(
+            FailureKind::Refused,
+            format!("the node refuses {}: {errno}", opcode.name()),
+        ),
     }
 }

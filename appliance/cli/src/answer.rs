@@ -1,8 +1,22 @@
-//! What the program says: answers on standard output, as text or JSON; progress and errors on standard error.
+//! What the program says: answers on standard output, progress and errors on standard error. Under `--json` both are JSON, and
+//! progress is not told.
 
-use std::io::{IsTerminal, Write, stderr, stdout};
+use std::{
+    io::{IsTerminal, Write, stderr, stdout},
+    sync::atomic::{AtomicBool, Ordering},
+};
 
 use serde::Serialize;
+
+use crate::failure::{Failure, FailureKind};
+
+/// Whether programs read what is said. Set once, before anything is said.
+static JSON: AtomicBool = AtomicBool::new(false);
+
+/// Chooses JSON for all that is said from here on.
+pub(crate) fn choose_json(json: bool) {
+    JSON.store(json, Ordering::Relaxed);
+}
 
 /// Prints an answer.
 pub(crate) fn text(text: &str) {
@@ -14,7 +28,7 @@ pub(crate) fn text(text: &str) {
 pub(crate) fn either<T: Serialize>(json: bool, value: &T, text: impl FnOnce() -> String) {
     if json {
         let shown = serde_json::to_string_pretty(value)
-            .unwrap_or_else(|error| format!("{{\"error\": \"{error}\"}}"));
+            .unwrap_or_else(|error| Failure::new(FailureKind::Failed, error.to_string()).json());
         let _ = writeln!(stdout(), "{shown}");
     } else {
         let _ = writeln!(stdout(), "{}", text());
@@ -23,13 +37,19 @@ pub(crate) fn either<T: Serialize>(json: bool, value: &T, text: impl FnOnce() ->
 
 /// Says what goes on, to people.
 pub(crate) fn progress(text: &str) {
+    if JSON.load(Ordering::Relaxed) {
+        return;
+    }
     let mark = if stderr().is_terminal() { "\u{2192} " } else { "" };
     let _ = writeln!(stderr(), "{mark}{text}");
 }
 
 /// Says what went wrong.
-pub(crate) fn error(text: &str) {
-    let _ = writeln!(stderr(), "sheen: {text}");
+pub(crate) fn error(failure: &Failure) {
+    let _ = match JSON.load(Ordering::Relaxed) {
+        true => writeln!(stderr(), "{}", failure.json()),
+        false => writeln!(stderr(), "sheen: {}", failure.text()),
+    };
 }
 
 /// Lays rows out in columns.

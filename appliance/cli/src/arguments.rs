@@ -1,6 +1,6 @@
 //! The command line.
 
-use std::{ffi::OsString, path::PathBuf};
+use std::{ffi::OsString, net::SocketAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand};
 
@@ -9,13 +9,29 @@ use crate::commands::{key::Key, nvme::Nvme, scrub::Scrub};
 /// Sheen: a parallel POSIX file system at the speed of your SSDs, on your own machines.
 #[derive(Debug, Parser)]
 #[command(name = "sheen", version, propagate_version = true, max_term_width = 100)]
+#[command(after_help = EXIT_CODES)]
 pub(crate) struct Arguments {
-    /// Print answers as JSON
+    /// Print answers as JSON, and errors on standard error as {"error": {"kind", "message", "hint"}}
     #[arg(long, global = true)]
     pub json: bool,
     #[command(subcommand)]
     pub command: Command,
 }
+
+impl Arguments {
+    /// Whether `sheen up` or `sheen mount` started this as its background process.
+    pub(crate) fn is_started_by_us(&self) -> bool {
+        match &self.command {
+            Command::Node(node) => node.report_ready,
+            Command::Mount(mount) => mount.report_ready,
+            _ => false,
+        }
+    }
+}
+
+const EXIT_CODES: &str = "\
+Exit codes: 0 done, 1 failed, 2 wrong usage. `sheen fsck` has those of fsck(8), mount.sheen those of mount(8); `sheen nvme` ends with 3 \
+when it refuses because a device is in use or data would be lost.";
 
 /// What can be asked.
 #[derive(Debug, Subcommand)]
@@ -23,7 +39,7 @@ pub(crate) enum Command {
     /// Start a node on a file, make a file system and mount it, all in one
     ///
     /// For trying Sheen and for one machine. Keeps everything in --dir; running it again finds what is there.
-    /// `sheen down` stops it and keeps the data.
+    /// `sheen down` stops it and keeps the data. Several work side by side, each with --dir and --mount of its own.
     Up(Up),
     /// Unmount and stop what `sheen up` started; the data stays
     Down(Down),
@@ -40,7 +56,7 @@ pub(crate) enum Command {
     ///
     /// Changes nothing unless --repair; refuses a device that a node uses. Exit code, as fsck(8): 0 nothing is wrong, 1 all
     /// that was wrong is repaired, 4 something stays wrong, 8 the check could not be
-    /// begun, or not ended because the device did not carry out a read; it says nothing of any block then.
+    /// begun, or not ended because the device did not carry out a read (it says nothing of any block then), 16 wrong usage.
     Fsck(Fsck),
     /// Show and steer the scrub: a node's own verification of everything stored, in the background
     ///
@@ -53,12 +69,12 @@ pub(crate) enum Command {
     /// Mount a file system
     ///
     /// SOURCE is NODE:/NAME, for example unix:/run/sheen/node.sock:/scratch or 10.0.0.5:9810:/scratch. Returns when the
-    /// mount answers. Also works as `mount -t sheen SOURCE DIR` once `sheen setup` installed /sbin/mount.sheen.
+    /// mount answers. A dead mount of Sheen's at DIR (its process was killed) is replaced. Also works as `mount -t sheen SOURCE DIR` once `sheen setup` installed /sbin/mount.sheen.
     Mount(Mount),
     /// Unmount; never hangs
     ///
     /// Fails with EBUSY while programs use the mount. --force takes it away all the same; --lazy hides it at once and
-    /// removes it when the last program is done.
+    /// removes it when the last program is done. Mounts that are not Sheen's are left to umount(8).
     Umount(Umount),
     /// Show a node: its targets, space, clients
     Status(Status),
@@ -83,17 +99,13 @@ pub(crate) enum Command {
     Setup,
 }
 
-/// Where a node listens.
+/// The node that is meant.
 #[derive(Debug, Args)]
 pub(crate) struct NodeAddress {
-    /// Where the node listens: unix:PATH or HOST:PORT
-    #[arg(
-        long,
-        value_name = "ADDRESS",
-        env = "SHEEN_NODE",
-        default_value = "unix:/run/sheen/node.sock"
-    )]
-    pub node: String,
+    /// The node: its UNIX socket (a path, or the folder of `sheen up`) or HOST:PORT [default: that of ./.sheen, else
+    /// /run/sheen/node.sock]
+    #[arg(long, value_name = "ADDRESS", env = "SHEEN_NODE")]
+    pub node: Option<String>,
 }
 
 /// `sheen up`.
@@ -114,6 +126,12 @@ pub(crate) struct Up {
     /// Leave encryption out, when the file is made; else a key file is made beside it
     #[arg(long)]
     pub no_encryption: bool,
+    /// TCP address for clients, when the configuration is made [default: 127.0.0.1:9810, another port if that is taken]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub listen: Option<SocketAddr>,
+    /// HTTP address of metrics, when the configuration is made [default: 127.0.0.1:9811, another port if that is taken]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub metrics: Option<SocketAddr>,
 }
 
 /// `sheen down`.
@@ -193,9 +211,12 @@ pub(crate) enum Fs {
     Delete {
         /// Its name
         name: String,
-        /// Delete it though it is mounted or holds files
+        /// Delete it though it is mounted or holds files; asks if it is mounted
         #[arg(long)]
         force: bool,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
         #[command(flatten)]
         address: NodeAddress,
     },
@@ -214,7 +235,8 @@ pub(crate) struct Mount {
     /// Stay in the foreground
     #[arg(short, long)]
     pub foreground: bool,
-    /// Where the mount's process writes what it has to say [default: the system's log directory]
+    /// Where the mount's process writes what it has to say [default: /var/log/sheen-mount.log; for
+    /// others than root sheen/mount.log in $XDG_STATE_HOME or ~/.local/state]
     #[arg(long, value_name = "FILE")]
     pub log: Option<PathBuf>,
     /// Started by ourselves: report readiness on standard output.
@@ -238,9 +260,8 @@ pub(crate) struct Umount {
 /// `sheen status`.
 #[derive(Debug, Args)]
 pub(crate) struct Status {
-    /// The node's metrics address
-    #[arg(long, value_name = "HOST:PORT", env = "SHEEN_METRICS", default_value = "127.0.0.1:9811")]
-    pub metrics: String,
+    #[command(flatten)]
+    pub address: NodeAddress,
 }
 
 /// `sheen doctor`.

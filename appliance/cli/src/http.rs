@@ -1,4 +1,4 @@
-//! One HTTP request, for the node's own endpoints: small pages on loopback, orders on a UNIX socket.
+//! One HTTP request, for the node's own endpoints: small pages where it listens, orders on a UNIX socket.
 
 use std::{
     io::{ErrorKind, Read, Write},
@@ -10,6 +10,8 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
+use crate::failure::{Failure, FailureKind};
+
 /// Longest answer taken.
 const ANSWER_BYTES_MAX: u64 = 16 << 20;
 /// How long connecting, and each read, may take.
@@ -18,25 +20,71 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// How long an order may take: a key may lie behind a network.
 const ORDER_PATIENCE: Duration = Duration::from_secs(120);
 
-/// The body behind `path` at `address` (HOST:PORT).
+/// Returns the body behind `path` at a node: `unix:PATH` or `tcp:HOST:PORT`, where it listens for clients.
 ///
 /// # Errors
 /// When nobody answers there, or not with status 200.
 pub(crate) fn get(address: &str, path: &str) -> Result<String> {
-    let target = address
-        .to_socket_addrs()
-        .with_context(|| format!("`{address}` is not HOST:PORT"))?
-        .next()
-        .with_context(|| format!("`{address}` has no address"))?;
-    let mut stream = TcpStream::connect_timeout(&target, PATIENCE)
-        .with_context(|| format!("no node answers at {address}; is `sheen node` running there?"))?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    write!(stream, "GET {path} HTTP/1.0\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
-    let (status, body) = answer(stream)?;
+    let stream = connect(address)?;
+    let request = format!("GET {path} HTTP/1.0\r\nHost: node\r\nConnection: close\r\n\r\n");
+    let (status, body) = match stream {
+        Stream::Unix(stream) => exchange(stream, &request),
+        Stream::Tcp(stream) => exchange(stream, &request),
+    }
+    .map_err(|error| unanswered(address, &error))?;
     if code(&status) != Some("200") {
         bail!("{address}{path} answers `{status}`");
     }
     Ok(body)
+}
+
+enum Stream {
+    Unix(UnixStream),
+    Tcp(TcpStream),
+}
+
+fn connect(address: &str) -> Result<Stream> {
+    let stream = if let Some(path) = address.strip_prefix("unix:") {
+        let path = Path::new(path);
+        // The socket of orders answers while the node starts; it is its own user's, the node's socket also the group's.
+        let stream = UnixStream::connect(sheen_control::operator_socket(path))
+            .or_else(|_| UnixStream::connect(path))
+            .map_err(|error| unreachable(address, &error))?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        Stream::Unix(stream)
+    } else {
+        let host = address.strip_prefix("tcp:").unwrap_or(address);
+        let mut targets =
+            host.to_socket_addrs().with_context(|| format!("`{host}` is not HOST:PORT"))?;
+        let target = targets.next().with_context(|| format!("`{host}` has no address"))?;
+        let stream = TcpStream::connect_timeout(&target, PATIENCE)
+            .map_err(|error| unreachable(address, &error))?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        Stream::Tcp(stream)
+    };
+    Ok(stream)
+}
+
+fn exchange(mut stream: impl Read + Write, request: &str) -> Result<(String, String)> {
+    stream.write_all(request.as_bytes())?;
+    answer(stream)
+}
+
+/// Nobody listens at `address`.
+fn unreachable(address: &str, error: &std::io::Error) -> Failure {
+    let kind = match error.kind() {
+        ErrorKind::PermissionDenied => FailureKind::Permission,
+        _ => FailureKind::Unreachable,
+    };
+    Failure::new(kind, format!("no node answers at {address}: {error}"))
+        .hint("is `sheen node` running there? --node names another")
+}
+
+/// Somebody listens at `address` and does not answer.
+fn unanswered(address: &str, error: &anyhow::Error) -> Failure {
+    let text = format!("{address} takes connections and gives no answer: {error:#}");
+    Failure::new(FailureKind::Unreachable, text)
+        .hint("a node that starts answers its own user alone, on its machine, by its UNIX socket")
 }
 
 /// Posts `body` to `path` on the UNIX socket `socket`, and waits for the answer: whether it is status 200, and its body. None: nobody

@@ -6,6 +6,7 @@ use std::{
     os::unix::process::CommandExt,
     path::Path,
     process::{Child, Command, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
     time::{Duration, Instant},
 };
 
@@ -16,10 +17,19 @@ use nix::{
     unistd::Pid,
 };
 
-use crate::answer;
+use crate::{
+    answer,
+    failure::{Failure, FailureKind},
+};
 
 /// What a background process prints on standard output once it serves.
 pub(crate) const READY: &str = "ready";
+/// What it prints before the failure it ends with, as JSON.
+const FAILED: &str = "failed ";
+/// The background process being started; 0: none.
+static STARTING: AtomicU32 = AtomicU32::new(0);
+/// Exit code of mount(8) for a user's interrupt.
+const INTERRUPTED: i32 = 8;
 
 /// Starts this program again with `arguments`, in a process group of its own, writing to `log`; returns once it printed
 /// [`READY`]. `begun` is told its number at once; what it prints before it is ready goes on to people.
@@ -36,7 +46,7 @@ pub(crate) fn start(
         .create(true)
         .append(true)
         .open(log)
-        .with_context(|| format!("cannot write the log {}", log.display()))?;
+        .map_err(|error| log_failure(log, &error))?;
     let written = output.metadata()?.len();
     let mut child = Command::new(program)
         .args(arguments)
@@ -45,18 +55,75 @@ pub(crate) fn start(
         .stderr(output)
         .process_group(0)
         .spawn()
-        .context("cannot start a background process")?;
+        .map_err(|error| {
+            let text = format!("cannot start a background process: {error}");
+            Failure::new(FailureKind::System, text)
+        })?;
     let stdout = child.stdout.take().context("the process's output")?;
+    STARTING.store(child.id(), Ordering::Relaxed);
     begun(child.id())?;
+    let mut failure = None;
     for line in BufReader::new(stdout).lines() {
         let line = line?;
         if line.trim() == READY {
+            STARTING.store(0, Ordering::Relaxed);
             return Ok(child);
+        }
+        if let Some(text) = line.strip_prefix(FAILED) {
+            failure = serde_json::from_str::<Failure>(text).ok();
+            continue;
         }
         answer::progress(&format!("waiting for {}", line.trim()));
     }
     let status = child.wait()?;
-    bail!("{} ({status}); its log is {}", last_words(log, written), log.display());
+    STARTING.store(0, Ordering::Relaxed);
+    let failure = failure.unwrap_or_else(|| {
+        let text = format!("{} ({status})", last_words(log, written));
+        Failure::new(FailureKind::Failed, text)
+    });
+    let hint = failure.hint.as_ref().map(|hint| format!("{hint}; ")).unwrap_or_default();
+    Err(failure.hint(format!("{hint}its log is {}", log.display())).into())
+}
+
+/// A log cannot be written.
+pub(crate) fn log_failure(log: &Path, error: &std::io::Error) -> Failure {
+    let kind = match error.kind() {
+        std::io::ErrorKind::PermissionDenied => FailureKind::Permission,
+        _ => FailureKind::Failed,
+    };
+    Failure::new(kind, format!("cannot write the log {}: {error}", log.display()))
+        .hint("choose another place with --log FILE")
+}
+
+/// Tells the process that started us why we end.
+pub(crate) fn report_failure(failure: &Failure) {
+    if let Ok(text) = serde_json::to_string(failure) {
+        answer::text(&format!("{FAILED}{text}"));
+    }
+}
+
+/// Ends this process with mount(8)'s code at SIGINT and SIGTERM, and the background process it waits for with it.
+pub(crate) fn end_on_interrupt() {
+    let mut signals = SigSet::empty();
+    signals.add(Signal::SIGINT);
+    signals.add(Signal::SIGTERM);
+    // Threads made from here on inherit the mask; a background process takes it off again.
+    if signals.thread_block().is_err() {
+        return;
+    }
+    let waiting = move || {
+        if signals.wait().is_ok() {
+            if let Ok(pid @ 1..) = i32::try_from(STARTING.load(Ordering::Relaxed)) {
+                // It may have ended by itself.
+                let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
+            }
+            std::process::exit(INTERRUPTED);
+        }
+    };
+    // Without the thread nothing ends us but SIGKILL: take the signals as they are.
+    if std::thread::Builder::new().name("interrupt".to_owned()).spawn(waiting).is_err() {
+        accept_signals();
+    }
 }
 
 /// The last line written to `log` behind `from`.

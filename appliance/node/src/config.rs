@@ -296,6 +296,21 @@ fn key_source<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<KeySo
     text.parse().map(Some).map_err(|error| de::Error::custom(format!("{error}, found \"{text}\"")))
 }
 
+/// The TCP addresses a node listens at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Addresses {
+    /// For clients of other hosts.
+    pub listen: SocketAddr,
+    /// For metrics and status.
+    pub metrics: SocketAddr,
+}
+
+impl Default for Addresses {
+    fn default() -> Self {
+        Self { listen: defaults::listen(), metrics: defaults::metrics() }
+    }
+}
+
 impl Config {
     /// A configuration with every key explained; [`Config::parse`] reads it.
     pub const EXAMPLE: &str = include_str!("../../docs/node.toml");
@@ -323,9 +338,9 @@ impl Config {
         }
     }
 
-    /// The text of [`Config::embedded`], for a file that people may edit.
+    /// The text of [`Config::embedded`], but for its addresses, for a file that people may edit.
     #[must_use]
-    pub fn embedded_text(directory: &Path, size: Bytes) -> String {
+    pub fn embedded_text(directory: &Path, size: Bytes, addresses: Addresses) -> String {
         // TOML's basic strings escape as Rust's debug format does, for all that can be in a path of valid UTF-8.
         let text = |path: PathBuf| toml::Value::String(path.to_string_lossy().into_owned());
         format!(
@@ -337,8 +352,8 @@ impl Config {
              path = {}\n\
              size = {}\n",
             text(directory.join("node.sock")),
-            defaults::listen(),
-            defaults::metrics(),
+            addresses.listen,
+            addresses.metrics,
             text(directory.join("device")),
             size.0,
         )

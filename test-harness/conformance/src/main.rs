@@ -99,9 +99,11 @@ enum Check {
     Frozen,
     /// `sheen up` straight after `kill -9`
     Up,
+    /// The command line as an administrator meets it
+    Administration,
 }
 
-const ORDER: [Check; 17] = [
+const ORDER: [Check; 18] = [
     Check::Git,
     Check::Litmus,
     Check::Fio,
@@ -114,6 +116,7 @@ const ORDER: [Check; 17] = [
     Check::Keys,
     Check::Kill,
     Check::Up,
+    Check::Administration,
     Check::Encryption,
     Check::Cargo,
     Check::LinuxSource,
@@ -311,5 +314,6 @@ fn run_check(check: Check, context: &mut Context<'_>) {
         Check::Keys => checks::keys::run(context),
         Check::Frozen => checks::frozen::run(context),
         Check::Up => checks::up::run(context),
+        Check::Administration => checks::administration::run(context),
     }
 }

@@ -22,6 +22,8 @@ Options:
   --mount DIR    Where to mount [default: ./mnt]
   --dir DIR      Where the node keeps its file, its configuration and its log [default: ./.sheen]
   --size SIZE    Size of the sparse file when it is made [default: 64GiB]
+  --listen ADDRESS:PORT, --metrics ADDRESS:PORT
+                 Where the node listens, when its configuration is made [default: the usual ports, else free ones]
   --json         Print the result as JSON
 ";
 
@@ -45,7 +47,7 @@ pub(crate) fn up(arguments: &[String]) -> Result<ExitCode> {
         console::plain(UP_HELP);
         return Ok(ExitCode::SUCCESS);
     }
-    let arguments = with_defaults(arguments, &["--size"])?;
+    let arguments = with_defaults(arguments, &["--size", "--listen", "--metrics"])?;
     packages::ensure(packages::RUN)?;
     Step::cargo(&["build", "--release", "--package", "sheen-cli"]).run()?;
     delegate("up", &arguments)

@@ -17,7 +17,7 @@ use sheen_fuse::kernel::control;
 use sheen_types::{Bytes, Compression, Errno};
 
 use super::walk::{Kind, Walk};
-use crate::{answer, arguments};
+use crate::{answer, arguments, failure::Failure};
 
 /// Bytes of a unit of `st_blocks`.
 const SECTOR_BYTES: u64 = 512;
@@ -49,7 +49,7 @@ pub(crate) fn run(json: bool, asked: &arguments::Compression) -> Result<ExitCode
             Ok(one) => shown.push(one),
             Err(error) => {
                 failed = true;
-                answer::error(&format!("{error:#}"));
+                answer::error(&Failure::of(&error));
             }
         }
     }

@@ -35,11 +35,15 @@ pub(crate) fn run(json: bool, down: &Down) -> Result<()> {
 }
 
 fn unmount(mount: &Path) -> Result<bool> {
-    let there = mount.parent().is_some_and(Path::exists) && MountPoint::at(mount)?.is_some();
+    let there = mount.parent().is_some_and(Path::exists)
+        && MountPoint::at(mount)?.is_some_and(|there| there.is_sheen());
     if !there {
         return Ok(false);
     }
     answer::progress(&format!("unmounting {}", mount.display()));
+    if super::umount::remove_dead(mount)? {
+        return Ok(true);
+    }
     super::umount::unmount(mount, Detach::Normal).with_context(|| {
         format!("{} is in use; leave it (cd, close files) and try again", mount.display())
     })?;

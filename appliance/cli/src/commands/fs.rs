@@ -1,10 +1,20 @@
 //! `sheen fs`.
 
+use std::io::{IsTerminal, Write, stderr, stdin};
+
 use anyhow::{Context, Result};
 use serde::Serialize;
-use sheen_wire::metadata::FilesystemInfo;
+use sheen_wire::metadata::{ClientInfo, FilesystemInfo};
 
-use crate::{admin::Admin, answer, arguments::Fs, source};
+use crate::{
+    admin::Admin,
+    answer,
+    arguments::Fs,
+    failure::{Failure, FailureKind},
+};
+
+/// Clients named in a message.
+const SHOWN_MAX: usize = 5;
 
 /// A file system as shown.
 #[derive(Debug, Serialize)]
@@ -46,29 +56,78 @@ pub(crate) fn run(json: bool, fs: Fs) -> Result<()> {
             let permissions = u32::from_str_radix(&mode, 8)
                 .ok()
                 .filter(|mode| *mode <= 0o7777)
-                .with_context(|| format!("`{mode}` is no octal mode such as 755"))?;
-            let mut admin = Admin::connect(&source::address(&address.node)?)?;
+                .ok_or_else(|| {
+                    let text = format!("`{mode}` is no octal mode such as 755");
+                    Failure::new(FailureKind::Usage, text)
+                })?;
+            let node = address.resolve()?;
+            let mut admin = Admin::connect(&node)?;
             let shown = Shown::from(&admin.create(&name, permissions)?);
             answer::either(json, &shown, || {
                 format!(
                     "{} {}\nmount it with: sheen mount {}:/{} DIR",
-                    shown.id, shown.name, address.node, shown.name
+                    shown.id,
+                    shown.name,
+                    node.strip_prefix("tcp:").unwrap_or(&node),
+                    shown.name
                 )
             });
         }
         Fs::List { address } => {
-            let mut admin = Admin::connect(&source::address(&address.node)?)?;
+            let mut admin = Admin::connect(&address.resolve()?)?;
             let shown: Vec<Shown> = admin.list()?.iter().map(Shown::from).collect();
             answer::either(json, &shown, || list(&shown));
         }
-        Fs::Delete { name, force, address } => {
-            let mut admin = Admin::connect(&source::address(&address.node)?)?;
+        Fs::Delete { name, force, yes, address } => {
+            let mut admin = Admin::connect(&address.resolve()?)?;
+            consent(&mut admin, &name, force, yes)?;
             admin.delete(&name, force)?;
             let done = serde_json::json!({ "name": name, "lifecycle": "deleting" });
             answer::either(json, &done, || format!("{name} is being deleted"));
         }
     }
     Ok(())
+}
+
+/// Makes sure that a file system somebody has mounted is meant to be deleted: names who has it, and asks. Programs are not
+/// asked, they say --yes.
+fn consent(admin: &mut Admin, name: &str, force: bool, yes: bool) -> Result<()> {
+    let clients = admin.clients(name)?;
+    if clients.is_empty() || (force && yes) {
+        return Ok(());
+    }
+    let who = mounted_by(&clients);
+    if !force {
+        let failure = Failure::new(FailureKind::InUse, format!("{name} is mounted by {who}"));
+        return Err(failure.hint("unmount it there first, or say --force").into());
+    }
+    let mut asked = String::new();
+    if stdin().is_terminal() && stderr().is_terminal() {
+        let _ = write!(
+            stderr(),
+            "{name} is mounted by {who}. Their programs lose everything in it. Type its name to delete it: "
+        );
+        stdin().read_line(&mut asked).context("reading the answer")?;
+    }
+    if asked.trim() == name {
+        return Ok(());
+    }
+    let failure =
+        Failure::new(FailureKind::Refused, format!("{name} is mounted by {who}: nothing was done"));
+    Err(failure.hint("say --yes if their programs are to lose it").into())
+}
+
+/// The labels of clients, the first few of many.
+fn mounted_by(clients: &[ClientInfo]) -> String {
+    let label = |client: &ClientInfo| match client.label.as_slice() {
+        [] => format!("client {}", client.client.0),
+        label => String::from_utf8_lossy(label).into_owned(),
+    };
+    let mut text = clients.iter().take(SHOWN_MAX).map(label).collect::<Vec<_>>().join(", ");
+    if let Some(more @ 1..) = clients.len().checked_sub(SHOWN_MAX) {
+        text.push_str(&format!(" and {more} more"));
+    }
+    text
 }
 
 fn list(shown: &[Shown]) -> String {
@@ -88,4 +147,23 @@ fn list(shown: &[Shown]) -> String {
         })
         .collect();
     answer::table(&["ID", "NAME", "STATE", "INODES", "CLIENTS"], &rows)
+}
+
+#[cfg(test)]
+mod test {
+    use sheen_types::ClientId;
+
+    use super::*;
+
+    #[test]
+    fn clients_are_named_by_their_labels_and_the_rest_is_counted() {
+        let client = |number: u64, label: &str| ClientInfo {
+            client: ClientId(number),
+            label: label.as_bytes().to_vec(),
+        };
+        let few = [client(1, "host1 77 at /mnt"), client(2, "")];
+        assert_eq!(mounted_by(&few), "host1 77 at /mnt, client 2");
+        let many: Vec<_> = (0..7).map(|number| client(number, "h")).collect();
+        assert_eq!(mounted_by(&many), "h, h, h, h, h and 2 more");
+    }
 }

@@ -15,24 +15,17 @@ use crate::{answer, arguments::Fsck};
 /// Exit codes of fsck(8).
 const REPAIRED: u8 = 1;
 const LEFT: u8 = 4;
-const FAILED: u8 = 8;
+pub(crate) const FAILED: u8 = 8;
 /// Findings printed for people; `--json` has them all.
 const SHOWN_MAX: usize = 200;
 /// Progress is told each time so much more was verified.
 const STEP_BYTES: u64 = 1 << 30;
 
 /// Checks a device, and repairs it if asked.
-pub(crate) fn run(json: bool, fsck: &Fsck) -> ExitCode {
-    match check(json, fsck) {
-        Ok(code) => code,
-        Err(error) => {
-            answer::error(&format!("{error:#}"));
-            ExitCode::from(FAILED)
-        }
-    }
-}
-
-fn check(json: bool, fsck: &Fsck) -> Result<ExitCode> {
+///
+/// # Errors
+/// When it could not be checked, or not to the end; the exit code is [`FAILED`] then.
+pub(crate) fn run(json: bool, fsck: &Fsck) -> Result<ExitCode> {
     let key = key(fsck)?;
     let mut show = Show { next: STEP_BYTES };
     let mut check = || {

@@ -12,12 +12,13 @@ mod setup;
 mod walk;
 mod compression;
 mod recompress;
-mod up;
+pub(crate) mod up;
 mod down;
 pub(crate) mod key;
 pub(crate) mod nvme;
 pub(crate) mod scrub;
 
+pub(crate) use fsck::FAILED as FSCK_FAILED;
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -35,7 +36,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode> {
         Command::Down(down) => down::run(json, &down),
         Command::Node(node) => node::run(json, &node),
         Command::Format(format) => format::run(json, &format),
-        Command::Fsck(fsck) => return Ok(fsck::run(json, &fsck)),
+        Command::Fsck(fsck) => return fsck::run(json, &fsck),
         Command::Scrub(scrub) => scrub::run(json, &scrub),
         Command::Fs(fs) => fs::run(json, fs),
         Command::Mount(mount) => mount::run(json, &mount),

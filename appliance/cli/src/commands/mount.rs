@@ -12,11 +12,19 @@ use sheen_fuse::{
     mount::{MountConfig, MountHandle},
 };
 
-use super::up::absolute;
-use crate::{answer, arguments::Mount, process, source::Source};
+use super::{umount, up::absolute};
+use crate::{
+    answer,
+    arguments::Mount,
+    failure::{Failure, FailureKind},
+    process,
+    source::Source,
+};
 
-/// Where a mount's process writes when it is not told.
+/// Where a mount's process writes when it is not told, as root.
 const LOG: &str = "/var/log/sheen-mount.log";
+/// The same of others, in the folder for a user's state.
+const USER_LOG: &str = "sheen/mount.log";
 
 /// Mounts, or changes a mount.
 ///
@@ -34,16 +42,40 @@ pub(crate) fn run(json: bool, mount: &Mount) -> Result<()> {
     if !text.split(',').any(|option| option.starts_with("fsname=")) {
         options.source.clone_from(&mount.source);
     }
+    // The one who started us has looked.
+    let replaced = !mount.report_ready && umount::remove_dead(&dir)?;
     if mount.foreground || mount.report_ready {
         return serve(&source, &dir, options, mount.report_ready);
     }
-    let log = mount.log.clone().unwrap_or_else(|| PathBuf::from(LOG));
+    let log = match &mount.log {
+        Some(log) => log.clone(),
+        None => default_log()?,
+    };
     in_background(&mount.source, &dir, &mount.options, &log)?;
     if json {
-        let done = serde_json::json!({ "source": mount.source, "mounted": dir });
+        let done = serde_json::json!({
+            "source": mount.source, "mounted": dir, "replaced_dead": replaced, "log": log,
+        });
         answer::either(true, &done, String::new);
     }
     Ok(())
+}
+
+/// Where a mount's process writes when it is not told; its folder is made.
+fn default_log() -> Result<PathBuf> {
+    if nix::unistd::Uid::effective().is_root() {
+        return Ok(PathBuf::from(LOG));
+    }
+    let absolute =
+        |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|p| p.is_absolute());
+    let state = absolute("XDG_STATE_HOME").or_else(|| Some(absolute("HOME")?.join(".local/state")));
+    let log = state.map(|state| state.join(USER_LOG)).ok_or_else(|| {
+        Failure::new(FailureKind::Usage, "there is no folder for the mount's log: HOME is not set")
+            .hint("say --log FILE")
+    })?;
+    let made = log.parent().map_or(Ok(()), std::fs::create_dir_all);
+    made.map_err(|error| process::log_failure(&log, &error))?;
+    Ok(log)
 }
 
 /// Mounts in a process of its own; returns when the mount answers.
@@ -59,7 +91,8 @@ pub(crate) fn in_background(
     if let Some(there) = MountPoint::at(dir)?.filter(MountPoint::is_fuse)
         && there.source == source
     {
-        bail!("{} is mounted at {} already", source, dir.display());
+        let text = format!("{source} is mounted at {} already", dir.display());
+        bail!(Failure::new(FailureKind::InUse, text));
     }
     let mut arguments: Vec<OsString> = ["mount", "--report-ready"].map(OsString::from).to_vec();
     if !options.is_empty() {

@@ -23,7 +23,7 @@ use super::{
     status::ratio,
     walk::{Kind, Walk},
 };
-use crate::{answer, arguments::Recompress};
+use crate::{answer, arguments::Recompress, failure::Failure};
 
 /// How often a terminal is told.
 const SHOW_EVERY: Duration = Duration::from_millis(100);
@@ -38,12 +38,12 @@ struct Summary {
     /// Bytes they took before, and take now.
     physical_bytes_before: u64,
     physical_bytes_after: u64,
-    failed: Vec<Failure>,
+    failed: Vec<FailedFile>,
 }
 
 /// A file that was not, or only in part.
 #[derive(Debug, Serialize)]
-struct Failure {
+struct FailedFile {
     path: PathBuf,
     error: String,
 }
@@ -89,9 +89,9 @@ pub(crate) fn run(json: bool, asked: &Recompress) -> Result<ExitCode> {
         };
         if let Err(error) = done {
             ticker.clear();
-            let error = format!("{error:#}");
-            answer::error(&error);
-            summary.failed.push(Failure { path, error });
+            let failure = Failure::of(&error);
+            answer::error(&failure);
+            summary.failed.push(FailedFile { path, error: failure.text() });
         }
     }
     ticker.clear();

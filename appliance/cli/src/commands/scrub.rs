@@ -10,7 +10,12 @@ use clap::{Args, Subcommand};
 use serde_json::Value;
 use sheen_types::Bytes;
 
-use crate::{answer, arguments::NodeAddress, http};
+use crate::{
+    answer,
+    arguments::NodeAddress,
+    failure::{Failure, FailureKind},
+    http,
+};
 
 /// What can be asked of the scrub.
 #[derive(Debug, Subcommand)]
@@ -46,14 +51,18 @@ pub(crate) fn run(json: bool, scrub: &Scrub) -> Result<()> {
         Scrub::Pause(which) => ("pause", which),
         Scrub::Resume(which) => ("resume", which),
     };
-    let address = &which.node.node;
+    let address = which.node.resolve()?;
     let Some(socket) = address.strip_prefix("unix:") else {
-        bail!("orders are given on the node's own machine: --node unix:PATH, found `{address}`");
+        let text = format!("orders are given on the node's own machine, found {address}");
+        bail!(
+            Failure::new(FailureKind::Usage, text).hint("name the node's UNIX socket: --node PATH")
+        );
     };
     let socket = sheen_control::operator_socket(Path::new(socket));
     let body = serde_json::json!({ "order": order, "ost": which.ost }).to_string();
     let Some((is_done, body)) = http::post_unix(&socket, "/scrub", &body)? else {
-        bail!("no node answers at {}; is `sheen node` running?", socket.display());
+        let text = format!("no node answers at {}", socket.display());
+        bail!(Failure::new(FailureKind::Unreachable, text).hint("is `sheen node` running?"));
     };
     let value: Value = serde_json::from_str(&body).context("the node's answer")?;
     if !is_done {

@@ -11,15 +11,15 @@ use crate::{answer, arguments::Status, http};
 /// # Errors
 /// When it does not answer.
 pub(crate) fn run(json: bool, status: &Status) -> Result<()> {
-    let body = http::get(&status.metrics, "/status")?;
+    let body = http::get(&status.address.resolve()?, "/status")?;
     let value: Value = serde_json::from_str(&body).context("the node's status")?;
     answer::either(json, &value, || text(&value));
     Ok(())
 }
 
-/// What the start of the node at `metrics` waits for; empty if it has started. None: it does not answer.
-pub(crate) fn starting(metrics: &str) -> Option<String> {
-    let value: Value = serde_json::from_str(&http::get(metrics, "/status").ok()?).ok()?;
+/// What the start of the node at `address` waits for; empty if it has started. None: it does not answer.
+pub(crate) fn starting(address: &str) -> Option<String> {
+    let value: Value = serde_json::from_str(&http::get(address, "/status").ok()?).ok()?;
     Some(starting_text(&value))
 }
 

@@ -2,10 +2,14 @@
 
 use std::path::Path;
 
-use anyhow::Result;
-use sheen_fuse::kernel::mountpoint::{Detach, detach};
+use anyhow::{Context, Result};
+use sheen_fuse::kernel::mountpoint::{Detach, MountPoint, detach, is_dead};
 
-use crate::{answer, arguments::Umount};
+use crate::{
+    answer,
+    arguments::Umount,
+    failure::{Failure, FailureKind},
+};
 
 /// Unmounts.
 ///
@@ -24,10 +28,44 @@ pub(crate) fn run(json: bool, umount: &Umount) -> Result<()> {
     Ok(())
 }
 
-/// Takes a mount away.
+/// Takes a mount of Sheen's away.
 ///
 /// # Errors
 /// As [`run`].
 pub(crate) fn unmount(dir: &Path, how: Detach) -> Result<()> {
-    Ok(detach(dir, how)?)
+    match MountPoint::at(dir)? {
+        Some(there) if there.is_sheen() => Ok(detach(dir, how)?),
+        Some(MountPoint { type_name, source, .. }) => {
+            let text = format!(
+                "{} is not a mount of Sheen's but {source} (type {type_name})",
+                dir.display()
+            );
+            let failure = Failure::new(FailureKind::Refused, text);
+            Err(failure.hint("it is left alone; umount(8) takes it away").into())
+        }
+        None => {
+            let text = format!("nothing is mounted at {}", dir.display());
+            Err(Failure::new(FailureKind::NotFound, text).into())
+        }
+    }
+}
+
+/// Takes a mount of Sheen's at `dir` away whose process is gone, and says so. Returns whether there was one. Other mounts stay.
+///
+/// # Errors
+/// When the system refuses.
+pub(crate) fn remove_dead(dir: &Path) -> Result<bool> {
+    let Some(there) = MountPoint::at(dir)?.filter(MountPoint::is_sheen) else { return Ok(false) };
+    if !is_dead(dir) {
+        return Ok(false);
+    }
+    answer::progress(&format!(
+        "{} is a dead mount of {}: its process is gone; taking it away",
+        dir.display(),
+        there.source
+    ));
+    // Nothing is lost by force: there is nobody to write anything back.
+    detach(dir, Detach::Force)
+        .with_context(|| format!("the dead mount at {} cannot be taken away", dir.display()))?;
+    Ok(true)
 }

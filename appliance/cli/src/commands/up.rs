@@ -2,22 +2,34 @@
 
 use std::{
     ffi::OsStr,
+    net::{SocketAddr, TcpListener},
     path::{Path, PathBuf},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
 use sheen_fuse::kernel::mountpoint::MountPoint;
 use sheen_keys::{KeyFile, KeyKind, KeySource};
-use sheen_node::{config::EncryptionConfig, device::Way};
+use sheen_node::{
+    config::{Addresses, EncryptionConfig},
+    device::Way,
+};
 use sheen_types::Bytes;
 
-use super::{setup, status};
-use crate::{admin::Admin, answer, arguments::Up, process};
+use super::{setup, status, umount};
+use crate::{
+    admin::Admin,
+    answer,
+    arguments::Up,
+    failure::{Failure, FailureKind},
+    process,
+};
 
 /// How often a node that starts is asked how far it is.
 const START_LOOK: Duration = Duration::from_millis(500);
+/// How long a node that runs may take to answer for the first time.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(5);
 /// How long a killed node may take to give its memory back.
 const END_PATIENCE: Duration = Duration::from_secs(30);
 
@@ -35,11 +47,14 @@ struct Shown {
     source: String,
     node: i32,
     metrics: String,
+    listen: String,
     log: PathBuf,
     /// The key the device is encrypted under; none: it is not.
     key: Option<String>,
     started: bool,
     mounted: bool,
+    /// A mount whose process was gone was there, and is replaced.
+    replaced_dead: bool,
 }
 
 impl Place {
@@ -110,7 +125,7 @@ pub(crate) fn run(json: bool, up: &Up) -> Result<()> {
     let running = place.running_node();
     let node = match running {
         Some(pid) => {
-            await_start(pid, &config);
+            await_start(pid, &format!("unix:{}", config.socket.display()));
             pid
         }
         None => start_node(&place)?,
@@ -118,6 +133,8 @@ pub(crate) fn run(json: bool, up: &Up) -> Result<()> {
     let address = format!("unix:{}", config.socket.display());
     let name = choose_file_system(&address, &up.name)?;
     let source = format!("{address}:/{name}");
+    let is_there = mount.parent().is_some_and(Path::exists);
+    let replaced_dead = is_there && umount::remove_dead(&mount)?;
     std::fs::create_dir_all(&mount)
         .or_else(|error| match MountPoint::at(&mount) {
             // A mount that does not answer is still a directory to us.
@@ -125,10 +142,16 @@ pub(crate) fn run(json: bool, up: &Up) -> Result<()> {
             _ => Err(error),
         })
         .with_context(|| format!("cannot make {}", mount.display()))?;
-    let found = MountPoint::at(&mount)?.filter(MountPoint::is_fuse);
+    let found = MountPoint::at(&mount)?;
     match &found {
         Some(there) if there.source == source => {}
-        Some(there) => bail!("{} is taken: {} is mounted there", mount.display(), there.source),
+        Some(there) => {
+            let text = format!("{} is taken: {} is mounted there", mount.display(), there.source);
+            bail!(
+                Failure::new(FailureKind::InUse, text)
+                    .hint("choose another place with --mount DIR")
+            );
+        }
         None => start_mount(&place, &source, &mount)?,
     }
     let helper =
@@ -138,10 +161,12 @@ pub(crate) fn run(json: bool, up: &Up) -> Result<()> {
         source,
         node,
         metrics: format!("http://{}/metrics", config.metrics),
+        listen: config.listen.to_string(),
         log: place.dir.join("node.log"),
         key: config.encryption.key().map(ToString::to_string),
         started: running.is_none(),
         mounted: found.is_none(),
+        replaced_dead,
     };
     answer::either(json, &shown, || text(&shown, &place, helper));
     Ok(())
@@ -154,6 +179,7 @@ fn text(shown: &Shown, place: &Place, helper: bool) -> String {
         "Sheen is up.\n\
          \n  mounted at   {}{}\
          \n  node         process {}{}, log {}\
+         \n  clients at   {} (TCP)\
          \n  metrics      {}\
          \n  encrypted    {}\
          \n  a 2nd mount  {mount_type} {} DIR\
@@ -164,6 +190,7 @@ fn text(shown: &Shown, place: &Place, helper: bool) -> String {
         shown.node,
         was(shown.started),
         shown.log.display(),
+        shown.listen,
         shown.metrics,
         shown
             .key
@@ -184,7 +211,8 @@ fn prepare(place: &Place, up: &Up) -> Result<sheen_node::Config> {
     if !path.exists() {
         let size: Bytes = up.size.parse().with_context(|| format!("--size {}", up.size))?;
         answer::progress(&format!("writing {}", path.display()));
-        let mut text = sheen_node::Config::embedded_text(&place.dir, size);
+        let addresses = addresses(up)?;
+        let mut text = sheen_node::Config::embedded_text(&place.dir, size, addresses);
         // A device that lost its configuration stays what it is.
         let is_new = !place.dir.join("device").exists();
         let is_encrypted = if is_new { !up.no_encryption } else { place.key().exists() };
@@ -194,12 +222,64 @@ fn prepare(place: &Place, up: &Up) -> Result<sheen_node::Config> {
         process::write_whole(&path, &text)?;
     }
     let config = sheen_node::Config::load(&path)?;
+    for (option, key, given, there) in [
+        ("--listen", "listen", up.listen, config.listen),
+        ("--metrics", "metrics", up.metrics, config.metrics),
+    ] {
+        if let Some(given) = given.filter(|given| *given != there) {
+            let text = format!("{option} {given}: the configuration says {key} = \"{there}\"");
+            let hint =
+                format!("change it in {} and run `sheen up` without {option}", path.display());
+            bail!(Failure::new(FailureKind::Usage, text).hint(hint));
+        }
+    }
     let is_path = matches!(Way::of(&config.device.path), Ok(Way::Path(_)));
     if is_path && !config.device.path.exists() {
         answer::progress(&format!("making {} ({}, sparse)", config.device.path.display(), up.size));
         super::format::write_empty(&config, sheen_node::device::Force::No)?;
     }
     Ok(config)
+}
+
+/// Where a new node listens: as asked for, else at the usual ports, else at free ones.
+fn addresses(up: &Up) -> Result<Addresses> {
+    let usual = Addresses::default();
+    let listen = Held::new(up.listen, usual.listen)?;
+    let metrics = Held::new(up.metrics, usual.metrics)?;
+    for (what, held, usual) in
+        [("clients", &listen, usual.listen), ("metrics", &metrics, usual.metrics)]
+    {
+        if held.is_other {
+            let address = held.address;
+            answer::progress(&format!("{usual} is taken: {what} find the node at {address}"));
+        }
+    }
+    Ok(Addresses { listen: listen.address, metrics: metrics.address })
+}
+
+/// An address, held until all are chosen, so that they differ.
+struct Held {
+    address: SocketAddr,
+    is_other: bool,
+    _listener: Option<TcpListener>,
+}
+
+impl Held {
+    fn new(given: Option<SocketAddr>, usual: SocketAddr) -> Result<Self> {
+        if let Some(address) = given {
+            // The node says who has it, should it be taken.
+            return Ok(Self { address, is_other: false, _listener: None });
+        }
+        let (listener, is_other) = match TcpListener::bind(usual) {
+            Ok(listener) => (listener, false),
+            Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
+                (TcpListener::bind((usual.ip(), 0)).context("looking for a free port")?, true)
+            }
+            Err(error) => return Err(error).with_context(|| format!("cannot listen at {usual}")),
+        };
+        let address = listener.local_addr()?;
+        Ok(Self { address, is_other, _listener: Some(listener) })
+    }
 }
 
 /// The key file of the place; made if it is not there. One that is there may open a device.
@@ -232,14 +312,19 @@ fn start_node(place: &Place) -> Result<i32> {
 }
 
 /// Waits for a node that is starting already, and says what for. What it cannot find out, the next step will.
-fn await_start(pid: i32, config: &sheen_node::Config) {
+fn await_start(pid: i32, address: &str) {
+    let begun = Instant::now();
     let mut said = String::new();
     while process::is_alive(pid) {
-        let steps = status::starting(&config.metrics.to_string());
-        let Some(text) = steps.filter(|text| !text.is_empty()) else { return };
-        if text != said {
-            answer::progress(&format!("waiting for {text}"));
-            said = text;
+        match status::starting(address) {
+            Some(text) if text.is_empty() => return,
+            Some(text) if text != said => {
+                answer::progress(&format!("waiting for {text}"));
+                said = text;
+            }
+            // It opens its device, or does not answer at all.
+            None if begun.elapsed() > ANSWER_PATIENCE => return,
+            Some(_) | None => {}
         }
         std::thread::sleep(START_LOOK);
     }
@@ -265,4 +350,37 @@ fn choose_file_system(address: &str, name: &str) -> Result<String> {
 fn start_mount(place: &Place, source: &str, mount: &Path) -> Result<()> {
     answer::progress(&format!("mounting at {}", mount.display()));
     super::mount::in_background(source, mount, &[], &place.dir.join("mount.log"))
+}
+
+#[cfg(test)]
+mod test {
+    use super::*;
+
+    fn up(listen: Option<&str>) -> Up {
+        Up {
+            mount: "./mnt".into(),
+            dir: "./.sheen".into(),
+            size: "1GiB".to_owned(),
+            name: "sheen".to_owned(),
+            no_encryption: true,
+            listen: listen.map(|address| address.parse().unwrap()),
+            metrics: None,
+        }
+    }
+
+    #[test]
+    fn a_port_that_is_taken_makes_way_for_a_free_one_and_one_that_is_asked_for_does_not() {
+        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+        let usual = taken.local_addr().unwrap();
+        let held = Held::new(None, usual).unwrap();
+        assert!(held.is_other && held.address != usual && held.address.ip() == usual.ip());
+        assert!(TcpListener::bind(held.address).is_err(), "it is held until both are chosen");
+        assert_eq!(Held::new(Some(usual), usual).unwrap().address, usual);
+        drop((taken, held));
+        let held = Held::new(None, usual).unwrap();
+        assert_eq!((held.is_other, held.address), (false, usual));
+        let chosen = addresses(&up(Some("127.0.0.1:7"))).unwrap();
+        assert_eq!(chosen.listen, "127.0.0.1:7".parse().unwrap());
+        assert_ne!(chosen.listen, chosen.metrics);
+    }
 }

@@ -23,7 +23,7 @@ fn the_example_is_read_and_shows_the_defaults() {
 #[test]
 fn an_embedded_configuration_reads_back_as_itself() {
     let directory = Path::new("/tmp/a \"quoted\" \\ place");
-    let text = Config::embedded_text(directory, Bytes(64 << 30));
+    let text = Config::embedded_text(directory, Bytes(64 << 30), Addresses::default());
     assert_eq!(parse(&text).unwrap(), Config::embedded(directory, Bytes(64 << 30)));
 }
 

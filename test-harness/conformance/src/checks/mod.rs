@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use crate::report::Report;
 use crate::target::Target;
 
+pub mod administration;
 pub mod cargo;
 pub mod compression;
 pub mod encryption;

@@ -9,7 +9,10 @@ use sheen_nvme::pci::{
 };
 
 use super::{REFUSED, text};
-use crate::answer;
+use crate::{
+    answer,
+    failure::{Failure, FailureKind},
+};
 
 /// Gives a controller to vfio-pci.
 ///
@@ -66,6 +69,6 @@ pub(super) fn unbind(json: bool, machine: &Machine, address: PciAddress) -> Resu
 }
 
 fn refused(error: &dyn std::error::Error) -> ExitCode {
-    answer::error(&error.to_string());
+    answer::error(&Failure::new(FailureKind::Refused, error.to_string()));
     ExitCode::from(REFUSED)
 }

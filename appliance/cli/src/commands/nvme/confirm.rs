@@ -5,7 +5,10 @@ use std::process::ExitCode;
 use sheen_nvme::driver::{Confirmation, Controller};
 
 use super::REFUSED;
-use crate::answer;
+use crate::{
+    answer,
+    failure::{Failure, FailureKind},
+};
 
 /// What the user said.
 pub(super) enum Confirmed {
@@ -22,12 +25,17 @@ pub(super) fn confirm(controller: &Controller, given: Option<&str>, loss: &str) 
         Some(given) if given.trim() == serial => {
             return Confirmed::Yes(Confirmation::data_may_be_lost(&serial));
         }
-        Some(given) => answer::error(&format!(
-            "`{given}` is not the serial number of this controller, which is `{serial}`: nothing was done"
-        )),
-        None => answer::error(&format!(
-            "{loss}: nothing was done. If that is meant, add: --yes-destroy {serial}"
-        )),
+        Some(given) => {
+            let text = format!(
+                "`{given}` is not the serial number of this controller, which is `{serial}`: nothing was done"
+            );
+            answer::error(&Failure::new(FailureKind::Refused, text));
+        }
+        None => {
+            let failure = Failure::new(FailureKind::Refused, format!("{loss}: nothing was done"));
+            let hint = format!("if that is meant, add: --yes-destroy {serial}");
+            answer::error(&failure.hint(hint));
+        }
     }
     Confirmed::No(ExitCode::from(REFUSED))
 }

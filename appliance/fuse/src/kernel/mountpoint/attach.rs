@@ -132,7 +132,9 @@ fn check_target(target: &Path, options: &MountOptions) -> Result<PathBuf, Attach
     Ok(path)
 }
 
-fn is_dead(path: &Path) -> bool {
+/// Tells whether the program behind the FUSE mount at `path` is gone (ENOTCONN). One that does not answer within a second is not.
+#[must_use]
+pub fn is_dead(path: &Path) -> bool {
     const PATIENCE: Duration = Duration::from_secs(1);
     let answer = wait_until_answers(path, PATIENCE);
     answer.is_err_and(|error| error.raw_os_error() == Some(libc::ENOTCONN))

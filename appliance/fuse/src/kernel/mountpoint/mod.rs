@@ -13,7 +13,7 @@ pub mod attach;
 mod fusermount;
 pub mod detach;
 
-pub use attach::{AttachError, attach, remount, wait_until_answers};
+pub use attach::{AttachError, attach, is_dead, remount, wait_until_answers};
 pub use detach::{Detach, DetachError, abort, detach};
 pub use options::{AtimePolicy, MountOptions, OptionError};
 pub use table::{MountPoint, TableError};

@@ -94,6 +94,12 @@ impl MountPoint {
         matches!(self.type_name.as_str(), "fuse" | "fuseblk") || self.type_name.starts_with("fuse.")
     }
 
+    /// Whether it is a mount of Sheen's.
+    #[must_use]
+    pub fn is_sheen(&self) -> bool {
+        self.type_name == "fuse.sheen"
+    }
+
     /// Its flags.
     #[must_use]
     pub fn flags(&self) -> MsFlags {
@@ -187,7 +193,10 @@ mod test {
         assert_eq!((mount.device, mount.type_name.as_str()), ((0, 53), "fuse.sheen"));
         assert_eq!(mount.source, "node1:/x");
         assert_eq!(mount.flags(), MsFlags::MS_NOATIME | MsFlags::MS_NOSUID | MsFlags::MS_RDONLY);
-        assert!(mount.is_fuse());
+        assert!(mount.is_fuse() && mount.is_sheen());
+        let line = b"36 35 0:53 / /mnt/b rw - fuse.sshfs host:/ rw,user_id=0";
+        let mount = MountPoint::parse(line).unwrap();
+        assert!(mount.is_fuse() && !mount.is_sheen());
     }
 
     #[test]

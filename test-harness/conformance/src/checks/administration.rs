@@ -1,0 +1,107 @@
+//! The command line as an administrator meets it: nodes side by side, one way to name them, errors for programs, exit codes,
+//! dead and foreign mounts, mounts of users, and what asks before something is lost.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context as _, ensure};
+use serde_json::Value;
+
+use super::Context;
+
+mod failures;
+mod folder;
+mod mounts;
+
+use folder::Folder;
+
+const CHECK: &str = "administration";
+
+/// Runs the check: two nodes of `sheen up` of its own, beside the file system under test.
+pub fn run(context: &mut Context<'_>) {
+    let place = context.scratch.join(CHECK);
+    let report = &mut *context.report;
+    let mut folders = None;
+    report.case(CHECK, "two nodes of `up` work side by side on ports of their own", || {
+        folders = Some(side_by_side(&place)?);
+        Ok(String::new())
+    });
+    let Some([one, two]) = folders else { return };
+    report
+        .case(CHECK, "--node names a node in every form, for every command", || named(&one, &two));
+    report.case(CHECK, "errors are JSON of one shape, and exit codes as documented", || {
+        failures::commands(&one)
+    });
+    report.case(CHECK, "mount.sheen ends with the codes of mount(8)", || failures::helper(&one));
+    report.case(CHECK, "a dead mount is replaced by `up` and by `mount`", || mounts::dead(&one));
+    report.case(CHECK, "`umount` leaves mounts that are not ours alone", || mounts::foreign(&one));
+    report.case(CHECK, "a user mounts, and the log is in a folder of the user", || {
+        mounts::of_a_user(&one, &place)
+    });
+    report.case(
+        CHECK,
+        "a mounted file system is not deleted unasked, and its clients are named",
+        || deleted(&two),
+    );
+    report.case(CHECK, "they end", || {
+        one.down()?;
+        two.down()
+    });
+}
+
+fn side_by_side(place: &Path) -> anyhow::Result<[Folder; 2]> {
+    let folders = ["one", "two"].map(|name| Folder::new(&place.join(name)));
+    let [one, two] = folders;
+    let (one, two) = (one?, two?);
+    let addresses = |shown: &Value| -> anyhow::Result<[String; 2]> {
+        let text = |key: &str| shown[key].as_str().map(ToOwned::to_owned);
+        Ok([text("listen").context("no listen")?, text("metrics").context("no metrics")?])
+    };
+    let (first, second) = (addresses(&one.up(&[])?)?, addresses(&two.up(&[])?)?);
+    ensure!(
+        first.iter().all(|address| !second.contains(address)),
+        "{first:?} and {second:?} are not apart"
+    );
+    fs::write(one.mount().join("file"), "one")?;
+    fs::write(two.mount().join("file"), "two")?;
+    ensure!(fs::read_to_string(one.mount().join("file"))? == "one");
+    let refused = one.fails(&["up", "--listen", "127.0.0.1:1"])?;
+    ensure!(refused.code == 2 && refused.kind == "usage", "{refused:?}");
+    Ok([one, two])
+}
+
+fn named(one: &Folder, two: &Folder) -> anyhow::Result<String> {
+    let pid = |shown: &Value| shown["pid"].as_u64();
+    let of_one = pid(&one.answers(&["status"])?).context("a status without pid")?;
+    let of_two = pid(&two.answers(&["status"])?).context("a status without pid")?;
+    ensure!(of_one != of_two, "both folders show process {of_one}");
+    let listen = one.answers(&["status"])?["listen"].as_str().context("no listen")?.to_owned();
+    let socket = one.socket().display().to_string();
+    let folder = one.path().join(".sheen").display().to_string();
+    for address in [socket.clone(), format!("unix:{socket}"), listen, folder] {
+        // From the other's folder, so that the default would be wrong.
+        let shown = two.answers(&["status", "--node", &address])?;
+        ensure!(pid(&shown) == Some(of_one), "--node {address} shows {:?}", pid(&shown));
+        let shown = two.answers_with(&["status"], &[("SHEEN_NODE", &address)])?;
+        ensure!(pid(&shown) == Some(of_one), "SHEEN_NODE={address} shows {:?}", pid(&shown));
+        let shown = two.answers(&["fs", "list", "--node", &address])?;
+        ensure!(shown[0]["name"] == "sheen", "fs list --node {address}: {shown}");
+    }
+    two.answers(&["scrub", "status", "--node", &socket])?;
+    Ok(String::new())
+}
+
+fn deleted(folder: &Folder) -> anyhow::Result<String> {
+    let mount = folder.mount().display().to_string();
+    for (words, kind) in [
+        (&["fs", "delete", "sheen"][..], "in_use"),
+        (&["fs", "delete", "sheen", "--force"], "refused"),
+    ] {
+        let failure = folder.fails(words)?;
+        ensure!(failure.code == 1 && failure.kind == kind, "{words:?}: {failure:?}");
+        ensure!(failure.message.contains(&mount), "it does not name {mount}: {failure:?}");
+        ensure!(fs::read_to_string(folder.mount().join("file"))? == "two", "it is gone");
+    }
+    folder.answers(&["fs", "delete", "sheen", "--force", "--yes"])?;
+    Ok(String::new())
+}

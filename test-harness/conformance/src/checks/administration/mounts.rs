@@ -1,0 +1,145 @@
+//! Mounts whose process was killed, that are not ours, and of users.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, chown};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, ensure};
+use nix::errno::Errno;
+use nix::mount::{MntFlags, umount2};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::folder::{Folder, failure};
+use crate::cluster::{is_mount_point, sheen_program};
+use crate::process;
+
+/// A user without privileges.
+const USER: u32 = 65534;
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// Kills the process that serves the mount at `directory`, and waits until the mount is dead.
+fn kill_mount(directory: &Path) -> anyhow::Result<()> {
+    let serves = |pid: i32| {
+        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let words: Vec<&[u8]> = line.split(|byte| *byte == 0).collect();
+        words.contains(&directory.as_os_str().as_encoded_bytes())
+            && words.contains(&&b"--report-ready"[..])
+    };
+    let processes = fs::read_dir("/proc")?.flatten();
+    let pid = processes
+        .filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok())
+        .find(|&pid| serves(pid))
+        .with_context(|| format!("no process serves {}", directory.display()))?;
+    kill(Pid::from_raw(pid), Signal::SIGKILL)?;
+    let begun = Instant::now();
+    loop {
+        match fs::metadata(directory) {
+            Err(error) if error.raw_os_error() == Some(Errno::ENOTCONN as i32) => return Ok(()),
+            _ => ensure!(begun.elapsed() < DEADLINE, "{} lives on", directory.display()),
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+pub(super) fn dead(folder: &Folder) -> anyhow::Result<String> {
+    kill_mount(&folder.mount())?;
+    let shown = folder.up(&[])?;
+    ensure!(
+        shown["mounted"] == true && shown["started"] == false && shown["replaced_dead"] == true,
+        "{shown}"
+    );
+    ensure!(fs::read_to_string(folder.mount().join("file"))? == "one");
+    ensure!(folder.up(&[])?["mounted"] == false, "a mount that lives is mounted again");
+
+    let second = folder.path().join("second");
+    fs::create_dir_all(&second)?;
+    let source = format!("unix:{}:/sheen", folder.socket().display());
+    let log = folder.path().join("second.log").display().to_string();
+    let words = ["mount", "--log", &log, &source, "second"];
+    ensure!(folder.answers(&words)?["replaced_dead"] == false);
+    kill_mount(&second)?;
+    ensure!(folder.answers(&words)?["replaced_dead"] == true);
+    ensure!(fs::read_to_string(second.join("file"))? == "one");
+    let twice = folder.fails(&words)?;
+    ensure!(twice.code == 1 && twice.kind == "in_use", "{twice:?}");
+    folder.answers(&["umount", "second"])?;
+    ensure!(!is_mount_point(&second)?, "it is mounted still");
+    Ok(String::new())
+}
+
+pub(super) fn foreign(folder: &Folder) -> anyhow::Result<String> {
+    let directory = folder.path().join("foreign");
+    fs::create_dir_all(&directory)?;
+    let source = format!("unix:{}:/sheen", folder.socket().display());
+    let log = folder.path().join("foreign.log").display().to_string();
+    // Another type makes it another program's as far as anybody can see.
+    folder.answers(&["mount", "--log", &log, "-o", "subtype=other", &source, "foreign"])?;
+    let results = [&["umount", "foreign"][..], &["umount", "--force", "foreign"]]
+        .map(|words| folder.fails(words));
+    let stands = is_mount_point(&directory)?;
+    umount2(&directory, MntFlags::MNT_DETACH)?;
+    for failed in results {
+        let failed = failed?;
+        ensure!(failed.code == 1 && failed.kind == "refused", "{failed:?}");
+        ensure!(failed.message.contains("fuse.other"), "{failed:?}");
+    }
+    ensure!(stands, "it was taken away");
+    let proc = folder.fails(&["umount", "/proc"])?;
+    ensure!(proc.kind == "refused", "{proc:?}");
+    Ok(String::new())
+}
+
+pub(super) fn of_a_user(folder: &Folder, place: &Path) -> anyhow::Result<String> {
+    let home = place.join("home");
+    fs::create_dir_all(home.join("mnt"))?;
+    chown(&home, Some(USER), Some(USER))?;
+    chown(home.join("mnt"), Some(USER), Some(USER))?;
+    // Where it was built others may have no way in.
+    let program = place.join("sheen");
+    fs::copy(sheen_program().canonicalize()?, &program)?;
+    let listen = folder.answers(&["status"])?["listen"].as_str().context("no listen")?.to_owned();
+    let source = format!("{listen}:/sheen");
+    let call = |words: &[&str], home: &Path| {
+        let mut command = Command::new(&program);
+        command.args(words).uid(USER).gid(USER).env_clear();
+        command.env("PATH", "/usr/bin:/bin").env("HOME", home).current_dir(place);
+        command
+    };
+    let words = ["mount", &source, "home/mnt"];
+    // Where udev is missing only root may open the device: the mount fails then, its log lies where it should all the same.
+    let may_mount = fs::metadata("/dev/fuse")?.mode() & 0o006 == 0o006;
+    let as_user = |variables: &[(&str, &Path)]| -> anyhow::Result<()> {
+        let mut command = call(&words, variables[0].1);
+        command.envs(variables.iter().copied());
+        if !may_mount {
+            let failed = failure(command.arg("--json"))?;
+            ensure!(failed.message.contains("fusermount3"), "{failed:?}");
+            return Ok(());
+        }
+        process::run(&mut command, DEADLINE).context("mounting as a user")?;
+        process::run(&mut call(&["umount", "home/mnt"], &home), DEADLINE)?;
+        ensure!(!is_mount_point(&home.join("mnt"))?, "it is mounted still");
+        Ok(())
+    };
+    as_user(&[("HOME", &home)])?;
+    let log = home.join(".local/state/sheen/mount.log");
+    ensure!(log.exists(), "there is no {}", log.display());
+
+    // The folder of the node is root's.
+    let failed = failure(call(&words, folder.path()).arg("--json"))?;
+    let text = format!("{}/.local/state/sheen/mount.log", folder.path().display());
+    ensure!(failed.code == 1 && failed.kind == "permission", "{failed:?}");
+    ensure!(failed.message.contains(&text), "{failed:?}");
+    let state = home.join("state");
+    as_user(&[("HOME", folder.path()), ("XDG_STATE_HOME", &state)])?;
+    ensure!(state.join("sheen/mount.log").exists(), "XDG_STATE_HOME is not looked at");
+    Ok(if may_mount {
+        String::new()
+    } else {
+        "without the mount: /dev/fuse is root's here".to_owned()
+    })
+}
