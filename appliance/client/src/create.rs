@@ -56,7 +56,7 @@ impl Client {
     /// Makes an inode, and opens it if `open` says so.
     ///
     /// # Errors
-    /// EEXIST, ENOSPC, EDQUOT, ENOENT, ENAMETOOLONG, EINTR.
+    /// EEXIST, ENOSPC, EDQUOT, ENOENT, ENAMETOOLONG, ENFILE as [`Client::open`], EINTR.
     pub fn create(
         self: &Arc<Self>,
         parent: &Arc<Inode>,

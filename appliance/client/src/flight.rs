@@ -10,7 +10,7 @@ use sheen_wire::{Frame, Opcode};
 use crate::{
     client::Client,
     gate::GatePlace,
-    request::{BUSY_PAUSE, Landing, Reply, Request, Then},
+    request::{BUSY_PAUSE, Landing, PLACE_WAIT, Reply, Request, Then},
     session::Lane,
     slots::TagPlace,
 };
@@ -25,6 +25,8 @@ pub(crate) struct Flight {
     pub(crate) room: Option<Buffer>,
     /// The incarnation it was first sent under.
     pub(crate) sent_under: Option<u64>,
+    /// Since when the MDT has no place for what it opens.
+    placeless: Option<Tick>,
     /// What to do when it ended after its caller left.
     then: Then,
 }
@@ -47,7 +49,12 @@ impl Flight {
         then: Then,
     ) -> Self {
         let (tag, _place) = admitted;
-        Self { request, xid, tag, _place, room: None, sent_under: None, then }
+        Self { request, xid, tag, _place, room: None, sent_under: None, placeless: None, then }
+    }
+
+    /// Whether it asks again for a place in a table that has none: for [`PLACE_WAIT`] from the first refusal on.
+    pub(crate) fn waits_for_place(&mut self, now: Tick) -> bool {
+        now.since(*self.placeless.get_or_insert(now)) < PLACE_WAIT
     }
 
     /// Whether it still means something on this connection.

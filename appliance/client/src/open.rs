@@ -34,7 +34,8 @@ impl Client {
     /// Opens a file once more.
     ///
     /// # Errors
-    /// EPERM for an immutable or append-only file, ESTALE, ENOENT, EIO when the file's handles were lost and not all are
+    /// EPERM for an immutable or append-only file, ENFILE when this client has as much of the MDT's table as there is for
+    /// it, ESTALE, ENOENT, EIO when the file's handles were lost and not all are
     /// closed yet, EINTR.
     pub fn open(
         self: &Arc<Self>,

@@ -297,7 +297,8 @@ impl Client {
                     flight.room = ended.room;
                     return Landing::Lost;
                 }
-                if status == Errno::EAGAIN && !is_lock(flight.request.opcode) {
+                let places = status == Errno::ENFILE && flight.waits_for_place(self.clock.now());
+                if places || status == Errno::EAGAIN && !is_lock(flight.request.opcode) {
                     flight.room = ended.room;
                     // A request that was sent before may have been carried out under its number; a refusal is kept
                     // in no slot, so the number is as good as new.
@@ -359,6 +360,9 @@ pub(crate) enum Landing {
     Unsent,
     Refused(Errno),
 }
+
+/// How long an open waits for a place in the MDT's table before its program is told ENFILE: closes may be under way.
+pub(crate) const PLACE_WAIT: Duration = Duration::from_secs(2);
 
 /// EAGAIN is an answer to these, not a state of the server.
 fn is_lock(opcode: Opcode) -> bool {

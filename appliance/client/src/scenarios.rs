@@ -358,6 +358,24 @@ fn what_this_client_removed_costs_no_name_when_the_server_clears_it_away() {
 }
 
 #[test]
+fn an_open_without_a_place_waits_a_while_and_says_so() {
+    let (fake, client) = start();
+    let file = client.inode(FILE);
+    for _ in 0..3 {
+        let refused = (Opcode::Open, Errno::ENFILE.0);
+        fake.change(|state| state.refuse_next.push_back(refused));
+    }
+    client.open(&file, WRITE, &Cancel::new()).unwrap();
+    client.close(&file, true, &Cancel::new());
+    fake.change(|state| state.refuse = Some((Opcode::Open, Errno::ENFILE)));
+    let begun = std::time::Instant::now();
+    assert_eq!(client.open(&file, WRITE, &Cancel::new()), Err(Errno::ENFILE));
+    let waited = begun.elapsed();
+    assert!(waited >= crate::request::PLACE_WAIT && waited < crate::request::PLACE_WAIT * 5);
+    client.disconnect();
+}
+
+#[test]
 fn an_append_goes_behind_what_another_wrote() {
     let (fake, client) = start();
     let file = client.inode(FILE);

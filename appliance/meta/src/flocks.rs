@@ -11,6 +11,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use sheen_types::{ClientId, Errno, Fid, Xid};
 use sheen_wire::flock::{FileLock, LockFamily, LockType};
 
+use crate::shares::Shares;
+
 mod deadlock;
 mod ranges;
 
@@ -19,7 +21,7 @@ use ranges::{Owner, Ranges};
 /// Last byte of a range to the end of the file.
 pub const RANGE_END: u64 = u64::MAX >> 1;
 
-/// Bounds of [`FileLocks`].
+/// Bounds of [`FileLocks`]. A client takes at most as much of each as is left free after it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct LockLimits {
     /// Held locks, ranges counted one by one.
@@ -85,7 +87,8 @@ pub struct FileLocks {
     waiting: BTreeMap<(ClientId, Xid), Key>,
     /// Waiting record-lock requests of each owner, for the search for deadlocks.
     waiting_owners: BTreeMap<Owner, Vec<(Xid, Key)>>,
-    held: usize,
+    held: Shares,
+    waits: Shares,
 }
 
 impl FileLocks {
@@ -98,20 +101,21 @@ impl FileLocks {
             by_client: BTreeSet::new(),
             waiting: BTreeMap::new(),
             waiting_owners: BTreeMap::new(),
-            held: 0,
+            held: Shares::new(),
+            waits: Shares::new(),
         }
     }
 
     /// Held locks, ranges counted one by one.
     #[must_use]
     pub const fn len(&self) -> usize {
-        self.held
+        self.held.total()
     }
 
     /// Whether no lock is held.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
-        self.held == 0
+        self.held.total() == 0
     }
 
     /// Requests that wait.
@@ -147,7 +151,10 @@ impl FileLocks {
                 None => LockAnswer::Refused(Errno::EAGAIN),
             };
         }
-        match self.take(owner, &lock) {
+        // What is given back may split a range: that is not refused for want of a share.
+        let gives_back = lock.kind == LockType::Unlock;
+        let room = if gives_back { self.room() } else { self.share_of(client) };
+        match self.take(owner, &lock, room) {
             Ok(()) => {
                 self.wake(key, ended);
                 LockAnswer::Granted
@@ -190,7 +197,7 @@ impl FileLocks {
     ) {
         let key = (fid, family);
         if let Some(resource) = self.resources.get_mut(&key) {
-            self.held -= resource.held.remove_owner(Owner { client, owner });
+            self.held.take(client, resource.held.remove_owner(Owner { client, owner }));
             self.wake(key, ended);
             self.tidy(key, client);
         }
@@ -203,7 +210,7 @@ impl FileLocks {
         let keys: Vec<Key> = mine.map(|&(_, key)| key).collect();
         for key in keys {
             let Some(resource) = self.resources.get_mut(&key) else { continue };
-            self.held -= resource.held.remove_client(client);
+            self.held.take(client, resource.held.remove_client(client));
             let (gone, stay) =
                 std::mem::take(&mut resource.waiters).into_iter().partition(|w| w.client == client);
             resource.waiters = stay;
@@ -221,8 +228,8 @@ impl FileLocks {
         for &family in LockFamily::ALL {
             let key = (fid, family);
             let Some(resource) = self.resources.remove(&key) else { continue };
-            self.held -= resource.held.len();
             for client in resource.held.clients() {
+                self.held.take(client, 1);
                 self.by_client.remove(&(client, key));
             }
             for waiter in resource.waiters {
@@ -248,7 +255,17 @@ impl FileLocks {
         if self.conflict(owner, &lock).is_some() {
             return Err(Errno::EAGAIN);
         }
-        self.take(owner, &lock)
+        self.take(owner, &lock, self.room())
+    }
+
+    /// Locks there is room for.
+    const fn room(&self) -> usize {
+        self.limits.locks_max.saturating_sub(self.held.total())
+    }
+
+    /// Locks a client may take.
+    fn share_of(&self, client: ClientId) -> usize {
+        Shares::left(self.held.of(client), self.room())
     }
 
     fn conflict(&self, owner: Owner, lock: &FileLock) -> Option<FileLock> {
@@ -264,14 +281,15 @@ impl FileLocks {
         })
     }
 
-    /// Sets a lock nothing is in the way of.
-    fn take(&mut self, owner: Owner, lock: &FileLock) -> Result<(), Errno> {
+    /// Sets a lock nothing is in the way of, that takes at most `room` places.
+    fn take(&mut self, owner: Owner, lock: &FileLock, room: usize) -> Result<(), Errno> {
         let key = (lock.fid, lock.family);
-        let room = self.limits.locks_max.saturating_sub(self.held);
         let resource = self.resources.entry(key).or_default();
         let before = resource.held.len();
         let result = resource.held.set(owner, lock, room);
-        self.held = self.held - before + resource.held.len();
+        let now = resource.held.len();
+        self.held.add(owner.client, now.saturating_sub(before));
+        self.held.take(owner.client, before.saturating_sub(now));
         self.by_client.insert((owner.client, key));
         self.tidy(key, owner.client);
         result
@@ -279,7 +297,8 @@ impl FileLocks {
 
     fn wait(&mut self, owner: Owner, xid: Xid, lock: FileLock) -> LockAnswer {
         let key = (lock.fid, lock.family);
-        if self.waiting.len() >= self.limits.waiters_max {
+        let free = self.limits.waiters_max.saturating_sub(self.waiting.len());
+        if Shares::left(self.waits.of(owner.client), free) == 0 {
             return LockAnswer::Refused(Errno::ENOLCK);
         }
         if lock.family == LockFamily::Posix {
@@ -288,7 +307,8 @@ impl FileLocks {
             }
             self.waiting_owners.entry(owner).or_default().push((xid, key));
         }
-        self.waiting.insert((owner.client, xid), key);
+        let new = self.waiting.insert((owner.client, xid), key).is_none();
+        self.waits.add(owner.client, usize::from(new));
         self.by_client.insert((owner.client, key));
         let resource = self.resources.entry(key).or_default();
         resource.waiters.push(Waiter { client: owner.client, xid, lock });
@@ -308,13 +328,15 @@ impl FileLocks {
             let Some(waiter) = free.map(|at| resource.waiters.remove(at)) else { return };
             self.forget_waiter(key, &waiter);
             let Waiter { client, xid, lock } = waiter;
-            let result = self.take(Owner { client, owner: lock.owner }, &lock);
+            let room = self.share_of(client);
+            let result = self.take(Owner { client, owner: lock.owner }, &lock, room);
             ended.push(LockGrant { client, xid, result });
         }
     }
 
     fn forget_waiter(&mut self, key: Key, waiter: &Waiter) {
-        self.waiting.remove(&(waiter.client, waiter.xid));
+        let waited = self.waiting.remove(&(waiter.client, waiter.xid)).is_some();
+        self.waits.take(waiter.client, usize::from(waited));
         let owner = Owner { client: waiter.client, owner: waiter.lock.owner };
         if let Some(waits) = self.waiting_owners.get_mut(&owner) {
             waits.retain(|wait| *wait != (waiter.xid, key));

@@ -8,7 +8,8 @@
 //! The table never waits and never sends: [`Leases::conflicts`] tells who is in the way,
 //! [`Leases::revoke`] notes that a client was asked and gives the message to send.
 //! It has a bound that binds: full, it grants nothing new. [`Leases::to_make_room`] tells what to ask
-//! back before that, the longest unused first.
+//! back before that, the longest unused first. The last sixteenth of it is for clients that hold less
+//! than is free: one that gives nothing back does not keep others from getting any.
 //! Deliberately absent: deadlines (the service evicts).
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,7 +17,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use sheen_types::{ClientId, Epoch, Fid};
 use sheen_wire::lease::{LeaseGrant, LeaseRevoke, LockMode, bits};
 
-use crate::opens::LAST_FID;
+use crate::{opens::LAST_FID, shares::Shares};
 
 /// The lock resource an inode is: four u64, as LDLM names them.
 #[must_use]
@@ -83,6 +84,7 @@ pub struct Leases {
     by_age: BTreeMap<u64, (ClientId, Fid)>,
     /// What parked requests wait for: nobody but those clients gets it meanwhile.
     parked: BTreeMap<Fid, Vec<(ClientId, u32)>>,
+    shares: Shares,
     sequence: u64,
     leases_max: usize,
 }
@@ -96,6 +98,7 @@ impl Leases {
             by_client: BTreeSet::new(),
             by_age: BTreeMap::new(),
             parked: BTreeMap::new(),
+            shares: Shares::new(),
             sequence: (server_epoch.0 as u64) << 40,
             leases_max,
         }
@@ -162,7 +165,20 @@ impl Leases {
     /// Whether the table would grant this client something on this inode, were nobody in the way.
     #[must_use]
     pub fn has_room(&self, client: ClientId, fid: Fid) -> bool {
+        let free = self.leases_max.saturating_sub(self.by_inode.len());
+        let takes_share = free > self.reserve() || self.shares.of(client) < free;
+        takes_share && self.has_place(client, fid) || self.by_inode.contains_key(&(fid, client))
+    }
+
+    /// Whether there is a place at all, whoever it is kept for.
+    fn has_place(&self, client: ClientId, fid: Fid) -> bool {
         self.by_inode.len() < self.leases_max || self.by_inode.contains_key(&(fid, client))
+    }
+
+    /// Places for clients that hold few.
+    const fn reserve(&self) -> usize {
+        let part = self.leases_max / 16;
+        if part == 0 { 1 } else { part }
     }
 
     /// Grants what can be granted now of `read` in PR and `write` in PW (of which only DATA
@@ -171,6 +187,17 @@ impl Leases {
     /// client itself is being asked to give back; and everything, if the table is full. Returns all it holds now but what it was asked
     /// for: it may have given that back before the grant reaches it.
     pub fn grant(&mut self, client: ClientId, fid: Fid, read: u32, write: u32) -> LeaseGrant {
+        let room = self.has_room(client, fid);
+        self.grant_into(room, client, fid, (read, write))
+    }
+
+    fn grant_into(
+        &mut self,
+        room: bool,
+        client: ClientId,
+        fid: Fid,
+        (read, write): (u32, u32),
+    ) -> LeaseGrant {
         let before = self.by_inode.get(&(fid, client)).copied().unwrap_or_default();
         let mut others_read = 0;
         let mut others_write = 0;
@@ -189,7 +216,7 @@ impl Leases {
         let to_read = if before.revoking_to_read { bits::DATA } else { 0 };
         let read = read & bits::ALL & !others_write & !withheld;
         let write = write & bits::DATA & !others_write & !others_read & !withheld & !to_read;
-        if (read == 0 && write == 0) || !self.has_room(client, fid) {
+        if (read == 0 && write == 0) || !room {
             return before.usable();
         }
         let sequence = self.next_sequence();
@@ -203,7 +230,8 @@ impl Leases {
         self.by_age.remove(&before.stamp);
         self.by_age.insert(sequence, (client, fid));
         self.by_inode.insert((fid, client), held);
-        self.by_client.insert((client, fid));
+        let new = self.by_client.insert((client, fid));
+        self.shares.add(client, usize::from(new));
         held.usable()
     }
 
@@ -327,11 +355,12 @@ impl Leases {
             // Nothing is held: that takes no place.
             return Ok(LeaseGrant::NONE);
         }
-        if !self.has_room(client, fid) {
+        // Its share does not matter: it had it before.
+        if !self.has_place(client, fid) {
             return Err(None);
         }
         let parked = self.parked.remove(&fid);
-        let grant = self.grant(client, fid, read, write);
+        let grant = self.grant_into(true, client, fid, (read, write));
         if let Some(parked) = parked {
             self.parked.insert(fid, parked);
         }
@@ -361,11 +390,11 @@ impl Leases {
         holders
     }
 
-    /// When the table is nearly full (over 15 of 16 places, those asked back not counted): the leases
+    /// When the table is nearly full (over 14 of 16 places, those asked back not counted): the leases
     /// longest unused, at most `max`, each with all its bits, ready for [`Leases::revoke`].
     #[must_use]
     pub fn to_make_room(&self, max: usize) -> Vec<Conflict> {
-        let kept = self.leases_max.saturating_sub((self.leases_max / 16).max(1));
+        let kept = self.leases_max.saturating_sub(2 * self.reserve());
         let over = self.by_age.len().saturating_sub(kept);
         self.by_age
             .values()
@@ -385,6 +414,7 @@ impl Leases {
     fn remove(&mut self, client: ClientId, fid: Fid) {
         if let Some(held) = self.by_inode.remove(&(fid, client)) {
             self.by_client.remove(&(client, fid));
+            self.shares.take(client, 1);
             self.by_age.remove(&held.stamp);
         }
     }

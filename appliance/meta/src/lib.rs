@@ -25,6 +25,7 @@ pub mod state;
 mod xattr;
 pub mod touches;
 mod growth;
+pub mod shares;
 pub mod leases;
 pub mod opens;
 pub mod flocks;
@@ -37,6 +38,7 @@ pub use opens::{Closed, LAST_FID, Opens, OpensFull};
 pub use operation::{Entry, Operation};
 pub use outcome::{Effect, Outcome, Reply, SessionReply};
 pub use snapshot::{SnapshotChunks, SnapshotError, SnapshotReader, SnapshotSize};
+pub use shares::Shares;
 pub use state::State;
 pub use touches::touches;
 

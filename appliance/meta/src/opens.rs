@@ -1,11 +1,14 @@
 //! Who has which inode open. Volatile; counted per client, not per descriptor.
 //!
-//! The table has a bound: full, it takes no new (client, inode) pair.
+//! The table has a bound: full, it takes no new (client, inode) pair. [`Opens::share_left`] tells
+//! how many a client should take at most, so that what is left for others is never less.
 //! Every call is O(log n) but [`Opens::drop_client`], which is linear in what the client has open.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use sheen_types::{ClientId, Fid};
+
+use crate::shares::Shares;
 
 /// Table of opens.
 #[derive(Debug)]
@@ -13,6 +16,7 @@ pub struct Opens {
     /// Whether the open includes writing.
     by_inode: BTreeMap<(Fid, ClientId), bool>,
     by_client: BTreeSet<(ClientId, Fid)>,
+    shares: Shares,
     opens_max: usize,
 }
 
@@ -33,13 +37,26 @@ impl Opens {
     /// An empty table for at most `opens_max` (client, inode) pairs.
     #[must_use]
     pub const fn new(opens_max: usize) -> Self {
-        Self { by_inode: BTreeMap::new(), by_client: BTreeSet::new(), opens_max }
+        Self {
+            by_inode: BTreeMap::new(),
+            by_client: BTreeSet::new(),
+            shares: Shares::new(),
+            opens_max,
+        }
     }
 
     /// New pairs it has room for.
     #[must_use]
     pub fn room(&self) -> usize {
         self.opens_max.saturating_sub(self.by_inode.len())
+    }
+
+    /// New pairs `client` may take, of which it is about to take `taking` and all clients together
+    /// `all_taking`: so many that it holds at most as many as are left free.
+    #[must_use]
+    pub fn share_left(&self, client: ClientId, taking: usize, all_taking: usize) -> usize {
+        let free = self.room().saturating_sub(all_taking);
+        Shares::left(self.shares.of(client) + taking, free)
     }
 
     /// Opens in the table.
@@ -69,6 +86,7 @@ impl Opens {
         }
         self.by_inode.insert((fid, client), write);
         self.by_client.insert((client, fid));
+        self.shares.add(client, 1);
         Ok(true)
     }
 
@@ -83,8 +101,7 @@ impl Opens {
                 None => false,
             }
         } else {
-            self.by_client.remove(&(client, fid));
-            self.by_inode.remove(&(fid, client)).is_some()
+            self.remove(client, fid)
         };
         Closed { was_open, last: was_open && !self.is_open(fid) }
     }
@@ -126,8 +143,7 @@ impl Opens {
         let range = (client, Fid::NONE)..=(client, LAST_FID);
         let fids: Vec<Fid> = self.by_client.range(range).map(|&(_, fid)| fid).collect();
         for &fid in &fids {
-            self.by_client.remove(&(client, fid));
-            self.by_inode.remove(&(fid, client));
+            self.remove(client, fid);
         }
         fids.into_iter().filter(|&fid| !self.is_open(fid)).collect()
     }
@@ -136,9 +152,15 @@ impl Opens {
     pub fn forget(&mut self, fid: Fid) {
         let clients: Vec<ClientId> = self.openers(fid).map(|(client, _)| client).collect();
         for client in clients {
-            self.by_inode.remove(&(fid, client));
-            self.by_client.remove(&(client, fid));
+            self.remove(client, fid);
         }
+    }
+
+    fn remove(&mut self, client: ClientId, fid: Fid) -> bool {
+        self.by_client.remove(&(client, fid));
+        let removed = self.by_inode.remove(&(fid, client)).is_some();
+        self.shares.take(client, usize::from(removed));
+        removed
     }
 }
 
@@ -198,6 +220,31 @@ mod test {
         opens.forget(FILE);
         assert!(opens.is_empty());
         assert!(opens.drop_client(B).is_empty());
+    }
+
+    #[test]
+    fn clients_that_take_all_they_get_leave_as_much_as_one_of_them_has() {
+        let mut opens = Opens::new(120);
+        let mut oid = 0;
+        for clients in 1..=5_u64 {
+            let mut took = true;
+            while took {
+                took = false;
+                for client in (1..=clients).map(ClientId) {
+                    if opens.share_left(client, 0, 0) > 0 {
+                        oid += 1;
+                        opens.open(client, Fid::new(0x400, oid), false).unwrap();
+                        took = true;
+                    }
+                }
+            }
+            // Those that came first hold more; a newcomer gets half of what they left.
+            assert_eq!(opens.room(), 120 >> clients, "{clients} clients");
+        }
+        opens.drop_client(A);
+        assert_eq!(opens.shares.of(A), 0);
+        assert_eq!(opens.share_left(B, 0, 0), 17, "of 63 free and 30 held");
+        assert_eq!(opens.share_left(B, 10, 20), 2);
     }
 
     #[test]

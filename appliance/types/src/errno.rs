@@ -55,6 +55,8 @@ errnos! {
     EISDIR = 21,
     /// Invalid argument.
     EINVAL = 22,
+    /// Too many open files in system.
+    ENFILE = 23,
     /// Inappropriate ioctl.
     ENOTTY = 25,
     /// Text file busy.

@@ -163,7 +163,8 @@ impl Opcode {
 /// The head of a message.
 ///
 /// Statuses every request to an MDT may get: -ENOTCONN, the session is unknown, ended or of another epoch (Connect
-/// again); -EAGAIN, except for LockSet and LockTest, a table of the server is full (try again a little later).
+/// again); -EAGAIN, except for LockSet and LockTest, a table of the server is full (try again a little later). To what
+/// opens: -ENFILE, this client has as much of the table of opens as there is for it.
 ///
 /// | bytes  | field             | meaning                                                     |
 /// |--------|-------------------|-------------------------------------------------------------|

@@ -153,14 +153,16 @@ fn a_ring_of_waits_is_refused() {
 #[test]
 fn a_full_table_refuses_and_keeps_nothing() {
     use LockType::{Unlock, Write};
-    let mut locks = FileLocks::new(LockLimits { locks_max: 2, waiters_max: 1 });
+    let mut locks = FileLocks::new(LockLimits { locks_max: 4, waiters_max: 1 });
     set(&mut locks, A, &record(FILE, Write, 0, 9)).unwrap();
     set(&mut locks, A, &record(FILE, Write, 20, 29)).unwrap();
-    assert_eq!(set(&mut locks, A, &record(FILE, Write, 40, 49)), Err(Errno::ENOLCK));
+    assert_eq!(set(&mut locks, A, &record(FILE, Write, 40, 49)), Err(Errno::ENOLCK), "its share");
+    set(&mut locks, B, &record(OTHER, Write, 0, 9)).unwrap();
+    set(&mut locks, C, &record(OTHER, Write, 20, 29)).unwrap();
     assert_eq!(set(&mut locks, A, &record(FILE, Unlock, 5, 5)), Err(Errno::ENOLCK));
     assert_eq!(held(&locks, FILE), [(1, 0, 9, Write), (1, 20, 29, Write)]);
     set(&mut locks, A, &record(FILE, Write, 10, 19)).unwrap();
-    assert_eq!(locks.len(), 1);
+    assert_eq!(locks.len(), 3);
     assert_eq!(set(&mut locks, A, &record(FILE, Write, 9, 8)), Err(Errno::EINVAL));
     let mut ended = Vec::new();
     let lock = record(FILE, Write, 0, 0);

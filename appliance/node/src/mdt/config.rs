@@ -75,7 +75,8 @@ impl MdtTimes {
     }
 }
 
-/// Bounds of an MDT's volatile tables. What does not fit is answered -EAGAIN (Busy).
+/// Bounds of an MDT's volatile tables. What does not fit is answered -EAGAIN (Busy), an open -ENFILE, a lock -ENOLCK. One
+/// client takes at most as much of a table as it leaves free (of leases: only of the last sixteenth).
 #[derive(Clone, Copy, Debug)]
 pub struct MdtLimits {
     /// Requests held without an answer, of all clients together.

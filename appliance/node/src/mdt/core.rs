@@ -15,7 +15,7 @@ use std::{
     sync::Arc,
 };
 
-use sheen_meta::{FileLocks, Leases, Opens, State};
+use sheen_meta::{FileLocks, Leases, Opens, Shares, State};
 use sheen_ports::{ConnectionId, RequestId};
 use sheen_types::{ClientId, Epoch, Errno, Fid, OstIndex, Tag, Tick, Timespec, Xid};
 use sheen_wire::{BODY_BYTES_MAX, Frame, Opcode};
@@ -70,7 +70,7 @@ pub(crate) struct Mdt {
     pub(crate) leases: Leases,
     pub(crate) opens: Opens,
     /// Changes under way that will register an open: places kept for them.
-    pub(crate) opening: usize,
+    pub(crate) opening: Shares,
     pub(crate) locks: FileLocks,
     pub(crate) server_epoch: Epoch,
     /// Number given to the last proposed change.
@@ -134,7 +134,7 @@ impl Mdt {
         Self {
             leases: Leases::new(Epoch(0), limits.leases_max),
             opens: Opens::new(limits.opens_max),
-            opening: 0,
+            opening: Shares::new(),
             locks: FileLocks::new(limits.locks),
             limits,
             times,

@@ -17,9 +17,11 @@ impl Mdt {
         let connection = connection.ok_or(Errno::ENOTCONN)?;
         connection.held += 1;
         let own_room = connection.held <= self.limits.requests_per_client_max;
+        // One more than is left for others at most, so that a few that wait do not keep all others out.
+        let free = self.limits.requests_max.checked_sub(self.held);
+        let share = free.is_some_and(|free| connection.held <= free + 1);
         // A client that is asked to give leases back may need any of its requests served first.
-        let room =
-            self.held <= self.limits.requests_max || self.is_asked_back(incoming.frame.client);
+        let room = share || self.is_asked_back(incoming.frame.client);
         let has_room = (own_room && room) || lets_others_go_on(incoming.frame.opcode);
         if has_room { Ok(()) } else { Err(Errno::EAGAIN) }
     }

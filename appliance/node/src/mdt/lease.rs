@@ -217,10 +217,10 @@ impl Mdt {
             return Err(Errno::EPERM);
         }
         let client = incoming.frame.client;
-        if !self.may_open(client, fid) {
-            return Err(Errno::EAGAIN);
+        if !self.may_open(client) && self.opens.held(client, fid).is_none() {
+            return Err(Errno::ENFILE);
         }
-        self.opens.open(client, fid, write).map_err(|_| Errno::EAGAIN)?;
+        self.opens.open(client, fid, write).map_err(|_| Errno::ENFILE)?;
         let (mut read_bits, mut write_bits) = (READABLE, 0);
         let alone = self.opens.openers(fid).all(|(opener, _)| opener == client);
         if attributes.kind == FileKind::Regular && alone && !self.lease_queue.is_waited_for(fid) {
@@ -234,9 +234,10 @@ impl Mdt {
         Ok(Answer::body(&reply).with_payload(&layout, incoming.frame.reply_room()))
     }
 
-    /// Whether the table of opens has room for this one, beside those that changes under way will register.
-    fn may_open(&self, client: ClientId, fid: Fid) -> bool {
-        self.opens.room() > self.opening || self.opens.held(client, fid).is_some()
+    /// Whether the client has a share of the table of opens left, beside those that changes under way will register.
+    pub(crate) fn may_open(&self, client: ClientId) -> bool {
+        let (own, all) = (self.opening.of(client), self.opening.total());
+        self.opens.share_left(client, own, all) > 0
     }
 
     /// A client has an inode open no more.

@@ -3,6 +3,7 @@
 use sheen_types::{Errno, Fid};
 use sheen_wire::{
     Field, Opcode,
+    flock::{FileLock, LockFamily, LockSet, LockType},
     lease::{LeaseRevoke, LockMode},
     metadata::{GetAttributes, Open},
 };
@@ -39,13 +40,13 @@ fn a_connection_too_many_is_closed() {
 }
 
 #[test]
-fn an_open_too_many_is_busy_and_a_close_makes_room() {
+fn an_open_too_many_is_refused_and_a_close_makes_room() {
     let (mut world, mut a) = bounded(|limits| limits.opens_max = 1);
     let first = a.create(&mut world, "first").attributes.fid;
     let second = a.create(&mut world, "second").attributes.fid;
     let open = |fid| Open { fid, write: false, append: false };
     assert_eq!(status(&mut a, &mut world, Opcode::Open, &open(first)), 0);
-    assert_eq!(status(&mut a, &mut world, Opcode::Open, &open(second)), -Errno::EAGAIN.0);
+    assert_eq!(status(&mut a, &mut world, Opcode::Open, &open(second)), -Errno::ENFILE.0);
     assert_eq!(status(&mut a, &mut world, Opcode::Open, &open(first)), 0, "it is open already");
     let close = sheen_wire::metadata::Close { fid: first, write_only: false };
     assert_eq!(status(&mut a, &mut world, Opcode::Close, &close), 0);
@@ -58,7 +59,7 @@ fn the_oldest_leases_go_when_there_are_too_many() {
     let fids: Vec<Fid> = (0..40)
         .map(|number| a.create(&mut world, &format!("file {number}")).attributes.fid)
         .collect();
-    assert_eq!(world.service.as_ref().unwrap().core.leases.len(), 32, "full");
+    assert_eq!(world.service.as_ref().unwrap().core.leases.len(), 30, "the rest is for others");
     let wants = data(fids[39], LockMode::ProtectedWrite);
     assert_eq!(status(&mut a, &mut world, Opcode::LeaseRequest, &wants), -Errno::EAGAIN.0);
     assert_eq!(status(&mut a, &mut world, Opcode::Lookup, &lookup("file 39")), 0, "not cached");
@@ -72,12 +73,12 @@ fn the_oldest_leases_go_when_there_are_too_many() {
     assert_eq!(asked, fids[..2], "those longest unused");
     assert_eq!(status(&mut a, &mut world, Opcode::LeaseRequest, &wants), 0);
     world.pass(std::time::Duration::from_millis(100));
-    assert_eq!(world.stats.leases.get(), 31);
+    assert_eq!(world.stats.leases.get(), 29);
 }
 
 #[test]
-fn a_create_that_opens_is_busy_before_it_has_an_effect() {
-    let (mut world, mut a) = bounded(|limits| limits.opens_max = 2);
+fn a_create_that_opens_too_many_is_refused_before_it_has_an_effect() {
+    let (mut world, mut a) = bounded(|limits| limits.opens_max = 4);
     let mut requests: Vec<_> =
         (0..5).map(|number| a.create_request(Fid::ROOT, &format!("file {number}"))).collect();
     requests.iter_mut().for_each(|request| request.open = 2);
@@ -87,8 +88,8 @@ fn a_create_that_opens_is_busy_before_it_has_an_effect() {
         .collect();
     world.run();
     let statuses: Vec<i32> = sent.iter().map(|sent| sent.status(&world)).collect();
-    let busy = -Errno::EAGAIN.0;
-    assert_eq!(statuses, [0, 0, busy, busy, busy]);
+    let refused = -Errno::ENFILE.0;
+    assert_eq!(statuses, [0, 0, refused, refused, refused]);
     assert_eq!(status(&mut a, &mut world, Opcode::Lookup, &lookup("file 2")), -Errno::ENOENT.0);
     let close = |number: usize| sheen_wire::metadata::Close {
         fid: requests[number].fid,
@@ -96,8 +97,54 @@ fn a_create_that_opens_is_busy_before_it_has_an_effect() {
     };
     assert_eq!(status(&mut a, &mut world, Opcode::Close, &close(0)), 0);
     assert_eq!(status(&mut a, &mut world, Opcode::Create, &requests[2]), 0);
-    assert_eq!(status(&mut a, &mut world, Opcode::Create, &requests[3]), busy);
-    assert_eq!(world.service.as_ref().unwrap().core.opening, 0);
+    assert_eq!(status(&mut a, &mut world, Opcode::Create, &requests[3]), refused);
+    assert_eq!(world.service.as_ref().unwrap().core.opening.total(), 0);
+}
+
+#[test]
+fn one_client_leaves_opens_leases_and_locks_to_others() {
+    let (mut world, mut a) = bounded(|limits| {
+        limits.opens_max = 64;
+        limits.leases_max = 64;
+        limits.locks = sheen_meta::flocks::LockLimits { locks_max: 64, waiters_max: 8 };
+    });
+    let fids: Vec<Fid> = (0..100)
+        .map(|number| a.create(&mut world, &format!("file {number}")).attributes.fid)
+        .collect();
+    let open = |fid| Open { fid, write: false, append: false };
+    let lock = |fid| LockSet {
+        lock: FileLock {
+            fid,
+            family: LockFamily::Flock,
+            kind: LockType::Write,
+            owner: 1,
+            pid: 1,
+            start: 0,
+            end: u64::MAX >> 1,
+        },
+        wait: false,
+    };
+    let count = |world: &mut World, client: &mut Client, opcode, bodies: &[Vec<u8>]| {
+        let ask = |body: &Vec<u8>| {
+            let sent = client.send(world, opcode, 0, body, &[]);
+            world.run();
+            sent.status(world)
+        };
+        bodies.iter().map(ask).filter(|&status| status == 0).count()
+    };
+    let opens: Vec<Vec<u8>> = fids.iter().map(|&fid| open(fid).to_vec()).collect();
+    let locks: Vec<Vec<u8>> = fids.iter().map(|&fid| lock(fid).to_vec()).collect();
+    let mut taken = Vec::new();
+    for number in 2..5 {
+        let mut greedy = world.mount(number);
+        let opens = count(&mut world, &mut greedy, Opcode::Open, &opens);
+        let locks = count(&mut world, &mut greedy, Opcode::LockSet, &locks[taken.len() * 32..]);
+        taken.push((opens, locks));
+    }
+    assert_eq!(taken, [(32, 32), (16, 16), (8, 8)], "half of what was free");
+    // Leases: all but the last sixteenth are taken by whoever is first, and not given back.
+    let core = &world.service.as_ref().unwrap().core;
+    assert_eq!(core.leases.len(), 64, "each newcomer got some of the last places");
 }
 
 #[test]
@@ -120,7 +167,7 @@ fn a_peer_that_takes_no_callbacks_for_long_loses_its_connection() {
 
 #[test]
 fn more_requests_than_the_server_holds_are_busy() {
-    let (mut world, mut a) = bounded(|limits| limits.requests_max = 3);
+    let (mut world, mut a) = bounded(|limits| limits.requests_max = 5);
     let fid = a.create(&mut world, "file").attributes.fid;
     let mut b = world.mount(2);
     let wants = data(fid, LockMode::ProtectedWrite).to_vec();
@@ -130,6 +177,8 @@ fn more_requests_than_the_server_holds_are_busy() {
     assert!(waiting.iter().all(|sent| sent.reply(&world).is_none()));
     let attributes = GetAttributes { fid };
     assert_eq!(status(&mut b, &mut world, Opcode::GetAttributes, &attributes), -Errno::EAGAIN.0);
+    let mut c = world.mount(3);
+    assert_eq!(status(&mut c, &mut world, Opcode::GetAttributes, &attributes), 0, "its share");
     // What ends the waiting gets through.
     assert_eq!(a.call_empty(&mut world, Opcode::Ping).frame.status, 0);
     let revoke = a.revoke(&world);
@@ -159,7 +208,7 @@ fn requests_of_a_lost_connection_take_no_room() {
 #[test]
 fn clients_come_back_though_the_table_is_full_of_early_requests() {
     let mut world = World::new();
-    world.limits.requests_max = 2;
+    world.limits.requests_max = 3;
     let (mut a, mut b) = (world.mount(1), world.mount(2));
     a.create(&mut world, "file");
     world.restart();

@@ -127,8 +127,8 @@ impl Mdt {
         if matches!(operation, Operation::Create(_)) && self.destroys_are_behind() {
             return self.answer(&incoming, Answer::error(Errno::EAGAIN));
         }
-        if opens(&operation) && self.opens.room() <= self.opening {
-            return self.answer(&incoming, Answer::error(Errno::EAGAIN));
+        if opens(&operation) && !self.may_open(frame.client) {
+            return self.answer(&incoming, Answer::error(Errno::ENFILE));
         }
         let client = frame.client;
         let slot = slot.map(|(_, tag)| (tag, frame.xid));
@@ -153,7 +153,7 @@ impl Mdt {
             self.slots.insert((client, tag), id);
         }
         self.changes_of.insert((client, id));
-        self.opening += usize::from(opens(&operation));
+        self.opening.add(client, usize::from(opens(&operation)));
         if let Operation::UpdateSize(update) = &operation {
             self.telling.insert((client, update.fid), id);
         }
@@ -235,7 +235,7 @@ impl Mdt {
             self.slots.remove(&(change.client, tag));
         }
         self.changes_of.remove(&(change.client, id));
-        self.opening -= usize::from(opens(&change.operation));
+        self.opening.take(change.client, usize::from(opens(&change.operation)));
         if let Operation::UpdateSize(update) = &change.operation
             && self.telling.get(&(change.client, update.fid)) == Some(&id)
         {

@@ -34,7 +34,7 @@ fn tables(core: &Mdt) -> BTreeMap<&'static str, usize> {
         ("behind", core.behind.len()),
         ("blocked", core.blocked.len()),
         ("waiting", core.waiting.len()),
-        ("opening", core.opening),
+        ("opening", core.opening.total()),
         ("leases", core.leases.len()),
         ("parked", core.leases.parked()),
         ("lease queue", core.lease_queue.len()),

@@ -81,11 +81,11 @@ impl Bare {
         }
     }
 
-    /// Opens a file and keeps it open; false: there is no room for one more, and `cancel` ended the wait for some.
-    pub(super) fn open(&self, inode: &Arc<Inode>, cancel: &Cancel) -> anyhow::Result<bool> {
-        match self.client.open(inode, NewOpen { write: false, append: false }, cancel) {
+    /// Opens a file and keeps it open; false: this client has as many as it may.
+    pub(super) fn open(&self, inode: &Arc<Inode>) -> anyhow::Result<bool> {
+        match self.client.open(inode, NewOpen { write: false, append: false }, &Cancel::new()) {
             Ok(_) => Ok(true),
-            Err(Errno::EAGAIN | Errno::EINTR) => Ok(false),
+            Err(Errno::ENFILE) => Ok(false),
             Err(error) => bail!("opening: {error}"),
         }
     }

@@ -2,18 +2,16 @@
 
 use std::fs;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::ensure;
 use sheen_client::Inode;
-use sheen_ports::Cancel;
 
 use super::clients::{Bare, connect};
 use super::levels::Watch;
 use super::{ACTOR, LEASES_MAX, Levels, SERVICE, Scene};
 use crate::actor::Actor;
-use crate::background::Background;
 use crate::checks::pause::Bystander;
 
 /// Clients side by side.
@@ -22,8 +20,6 @@ const SIDE_BY_SIDE: u32 = 4;
 const KILLED_AT_ONCE: u32 = 40;
 /// Sessions of the lane itself: mounts.
 const OWN: u64 = 1;
-/// So long nothing is opened when the table is full.
-const PATIENCE: Duration = Duration::from_secs(1);
 /// Those that were killed are evicted by then.
 const EVICTED: Duration = Duration::from_secs(15);
 
@@ -111,11 +107,11 @@ pub(super) fn ask_leases(scene: &mut Scene, files: u32, count: u32) -> anyhow::R
     let begun = Instant::now();
     let asked = ask_all(scene, files, count);
     let took = begun.elapsed();
+    let opened = asked.as_ref().ok().map(open_all).transpose();
     let healthy = bystander.end(SERVICE);
     let clients = asked?;
+    let opened = opened?.unwrap_or(0);
     let (_, longest) = healthy?;
-    // Nobody else can open anything while these hold the whole table; so the healthy mount rests.
-    let opened = open_all(&clients)?;
     let most = watch.end()?;
     clients.into_iter().for_each(|(bare, _)| bare.disconnect());
     scene.wait_for("opens", 0, EVICTED)?;
@@ -144,39 +140,23 @@ fn ask_all(scene: &Scene, files: u32, count: u32) -> anyhow::Result<Asked> {
     Ok(clients)
 }
 
-/// Opens files until there is no room for one more.
+/// Each client opens files until it is told that it has as many as it may; the last finds some left.
 fn open_all(clients: &Asked) -> anyhow::Result<u64> {
-    let opened = Arc::new(AtomicU64::new(0));
-    let patience = Cancel::new();
-    let watchdog = cancel_without_progress(&opened, &patience);
+    let mut opened = Vec::new();
+    let mut refused = 0;
     for (bare, found) in clients {
+        let mut own = 0_u64;
         for inode in found {
-            if patience.is_cancelled() || !bare.open(inode, &patience)? {
+            if !bare.open(inode)? {
+                refused += 1;
                 break;
             }
-            opened.fetch_add(1, Ordering::SeqCst);
+            own += 1;
         }
+        opened.push(own);
     }
-    let is_full = patience.is_cancelled();
-    watchdog.join()?;
-    let opened = opened.load(Ordering::SeqCst);
-    ensure!(is_full, "{opened} opens were granted, where {LEASES_MAX} are allowed");
-    Ok(opened)
-}
-
-/// Who opens a file when the table is full waits for room. This ends the wait when nothing was opened for a while.
-fn cancel_without_progress(opened: &Arc<AtomicU64>, patience: &Cancel) -> Background<()> {
-    let (opened, patience) = (Arc::clone(opened), patience.clone());
-    Background::start(move |ending| {
-        let mut before = 0;
-        while !ending.is_due() && !patience.is_cancelled() {
-            std::thread::sleep(PATIENCE);
-            let now = opened.load(Ordering::SeqCst);
-            if now == before && now > 0 {
-                patience.cancel();
-            }
-            before = now;
-        }
-        Ok(())
-    })
+    let all = opened.iter().sum();
+    ensure!(refused > 0, "{all} opens were granted, where {LEASES_MAX} are allowed");
+    ensure!(opened.iter().all(|own| *own > 0), "a client got no file opened: {opened:?}");
+    Ok(all)
 }
