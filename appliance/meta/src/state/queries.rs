@@ -288,6 +288,12 @@ impl State {
         ost.into_iter().flat_map(move |ost| ost.destroyed.range(behind).copied())
     }
 
+    /// How many objects of an OST are to be destroyed.
+    #[must_use]
+    pub fn destroys_pending_of(&self, ost: OstIndex) -> usize {
+        self.objects.osts.get(&ost).map_or(0, |ost| ost.destroyed.len())
+    }
+
     /// Objects that are to be destroyed, of all OSTs.
     #[must_use]
     pub const fn destroys_pending(&self) -> usize {

@@ -86,8 +86,10 @@ impl Background {
 impl Mdt {
     /// Serving begins: what was left over from before is taken up.
     pub(crate) fn begin_background(&mut self) {
-        let osts = self.state.osts().into_iter().map(|(ost, _)| ost);
-        self.background.destroys_due.extend(osts);
+        for (ost, _) in self.state.osts() {
+            self.background.destroys_due.insert(ost);
+            self.note_destroys(ost);
+        }
         // Not at once: a client that is back may have to send an open(2) again whose answer it never got.
         self.background.sweep = Some((self.now.after(self.times.reconnect), Fid::NONE));
         self.begin_reaping();

@@ -195,6 +195,7 @@ impl Mdt {
         match effect {
             Effect::DestroyObject { ost, .. } => {
                 self.background.destroys_due.insert(ost);
+                self.note_destroys(ost);
             }
             Effect::InodeRemoved { fid } => {
                 for client in self.leases.forget(fid) {

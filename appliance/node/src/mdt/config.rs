@@ -107,7 +107,8 @@ pub struct MdtLimits {
     pub snapshot_ring_part: u64,
     /// Entries of a directory page.
     pub page_entries_max: usize,
-    /// Objects listed for destruction; beyond it creates are answered -EAGAIN. Deletes never are.
+    /// Objects listed for destruction, each OST an equal part of them; one beyond its part gets no new objects, and when
+    /// all are creates are answered -EAGAIN. Deletes never are.
     pub destroys_pending_max: usize,
 }
 

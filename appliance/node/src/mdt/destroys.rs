@@ -2,9 +2,10 @@
 //!
 //! The list is replicated and as long as it must be: removing a file always works. What is under way is a bounded window
 //! over it, per OST [`JOBS_MAX`] jobs of up to [`DESTROY_OBJECTS_MAX`] objects that the OST carries out side by side; a
-//! step costs what it takes, not what is listed. Creates wait while the list is longer than
-//! [`super::MdtLimits::destroys_pending_max`], so the OSTs are never further behind than that and what the files of the
-//! moment have.
+//! step costs what it takes, not what is listed. An OST with more listed than its part of
+//! [`super::MdtLimits::destroys_pending_max`] is *behind*: it gets no new objects before it has caught up by an eighth of
+//! that. Creates wait only while every OST is behind. So the list is never longer than that bound and what the files of the
+//! moment have, and an OST that does not come back keeps no file from being made elsewhere.
 
 use std::collections::BTreeSet;
 
@@ -69,9 +70,24 @@ impl Mdt {
         Some(objects)
     }
 
-    /// Whether so much waits to be destroyed that nothing new is made.
+    /// Whether so much waits to be destroyed that nothing new is made: at every OST that takes objects.
     pub(crate) const fn destroys_are_behind(&self) -> bool {
-        self.state.destroys_pending() > self.limits.destroys_pending_max
+        self.placement.all_behind
+    }
+
+    /// The list of an OST got longer or shorter: it may be behind now, or have caught up.
+    pub(crate) fn note_destroys(&mut self, ost: OstIndex) {
+        let most = (self.limits.destroys_pending_max / self.osts.len().max(1)).max(1);
+        let listed = self.state.destroys_pending_of(ost);
+        let behind = &mut self.placement.behind;
+        let changed = if listed > most {
+            behind.insert(ost)
+        } else {
+            listed <= most - most / 8 && behind.remove(&ost)
+        };
+        if changed {
+            self.arrange_placement();
+        }
     }
 
     /// An OST destroyed what a job named.
@@ -88,6 +104,7 @@ impl Mdt {
             }
             window.jobs -= 1;
         }
+        self.note_destroys(destroyed.ost);
         self.background.destroys_due.insert(destroyed.ost);
     }
 }

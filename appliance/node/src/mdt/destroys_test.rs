@@ -9,7 +9,7 @@ use super::{
     MdtLimits, OstJob,
     gateway::DESTROY_OBJECTS_MAX,
     test::unlink,
-    test_support::{Client, Sent, World},
+    test_support::{Client, Sent, World, nothing_held},
 };
 
 /// Makes files, eight at a time.
@@ -108,4 +108,44 @@ fn deletes_always_work_and_creates_wait_for_the_osts() {
     world.osts.borrow_mut().stalled = false;
     world.run();
     assert_eq!(a.call(&mut world, Opcode::Create, &request).frame.status, 0);
+}
+
+/// One OST that does not come back, and as many removed files there as all OSTs together may have.
+#[test]
+fn a_dead_ost_keeps_no_file_from_being_made_elsewhere() {
+    let limits = MdtLimits { destroys_pending_max: 20, ..MdtLimits::default() };
+    let mut world = World::with(limits, sheen_meta::Limits::default(), 2);
+    let mut a = world.mount(1);
+    make(&mut world, &mut a, 0..100);
+    world.osts.borrow_mut().stuck.insert(OstIndex(0));
+    remove(&mut world, &mut a, 0..100);
+    let core = |world: &World| {
+        let core = &world.service.as_ref().unwrap().core;
+        [0, 1].map(|ost| core.state.destroys_pending_of(OstIndex(ost)))
+    };
+    assert_eq!(core(&world), [50, 0]);
+    make(&mut world, &mut a, 100..120);
+    let places = |world: &World| {
+        let state = &world.service.as_ref().unwrap().core.state;
+        let page = state.read_directory(Fid::ROOT, 0, 200).unwrap();
+        let first = |fid| state.layout(fid).unwrap().components[0].objects[0].ost.0;
+        page.entries.iter().map(|entry| first(entry.fid)).collect::<Vec<u32>>()
+    };
+    assert_eq!(places(&world), [1; 20], "it is passed by");
+    // The same after a restart, which finds the list.
+    world.restart();
+    a.reconnect(&mut world);
+    a.reassert(&mut world, &nothing_held());
+    make(&mut world, &mut a, 120..130);
+    assert_eq!(places(&world), [1; 30]);
+    // Creates wait when all are behind, and the one that catches up gets the next.
+    world.osts.borrow_mut().stuck.insert(OstIndex(1));
+    remove(&mut world, &mut a, 100..130);
+    let request = a.create_request(Fid::ROOT, "late");
+    assert_eq!(a.call(&mut world, Opcode::Create, &request).frame.status, -Errno::EAGAIN.0);
+    world.osts.borrow_mut().stuck.remove(&OstIndex(0));
+    world.run();
+    assert_eq!(core(&world), [0, 30]);
+    assert_eq!(a.call(&mut world, Opcode::Create, &request).frame.status, 0);
+    assert_eq!(places(&world), [0]);
 }

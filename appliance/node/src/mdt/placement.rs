@@ -3,10 +3,13 @@
 //!
 //! The MDT asks each OST for its space now and then. From the answers it makes an order in which each OST stands as often
 //! as its free space says, as evenly as can be, and new objects go through it place by place: OSTs of like space take turns,
-//! a fuller one gets fewer. Left out are OSTs that do not answer or cannot serve, and those that are full, as long as there
-//! are others; whether a file fits at all is for the OSTs to say.
+//! a fuller one gets fewer. Left out are OSTs that are behind with what they have to destroy, those that do not answer or
+//! cannot serve, and those that are full, as long as there are others; whether a file fits at all is for the OSTs to say.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use sheen_meta::Operation;
 use sheen_types::{FileKind, OstIndex, Tick, layout::STRIPES_MAX};
@@ -72,6 +75,10 @@ pub(crate) struct Placement {
     /// Where the round of questions stands.
     asked_last: Option<OstIndex>,
     order_due: Tick,
+    /// OSTs with too much to destroy: passed by while there are others (see `destroys`).
+    pub(crate) behind: BTreeSet<OstIndex>,
+    /// Every OST that takes objects is behind.
+    pub(crate) all_behind: bool,
 }
 
 impl Placement {
@@ -202,7 +209,12 @@ impl Mdt {
             .into_iter()
             .filter_map(|(ost, accepts)| accepts.then_some(ost))
             .collect();
-        self.placement.arrange(&accepting, self.now);
+        let Placement { behind, .. } = &self.placement;
+        let on_time: Vec<OstIndex> =
+            accepting.iter().copied().filter(|ost| !behind.contains(ost)).collect();
+        self.placement.all_behind = on_time.is_empty() && !accepting.is_empty();
+        let chosen = if self.placement.all_behind { &accepting } else { &on_time };
+        self.placement.arrange(chosen, self.now);
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{
     cell::{Cell, RefCell},
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     os::fd::RawFd,
     rc::Rc,
 };
@@ -212,11 +212,13 @@ const EMPTY: OstSpace = OstSpace { total_bytes: 1 << 40, free_bytes: 1 << 40 };
 #[derive(Debug, Default)]
 pub(crate) struct OstLog {
     pub jobs: Vec<OstJob>,
-    /// Token, whether space is asked for, and the answer.
-    pub waiting: VecDeque<(u64, bool, Option<OstSpace>)>,
+    /// Tokens and jobs that are not done.
+    pub waiting: Vec<(u64, OstJob)>,
     /// Space of OSTs; None: it cannot serve. Those not named are empty.
     pub spaces: BTreeMap<OstIndex, Option<OstSpace>>,
     pub stalled: bool,
+    /// OSTs that do nothing.
+    pub stuck: BTreeSet<OstIndex>,
     /// Jobs to fail before one is done.
     pub failures: u32,
 }
@@ -227,29 +229,35 @@ pub(crate) struct FakeOsts(pub Rc<RefCell<OstLog>>);
 impl OstGateway for FakeOsts {
     fn submit(&mut self, token: u64, job: OstJob) -> Result<(), OstJob> {
         let mut log = self.0.borrow_mut();
-        let asks = matches!(job, OstJob::Space { .. });
-        let space = match &job {
-            OstJob::Space { ost } => log.spaces.get(ost).copied().unwrap_or(Some(EMPTY)),
-            _ => None,
-        };
-        if !asks {
-            log.jobs.push(job);
+        if !matches!(job, OstJob::Space { .. }) {
+            log.jobs.push(job.clone());
         }
-        log.waiting.push_back((token, asks, space));
+        log.waiting.push((token, job));
         Ok(())
     }
 
     fn poll(&mut self, ends: &mut Vec<OstJobEnd>) {
         let mut log = self.0.borrow_mut();
-        while !log.stalled {
-            let Some((token, asks, space)) = log.waiting.pop_front() else { return };
-            if asks {
-                ends.push(OstJobEnd { token, done: space.is_some(), space });
+        if log.stalled {
+            return;
+        }
+        for (token, job) in std::mem::take(&mut log.waiting) {
+            let waits = match &job {
+                OstJob::Destroy { ost, .. } | OstJob::Space { ost } => log.stuck.contains(ost),
+                OstJob::Fence { .. } => !log.stuck.is_empty(),
+            };
+            if waits {
+                log.waiting.push((token, job));
                 continue;
             }
-            let done = log.failures == 0;
-            log.failures = log.failures.saturating_sub(1);
-            ends.push(OstJobEnd { token, done, space: None });
+            let space = match &job {
+                OstJob::Space { ost } => log.spaces.get(ost).copied().unwrap_or(Some(EMPTY)),
+                OstJob::Destroy { .. } | OstJob::Fence { .. } => None,
+            };
+            let fails = log.failures > 0 && !matches!(job, OstJob::Space { .. });
+            log.failures -= u32::from(fails);
+            let done = if matches!(job, OstJob::Space { .. }) { space.is_some() } else { !fails };
+            ends.push(OstJobEnd { token, done, space });
         }
     }
 }

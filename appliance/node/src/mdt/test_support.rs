@@ -72,7 +72,7 @@ impl World {
         Self::with(MdtLimits::default(), sheen_meta::Limits::default(), osts)
     }
 
-    fn with(limits: MdtLimits, state_limits: sheen_meta::Limits, osts_served: u32) -> Self {
+    pub(crate) fn with(limits: MdtLimits, state_limits: sheen_meta::Limits, osts_served: u32) -> Self {
         let blocks = Blocks::default();
         let zone = Zone::new(ZONE_BLOCKS_MIN).unwrap();
         let format = Format { zone, identity: 99, replica: 1, voters: vec![1] };
