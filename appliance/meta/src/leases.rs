@@ -367,18 +367,11 @@ impl Leases {
         Ok(grant)
     }
 
-    /// Drops all a client holds; returns what it held, DATA in PW included. What it parked stays
-    /// until it is taken back.
-    pub fn drop_client(&mut self, client: ClientId) -> Vec<(Fid, u32)> {
+    /// Inodes of which a client holds anything, in order.
+    #[must_use]
+    pub fn of_client(&self, client: ClientId) -> Vec<Fid> {
         let range = (client, Fid::NONE)..=(client, LAST_FID);
-        let fids: Vec<Fid> = self.by_client.range(range).map(|&(_, fid)| fid).collect();
-        fids.into_iter()
-            .map(|fid| {
-                let held = self.held(client, fid);
-                self.remove(client, fid);
-                (fid, held.read_bits | held.write_bits)
-            })
-            .collect()
+        self.by_client.range(range).map(|&(_, fid)| fid).collect()
     }
 
     /// Forgets an inode that is gone; returns who held something of it.

@@ -37,8 +37,8 @@ pub use limits::Limits;
 pub use opens::{Closed, LAST_FID, Opens, OpensFull};
 pub use operation::{Entry, Operation};
 pub use outcome::{Effect, Outcome, Reply, SessionReply};
-pub use snapshot::{SnapshotChunks, SnapshotError, SnapshotReader, SnapshotSize};
 pub use shares::Shares;
+pub use snapshot::{SnapshotChunks, SnapshotError, SnapshotReader, SnapshotSize};
 pub use state::State;
 pub use touches::touches;
 

@@ -13,6 +13,7 @@ use sheen_types::{ClientId, Fid, OstIndex, Tick};
 
 use super::{
     core::{Mdt, Phase},
+    fencing::Fencing,
     gateway::{OstJob, OstJobEnd},
     mutation::Task,
     request::Output,
@@ -42,15 +43,13 @@ pub(crate) enum Job {
         /// The OST.
         ost: OstIndex,
     },
-    /// An ended session.
-    Fence,
-    /// A session that ended before this start.
-    FenceAgain,
-    /// A session that ends when this is done.
-    FenceBeforeEviction {
+    /// A session that ended, or is being evicted.
+    Fence {
         /// The session.
         client: ClientId,
     },
+    /// A session that ended before this start.
+    FenceAgain,
 }
 
 /// What is under way and due.
@@ -65,12 +64,16 @@ pub(crate) struct Background {
     pub sweep: Option<(Tick, Fid)>,
     /// Orphans whose release is under way.
     pub releasing: BTreeSet<Fid>,
-    /// Sessions that ended and are not fenced yet.
+    /// Sessions that are being fenced.
+    pub fencing: BTreeMap<ClientId, Fencing>,
+    /// Of them, those that ended.
     pub fences: usize,
     /// Sessions that ended before this start and are not fenced again yet.
     pub fences_left: usize,
     /// File systems being deleted step by step.
     reaping: BTreeSet<Fid>,
+    /// File systems whose deletion begins when these sessions are fenced: they may have had them mounted.
+    pub reaps_due: BTreeMap<Fid, BTreeSet<ClientId>>,
     next_tick: Tick,
     /// Inodes without a name that nobody has open yet, with the time they go if nobody does.
     lingering: VecDeque<(Tick, Fid)>,
@@ -98,7 +101,6 @@ impl Mdt {
     pub(crate) fn submit_ost(&mut self, job: OstJob, why: Job) {
         self.background.next_token += 1;
         let token = self.background.next_token;
-        self.background.fences += usize::from(why == Job::Fence);
         self.background.jobs.insert(token, (why, job.clone()));
         self.outputs.push_back(Output::Ost { token, job });
     }
@@ -120,6 +122,13 @@ impl Mdt {
             self.background.jobs.remove(&end.token);
             return self.learn_space(ost, end.space);
         }
+        if let Some(ost) = end.part {
+            if let Some(&(Job::Fence { client }, _)) = self.background.jobs.get(&end.token) {
+                self.fenced_at(client, ost);
+                self.settle();
+            }
+            return;
+        }
         if !end.done {
             self.background.retry.insert(end.token);
             return;
@@ -127,20 +136,12 @@ impl Mdt {
         let Some((why, job)) = self.background.jobs.remove(&end.token) else { return };
         match (why, job) {
             (Job::Destroy { ost }, OstJob::Destroy { objects, .. }) => self.destroyed(ost, objects),
-            (Job::FenceBeforeEviction { client }, OstJob::Fence { .. }) => self.fenced(client),
+            (Job::Fence { client }, OstJob::Fence { .. }) => self.fenced(client),
             (Job::FenceAgain, OstJob::Fence { .. }) => {
                 self.background.fences_left -= 1;
                 self.end_grace_if_all_back();
             }
-            (Job::Fence, OstJob::Fence { .. }) => self.background.fences -= 1,
-            (
-                Job::Fence
-                | Job::FenceAgain
-                | Job::Destroy { .. }
-                | Job::Space { .. }
-                | Job::FenceBeforeEviction { .. },
-                _,
-            ) => {}
+            (Job::Fence { .. } | Job::FenceAgain | Job::Destroy { .. } | Job::Space { .. }, _) => {}
         }
         self.settle();
     }
@@ -148,12 +149,19 @@ impl Mdt {
     pub(crate) fn begin_reaping(&mut self) {
         for info in self.state.filesystems() {
             if info.deleting && self.background.reaping.insert(info.root) {
-                self.reap(info.root);
+                // What its clients have on their way would make objects anew after they are destroyed.
+                let ended = self.background.fencing.iter().filter(|(_, fencing)| fencing.ended);
+                let clients: BTreeSet<ClientId> = ended.map(|(&client, _)| client).collect();
+                if clients.is_empty() {
+                    self.reap(info.root);
+                } else {
+                    self.background.reaps_due.insert(info.root, clients);
+                }
             }
         }
     }
 
-    fn reap(&mut self, root: Fid) {
+    pub(crate) fn reap(&mut self, root: Fid) {
         let reap = Reap { root, steps_max: REAP_STEPS_MAX };
         self.submit_own(Operation::Reap(reap), Task::Reap(root));
     }

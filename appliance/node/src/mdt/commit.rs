@@ -8,15 +8,13 @@ use sheen_meta::{
     Effect, Entry, Operation, Outcome, Reply,
     operation::{decode_entries, encode_entries},
 };
-use sheen_types::{ClientId, Epoch, Errno, Tag, TransactionNumber, Xid};
+use sheen_types::{ClientId, Errno, Tag, TransactionNumber, Xid};
 use sheen_wire::{Field, Opcode, fields::List};
 
 use super::{
     admission::{Admitted, makes_room},
-    background::Job,
     core::Mdt,
     eviction::Eviction,
-    gateway::OstJob,
     mutation::{Change, ChangeId, Progress, Task},
     request::Answer,
 };
@@ -214,8 +212,7 @@ impl Mdt {
                     .get(&client)
                     .is_some_and(|session| session.eviction != Eviction::None);
                 if !evicted {
-                    let epoch = Epoch(u32::MAX);
-                    self.submit_ost(OstJob::Fence { client, epoch }, Job::Fence);
+                    self.begin_fence(client);
                 }
                 self.session_ended(client);
             }

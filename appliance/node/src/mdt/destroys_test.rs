@@ -117,7 +117,7 @@ fn a_dead_ost_keeps_no_file_from_being_made_elsewhere() {
     let mut world = World::with(limits, sheen_meta::Limits::default(), 2);
     let mut a = world.mount(1);
     make(&mut world, &mut a, 0..100);
-    world.osts.borrow_mut().stuck.insert(OstIndex(0));
+    world.osts.borrow_mut().dead.insert(OstIndex(0));
     remove(&mut world, &mut a, 0..100);
     let core = |world: &World| {
         let core = &world.service.as_ref().unwrap().core;
@@ -139,11 +139,11 @@ fn a_dead_ost_keeps_no_file_from_being_made_elsewhere() {
     make(&mut world, &mut a, 120..130);
     assert_eq!(places(&world), [1; 30]);
     // Creates wait when all are behind, and the one that catches up gets the next.
-    world.osts.borrow_mut().stuck.insert(OstIndex(1));
+    world.osts.borrow_mut().dead.insert(OstIndex(1));
     remove(&mut world, &mut a, 100..130);
     let request = a.create_request(Fid::ROOT, "late");
     assert_eq!(a.call(&mut world, Opcode::Create, &request).frame.status, -Errno::EAGAIN.0);
-    world.osts.borrow_mut().stuck.remove(&OstIndex(0));
+    world.osts.borrow_mut().dead.remove(&OstIndex(0));
     world.run();
     assert_eq!(core(&world), [0, 30]);
     assert_eq!(a.call(&mut world, Opcode::Create, &request).frame.status, 0);

@@ -1,37 +1,34 @@
 //! Eviction: ending the session of a client that fell silent, or stands in the way.
 //!
 //! A client caches without a word to us until its lease ends by its own clock, so a lease is given to others only when
-//! that time has passed or the client has said that it caches nothing. Steps: every OST fences the session's epochs
-//! ([`Eviction::Fencing`]), its lease ends at the client ([`Eviction::Fenced`]), an entry ends the session
-//! ([`Eviction::Ending`]), then its leases, opens and locks are dropped. From the first step on none of its requests is
-//! answered but by ENOTCONN, so that it learns and its lease grows no longer.
+//! that time has passed or the client has said that it caches nothing. Steps: its requests are refused and the OSTs are told
+//! to fence the session's epochs ([`Eviction::Begun`]); when its lease has ended at the client, an entry ends the session
+//! ([`Eviction::Ending`]); then its leases, opens and locks are dropped, but for content that an OST which has not fenced may
+//! still change ([`super::fencing`]). From the first step on none of its requests is answered but by ENOTCONN, so that it
+//! learns and its lease grows no longer.
 
 use std::collections::BTreeSet;
 
 use sheen_meta::{Operation, operation::Disconnect};
-use sheen_types::{ClientId, Epoch, Errno, Tick, Xid};
+use sheen_types::{ClientId, Errno, Tick, Xid};
 use sheen_wire::Opcode;
 
 use super::{
-    background::Job,
     config::MdtTimes,
     core::{Mdt, Phase},
-    gateway::OstJob,
     lease::revokes_of,
     mutation::Task,
     request::{Answer, Output},
     session::{Session, callback},
 };
 
-/// How far an eviction is: `None` → `Fencing` → `Fenced` → `Ending`, then the session is gone.
+/// How far an eviction is: `None` → `Begun` → `Ending`, then the session is gone.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Eviction {
     /// The client is served.
     None,
-    /// The OSTs were told.
-    Fencing,
-    /// Every OST refuses its epochs; it may still read what it cached.
-    Fenced,
+    /// It is refused here, and the OSTs were told; it may still read what it cached.
+    Begun,
     /// The entry that ends the session is on its way.
     Ending,
 }
@@ -59,15 +56,15 @@ impl Mdt {
         let mut gone: BTreeSet<ClientId> = BTreeSet::new();
         let grace_over = matches!(self.phase, Phase::Grace { until } if until <= now);
         let in_grace = matches!(self.phase, Phase::Grace { .. });
-        let mut fenced = Vec::new();
+        let mut begun = Vec::new();
         for (&client, session) in &self.sessions {
             let silent = now > session.last_answered.after(self.times.silence());
             // During the grace period those who have not come back have until its end.
             if (grace_over && session.recovering) || (silent && !(in_grace && session.recovering)) {
                 gone.insert(client);
             }
-            if session.eviction == Eviction::Fenced {
-                fenced.push(client);
+            if session.eviction == Eviction::Begun {
+                begun.push(client);
             }
         }
         for (&(client, _), revoking) in &self.revokes {
@@ -85,7 +82,7 @@ impl Mdt {
         for client in gone {
             self.evict(client);
         }
-        for client in fenced {
+        for client in begun {
             self.end_if_harmless(client);
         }
     }
@@ -98,54 +95,40 @@ impl Mdt {
         }
     }
 
-    /// Begins to evict a client: fence first.
+    /// Begins to evict a client.
     pub(crate) fn evict(&mut self, client: ClientId) {
         let Some(session) = self.sessions.get_mut(&client) else { return };
         if session.eviction != Eviction::None {
             return;
         }
-        session.eviction = Eviction::Fencing;
+        session.eviction = Eviction::Begun;
         self.stats.evictions.add(1);
         tracing::warn!(%client, "evicting a client");
         let (connection, told) = (session.connection, session.epoch);
-        // Every epoch: one it gets by a Connect that is under way now is fenced too.
-        let epoch = Epoch(u32::MAX);
-        self.submit_ost(OstJob::Fence { client, epoch }, Job::FenceBeforeEviction { client });
+        self.begin_fence(client);
         if let Some(connection) = connection {
             // The sooner it knows, the sooner it says that its caches are void.
             let message = callback(client, told, Opcode::Evicted, 0, &[]);
             self.outputs.push_back(Output::Notify { connection, message });
             self.outputs.push_back(Output::Close { connection });
         }
-    }
-
-    /// Every OST refuses the client's epochs.
-    pub(crate) fn fenced(&mut self, client: ClientId) {
-        let Some(session) = self.sessions.get_mut(&client) else { return };
-        session.eviction = Eviction::Fenced;
         self.end_if_harmless(client);
     }
 
-    /// Ends the session of a client that is fenced, if it caches nothing any more.
+    /// Ends the session of a client that is being evicted, if it caches nothing any more.
     pub(crate) fn end_if_harmless(&mut self, client: ClientId) {
         let Some(session) = self.sessions.get_mut(&client) else { return };
         let harmless = session.caches_void || self.now > session.lease_end(&self.times);
-        if session.eviction == Eviction::Fenced && harmless {
+        if session.eviction == Eviction::Begun && harmless {
             session.eviction = Eviction::Ending;
             self.submit_own(Operation::Disconnect(Disconnect { client }), Task::Forget);
         }
     }
 
-    /// The session's end was applied: what it held is void.
+    /// The session's end was applied: what it held is void, or will be when every OST it concerns has fenced it.
     pub(crate) fn session_ended(&mut self, client: ClientId) {
-        self.sessions.remove(&client);
-        for (fid, _) in self.leases.drop_client(client) {
-            self.woken.push_back(fid);
-        }
-        let revoked: Vec<_> = self.revokes.range(revokes_of(client)).map(|(key, _)| *key).collect();
-        for key in revoked {
-            self.revokes.remove(&key);
-        }
+        let evicted = self.sessions.remove(&client).is_some_and(|s| s.eviction != Eviction::None);
+        self.drop_leases(client, evicted);
         for fid in self.opens.drop_client(client) {
             self.release_if_orphan(fid);
         }

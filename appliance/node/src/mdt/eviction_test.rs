@@ -2,17 +2,18 @@
 
 use std::time::Duration;
 
-use sheen_types::{Errno, Fid};
+use sheen_types::{Errno, Fid, OstIndex};
 use sheen_wire::{
     Field, Opcode,
-    lease::LockMode,
-    metadata::{ConnectReply, Ping},
+    lease::{LeaseRevoke, LockMode},
+    metadata::{ConnectReply, FilesystemDelete, Ping, set},
 };
 
 use super::{
-    MdtTimes,
-    test::data,
+    MdtTimes, OstJob,
+    test::{data, lookup, unlink},
     test_support::{Client, Sent, World, nothing_held},
+    waits_test::set_attributes,
 };
 
 /// A world where `a` holds the content of a file for writing and `b` has asked for it.
@@ -55,6 +56,87 @@ fn silence_counts_from_the_last_answer_and_ends_a_margin_after_the_lease() {
     assert_eq!(times.silence(), Duration::from_secs(22));
     world.pass(Duration::from_secs(2));
     assert_eq!(wants.status(&world), 0);
+}
+
+/// Clients `a` and `b` of a system of two OSTs, of which the second is stuck, and a file of `a` on each.
+fn half_stuck() -> (World, Client, Client, [Fid; 2]) {
+    let mut world = World::with_osts(2);
+    let (mut a, b) = (world.mount(1), world.mount(2));
+    let fids = ["first", "second"].map(|file| a.create(&mut world, file).attributes.fid);
+    let state = &world.service.as_ref().unwrap().core.state;
+    let places = fids.map(|fid| state.layout(fid).unwrap().components[0].objects[0].ost.0);
+    assert_eq!(places, [0, 1]);
+    world.osts.borrow_mut().stuck.insert(OstIndex(1));
+    (world, a, b, fids)
+}
+
+#[test]
+fn one_stuck_ost_keeps_only_the_content_that_lies_there_from_others() {
+    let (mut world, a, mut b, fids) = half_stuck();
+    world.break_connection(a.connection);
+    let wants = fids.map(|fid| {
+        let wants = data(fid, LockMode::ProtectedWrite).to_vec();
+        b.send(&world, Opcode::LeaseRequest, 0, &wants, &[])
+    });
+    let chmod = set_attributes(fids[1], set::MODE).to_vec();
+    let chmod = b.send(&world, Opcode::SetAttributes, 0, &chmod, &[]);
+    let lookup = b.send(&world, Opcode::Lookup, 1, &lookup("second").to_vec(), &[]);
+    live(&mut world, &mut [&mut b], 20);
+    assert!(wants[0].reply(&world).is_none(), "the lease has not ended at the client");
+    live(&mut world, &mut [&mut b], 10);
+    assert_eq!(wants[0].status(&world), 0, "its OST has fenced");
+    assert_eq!((chmod.status(&world), lookup.status(&world)), (0, 0), "the OSTs know no names");
+    let gone = b.send(&world, Opcode::Unlink, 2, &unlink("second").to_vec(), &[]);
+    live(&mut world, &mut [&mut b], 60);
+    assert!(wants[1].reply(&world).is_none(), "the OST may still write for the client");
+    assert!(gone.reply(&world).is_none(), "and make an object anew");
+    world.osts.borrow_mut().stuck.clear();
+    world.run();
+    assert_eq!(wants[1].status(&world), 0);
+    while let Some(callback) = b.callback(&world) {
+        let revoke = LeaseRevoke::from_bytes(&callback.body).unwrap();
+        b.give_back(&mut world, &revoke);
+    }
+    assert_eq!(gone.status(&world), 0);
+    let core = &world.service.as_ref().unwrap().core;
+    assert!(core.background.fencing.is_empty() && core.background.fences == 0);
+}
+
+/// Nobody knows what it held: the whole waits for every OST.
+#[test]
+fn who_does_not_come_back_after_a_restart_is_fenced_everywhere_before_anything_is_served() {
+    let (mut world, _, mut b, fids) = half_stuck();
+    world.restart();
+    world.osts.borrow_mut().stuck.clear();
+    b.reconnect(&mut world);
+    b.reassert(&mut world, &nothing_held());
+    world.osts.borrow_mut().stuck.insert(OstIndex(1));
+    let wants = data(fids[0], LockMode::ProtectedWrite).to_vec();
+    let wants = b.send(&world, Opcode::LeaseRequest, 0, &wants, &[]);
+    live(&mut world, &mut [&mut b], 60);
+    assert_eq!(world.stats.evictions.get(), 1);
+    assert!(wants.reply(&world).is_none());
+    world.osts.borrow_mut().stuck.clear();
+    world.run();
+    assert_eq!(wants.status(&world), 0);
+}
+
+/// A write that comes later would make an object anew.
+#[test]
+fn a_deleted_file_system_is_cleared_away_when_its_clients_are_fenced() {
+    let (mut world, _, _, _) = half_stuck();
+    let mut admin = world.connect(b"", 0);
+    let delete = FilesystemDelete { name: b"fs".to_vec(), force: true };
+    assert_eq!(admin.call(&mut world, Opcode::FilesystemDelete, &delete).frame.status, 0);
+    let destroys = |world: &World| {
+        let jobs = world.osts.borrow().jobs.clone();
+        jobs.iter().filter(|job| matches!(job, OstJob::Destroy { .. })).count()
+    };
+    live(&mut world, &mut [&mut admin], 10);
+    assert_eq!(destroys(&world), 0);
+    world.osts.borrow_mut().stuck.clear();
+    world.run();
+    assert_eq!(destroys(&world), 2);
 }
 
 #[test]

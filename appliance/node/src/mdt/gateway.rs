@@ -28,7 +28,7 @@ pub enum OstJob {
         ost: OstIndex,
     },
     /// Refuse requests of `client` with an epoch below `epoch` from now on, on every OST. Done when every OST does,
-    /// and no earlier request of it is still being carried out.
+    /// and no earlier request of it is still being carried out; told of each OST before ([`OstJobEnd::part`]).
     Fence {
         /// Session fenced.
         client: ClientId,
@@ -46,6 +46,8 @@ pub struct OstJobEnd {
     pub done: bool,
     /// The answer to [`OstJob::Space`].
     pub space: Option<OstSpace>,
+    /// Not the end: this OST is done with an [`OstJob::Fence`], others may not be.
+    pub part: Option<OstIndex>,
 }
 
 /// Space of an OST.

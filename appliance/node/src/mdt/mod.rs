@@ -28,6 +28,7 @@ mod lease;
 mod locks;
 mod session;
 mod eviction;
+mod fencing;
 mod background;
 mod destroys;
 mod placement;

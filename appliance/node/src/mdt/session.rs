@@ -212,7 +212,9 @@ impl Mdt {
 
     pub(crate) fn end_grace_if_all_back(&mut self) {
         let in_grace = matches!(self.phase, Phase::Grace { .. });
-        if !in_grace || self.background.fences_left > 0 {
+        // Who did not come back may hold anything: nothing is given on before every OST refuses it.
+        let fencing = self.background.fences_left > 0 || !self.background.fencing.is_empty();
+        if !in_grace || fencing {
             return;
         }
         if self.sessions.values().any(|session| session.recovering) {

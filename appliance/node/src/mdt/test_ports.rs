@@ -214,13 +214,27 @@ pub(crate) struct OstLog {
     pub jobs: Vec<OstJob>,
     /// Tokens and jobs that are not done.
     pub waiting: Vec<(u64, OstJob)>,
+    /// How many OSTs there are.
+    pub osts: u32,
+    /// OSTs that were told to be done with a fence, by token.
+    pub told: BTreeSet<(u64, OstIndex)>,
     /// Space of OSTs; None: it cannot serve. Those not named are empty.
     pub spaces: BTreeMap<OstIndex, Option<OstSpace>>,
     pub stalled: bool,
-    /// OSTs that do nothing.
+    /// OSTs that tell no space and destroy nothing.
+    pub dead: BTreeSet<OstIndex>,
+    /// OSTs that do nothing, and are stuck with requests of every client.
     pub stuck: BTreeSet<OstIndex>,
     /// Jobs to fail before one is done.
     pub failures: u32,
+}
+
+impl OstLog {
+    /// The process that asked is gone: nobody hears of what is not done.
+    pub(crate) fn forget(&mut self) {
+        self.waiting.clear();
+        self.told.clear();
+    }
 }
 
 #[derive(Debug)]
@@ -243,9 +257,18 @@ impl OstGateway for FakeOsts {
         }
         for (token, job) in std::mem::take(&mut log.waiting) {
             let waits = match &job {
-                OstJob::Destroy { ost, .. } | OstJob::Space { ost } => log.stuck.contains(ost),
+                OstJob::Destroy { ost, .. } | OstJob::Space { ost } => {
+                    log.dead.contains(ost) || log.stuck.contains(ost)
+                }
                 OstJob::Fence { .. } => !log.stuck.is_empty(),
             };
+            if let OstJob::Fence { .. } = job {
+                for ost in (0..log.osts).map(OstIndex) {
+                    if !log.stuck.contains(&ost) && log.told.insert((token, ost)) {
+                        ends.push(OstJobEnd { token, done: true, space: None, part: Some(ost) });
+                    }
+                }
+            }
             if waits {
                 log.waiting.push((token, job));
                 continue;
@@ -257,7 +280,7 @@ impl OstGateway for FakeOsts {
             let fails = log.failures > 0 && !matches!(job, OstJob::Space { .. });
             log.failures -= u32::from(fails);
             let done = if matches!(job, OstJob::Space { .. }) { space.is_some() } else { !fails };
-            ends.push(OstJobEnd { token, done, space });
+            ends.push(OstJobEnd { token, done, space, part: None });
         }
     }
 }

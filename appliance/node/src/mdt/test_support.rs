@@ -72,7 +72,11 @@ impl World {
         Self::with(MdtLimits::default(), sheen_meta::Limits::default(), osts)
     }
 
-    pub(crate) fn with(limits: MdtLimits, state_limits: sheen_meta::Limits, osts_served: u32) -> Self {
+    pub(crate) fn with(
+        limits: MdtLimits,
+        state_limits: sheen_meta::Limits,
+        osts_served: u32,
+    ) -> Self {
         let blocks = Blocks::default();
         let zone = Zone::new(ZONE_BLOCKS_MIN).unwrap();
         let format = Format { zone, identity: 99, replica: 1, voters: vec![1] };
@@ -107,6 +111,7 @@ impl World {
     /// Starts the MDT on what the device holds.
     pub(crate) fn start(&mut self) {
         self.stats = Arc::default();
+        self.osts.borrow_mut().osts = self.osts_served;
         let config = MdtConfig {
             zone_start: Lba(8),
             zone: Zone::new(ZONE_BLOCKS_MIN).unwrap(),
@@ -140,6 +145,7 @@ impl World {
     pub(crate) fn restart(&mut self) {
         self.service = None;
         *self.wire.borrow_mut() = Wire::default();
+        self.osts.borrow_mut().forget();
         self.start();
         self.run();
     }

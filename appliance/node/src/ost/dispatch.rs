@@ -17,7 +17,7 @@ use super::{
     operation::{Operation, Origin, Work},
     repacking::Wanted,
     request::{Ask, Change, Decoded, decode},
-    service::{OstService, PendingFence},
+    service::{FenceStep, OstService, PendingFence},
     target::{State, Target},
 };
 
@@ -219,7 +219,8 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
             self.answer(&origin, Err(Errno::ENOMEM));
         } else {
             tracing::info!(client = client.0, epoch = epoch.0, "client fenced");
-            self.pending_fences.push(PendingFence { origin, client, epoch, changed: None });
+            let steps = vec![FenceStep::Draining; self.targets.len()];
+            self.pending_fences.push(PendingFence { origin, client, epoch, steps });
         }
     }
 

@@ -61,6 +61,8 @@ pub struct ServiceEnd {
     pub done: bool,
     /// The answer to [`ServiceJob::Space`].
     pub space: Option<OstSpace>,
+    /// Not the end: this OST is done with a fence, others of the service may not be.
+    pub part: Option<OstIndex>,
 }
 
 /// A service's end of its mailbox.
@@ -114,6 +116,8 @@ pub struct LocalGateway {
     owners: BTreeMap<OstIndex, usize>,
     ends: Mailbox<ServiceEnd>,
     pending: BTreeMap<u64, Pending>,
+    /// Fences among them. They may wait long for an OST that is stuck, so they have a bound of their own.
+    fences: usize,
     next_id: u64,
 }
 
@@ -123,6 +127,7 @@ struct Pending {
     token: u64,
     remaining: usize,
     done: bool,
+    is_fence: bool,
 }
 
 /// Per service its desk, and a way to post to it from elsewhere.
@@ -144,12 +149,17 @@ pub fn local_gateway(osts: &[Vec<OstIndex>]) -> Result<(LocalGateway, Desks), Er
         let desk = ServiceDesk { requests, ends: end_postman.clone(), unsent: VecDeque::new() };
         desks.push((desk, postman));
     }
-    Ok((LocalGateway { services, owners, ends, pending: BTreeMap::new(), next_id: 1 }, desks))
+    Ok((
+        LocalGateway { services, owners, ends, pending: BTreeMap::new(), fences: 0, next_id: 1 },
+        desks,
+    ))
 }
 
 impl OstGateway for LocalGateway {
     fn submit(&mut self, token: u64, job: OstJob) -> Result<(), OstJob> {
-        if self.pending.len() >= JOBS_MAX {
+        let is_fence = matches!(job, OstJob::Fence { .. });
+        let others = self.pending.len() - self.fences;
+        if (if is_fence { self.fences } else { others }) >= JOBS_MAX {
             return Err(job);
         }
         let (service_job, range) = match &job {
@@ -175,19 +185,26 @@ impl OstGateway for LocalGateway {
                 return Err(job);
             }
         }
-        self.pending.insert(id, Pending { token, remaining, done: true });
+        self.fences += usize::from(is_fence);
+        self.pending.insert(id, Pending { token, remaining, done: true, is_fence });
         Ok(())
     }
 
     fn poll(&mut self, ends: &mut Vec<OstJobEnd>) {
         while let Some(end) = self.ends.take() {
             let Some(pending) = self.pending.get_mut(&end.id) else { continue };
+            if end.part.is_some() {
+                let (token, part) = (pending.token, end.part);
+                ends.push(OstJobEnd { token, done: true, space: None, part });
+                continue;
+            }
             pending.done &= end.done;
             pending.remaining -= 1;
             if pending.remaining == 0
-                && let Some(Pending { token, done, .. }) = self.pending.remove(&end.id)
+                && let Some(Pending { token, done, is_fence, .. }) = self.pending.remove(&end.id)
             {
-                ends.push(OstJobEnd { token, done, space: end.space });
+                self.fences -= usize::from(is_fence);
+                ends.push(OstJobEnd { token, done, space: end.space, part: None });
             }
         }
     }
@@ -219,11 +236,11 @@ mod test {
         for (number, (desk, _)) in desks.iter_mut().enumerate() {
             let request = desk.take().unwrap();
             assert_eq!(request.job, ServiceJob::Fence { client: ClientId(7), epoch: Epoch(2) });
-            desk.end(ServiceEnd { id: request.id, done: true, space: None });
+            desk.end(ServiceEnd { id: request.id, done: true, space: None, part: None });
             gateway.poll(&mut ends);
             assert_eq!(ends.len(), number, "not before the last");
         }
-        assert_eq!(ends, [OstJobEnd { token: 5, done: true, space: None }]);
+        assert_eq!(ends, [OstJobEnd { token: 5, done: true, space: None, part: None }]);
     }
 
     #[test]
@@ -235,11 +252,28 @@ mod test {
         gateway.submit(1, destroy(2)).unwrap();
         assert!(desks[0].0.take().is_none());
         let request = desks[1].0.take().unwrap();
-        desks[1].0.end(ServiceEnd { id: request.id, done: false, space: None });
+        desks[1].0.end(ServiceEnd { id: request.id, done: false, space: None, part: None });
         let mut ends = Vec::new();
         gateway.poll(&mut ends);
-        assert_eq!(ends, [OstJobEnd { token: 1, done: false, space: None }]);
+        assert_eq!(ends, [OstJobEnd { token: 1, done: false, space: None, part: None }]);
         assert!(gateway.submit(2, destroy(9)).is_err(), "no such OST");
+    }
+
+    #[test]
+    fn fences_that_wait_for_a_stuck_ost_keep_nothing_else_out() {
+        let (mut gateway, mut desks) = local_gateway(&[vec![OstIndex(0), OstIndex(1)]]).unwrap();
+        let mut ends = Vec::new();
+        for token in 0..JOBS_MAX as u64 {
+            let fence = OstJob::Fence { client: ClientId(token), epoch: Epoch(2) };
+            gateway.submit(token, fence).unwrap();
+            let id = desks[0].0.take().unwrap().id;
+            let part = Some(OstIndex(1));
+            desks[0].0.end(ServiceEnd { id, done: true, space: None, part });
+            gateway.poll(&mut ends);
+            assert_eq!(ends.pop(), Some(OstJobEnd { token, done: true, space: None, part }));
+        }
+        gateway.submit(1000, OstJob::Space { ost: OstIndex(1) }).unwrap();
+        assert!(desks[0].0.take().is_some());
     }
 
     #[test]

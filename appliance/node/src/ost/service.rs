@@ -59,14 +59,24 @@ pub(crate) const fn small_images_bytes(operations_max: usize) -> usize {
     ((operations_max + OWN_OPERATIONS) * 2 * BLOCK_BYTES).next_power_of_two()
 }
 
-/// A fence that waits for earlier requests of its client, and then until what they changed is durable.
+/// A fence that each OST waits with for earlier requests of its client, and then until what they changed is durable.
 #[derive(Debug)]
 pub(crate) struct PendingFence {
     pub(crate) origin: Origin,
     pub(crate) client: ClientId,
     pub(crate) epoch: Epoch,
-    /// Number of the last change of each OST when no earlier request was left; None: some are.
-    pub(crate) changed: Option<Vec<u64>>,
+    /// How far each OST is, by its place in the service.
+    pub(crate) steps: Vec<FenceStep>,
+}
+
+/// How far an OST is with a fence.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum FenceStep {
+    /// Earlier requests are under way.
+    Draining,
+    /// The last change made by then is to be durable; its number.
+    Flushing(u64),
+    Done,
 }
 
 /// One reactor's OSTs.
@@ -381,7 +391,7 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
 
     pub(crate) fn tell_desk(&mut self, id: u64, done: bool) {
         if let Some(desk) = &mut self.desk {
-            desk.end(ServiceEnd { id, done, space: None });
+            desk.end(ServiceEnd { id, done, space: None, part: None });
             self.desk_is_behind = !desk.send();
         }
     }
@@ -399,27 +409,22 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
             }
         });
         if let Some(desk) = &mut self.desk {
-            desk.end(ServiceEnd { id, done: space.is_some(), space });
+            desk.end(ServiceEnd { id, done: space.is_some(), space, part: None });
             self.desk_is_behind = !desk.send();
         }
     }
 
-    /// Ends fences whose client has no earlier request under way, and left nothing that a loss of power could take: what the
-    /// client held goes to others now, who may see what it changed.
+    /// Takes fences on: an OST is done when the client has no earlier request under way there, and left nothing that a loss of
+    /// power could take. What the client held goes to others then, who may see what it changed. The MDT is told of each OST
+    /// as it is done: one that is stuck keeps from others what lies there alone.
     fn end_fences(&mut self) -> usize {
         let mut ended = 0;
         let mut number = 0;
         while number < self.pending_fences.len() {
-            let PendingFence { client, epoch, ref changed, .. } = self.pending_fences[number];
-            let earlier = |operation: &Operation| {
-                let (who, when) = operation.origin.session();
-                who == client && when < epoch
-            };
-            if changed.is_none() && !self.operations.iter().any(earlier) {
-                let changes = self.targets.iter().map(Target::changes_applied).collect();
-                self.pending_fences[number].changed = Some(changes);
+            for target in 0..self.targets.len() {
+                ended += usize::from(self.advance_fence(number, target));
             }
-            if self.is_durable(number) {
+            if self.pending_fences[number].steps.iter().all(|step| *step == FenceStep::Done) {
                 let fence = self.pending_fences.swap_remove(number);
                 self.answer(&fence.origin, Ok(&[]));
                 ended += 1;
@@ -430,26 +435,50 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
         ended
     }
 
-    /// Whether what was changed before a pending fence is durable; asks for a flush where it is not.
-    fn is_durable(&mut self, fence: usize) -> bool {
-        let Some(changed) = self.pending_fences[fence].changed.clone() else { return false };
-        let mut durable = true;
-        for (number, last) in changed.into_iter().enumerate() {
-            if self.targets[number].durable_sequence() >= last {
-                continue;
-            }
-            let flushes = |operation: &Operation| {
-                operation.target == number && matches!(operation.origin, Origin::Fence)
+    /// Takes a fence on at one OST; whether it is done there now.
+    fn advance_fence(&mut self, fence: usize, target: usize) -> bool {
+        let PendingFence { client, epoch, ref steps, ref origin } = self.pending_fences[fence];
+        let (mut step, origin) = (steps[target], *origin);
+        if step == FenceStep::Draining {
+            let earlier = |operation: &Operation| {
+                let (who, when) = operation.origin.session();
+                operation.target == target && who == client && when < epoch
             };
-            let asked = self.operations.iter().any(flushes);
-            // A store that stopped changes nothing any more, and nobody waits for it.
-            let stopped = self.targets[number].store().is_none_or(|store| store.is_stopped());
-            durable &= stopped;
-            if !stopped && !asked && !self.operations.is_full() {
-                self.sync_for(number, Origin::Fence);
+            if !self.operations.iter().any(earlier) {
+                step = FenceStep::Flushing(self.targets[target].changes_applied());
             }
         }
-        durable
+        let mut done = false;
+        if let FenceStep::Flushing(last) = step
+            && self.is_durable(target, last)
+        {
+            step = FenceStep::Done;
+            done = true;
+            if let (Origin::Gateway { id }, Some(desk)) = (origin, &mut self.desk) {
+                let part = Some(self.targets[target].index);
+                desk.end(ServiceEnd { id, done: true, space: None, part });
+                self.desk_is_behind = !desk.send();
+            }
+        }
+        self.pending_fences[fence].steps[target] = step;
+        done
+    }
+
+    /// Whether an OST's change of that number is durable, for a fence; asks for a flush if not.
+    fn is_durable(&mut self, target: usize, last: u64) -> bool {
+        if self.targets[target].durable_sequence() >= last {
+            return true;
+        }
+        let flushes = |operation: &Operation| {
+            operation.target == target && matches!(operation.origin, Origin::Fence)
+        };
+        let asked = self.operations.iter().any(flushes);
+        // A store that stopped changes nothing any more, and nobody waits for it.
+        let stopped = self.targets[target].store().is_none_or(|store| store.is_stopped());
+        if !stopped && !asked && !self.operations.is_full() {
+            self.sync_for(target, Origin::Fence);
+        }
+        stopped
     }
 
     /// Answers an origin, whose change has that number, with a body and no payload.

@@ -225,8 +225,8 @@ fn the_gateway_destroys_fences_and_stops() {
     let mut ends = Vec::new();
     gateway.poll(&mut ends);
     ends.sort_by_key(|end| end.token);
-    let end = |token| OstJobEnd { token, done: true, space: None };
-    assert_eq!(ends, [end(1), end(2)]);
+    let end = |token, part| OstJobEnd { token, done: true, space: None, part };
+    assert_eq!(ends, [end(1, None), end(2, Some(OST)), end(2, None)]);
     gateway.submit(3, OstJob::Space { ost: OST }).unwrap();
     rig.settle();
     ends.clear();
