@@ -5,7 +5,7 @@ use std::{
     ops::Range,
     sync::{
         Arc, Mutex, OnceLock,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize},
+        atomic::{AtomicBool, AtomicU64},
     },
     thread::JoinHandle,
     time::Duration,
@@ -113,8 +113,6 @@ pub struct Client {
     pub(crate) pool: Pool,
     pub(crate) revokes: RevokeQueue,
     pub(crate) lease_crew: LeaseCrew,
-    /// Revokes whose pages are being dropped.
-    pub(crate) revokes_now: AtomicUsize,
     pub(crate) janitor: Janitor,
     pub(crate) finisher: Finisher,
     pub(crate) lock_waits: LockWaits,
@@ -175,7 +173,6 @@ impl Client {
             identifiers: Identifiers::default(),
             revokes,
             lease_crew: LeaseCrew::default(),
-            revokes_now: AtomicUsize::new(0),
             janitor: Janitor::default(),
             lock_waits: LockWaits::default(),
             counters: Counters::default(),

@@ -10,6 +10,7 @@ use sheen_types::{ClientId, Errno, Fid};
 use sheen_wire::{
     Field, Opcode,
     lease::bits,
+    metadata::Reassert,
     object::{ObjectTruncate, ObjectWrite},
 };
 
@@ -325,6 +326,29 @@ fn what_was_written_is_durable_before_the_lease_on_it_goes_to_others() {
         assert_eq!(read(&fake, &client, &file, 0, 100), b"theirs");
         client.disconnect();
     }
+}
+
+/// Giving the lease back waits for the target, the target for the MDT, and that for nobody.
+#[test]
+fn a_restarted_node_is_told_what_is_held_while_a_lease_is_being_given_back() {
+    let (fake, client) = start_with(|_| {});
+    let file = client.inode(FILE);
+    write(&fake, &client, &file, 0, b"seen by others");
+    fake.change(|state| state.hold = Some(Opcode::ObjectSync));
+    fake.revoke(FILE, bits::DATA, false);
+    fake.wait_until("it is made durable first", |state| state.held == 1);
+    let begun = std::time::Instant::now();
+    fake.change(|state| state.server_epoch += 1);
+    fake.lose_power();
+    fake.lose_all();
+    fake.change(|state| state.hold = None);
+    fake.wait_until("it is durable", |state| state.durable(0) == b"seen by others");
+    let waited = begun.elapsed();
+    assert!(waited < Duration::from_secs(3), "after {waited:?}");
+    let told = fake.sent(Opcode::Reassert);
+    let told = Reassert::from_bytes(&told.last().unwrap().payload).unwrap();
+    assert_eq!(told.leases.0[0].write_bits, bits::DATA, "held until it is given back");
+    client.disconnect();
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! The threads that keep the session: one makes connections, one pings, one takes callbacks.
 //!
 //! A new connection is published only after what the MDT forgot was re-asserted, or, if it had ended the session, after
-//! everything cached was voided. While the MDT is ending the session (ESTALE) there is no new one: everything is voided
+//! everything cached was voided. Re-asserting waits for no revoke in progress: what is being given back counts as held, and
+//! giving it back may take this very connection (an OST that restarted is asked nothing before the MDT says that the session stands). While the MDT is ending the session (ESTALE) there is no new one: everything is voided
 //! first, and the next Connect, which names no session, says so.
 
 use std::{
@@ -21,8 +22,6 @@ use crate::{client::Client, session::Lane, statistics::count};
 
 /// First and longest pause between attempts to connect.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
-/// How long a new connection waits for revokes in progress to end before it re-asserts what is left.
-const REVOKES_WAIT: Duration = Duration::from_secs(5);
 
 impl Client {
     /// Connects again whenever there is no connection, until the session ends.
@@ -103,8 +102,6 @@ impl Client {
         }
         if is_void {
             self.begin_void();
-        } else if self.reassert_due() {
-            self.settle_revokes(REVOKES_WAIT);
         }
         let identity = self.session.learn(reply);
         debug_assert!(

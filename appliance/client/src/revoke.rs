@@ -7,7 +7,7 @@
 use std::{
     collections::BTreeSet,
     ops::Range,
-    sync::{Arc, Mutex, atomic::Ordering, mpsc},
+    sync::{Arc, Mutex, mpsc},
     time::Duration,
 };
 
@@ -190,7 +190,6 @@ impl Client {
             state.data.start_revoking();
             return (None, false);
         }
-        self.revokes_now.fetch_add(1, Ordering::AcqRel);
         // Pages of a file that a writer has mapped can become dirty without a word: then reading is not kept either.
         let to_read = to_read && state.writers == 0;
         state.data.start_revoking();
@@ -228,18 +227,7 @@ impl Client {
             state.unsynced = None;
         }
         drop(state);
-        self.revokes_now.fetch_sub(1, Ordering::AcqRel);
         (learned, to_read)
-    }
-
-    /// Waits for revokes in progress to end on this side, at most `longest`.
-    pub(crate) fn settle_revokes(&self, longest: Duration) {
-        let start = self.clock.now();
-        while self.revokes_now.load(Ordering::Acquire) > 0
-            && self.clock.now().since(start) < longest
-        {
-            std::thread::sleep(Duration::from_millis(1));
-        }
     }
 }
 
