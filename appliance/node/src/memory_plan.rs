@@ -137,6 +137,7 @@ impl MemoryPlan {
             pool("file locks", limits.locks.into(), LOCK_BYTES, "limits.locks"),
             pool("objects to destroy", mdt.destroys_pending_max as u64, DESTROY_BYTES, ""),
             pool("metadata requests held", mdt.requests_max as u64, REQUEST_BYTES, ""),
+            pool("payload of metadata requests held", mdt.payload_bytes_max as u64, 1, ""),
             pool("client sessions", clients, SESSION_BYTES, "limits.clients"),
             pool("connections", clients * (reactors + 1), CONNECTION_BYTES, "limits.clients"),
         ];

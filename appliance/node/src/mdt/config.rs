@@ -81,6 +81,8 @@ impl MdtTimes {
 pub struct MdtLimits {
     /// Requests held without an answer, of all clients together.
     pub requests_max: usize,
+    /// Bytes of payload that requests held without an answer may have, of all clients together.
+    pub payload_bytes_max: usize,
     /// Requests held without an answer, of one client.
     pub requests_per_client_max: usize,
     /// (client, inode) pairs with a lease; the longest unused are revoked before it is reached.
@@ -116,6 +118,7 @@ impl Default for MdtLimits {
     fn default() -> Self {
         Self {
             requests_max: 16 << 10,
+            payload_bytes_max: 32 << 20,
             requests_per_client_max: 2 << 10,
             leases_max: 1 << 20,
             opens_max: 1 << 20,

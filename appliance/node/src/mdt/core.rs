@@ -81,6 +81,8 @@ pub(crate) struct Mdt {
     pub(crate) early: EarlyRequests,
     /// Requests held anywhere.
     pub(crate) held: usize,
+    /// Bytes of their payloads.
+    pub(crate) held_bytes: usize,
     pub(crate) changes: BTreeMap<ChangeId, Change>,
     pub(crate) next_change: u64,
     /// Changes that may be proposed, in order.
@@ -151,6 +153,7 @@ impl Mdt {
             connections: BTreeMap::new(),
             early: EarlyRequests::default(),
             held: 0,
+            held_bytes: 0,
             changes: BTreeMap::new(),
             next_change: 0,
             ready: VecDeque::new(),
@@ -303,6 +306,7 @@ impl Mdt {
     pub(crate) fn answer(&mut self, incoming: &Incoming, answer: Answer) {
         let Incoming { request, frame, arrived, .. } = incoming;
         self.held = self.held.saturating_sub(1);
+        self.held_bytes = self.held_bytes.saturating_sub(incoming.payload.len());
         if let Some(connection) = self.connections.get_mut(&request.connection) {
             connection.held = connection.held.saturating_sub(1);
         }

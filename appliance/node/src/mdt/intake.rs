@@ -13,13 +13,19 @@ impl Mdt {
     /// answered.
     pub(crate) fn let_in(&mut self, incoming: &Incoming) -> Result<(), Errno> {
         self.held += 1;
+        self.held_bytes += incoming.payload.len();
         let connection = self.connections.get_mut(&incoming.request.connection);
         let connection = connection.ok_or(Errno::ENOTCONN)?;
         connection.held += 1;
-        let own_room = connection.held <= self.limits.requests_per_client_max;
+        let own = connection.held;
+        // Whatever it is for: what clients assert again is held until the log was read, and may be a megabyte each.
+        if self.held_bytes > self.limits.payload_bytes_max.max(incoming.payload.len()) {
+            return Err(Errno::EAGAIN);
+        }
+        let own_room = own <= self.limits.requests_per_client_max;
         // One more than is left for others at most, so that a few that wait do not keep all others out.
         let free = self.limits.requests_max.checked_sub(self.held);
-        let share = free.is_some_and(|free| connection.held <= free + 1);
+        let share = free.is_some_and(|free| own <= free + 1);
         // A client that is asked to give leases back may need any of its requests served first.
         let room = share || self.is_asked_back(incoming.frame.client);
         let has_room = (own_room && room) || lets_others_go_on(incoming.frame.opcode);

@@ -24,6 +24,7 @@ fn tables(core: &Mdt) -> BTreeMap<&'static str, usize> {
         ("sessions", core.sessions.len()),
         ("connections", core.connections.len()),
         ("requests held", core.held),
+        ("payload held", core.held_bytes),
         ("early", core.early.len()),
         ("changes", core.changes.len()),
         ("changes by client", core.changes_of.len()),
