@@ -73,9 +73,20 @@ impl Node {
     /// [`NodeError`]: a service cannot serve, or the wait was ended. Drop the node then.
     pub fn await_start(
         &self,
+        watch: impl FnMut(&[StartStep]) -> ControlFlow<()>,
+    ) -> Result<(), NodeError> {
+        let begun = Instant::now();
+        self.await_start_by(|| begun.elapsed(), std::thread::sleep, watch)
+    }
+
+    /// As [`Node::await_start`], by another clock: `now` tells the time since the start began, `pause` lets some pass.
+    pub(super) fn await_start_by(
+        &self,
+        now: impl Fn() -> Duration,
+        mut pause: impl FnMut(Duration),
         mut watch: impl FnMut(&[StartStep]) -> ControlFlow<()>,
     ) -> Result<(), NodeError> {
-        let mut told: Option<Instant> = None;
+        let mut told: Option<Duration> = None;
         while let Some(late) = self.services_recovering().next() {
             if let Some(ended) = self.services.iter().find(|service| service.has_ended()) {
                 return Err(NodeError::ThreadEnded(ended.name.clone()));
@@ -84,13 +95,13 @@ impl Node {
                 let name = late.name.clone();
                 return Err(NodeError::Failed { name, reason: reason.clone() });
             }
-            if told.is_none_or(|told| told.elapsed() >= TELL) {
-                told = Some(Instant::now());
+            if told.is_none_or(|told| now().saturating_sub(told) >= TELL) {
+                told = Some(now());
                 if watch(&self.starting()).is_break() {
                     return Err(NodeError::Interrupted);
                 }
             }
-            std::thread::sleep(LOOK);
+            pause(LOOK);
         }
         if self.osts.iter().flat_map(|stats| &stats.targets).all(|ost| ost.failed.get() > 0) {
             let reason = "no OST can be opened; the log says why of each".to_owned();

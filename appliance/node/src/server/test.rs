@@ -92,6 +92,27 @@ fn a_start_that_is_given_up_ends_at_once_and_the_next_one_serves() {
     await_status(&node, |status| status.state == NodeState::Serving);
 }
 
+#[test]
+fn a_start_may_take_days() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = config(directory.path());
+    format(&config, Force::No).unwrap();
+    let node = Node::launch(config, Duration::ZERO).unwrap();
+    let (hours, mut told) = (std::cell::Cell::new(0), 0);
+    let pause = |pause| {
+        hours.set(hours.get() + 24);
+        std::thread::sleep(pause);
+    };
+    let now = || Duration::from_secs(hours.get() * 3600);
+    let ended = node.await_start_by(now, pause, |_| {
+        told += 1;
+        ControlFlow::Continue(())
+    });
+    assert!(ended.is_ok(), "after {} hours: {ended:?}", hours.get());
+    assert!(hours.get() >= 24 && told >= 1, "it began to serve before anybody looked");
+    node.stop().unwrap();
+}
+
 /// Levels are published now and then.
 fn await_status(node: &Node, holds: impl Fn(&NodeStatus) -> bool) -> NodeStatus {
     let deadline = Instant::now() + Duration::from_secs(5);
