@@ -1,6 +1,6 @@
-//! Threads that give back leases on content, and may wait for object storage targets while they do.
+//! Threads that give back leases on content or drop caches of it, and may wait for object storage targets while they do.
 //!
-//! Giving back writes dirty pages back and makes them durable: on a target that is stuck it does not end. So work is divided
+//! That writes dirty pages back and makes them durable: on a target that is stuck it does not end. So work is divided
 //! into classes by the set of targets it may wait for, and a class may occupy at most as many threads as it leaves free
 //! (as [`crate::room`] divides memory). Of [`THREADS_MAX`] threads k classes that are stuck leave 1/(k+1). At the bound, when
 //! the stuck classes are as many as the threads, everything waits until one of them goes on or the MDT ends the session.
@@ -144,7 +144,7 @@ impl LeaseCrew {
 
 impl Client {
     /// Has `work` done by a thread that may wait for the targets of `class`. Never blocks. All that waits gives back something
-    /// that was granted, so it is bounded by what is held.
+    /// that was granted or drops caches of an inode, so it is bounded by what is held and known.
     pub(crate) fn give_back(
         self: &Arc<Self>,
         class: Class,

@@ -1,4 +1,4 @@
-//! Inodes whose caches show what was lost: they are dropped by one thread.
+//! Inodes whose caches show what was lost. One thread hands each to those that drop caches.
 
 use std::{
     collections::BTreeSet,
@@ -11,13 +11,18 @@ use sheen_types::Fid;
 #[derive(Debug, Default)]
 struct State {
     waiting: BTreeSet<Fid>,
-    dropping: Option<Fid>,
+    dropping: BTreeSet<Fid>,
     closed: bool,
 }
 
 impl State {
+    /// One that is not being dropped already: what was lost meanwhile is dropped after that.
+    fn ready(&self) -> Option<Fid> {
+        self.waiting.difference(&self.dropping).next().copied()
+    }
+
     fn has(&self, fid: Fid) -> bool {
-        self.waiting.contains(&fid) || self.dropping == Some(fid)
+        self.waiting.contains(&fid) || self.dropping.contains(&fid)
     }
 }
 
@@ -39,22 +44,24 @@ impl Losses {
         self.changed.notify_all();
     }
 
-    /// Waits for an inode whose caches are to be dropped; ends with [`Self::end`]. None: the end.
+    /// Waits for an inode whose caches are to be dropped and are not being dropped; ends with [`Self::end`]. None: the end.
     pub(crate) fn next(&self) -> Option<Fid> {
         let mut state = self
             .changed
-            .wait_while(self.lock(), |state| !state.closed && state.waiting.is_empty())
+            .wait_while(self.lock(), |state| !state.closed && state.ready().is_none())
             .expect("no panic while locked");
         if state.closed {
             return None;
         }
-        state.dropping = state.waiting.pop_first();
-        state.dropping
+        let next = state.ready()?;
+        state.waiting.remove(&next);
+        state.dropping.insert(next);
+        Some(next)
     }
 
-    /// The caches are dropped.
-    pub(crate) fn end(&self) {
-        self.lock().dropping = None;
+    /// The caches of the inode are dropped.
+    pub(crate) fn end(&self, fid: Fid) {
+        self.lock().dropping.remove(&fid);
         self.changed.notify_all();
     }
 

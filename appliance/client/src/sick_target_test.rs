@@ -1,16 +1,17 @@
 //! The client while one OST of two does not answer: what touches only the other goes on.
 
 use std::{
-    sync::{Arc, mpsc},
+    ops::Range,
+    sync::{Arc, Mutex, mpsc},
     time::Duration,
 };
 
 use sheen_ports::Cancel;
-use sheen_types::{Fid, OstIndex};
+use sheen_types::{Errno, Fid, OstIndex};
 use sheen_wire::{Opcode, lease::bits};
 
 use crate::{
-    Access, Client, WriteOptions,
+    Access, CacheSink, Client, WriteOptions,
     durability_test::{STRIPE, open, start_with},
     fake::{FILE, Fake},
     scenarios::{buffer_with, write},
@@ -98,5 +99,46 @@ fn leases_on_a_sick_ost_do_not_keep_one_on_another_from_being_given_back() {
     fake.wait_until("the others are given back", |state| {
         state.log.iter().filter(|sent| sent.opcode == Opcode::LeaseCancel).count() == 9
     });
+    client.disconnect();
+}
+
+/// A kernel that drops no cache of some files before it is told to.
+struct Slow {
+    files: Vec<Fid>,
+    release: Mutex<mpsc::Receiver<()>>,
+}
+
+impl CacheSink for Slow {
+    fn invalidate_data(&self, fid: Fid, _: Range<u64>) {
+        if self.files.contains(&fid) {
+            // Ends with an error when the sender is dropped.
+            let _released = self.release.lock().unwrap().recv();
+        }
+    }
+
+    fn invalidate_attributes(&self, _: Fid) {}
+
+    fn invalidate_entries(&self) {}
+}
+
+#[test]
+fn caches_that_wait_for_a_sick_ost_do_not_keep_fsync_of_other_files_waiting() {
+    let (fake, client) = start_with(|_| {});
+    let files = written_files(&fake, &client, &[SICK, SICK, HEALTHY]);
+    let (told, release) = mpsc::channel();
+    client.set_sink(Arc::new(Slow { files: files[..2].to_vec(), release: Mutex::new(release) }));
+    for fid in &files {
+        client.note_lost(&client.inode(*fid), Opcode::ObjectWrite, Errno::EIO);
+    }
+    let (syncer, other) = (client.clone(), client.inode(files[2]));
+    let errors = other.error_cursor();
+    let (done, synced) = mpsc::channel();
+    std::thread::spawn(move || done.send(syncer.sync(&other, &errors, &Cancel::new())));
+    let result = synced.recv_timeout(Duration::from_secs(5)).expect("it waits for its own caches");
+    assert_eq!(result, Err(Errno::EIO), "it tells of the loss");
+    let late = client.inode(files[0]);
+    assert!(client.losses.is_dropping(late.fid, Duration::ZERO));
+    drop(told);
+    client.sync(&late, &late.error_cursor(), &Cancel::new()).unwrap_err();
     client.disconnect();
 }

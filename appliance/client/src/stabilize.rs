@@ -1,7 +1,7 @@
 //! Making durable what is kept: in the background when much of it is, and before the lease it was made under goes to
 //! others. Dropping caches of what was lost.
 //!
-//! Nobody here holds a lock or a lease while asking a target. Caches are dropped by a thread of its own: the kernel
+//! Nobody here holds a lock or a lease while asking a target. Caches are dropped by threads of their own: the kernel
 //! writes dirty pages of the file back meanwhile, and those writes may wait for a flush.
 
 use std::{sync::Arc, time::Duration};
@@ -11,8 +11,8 @@ use sheen_types::{Errno, Fid, OstIndex};
 use sheen_wire::{Opcode, object::ObjectSync};
 
 use crate::{
-    client::Client, inode::Inode, object_request::ObjectRequest, pool::Piece, slots::CANCEL_POLL,
-    statistics::count,
+    client::Client, inode::Inode, lease_crew::Class, object_request::ObjectRequest, pool::Piece,
+    slots::CANCEL_POLL, statistics::count,
 };
 
 /// How soon after a failure a target is flushed again.
@@ -114,12 +114,17 @@ impl Client {
         }
     }
 
-    /// The thread that drops caches of what was lost.
+    /// The thread that has caches of what was lost dropped. Dirty pages are written back meanwhile: that waits for the targets
+    /// of the file, so it is left to those who may ([`crate::lease_crew`]).
     pub(crate) fn drop_lost(self: Arc<Self>) {
         while let Some(fid) = self.losses.next() {
-            self.sink().invalidate_data(fid, 0..u64::MAX);
-            self.sink().invalidate_attributes(fid);
-            self.losses.end();
+            let inode = self.inodes.find(fid);
+            let targets = inode.map_or_else(Class::new, |inode| inode.lock().targets());
+            self.give_back(targets, move |client| {
+                client.sink().invalidate_data(fid, 0..u64::MAX);
+                client.sink().invalidate_attributes(fid);
+                client.losses.end(fid);
+            });
         }
     }
 
