@@ -14,7 +14,7 @@ use sheen_types::{ClientId, Errno, Fid, Tick, Timespec};
 use sheen_wire::{
     Field, Opcode,
     lease::bits,
-    metadata::{Connect, Reassert},
+    metadata::{Connect, Ping, Reassert},
 };
 
 use crate::{
@@ -407,10 +407,11 @@ fn refuses_another(answers: fn(&mut crate::fake::State, bool)) {
         state.log.clear();
     });
     world.fake.lose_all();
+    let start = std::time::Instant::now();
     let errno = loop {
         match world.client.read_link(&world.file, &Cancel::new()) {
             // The old connection's last answer.
-            Ok(_) => {}
+            Ok(_) => assert!(start.elapsed() < Duration::from_secs(5), "another one answers"),
             Err(errno) => break errno,
         }
     };
@@ -461,5 +462,10 @@ fn write_back_under_a_revoke_is_told_as_progress() {
     world.fake.change(|state| state.hold = None);
     write.join().unwrap().unwrap();
     assert_eq!(world.client.cleaned.load(Ordering::SeqCst), 1);
+    let lane = world.client.session.lock().lane.clone().unwrap();
+    assert!(world.client.ping_once(&lane));
+    let pings = world.fake.sent(Opcode::Ping);
+    let told = Ping::from_bytes(&pings.last().unwrap().body).unwrap();
+    assert_eq!(told.cleaned, 1, "the server hears of it");
     world.client.disconnect();
 }
