@@ -1,7 +1,8 @@
 //! Taking connections in: listens, reads the hello, answers, and hands the connection to whoever owns its service.
 //!
-//! Owns the listeners and the connections whose hello has not come, at most [`PENDING_MAX`] of them and each for at most
-//! [`HELLO_TIMEOUT`]. One thread, which blocks in poll(2) only. Deliberately absent: messages.
+//! Owns the listeners and the connections whose hello has not come, at most [`PENDING_MAX`] of each kind and each for at most
+//! [`HELLO_TIMEOUT`]. When the places are taken, the one that has waited longest goes: a client says hello at once, so
+//! silent ones keep nobody out. One thread, which blocks in poll(2) only. Deliberately absent: messages.
 
 use std::{
     fmt, io,
@@ -36,7 +37,7 @@ use crate::{
 
 /// Time a peer has to say hello.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(2);
-/// Connections that may be in the middle of saying hello; more are closed at once.
+/// Connections of hosts, and as many of this host, that may be in the middle of saying hello.
 const PENDING_MAX: usize = 64;
 /// Pause after the system refused to accept (no descriptors left).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -162,6 +163,11 @@ enum Step {
 }
 
 impl Pending {
+    /// Of this host.
+    fn is_local(&self) -> bool {
+        matches!(self.socket, Socket::Unix(_))
+    }
+
     fn descriptor(&self) -> BorrowedFd<'_> {
         match &self.socket {
             Socket::Unix(socket) => socket.as_fd(),
@@ -308,13 +314,19 @@ impl<F: FnMut(NewConnection)> Accepting<F> {
             }
         };
         let (hello, descriptors) = (Vec::with_capacity(HELLO_BYTES), Vec::new());
-        let mut pending = Pending { socket, peer, hello, descriptors, deadline };
-        if self.pending.len() >= PENDING_MAX {
-            self.counters.refuse(1);
-            pending.refuse(Refusal::Full);
-        } else if set.is_ok() {
-            self.pending.push(pending);
+        let pending = Pending { socket, peer, hello, descriptors, deadline };
+        if set.is_err() {
+            return;
         }
+        let local = pending.is_local();
+        let alike = self.pending.iter().enumerate().filter(|(_, other)| other.is_local() == local);
+        if alike.clone().count() >= PENDING_MAX
+            && let Some((longest, _)) = alike.min_by_key(|(_, other)| other.deadline)
+        {
+            self.counters.refuse(1);
+            self.pending.swap_remove(longest).refuse(Refusal::Full);
+        }
+        self.pending.push(pending);
     }
 
     fn finish(&mut self, mut pending: Pending) {

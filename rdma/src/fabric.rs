@@ -181,7 +181,7 @@ impl ServerFabric {
             let id = ConnectionId(data);
             let gone = EpollFlags::EPOLLHUP | EpollFlags::EPOLLRDHUP | EpollFlags::EPOLLERR;
             if flags.intersects(gone) {
-                self.end(id, self.reason(id, flags));
+                self.end(id, self.reason(id));
                 continue;
             }
             match self.connections.get_mut(&id) {
@@ -200,13 +200,12 @@ impl ServerFabric {
         }
     }
 
-    /// Why a socket is gone. What the network did to a TCP connection the peer need not know of.
-    fn reason(&self, id: ConnectionId, flags: EpollFlags) -> CloseReason {
+    /// Why a socket is gone. The end of a UNIX socket is the peer's own, this host's kernel vouches for it. A TCP connection may
+    /// be ended by anything on the way, in order too (a proxy): the peer need not know of it.
+    fn reason(&self, id: ConnectionId) -> CloseReason {
         match self.connections.get(&id) {
-            Some(Connection::Tcp(_)) if flags.contains(EpollFlags::EPOLLERR) => {
-                CloseReason::Transport(libc::ECONNRESET)
-            }
-            Some(Connection::Tcp(_) | Connection::Shared(_)) | None => CloseReason::Peer,
+            Some(Connection::Tcp(_)) => CloseReason::Transport(libc::ECONNRESET),
+            Some(Connection::Shared(_)) | None => CloseReason::Peer,
         }
     }
 

@@ -92,12 +92,11 @@ impl Outgoing {
 }
 
 fn failed(error: &io::Error) -> CloseReason {
-    match error.kind() {
-        // Not a reset, which anybody on the way may send.
-        io::ErrorKind::BrokenPipe => CloseReason::Peer,
-        _ => CloseReason::Transport(error.raw_os_error().unwrap_or(0)),
-    }
+    CloseReason::Transport(error.raw_os_error().unwrap_or(0))
 }
+
+/// The stream's end, which anybody on the way may have made.
+const ENDED: CloseReason = CloseReason::Transport(libc::ECONNRESET);
 
 impl TcpConnection {
     pub(crate) fn new(
@@ -187,7 +186,7 @@ impl TcpConnection {
                 return Ok(false);
             }
             match self.stream.read(target) {
-                Ok(0) => return Err(CloseReason::Peer),
+                Ok(0) => return Err(ENDED),
                 Ok(count) => {
                     *filled += count;
                     self.moved = Instant::now();
@@ -232,7 +231,7 @@ impl TcpConnection {
         self.end -= self.start;
         self.start = 0;
         match self.stream.read(&mut self.input[self.end..]) {
-            Ok(0) => Err(CloseReason::Peer),
+            Ok(0) => Err(ENDED),
             Ok(count) => {
                 self.end += count;
                 self.moved = Instant::now();

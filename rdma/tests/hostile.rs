@@ -118,10 +118,11 @@ fn a_peer_that_stops_in_the_middle_is_forgotten_when_it_leaves() {
     server.wait_for("all closed", |seen| seen.counters.opened == seen.counters.closed);
     let seen = server.seen.lock().unwrap();
     assert_eq!(seen.counters.protocol_errors, 0);
-    // One that leaves with bytes unread resets the connection.
+    // Only the ends of UNIX sockets are the peers' own: TCP connections may have been ended on the way.
+    let own = seen.closed.iter().filter(|reason| **reason == CloseReason::Peer).count();
     let left =
-        |reason: &CloseReason| matches!(reason, CloseReason::Peer | CloseReason::Transport(104));
-    assert!(seen.closed.iter().all(left), "{:?}", seen.closed);
+        |reason: &CloseReason| matches!(reason, CloseReason::Peer | CloseReason::Transport(_));
+    assert!(own == 8 && seen.closed.iter().all(left), "{:?}", seen.closed);
 }
 
 #[test]
@@ -180,4 +181,13 @@ fn hellos_that_are_none_are_refused_or_time_out() {
         ends(stream);
     }
     assert!(started.elapsed() < Duration::from_secs(4));
+}
+
+#[test]
+fn silent_peers_keep_nobody_out_however_many_there_are() {
+    let server = Server::start();
+    let address = server.tcp.strip_prefix("tcp:").unwrap();
+    let silent: Vec<_> = (0..200).map(|_| TcpStream::connect(address).unwrap()).collect();
+    assert_served(&server);
+    drop(silent);
 }

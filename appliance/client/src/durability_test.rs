@@ -223,7 +223,8 @@ fn what_cannot_be_sent_again_is_told_once_to_each_open_file_and_dropped_from_cac
     fake.change(|state| state.refuse_next.push_back((Opcode::ObjectWrite, Errno::ENOSPC.0)));
     assert_eq!(client.sync(&file, &one, &never), Err(Errno::EIO));
     assert_eq!(client.sync(&file, &one, &never), Ok(()), "once");
-    assert_eq!(file.check_write_errors(&other), Err(Errno::EIO), "as close asks");
+    assert_eq!(file.untold_write_errors(&other), Err(Errno::EIO), "as close asks");
+    assert_eq!(file.check_write_errors(&other), Err(Errno::EIO), "and fsync still tells");
     assert_eq!(file.check_write_errors(&file.error_cursor()), Ok(()), "they know");
     assert_eq!(dropped.0.lock().unwrap()[..], [FILE], "before fsync came back");
     let content = read(&fake, &client, &file, 0, 200);

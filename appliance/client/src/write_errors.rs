@@ -1,7 +1,9 @@
 //! Changes of a file that were acknowledged and lost: told once to everyone who has the file open, as Linux' `errseq`
 //! does for write-back.
 //!
-//! Each open file remembers up to which loss it was told. One that is opened later is told of losses nobody was told of yet.
+//! Each open file remembers up to which loss `fsync` told it. One that is opened later is told of losses nobody was told of yet.
+//! `close` says so too, but is not taken for having told: a child that exits closes its copies of what its parent has open,
+//! and nobody hears the answer.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -48,6 +50,15 @@ impl Inode {
         errors.told = errors.noted;
         Err(Errno::EIO)
     }
+
+    /// Says whether an open file has not been told of a loss, without telling it.
+    ///
+    /// # Errors
+    /// EIO: [`Inode::check_write_errors`] would tell so.
+    pub fn untold_write_errors(&self, cursor: &ErrorCursor) -> Result<(), Errno> {
+        let noted = self.lock().write_errors.noted;
+        if cursor.0.load(Ordering::Relaxed) == noted { Ok(()) } else { Err(Errno::EIO) }
+    }
 }
 
 #[cfg(test)]
@@ -64,8 +75,11 @@ mod test {
         inode.lock().write_errors.note();
         inode.lock().write_errors.note();
         let late = inode.error_cursor();
+        assert_eq!(inode.untold_write_errors(&late), Err(Errno::EIO), "as often as it is closed");
+        assert_eq!(inode.untold_write_errors(&late), Err(Errno::EIO));
         assert_eq!(inode.check_write_errors(&late), Err(Errno::EIO), "nobody knew of it");
         assert_eq!(inode.check_write_errors(&late), Ok(()));
+        assert_eq!(inode.untold_write_errors(&late), Ok(()));
         assert_eq!(inode.check_write_errors(&one), Err(Errno::EIO));
         assert_eq!(inode.check_write_errors(&one), Ok(()));
         let later = inode.error_cursor();

@@ -14,6 +14,7 @@ pub mod ost;
 pub mod server;
 mod service_thread;
 pub mod stats;
+mod strangers;
 
 pub use config::{Config, ConfigError};
 pub use device::format::Force;

@@ -24,7 +24,7 @@ pub struct RequestId {
 /// Why a connection ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CloseReason {
-    /// The peer closed it or its process ended: whoever lives there knows.
+    /// The peer closed it or its process ended, by the word of this host's kernel: whoever lives there knows.
     Peer,
     /// The peer sent what no peer may send; counted as an error.
     Protocol(sheen_wire::DecodeError),

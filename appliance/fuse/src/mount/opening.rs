@@ -122,8 +122,8 @@ impl Mount {
         Ok(Opened { handle: self.handles.add(inode, None), opened_as })
     }
 
-    /// A descriptor was closed: `fcntl` drops all locks its process has on the file, through whichever descriptor. Tells what
-    /// was written and lost, once for each open file; nothing is made durable.
+    /// A descriptor was closed: `fcntl` drops all locks its process has on the file, through whichever descriptor. Says
+    /// what was written and lost, as long as no `fsync` has told this open file; nothing is made durable.
     pub(crate) fn closed_once(
         &self,
         context: &Context,
@@ -134,7 +134,7 @@ impl Mount {
         handle.lock_owners.lock().expect("no panic while locked").remove(&owner.0);
         self.client.release_locks(&handle.inode, LockFamily::Posix, owner.0, &context.cancel);
         match handle.write {
-            Some(true) => handle.inode.check_write_errors(&handle.errors),
+            Some(true) => handle.inode.untold_write_errors(&handle.errors),
             Some(false) | None => Ok(()),
         }
     }

@@ -192,6 +192,7 @@ impl Mdt {
         }
         if matches!(self.phase, Phase::Serving | Phase::Grace { .. }) {
             self.end_lingering();
+            self.close_strangers();
             self.check_sessions();
             self.trim_leases();
             self.watch_osts();

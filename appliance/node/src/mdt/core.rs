@@ -36,6 +36,8 @@ use super::{
 };
 use sheen_wire::metadata::OstAddress;
 
+use crate::strangers::Strangers;
+
 /// Where the service stands. `Recovering` → `Starting` → (`Grace` →) `Serving`; `Failed` from anywhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
@@ -77,6 +79,8 @@ pub(crate) struct Mdt {
     pub(crate) last_transaction: u64,
     pub(crate) sessions: BTreeMap<ClientId, Session>,
     pub(crate) connections: BTreeMap<ConnectionId, Connection>,
+    /// Those without a session.
+    pub(crate) strangers: Strangers,
     /// Requests that are answered when the phase allows.
     pub(crate) early: EarlyRequests,
     /// Requests held anywhere.
@@ -151,6 +155,7 @@ impl Mdt {
             last_transaction: 0,
             sessions: BTreeMap::new(),
             connections: BTreeMap::new(),
+            strangers: Strangers::default(),
             early: EarlyRequests::default(),
             held: 0,
             held_bytes: 0,

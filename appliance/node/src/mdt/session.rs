@@ -85,12 +85,16 @@ impl Mdt {
     /// A peer connected. Returns false if it must be closed: there are too many.
     pub(crate) fn on_opened(&mut self, connection: ConnectionId) -> bool {
         self.connections.insert(connection, Connection::default());
+        if let Some(stranger) = self.strangers.opened(connection, self.now) {
+            self.outputs.push_back(Output::Close { connection: stranger });
+        }
         self.connections.len() <= self.limits.connections_max
     }
 
     /// A connection ended; `hung_up`: by the client, not by us or the network.
     pub(crate) fn on_closed(&mut self, connection: ConnectionId, hung_up: bool) {
         let Some(Connection { client, .. }) = self.connections.remove(&connection) else { return };
+        self.strangers.forget(connection);
         if let Some(session) = client.and_then(|client| self.sessions.get_mut(&client))
             && session.connection == Some(connection)
         {
@@ -100,6 +104,13 @@ impl Mdt {
         }
         self.forget_requests_of(connection, client);
         self.settle();
+    }
+
+    /// Closes connections whose peers opened no session in time.
+    pub(crate) fn close_strangers(&mut self) {
+        while let Some(connection) = self.strangers.pop_overdue(self.now) {
+            self.outputs.push_back(Output::Close { connection });
+        }
     }
 
     /// Requests of an ended connection that were not begun: nobody would hear their answer, and whoever still wants it
@@ -269,6 +280,7 @@ impl Mdt {
         let open = match self.connections.get_mut(&connection) {
             Some(found) => {
                 found.client = Some(client);
+                self.strangers.forget(connection);
                 true
             }
             None => false,

@@ -1,6 +1,6 @@
 //! Sessions come and go by the thousand: the table has an end, and what a session had is gone with it.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use sheen_types::{Errno, Fid};
 use sheen_wire::{
@@ -218,4 +218,25 @@ fn what_waits_on_a_connection_is_not_carried_out_once_there_is_a_later_one() {
     world.run();
     assert_eq!(wanted.status(&world), 0);
     assert_eq!(count(&world)["leases"], leases + 1, "the first one got none");
+}
+
+#[test]
+fn peers_without_a_session_have_their_time_and_their_places_and_keep_nobody_out() {
+    let mut world = World::new();
+    let mut client = world.mount(1);
+    let first = world.open_connection();
+    world.run();
+    world.pass(Duration::from_secs(9));
+    assert!(!world.wire.borrow().closed.contains(&first));
+    world.pass(Duration::from_secs(2));
+    assert_eq!(world.wire.borrow().closed, [first], "and the client's stays");
+    let second = world.open_connection();
+    for _ in 0..300 {
+        world.open_connection();
+        world.run();
+    }
+    assert!(world.wire.borrow().closed.contains(&second), "longest there");
+    assert!(count(&world)["connections"] < 300);
+    client.reconnect(&mut world);
+    assert!(client.resumed);
 }

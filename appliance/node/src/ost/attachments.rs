@@ -7,40 +7,57 @@
 use std::collections::BTreeMap;
 
 use sheen_ports::ConnectionId;
-use sheen_types::ClientId;
+use sheen_types::{ClientId, Tick};
+
+use crate::strangers::Strangers;
 
 /// Clients attached at a time; more are Busy.
 const CLIENTS_MAX: usize = 1 << 16;
 
-/// The connection of each attached client.
+/// The connection of each attached client, and those nobody attached yet.
 #[derive(Debug, Default)]
-pub(crate) struct Attachments(BTreeMap<ClientId, ConnectionId>);
+pub(crate) struct Attachments {
+    current: BTreeMap<ClientId, ConnectionId>,
+    strangers: Strangers,
+}
 
 /// The table is full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct AttachmentsFull;
 
 impl Attachments {
+    /// A peer connected; connections to be closed because nobody attached them for too long.
+    pub(crate) fn opened(
+        &mut self,
+        connection: ConnectionId,
+        now: Tick,
+    ) -> impl Iterator<Item = ConnectionId> {
+        let displaced = self.strangers.opened(connection, now);
+        displaced.into_iter().chain(std::iter::from_fn(move || self.strangers.pop_overdue(now)))
+    }
+
     /// Makes `connection` the only one of `client`; the one it replaces, which is to be closed.
     pub(crate) fn attach(
         &mut self,
         client: ClientId,
         connection: ConnectionId,
     ) -> Result<Option<ConnectionId>, AttachmentsFull> {
-        if self.0.len() >= CLIENTS_MAX && !self.0.contains_key(&client) {
+        if self.current.len() >= CLIENTS_MAX && !self.current.contains_key(&client) {
             return Err(AttachmentsFull);
         }
-        Ok(self.0.insert(client, connection).filter(|&old| old != connection))
+        self.strangers.forget(connection);
+        Ok(self.current.insert(client, connection).filter(|&old| old != connection))
     }
 
     /// Whether `client` has attached another connection.
     pub(crate) fn refuses(&self, client: ClientId, connection: ConnectionId) -> bool {
-        self.0.get(&client).is_some_and(|&current| current != connection)
+        self.current.get(&client).is_some_and(|&current| current != connection)
     }
 
     /// A connection ended.
     pub(crate) fn forget(&mut self, connection: ConnectionId) {
-        self.0.retain(|_, current| *current != connection);
+        self.strangers.forget(connection);
+        self.current.retain(|_, current| *current != connection);
     }
 }
 

@@ -300,6 +300,9 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
             FabricEvent::Sent { buffer } => self.buffers.give(buffer),
             FabricEvent::Opened { connection, peer } => {
                 tracing::debug!(connection = connection.0, peer, "client connected");
+                for stranger in self.attachments.opened(connection, self.now) {
+                    self.fabric.close(stranger);
+                }
             }
             FabricEvent::Closed { connection, reason } => {
                 self.attachments.forget(connection);
