@@ -2,8 +2,8 @@
 //! does for write-back.
 //!
 //! Each open file remembers up to which loss `fsync` told it. One that is opened later is told of losses nobody was told of yet.
-//! `close` says so too, but is not taken for having told: a child that exits closes its copies of what its parent has open,
-//! and nobody hears the answer.
+//! `close` says so too, each time, but does not count as having told the open file: a child that exits closes its copies of
+//! what its parent has open, and nobody hears the answer. Files opened later are not told again of what `close` said.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -51,13 +51,18 @@ impl Inode {
         Err(Errno::EIO)
     }
 
-    /// Says whether an open file has not been told of a loss, without telling it.
+    /// Says whether an open file has not been told of a loss; [`Inode::check_write_errors`] still tells it.
     ///
     /// # Errors
-    /// EIO: [`Inode::check_write_errors`] would tell so.
+    /// EIO: something that was written to the file was lost since it was opened or was told last.
     pub fn untold_write_errors(&self, cursor: &ErrorCursor) -> Result<(), Errno> {
-        let noted = self.lock().write_errors.noted;
-        if cursor.0.load(Ordering::Relaxed) == noted { Ok(()) } else { Err(Errno::EIO) }
+        let mut state = self.lock();
+        let errors = &mut state.write_errors;
+        if cursor.0.load(Ordering::Relaxed) == errors.noted {
+            return Ok(());
+        }
+        errors.told = errors.noted;
+        Err(Errno::EIO)
     }
 }
 
@@ -77,6 +82,8 @@ mod test {
         let late = inode.error_cursor();
         assert_eq!(inode.untold_write_errors(&late), Err(Errno::EIO), "as often as it is closed");
         assert_eq!(inode.untold_write_errors(&late), Err(Errno::EIO));
+        let later = inode.error_cursor();
+        assert_eq!(inode.untold_write_errors(&later), Ok(()), "somebody heard of it");
         assert_eq!(inode.check_write_errors(&late), Err(Errno::EIO), "nobody knew of it");
         assert_eq!(inode.check_write_errors(&late), Ok(()));
         assert_eq!(inode.untold_write_errors(&late), Ok(()));
