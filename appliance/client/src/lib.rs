@@ -106,5 +106,6 @@ pub use repack::REPACK_BYTES_MAX;
 pub use set_attributes::{Changes, NewTime};
 pub use statistics::{Counters, Snapshot};
 pub use volume::VolumeStatistics;
+pub use waits_for::FileUse;
 pub use write::WriteOptions;
 pub use write_errors::ErrorCursor;

@@ -11,18 +11,30 @@ use crate::{
     layout::{has_objects, parts},
 };
 
+/// What a request does with a file.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum FileUse {
+    /// Reads or writes these bytes.
+    Bytes(Range<u64>),
+    /// Looks at its size and times.
+    Attributes,
+    /// Does something to every object: cuts them, or makes them durable.
+    Objects,
+}
+
 impl Client {
-    /// The OST a use of bytes of a file (None: of its size and times) waits for; None: the MDT, or nobody. Of several OSTs the
-    /// one that most callers wait for: it is what the use will last for.
+    /// The OST a use of a file waits for; None: the MDT, or nobody. Of several OSTs the one that most callers wait for: it is
+    /// what the use will last for.
     #[must_use]
-    pub fn waits_for(&self, fid: Fid, range: Option<Range<u64>>) -> Option<OstIndex> {
+    pub fn waits_for(&self, fid: Fid, file_use: FileUse) -> Option<OstIndex> {
         let inode = self.inodes.find(fid)?;
         let osts = {
             let state = inode.lock();
             let layout = state.layout.as_ref()?;
-            match range {
-                Some(range) => content(&state, layout, range)?,
-                None => whole(&state, layout)?,
+            match file_use {
+                FileUse::Bytes(range) => content(&state, layout, range)?,
+                FileUse::Attributes => attributes(&state, layout)?,
+                FileUse::Objects => osts(layout, &(0..u64::MAX)),
             }
         };
         osts.into_iter().max_by_key(|ost| (self.callers_of(*ost), std::cmp::Reverse(ost.0)))
@@ -36,11 +48,33 @@ fn content(state: &InodeState, layout: &Layout, range: Range<u64>) -> Option<BTr
 }
 
 /// Without attributes the MDT is asked first; with the lease on content nobody is asked.
-fn whole(state: &InodeState, layout: &Layout) -> Option<BTreeSet<OstIndex>> {
+fn attributes(state: &InodeState, layout: &Layout) -> Option<BTreeSet<OstIndex>> {
     let asks = state.attributes.is_some() && state.known.is_none();
     asks.then(|| osts(layout, &(0..u64::MAX)))
 }
 
 fn osts(layout: &Layout, range: &Range<u64>) -> BTreeSet<OstIndex> {
     parts(layout, range).iter().map(|part| part.object.ost).collect()
+}
+
+#[cfg(test)]
+mod test {
+    use super::*;
+    use crate::{
+        fake::FILE,
+        scenarios::{WRITE, start, write},
+    };
+
+    #[test]
+    fn with_known_content_looking_asks_nobody_and_cutting_asks_the_objects() {
+        let (fake, client) = start();
+        let file = client.inode(FILE);
+        let never = sheen_ports::Cancel::new();
+        client.open(&file, WRITE, &never).unwrap();
+        write(&fake, &client, &file, 0, b"content");
+        client.attributes(&file, &never).unwrap();
+        assert!(file.lock().known.is_some());
+        assert_eq!(client.waits_for(FILE, FileUse::Attributes), None);
+        assert!(client.waits_for(FILE, FileUse::Objects).is_some());
+    }
 }

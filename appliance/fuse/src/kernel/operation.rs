@@ -91,8 +91,10 @@ pub enum Touches {
         /// How many.
         bytes: u32,
     },
-    /// Size or times, or all of its content.
-    Whole,
+    /// Size or times, to look at them.
+    Attributes,
+    /// All of its content: it is cut or made durable.
+    Objects,
     /// Names, or attributes that are no file's content.
     Names,
 }

@@ -1,5 +1,6 @@
 //! The kernel's requests, each handed to where it is answered.
 
+use sheen_client::FileUse;
 use sheen_dma::Buffer;
 use sheen_types::{Errno, FileKind};
 
@@ -25,15 +26,16 @@ impl Filesystem for Mount {
     }
 
     fn waits_for(&self, node: NodeId, touches: Touches) -> u32 {
-        let range = match touches {
+        let file_use = match touches {
             Touches::Names => return 0,
-            Touches::Whole => None,
+            Touches::Attributes => FileUse::Attributes,
+            Touches::Objects => FileUse::Objects,
             Touches::Content { offset, bytes } => {
-                Some(offset..offset.saturating_add(u64::from(bytes)))
+                FileUse::Bytes(offset..offset.saturating_add(u64::from(bytes)))
             }
         };
         let fid = self.fid(node).ok();
-        let ost = fid.and_then(|fid| self.client.waits_for(fid, range));
+        let ost = fid.and_then(|fid| self.client.waits_for(fid, file_use));
         ost.map_or(0, |ost| ost.0.saturating_add(1))
     }
 

@@ -81,10 +81,12 @@ impl Service {
         let touches = match message.decode(self.dialect()).ok()? {
             Operation::Read(read) => Touches::Content { offset: read.offset, bytes: read.size },
             Operation::Write(write) => Touches::Content { offset: write.offset, bytes: write.size },
-            Operation::Fsync { .. }
-            | Operation::Getattr { .. }
-            | Operation::Statx { .. }
-            | Operation::Setattr(_) => Touches::Whole,
+            Operation::Fsync { .. } => Touches::Objects,
+            Operation::Setattr(set) if set.size.is_some() => Touches::Objects,
+            Operation::Open(open) if open.flags & libc::O_TRUNC != 0 => Touches::Objects,
+            Operation::Getattr { .. } | Operation::Statx { .. } | Operation::Setattr(_) => {
+                Touches::Attributes
+            }
             _ => Touches::Names,
         };
         Some(self.filesystem.waits_for(node, touches))
