@@ -36,6 +36,9 @@ pub(crate) const TCP_BYTES_MAX: usize = INPUT_BYTES
         * (size_of::<Outgoing>() + PREFIX_BYTES + FRAME_BYTES + BODY_BYTES_MAX);
 /// A peer that moves no byte for so long while we wait for it is closed.
 pub(crate) const STALL_MAX: Duration = Duration::from_secs(30);
+/// So is one that takes longer for a whole payload or reply, however often it moves a byte: a buffer of the service waits. At 1 MiB
+/// each that is 18 KB/s.
+const WHOLE_MAX: Duration = Duration::from_secs(60);
 
 #[derive(Debug)]
 pub(crate) struct TcpConnection {
@@ -52,6 +55,10 @@ pub(crate) struct TcpConnection {
     readable: bool,
     writable: bool,
     moved: Instant,
+    /// Since when the payload is asked for that comes.
+    pull_since: Instant,
+    /// Since when the first of `output` is.
+    output_since: Instant,
     check: PayloadCheck,
     _reserved: Reserved,
 }
@@ -118,6 +125,8 @@ impl TcpConnection {
             readable: true,
             writable: true,
             moved: Instant::now(),
+            pull_since: Instant::now(),
+            output_since: Instant::now(),
             check,
             _reserved: reserved,
         }
@@ -297,6 +306,7 @@ impl TcpConnection {
         let checksum = open.payload_checksum;
         self.reading = Reading::Pulling { token, buffer, filled: 0, bytes, checksum };
         self.moved = Instant::now();
+        self.pull_since = self.moved;
         None
     }
 
@@ -308,6 +318,7 @@ impl TcpConnection {
             && waiting == slot
         {
             self.reading = Reading::Discarding { left };
+            self.pull_since = Instant::now();
         }
         self.send(slot, message, payload);
     }
@@ -324,6 +335,7 @@ impl TcpConnection {
     fn send(&mut self, slot: u32, message: &[u8], payload: Option<(Buffer, usize)>) {
         if self.output.is_empty() {
             self.moved = Instant::now();
+            self.output_since = self.moved;
         }
         let mut head = Vec::with_capacity(PREFIX_BYTES + message.len());
         write_prefix(slot, &mut head);
@@ -360,6 +372,7 @@ impl TcpConnection {
             }
             if let Some(done) = self.output.pop_front() {
                 self.callbacks_queued -= usize::from(done.callback);
+                self.output_since = self.moved;
                 events.extend(done.payload.map(|(buffer, _)| FabricEvent::Sent { buffer }));
             }
         }
@@ -390,12 +403,16 @@ impl TcpConnection {
 
     /// Whether the peer lets us wait for too long in the middle of something.
     pub(crate) fn is_stalled(&self, now: Instant) -> bool {
-        let waits_for_peer = match self.reading {
-            Reading::Waiting { .. } => false,
-            Reading::Message => self.start < self.end && !self.holds_message(),
-            Reading::Pulling { .. } | Reading::Discarding { .. } => true,
+        let sends = !self.output.is_empty();
+        let (waits, whole) = match self.reading {
+            Reading::Waiting { .. } => (false, false),
+            Reading::Message => (self.start < self.end && !self.holds_message(), false),
+            Reading::Pulling { .. } | Reading::Discarding { .. } => (true, true),
         };
-        (waits_for_peer || !self.output.is_empty()) && now.duration_since(self.moved) > STALL_MAX
+        let is_beyond = |since: Instant, most: Duration| now.duration_since(since) > most;
+        ((waits || sends) && is_beyond(self.moved, STALL_MAX))
+            || (whole && is_beyond(self.pull_since, WHOLE_MAX))
+            || (sends && is_beyond(self.output_since, WHOLE_MAX))
     }
 
     /// Gives back the buffers it holds.
@@ -409,5 +426,84 @@ impl TcpConnection {
         }
         let payloads = self.output.into_iter().filter_map(|outgoing| outgoing.payload);
         events.extend(payloads.map(|(buffer, _)| FabricEvent::Sent { buffer }));
+    }
+}
+
+#[cfg(test)]
+mod test {
+    use std::net::TcpListener;
+
+    use sheen_types::Xid;
+    use sheen_wire::Opcode;
+
+    use super::*;
+
+    /// A connection, and its peer's end.
+    fn connected() -> (TcpConnection, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (stream, _) = listener.accept().unwrap();
+        stream.set_nonblocking(true).unwrap();
+        let reserved = Reserved::default();
+        (TcpConnection::new(ConnectionId(1), stream, PayloadCheck::Service, reserved), peer)
+    }
+
+    /// Polls until a request is there.
+    fn request(connection: &mut TcpConnection) -> RequestId {
+        let mut events = Vec::new();
+        loop {
+            connection.on_ready(true, true);
+            connection.poll(1, &mut events).unwrap();
+            if let Some(FabricEvent::Request { request, .. }) = events.pop() {
+                return request;
+            }
+        }
+    }
+
+    fn send(peer: &mut TcpStream, slot: u32, payload_bytes: u32, room: u64) {
+        let frame =
+            Frame { payload_bytes, committed: room, ..Frame::request(Opcode::ObjectWrite, Xid(1)) };
+        let mut message = Vec::new();
+        write_prefix(slot, &mut message);
+        let mut tail = Vec::new();
+        frame.encode_with(&[], &mut tail);
+        message.extend(tail);
+        peer.write_all(&message).unwrap();
+    }
+
+    #[test]
+    fn a_payload_that_comes_byte_by_byte_is_not_waited_for_without_end() {
+        let (mut connection, mut peer) = connected();
+        send(&mut peer, 0, 1000, 0);
+        let RequestId { slot, .. } = request(&mut connection);
+        assert!(connection.pull(slot, 7, Buffer::standalone(4096)).is_none());
+        let began = Instant::now();
+        for second in 0..=60 {
+            // A byte came just now.
+            let now = began + Duration::from_secs(second);
+            connection.moved = now;
+            assert!(!connection.is_stalled(now), "after {second} s");
+        }
+        let late = began + Duration::from_secs(61);
+        connection.moved = late;
+        assert!(connection.is_stalled(late));
+    }
+
+    #[test]
+    fn a_reply_that_is_taken_byte_by_byte_is_not_kept_without_end() {
+        let (mut connection, mut peer) = connected();
+        send(&mut peer, 0, 0, 1 << 20);
+        let RequestId { slot, .. } = request(&mut connection);
+        connection.writable = false;
+        connection.reply(slot, &[0; 64], Some((Buffer::standalone(1 << 20), 1 << 20)));
+        let late = Instant::now() + Duration::from_secs(61);
+        // Neither bytes that are taken nor new requests make up for it.
+        connection.moved = late;
+        assert!(connection.is_stalled(late));
+        let mut events = Vec::new();
+        connection.moved = late;
+        connection.sent(PREFIX_BYTES + 64 + (1 << 20), &mut events);
+        assert_eq!(events.len(), 1);
+        assert!(!connection.is_stalled(late), "it has taken all of it");
     }
 }

@@ -7,17 +7,17 @@
 use std::collections::BTreeMap;
 
 use sheen_ports::ConnectionId;
-use sheen_types::{ClientId, Tick};
+use sheen_types::{ClientId, Epoch, Tick};
 
 use crate::strangers::Strangers;
 
 /// Clients attached at a time; more are Busy.
 const CLIENTS_MAX: usize = 1 << 16;
 
-/// The connection of each attached client, and those nobody attached yet.
+/// The connection of each attached client with the epoch of its session by then, and those nobody attached yet.
 #[derive(Debug, Default)]
 pub(crate) struct Attachments {
-    current: BTreeMap<ClientId, ConnectionId>,
+    current: BTreeMap<ClientId, (ConnectionId, Epoch)>,
     strangers: Strangers,
 }
 
@@ -40,24 +40,32 @@ impl Attachments {
     pub(crate) fn attach(
         &mut self,
         client: ClientId,
+        epoch: Epoch,
         connection: ConnectionId,
     ) -> Result<Option<ConnectionId>, AttachmentsFull> {
         if self.current.len() >= CLIENTS_MAX && !self.current.contains_key(&client) {
             return Err(AttachmentsFull);
         }
         self.strangers.forget(connection);
-        Ok(self.current.insert(client, connection).filter(|&old| old != connection))
+        let old = self.current.insert(client, (connection, epoch)).map(|(old, _)| old);
+        Ok(old.filter(|&old| old != connection))
     }
 
     /// Whether `client` has attached another connection.
     pub(crate) fn refuses(&self, client: ClientId, connection: ConnectionId) -> bool {
-        self.current.get(&client).is_some_and(|&current| current != connection)
+        self.current.get(&client).is_some_and(|&(current, _)| current != connection)
+    }
+
+    /// Forgets the connection of a client that attached it in an epoch before this one, and returns it.
+    pub(crate) fn take_before(&mut self, client: ClientId, epoch: Epoch) -> Option<ConnectionId> {
+        self.current.get(&client).filter(|(_, attached)| *attached < epoch)?;
+        self.current.remove(&client).map(|(connection, _)| connection)
     }
 
     /// A connection ended.
     pub(crate) fn forget(&mut self, connection: ConnectionId) {
         self.strangers.forget(connection);
-        self.current.retain(|_, current| *current != connection);
+        self.current.retain(|_, (current, _)| *current != connection);
     }
 }
 
@@ -70,13 +78,17 @@ mod test {
         let mut attachments = Attachments::default();
         let (client, old, new) = (ClientId(1), ConnectionId(1), ConnectionId(2));
         assert!(!attachments.refuses(client, old), "nobody is refused before anybody attached");
-        assert_eq!(attachments.attach(client, old), Ok(None));
-        assert_eq!(attachments.attach(client, old), Ok(None));
-        assert_eq!(attachments.attach(client, new), Ok(Some(old)));
+        assert_eq!(attachments.attach(client, Epoch(1), old), Ok(None));
+        assert_eq!(attachments.attach(client, Epoch(1), old), Ok(None));
+        assert_eq!(attachments.attach(client, Epoch(2), new), Ok(Some(old)));
         assert!(attachments.refuses(client, old) && !attachments.refuses(client, new));
         attachments.forget(old);
         assert!(attachments.refuses(client, old), "the end of the old one changes nothing");
+        assert_eq!(attachments.take_before(client, Epoch(2)), None, "it is of the epoch itself");
         attachments.forget(new);
         assert!(!attachments.refuses(client, old));
+        assert_eq!(attachments.attach(client, Epoch(3), old), Ok(None));
+        assert_eq!(attachments.take_before(client, Epoch(4)), Some(old));
+        assert_eq!(attachments.take_before(client, Epoch(4)), None, "it is forgotten");
     }
 }

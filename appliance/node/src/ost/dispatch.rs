@@ -4,7 +4,7 @@ use sheen_dma::Buffer;
 use sheen_ports::{Block, Clock, Fabric, RequestId};
 use sheen_store::RequestToken;
 use sheen_types::{
-    ClientId, Epoch, Errno, Fid, OstIndex, Tick, TransactionNumber, units::BLOCK_BYTES_U64,
+    ClientId, Errno, Fid, OstIndex, Tick, TransactionNumber, units::BLOCK_BYTES_U64,
 };
 use sheen_wire::{
     Field, Frame, Opcode,
@@ -17,12 +17,10 @@ use super::{
     operation::{Operation, Origin, Work},
     repacking::Wanted,
     request::{Ask, Change, Decoded, decode},
-    service::{FenceStep, OstService, PendingFence},
+    service::OstService,
     target::{State, Target},
 };
 
-/// Fences that wait at a time; the MDT gives more of them again.
-const FENCES_MAX: usize = 256;
 /// Units of `st_blocks` in a block.
 pub(crate) const SECTORS_PER_BLOCK: u64 = BLOCK_BYTES_U64 / 512;
 
@@ -44,7 +42,7 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
         } else {
             match decode(frame, body) {
                 Ok(Decoded::Nothing) => Ok(Some(Vec::new())),
-                Ok(Decoded::Attach) => self.attach(request, frame.client),
+                Ok(Decoded::Attach) => self.attach(request, frame),
                 Ok(Decoded::Fence { client, epoch }) => {
                     self.begin_fence(origin, client, epoch);
                     Ok(None)
@@ -108,9 +106,10 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
         }
     }
 
-    fn attach(&mut self, request: RequestId, client: ClientId) -> Result<Option<Vec<u8>>, Errno> {
+    fn attach(&mut self, request: RequestId, frame: &Frame) -> Result<Option<Vec<u8>>, Errno> {
+        let client = frame.client;
         if client != ClientId(0) {
-            let replaced = self.attachments.attach(client, request.connection);
+            let replaced = self.attachments.attach(client, frame.epoch, request.connection);
             if let Some(old) = replaced.map_err(|_full| Errno::EAGAIN)? {
                 tracing::info!(
                     client = client.0,
@@ -207,20 +206,6 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
         };
         if let Err(errno) = result {
             self.answer(&origin, Err(errno));
-        }
-    }
-
-    /// Refuses the session from now on; answers when nothing of it is under way.
-    pub(crate) fn begin_fence(&mut self, origin: Origin, client: ClientId, epoch: Epoch) {
-        if self.pending_fences.len() >= FENCES_MAX {
-            self.answer(&origin, Err(Errno::EAGAIN));
-        } else if self.fences.fence(client, epoch).is_err() {
-            tracing::error!(client = client.0, "the fence table is full: the client is not fenced");
-            self.answer(&origin, Err(Errno::ENOMEM));
-        } else {
-            tracing::info!(client = client.0, epoch = epoch.0, "client fenced");
-            let steps = vec![FenceStep::Draining; self.targets.len()];
-            self.pending_fences.push(PendingFence { origin, client, epoch, steps });
         }
     }
 

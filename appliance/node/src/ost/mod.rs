@@ -9,6 +9,7 @@
 mod slab;
 mod checksum;
 mod fence;
+mod fencing;
 mod attachments;
 mod image;
 mod reluctance;

@@ -53,6 +53,13 @@ pub(crate) struct Operation {
     pub(crate) work: Work,
 }
 
+impl Operation {
+    /// Whether it waits for its peer alone, who may take as long as it likes.
+    pub(crate) fn waits_for_peer(&self) -> bool {
+        matches!(self.work, Work::Pulling { .. })
+    }
+}
+
 /// What it waits for. A write goes Pulling → Storing; a change begins at Storing; a read is Reading.
 #[derive(Debug)]
 pub(crate) enum Work {

@@ -6,7 +6,7 @@ use sheen_dma::{Arena, ArenaError, Pool};
 use sheen_ports::{Block, Clock, Fabric, FabricEvent};
 use sheen_reactor::Service;
 use sheen_store::{Command, Limits, Packed, ReadPlan};
-use sheen_types::{BLOCK_BYTES, ClientId, Epoch, Errno, OstIndex, Tick, units::BLOCK_BYTES_U64};
+use sheen_types::{BLOCK_BYTES, Errno, OstIndex, Tick, units::BLOCK_BYTES_U64};
 use sheen_wire::{Field, Frame, codec::Encoder};
 
 use crate::{mdt::gateway::OstSpace, stats::ConnectionStats};
@@ -15,6 +15,7 @@ use super::{
     attachments::Attachments,
     device::{Device, Finished, Purpose},
     fence::FenceTable,
+    fencing::PendingFence,
     gateway::{ServiceDesk, ServiceEnd, ServiceJob},
     image::Image,
     memory::OstMemory,
@@ -59,26 +60,6 @@ pub(crate) const fn small_images_bytes(operations_max: usize) -> usize {
     ((operations_max + OWN_OPERATIONS) * 2 * BLOCK_BYTES).next_power_of_two()
 }
 
-/// A fence that each OST waits with for earlier requests of its client, and then until what they changed is durable.
-#[derive(Debug)]
-pub(crate) struct PendingFence {
-    pub(crate) origin: Origin,
-    pub(crate) client: ClientId,
-    pub(crate) epoch: Epoch,
-    /// How far each OST is, by its place in the service.
-    pub(crate) steps: Vec<FenceStep>,
-}
-
-/// How far an OST is with a fence.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum FenceStep {
-    /// Earlier requests are under way.
-    Draining,
-    /// The last change made by then is to be durable; its number.
-    Flushing(u64),
-    Done,
-}
-
 /// One reactor's OSTs.
 #[derive(Debug)]
 pub struct OstService<B, F, C> {
@@ -101,8 +82,8 @@ pub struct OstService<B, F, C> {
     pub(crate) attachments: Attachments,
     pub(crate) pending_fences: Vec<PendingFence>,
     pub(crate) stats: Arc<OstServiceStats>,
-    desk: Option<ServiceDesk>,
-    desk_is_behind: bool,
+    pub(crate) desk: Option<ServiceDesk>,
+    pub(crate) desk_is_behind: bool,
     stopping: Stopping,
     events: Vec<FabricEvent>,
     finished: Vec<Finished>,
@@ -129,7 +110,7 @@ pub(crate) struct Scratch {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Stopping {
     Serving,
-    /// What is under way is finished, nothing is taken.
+    /// What is under way is finished, nothing is taken. Payloads that still come are waited for only while there is other work.
     Draining,
     /// The stores make everything durable.
     Flushing,
@@ -356,7 +337,13 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
     fn advance_stop(&mut self) {
         let idle = self.operations.len() == 0;
         match self.stopping {
-            Stopping::Draining if idle => {
+            Stopping::Draining if !idle => {
+                if self.operations.iter().all(Operation::waits_for_peer) {
+                    // Their clients send again what was not answered.
+                    self.close_pulling(None, |_| true);
+                }
+            }
+            Stopping::Draining => {
                 self.stopping = Stopping::Flushing;
                 for target in 0..self.targets.len() {
                     self.targets[target].give_up_opening();
@@ -369,11 +356,11 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
                 self.publish();
                 self.stopping = Stopping::Ended;
             }
-            Stopping::Serving | Stopping::Draining | Stopping::Flushing | Stopping::Ended => {}
+            Stopping::Serving | Stopping::Flushing | Stopping::Ended => {}
         }
     }
 
-    fn sync_for(&mut self, number: usize, origin: Origin) {
+    pub(crate) fn sync_for(&mut self, number: usize, origin: Origin) {
         let Some(store) = self.targets[number].store() else { return };
         let work = Work::Storing { image: Image::default(), packed: None, repack: None };
         let token = self.operations.insert(Operation { origin, target: number, work });
@@ -415,73 +402,6 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
             desk.end(ServiceEnd { id, done: space.is_some(), space, part: None });
             self.desk_is_behind = !desk.send();
         }
-    }
-
-    /// Takes fences on: an OST is done when the client has no earlier request under way there, and left nothing that a loss of
-    /// power could take. What the client held goes to others then, who may see what it changed. The MDT is told of each OST
-    /// as it is done: one that is stuck keeps from others what lies there alone.
-    fn end_fences(&mut self) -> usize {
-        let mut ended = 0;
-        let mut number = 0;
-        while number < self.pending_fences.len() {
-            for target in 0..self.targets.len() {
-                ended += usize::from(self.advance_fence(number, target));
-            }
-            if self.pending_fences[number].steps.iter().all(|step| *step == FenceStep::Done) {
-                let fence = self.pending_fences.swap_remove(number);
-                self.answer(&fence.origin, Ok(&[]));
-                ended += 1;
-            } else {
-                number += 1;
-            }
-        }
-        ended
-    }
-
-    /// Takes a fence on at one OST; whether it is done there now.
-    fn advance_fence(&mut self, fence: usize, target: usize) -> bool {
-        let PendingFence { client, epoch, ref steps, ref origin } = self.pending_fences[fence];
-        let (mut step, origin) = (steps[target], *origin);
-        if step == FenceStep::Draining {
-            let earlier = |operation: &Operation| {
-                let (who, when) = operation.origin.session();
-                operation.target == target && who == client && when < epoch
-            };
-            if !self.operations.iter().any(earlier) {
-                step = FenceStep::Flushing(self.targets[target].changes_applied());
-            }
-        }
-        let mut done = false;
-        if let FenceStep::Flushing(last) = step
-            && self.is_durable(target, last)
-        {
-            step = FenceStep::Done;
-            done = true;
-            if let (Origin::Gateway { id }, Some(desk)) = (origin, &mut self.desk) {
-                let part = Some(self.targets[target].index);
-                desk.end(ServiceEnd { id, done: true, space: None, part });
-                self.desk_is_behind = !desk.send();
-            }
-        }
-        self.pending_fences[fence].steps[target] = step;
-        done
-    }
-
-    /// Whether an OST's change of that number is durable, for a fence; asks for a flush if not.
-    fn is_durable(&mut self, target: usize, last: u64) -> bool {
-        if self.targets[target].durable_sequence() >= last {
-            return true;
-        }
-        let flushes = |operation: &Operation| {
-            operation.target == target && matches!(operation.origin, Origin::Fence)
-        };
-        let asked = self.operations.iter().any(flushes);
-        // A store that stopped changes nothing any more, and nobody waits for it.
-        let stopped = self.targets[target].store().is_none_or(|store| store.is_stopped());
-        if !stopped && !asked && !self.operations.is_full() {
-            self.sync_for(target, Origin::Fence);
-        }
-        stopped
     }
 
     /// Answers an origin, whose change has that number, with a body and no payload.

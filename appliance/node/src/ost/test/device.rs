@@ -13,6 +13,8 @@ use sheen_ports::{
 pub(crate) struct Orders {
     /// Commands whose buffer it does not reach.
     pub(crate) unreachable: u64,
+    /// Nothing ends while it is set.
+    pub(crate) hold: bool,
     /// How reads fail, and how many of them. `lba` to `end` only.
     pub(crate) failing: Option<Failing>,
 }
@@ -86,6 +88,9 @@ impl Block for TestDevice {
     }
 
     fn poll(&mut self, completions: &mut Vec<BlockCompletion>) -> usize {
+        if self.orders.borrow().hold {
+            return 0;
+        }
         let refused = self.ended.len();
         completions.append(&mut self.ended);
         refused + self.device.poll(completions)

@@ -1,5 +1,6 @@
 //! Damage, lack of space and slots, fences, malformed requests, ends.
 
+use sheen_ports::{ConnectionId, Fabric};
 use sheen_reactor::Service;
 use sheen_types::{BLOCK_BYTES, ClientId, Epoch, Errno, Fid, Lba, OstIndex, Tick};
 use sheen_wire::{
@@ -147,10 +148,11 @@ fn a_client_that_dies_in_a_pull_leaves_nothing() {
 }
 
 #[test]
-fn a_fence_waits_for_what_is_under_way_and_refuses_the_rest() {
+fn a_fence_waits_for_what_the_device_has_and_refuses_the_rest() {
     let mut rig = Rig::new(4096);
-    rig.service.fabric_mut().hold_pulls = true;
+    rig.orders.borrow_mut().hold = true;
     let under_way = rig.send(Opcode::ObjectWrite, &write_body(object(1), 0, false), &[1; 100], 0);
+    rig.turn();
     rig.turn();
     let other = (ClientId(99), Epoch(0));
     let old = std::mem::replace(&mut rig.client, other);
@@ -160,19 +162,90 @@ fn a_fence_waits_for_what_is_under_way_and_refuses_the_rest() {
         rig.turn();
     }
     assert!(!rig.service.fabric_mut().replies.contains_key(&fencing), "a write is under way");
-    rig.service.fabric_mut().release_pulls();
-    assert_eq!(
-        rig.wait(under_way).status(),
-        -Errno::ENOTCONN.0,
-        "not even what was under way is stored"
-    );
+    rig.orders.borrow_mut().hold = false;
+    assert_eq!(rig.wait(under_way).status(), 0, "it was at the device");
     assert_eq!(rig.wait(fencing).status(), 0);
     rig.client = old;
     assert_eq!(rig.write(object(1), 0, &[1; 100]).status(), -Errno::ENOTCONN.0);
     assert_eq!(rig.read(object(1), 0, 100).status(), -Errno::ENOTCONN.0);
     rig.client = (old.0, Epoch(old.1.0 + 1));
     assert_eq!(rig.write(object(1), 0, &[1; 100]).status(), 0, "the next epoch is welcome");
-    assert_eq!(rig.service.stats().fenced.get(), 3);
+    assert_eq!(rig.service.stats().fenced.get(), 2);
+}
+
+#[test]
+fn a_fence_does_not_wait_for_the_fenced_client() {
+    let mut rig = Rig::new(4096);
+    let attach = rig.frame(Opcode::Attach, &[], 0);
+    let attach = rig.send_frame(&attach, &[], &[]);
+    assert_eq!(rig.wait(attach).status(), 0);
+    assert_eq!(rig.write(object(2), 0, &[3; 8192]).status(), 0);
+    // It takes no reply, and the payload it announced does not come.
+    rig.service.fabric_mut().deaf = Some(1);
+    assert_eq!(rig.read(object(2), 0, 8192).status(), 0);
+    rig.service.fabric_mut().hold_pulls = true;
+    rig.send(Opcode::ObjectWrite, &write_body(object(1), 0, false), &[1; 100], 0);
+    rig.turn();
+    rig.service.fabric_mut().connection = 2;
+    let old = std::mem::replace(&mut rig.client, (ClientId(99), Epoch(0)));
+    let fence = ObjectFence { client: old.0, epoch: Epoch(2) };
+    assert_eq!(rig.call(Opcode::ObjectFence, &fence, &[], 0).status(), 0);
+    assert_eq!(rig.service.fabric_mut().closed, [1]);
+    assert_eq!(rig.read(object(1), 0, 100).payload.len(), 0, "nothing of it was stored");
+    rig.settle();
+    assert_eq!(rig.arena.free_bytes(), ARENA_BYTES, "nor does it keep a buffer");
+}
+
+#[test]
+fn a_stop_does_not_wait_for_payloads() {
+    let mut rig = Rig::new(4096);
+    rig.service.fabric_mut().hold_pulls = true;
+    rig.send(Opcode::ObjectWrite, &write_body(object(1), 0, false), &[1; 100], 0);
+    rig.turn();
+    rig.service.stop();
+    for _ in 0..100 {
+        rig.turn();
+    }
+    assert!(rig.service.is_finished());
+    assert_eq!(rig.service.fabric_mut().closed, [1]);
+}
+
+#[test]
+fn a_peer_that_takes_no_reply_leaves_buffers_for_others() {
+    let mut rig = Rig::new(4096);
+    let bytes = vec![7; 1 << 20];
+    assert_eq!(rig.write(object(1), 0, &bytes).status(), 0);
+    rig.service.fabric_mut().deaf = Some(2);
+    rig.service.fabric_mut().connection = 2;
+    let length = 1 << 20;
+    let read = ObjectRead { ost: OST, object: object(1), offset: 0, length };
+    let reads: Vec<_> =
+        (0..250).map(|_| rig.send(Opcode::ObjectRead, &read, &[], 1 << 20)).collect();
+    let statuses: Vec<_> = reads.into_iter().map(|read| rig.wait(read).status()).collect();
+    let served = statuses.iter().filter(|&&status| status == 0).count();
+    assert_eq!(served, ARENA_BYTES / 2 / bytes.len(), "it holds at most what is free");
+    assert!(statuses.iter().all(|&status| status == 0 || status == -Errno::EAGAIN.0));
+    rig.service.fabric_mut().connection = 3;
+    let began = rig.turns;
+    assert_eq!(rig.write(object(2), 0, &bytes).status(), 0);
+    assert!(rig.read(object(2), 0, 1 << 20).payload == bytes);
+    assert!(rig.turns - began < 20, "at once");
+    // Others like it share what is free.
+    for connection in 4..40 {
+        rig.service.fabric_mut().connection = connection;
+        rig.service.fabric_mut().deaf = Some(connection);
+        while rig.read(object(1), 0, 128 << 10).status() == 0 {}
+    }
+    rig.service.fabric_mut().connection = 3;
+    rig.service.fabric_mut().deaf = None;
+    assert_eq!(rig.write(object(2), 0, &bytes[..64 << 10]).status(), 0);
+    for connection in 2..40 {
+        rig.service.fabric_mut().close(ConnectionId(connection));
+    }
+    rig.settle();
+    assert_eq!(rig.arena.free_bytes(), ARENA_BYTES);
+    rig.service.fabric_mut().connection = 2;
+    assert_eq!(rig.read(object(1), 0, 1 << 20).status(), 0);
 }
 
 #[test]

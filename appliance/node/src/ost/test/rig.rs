@@ -9,8 +9,8 @@ use std::{
 use sheen_dma::{Arena, Buffer};
 use sheen_nvme::RamMedium;
 use sheen_ports::{
-    Block, BlockCommand, BlockCompletion, BlockOperation, Clock, ConnectionId, Fabric, FabricEvent,
-    NotifyError, RequestId,
+    Block, BlockCommand, BlockCompletion, BlockOperation, Clock, CloseReason, ConnectionId, Fabric,
+    FabricEvent, NotifyError, RequestId,
 };
 use sheen_reactor::Service;
 use sheen_store::{Limits, Zone};
@@ -50,6 +50,9 @@ pub(crate) struct QueueFabric {
     /// Pulls wait until this is false.
     pub(crate) hold_pulls: bool,
     held: Vec<(RequestId, u64, Buffer)>,
+    /// The connection whose peer takes no reply: its payloads stay with the fabric.
+    pub(crate) deaf: Option<u64>,
+    unsent: Vec<(ConnectionId, Buffer)>,
     /// Pulls fail as if the connection was lost.
     pub(crate) lose_pulls: bool,
     slot: u32,
@@ -104,6 +107,10 @@ impl Fabric for QueueFabric {
         let reply = Reply { frame, body: body.to_vec(), payload: content };
         let twice = self.replies.insert(request, reply);
         assert!(twice.is_none(), "{request:?} is answered twice");
+        let connection = request.connection;
+        if self.deaf == Some(connection.0) {
+            return self.unsent.extend(payload.map(|buffer| (connection, buffer)));
+        }
         self.events.extend(payload.map(|buffer| FabricEvent::Sent { buffer }));
     }
 
@@ -113,6 +120,15 @@ impl Fabric for QueueFabric {
 
     fn close(&mut self, connection: ConnectionId) {
         self.closed.push(connection.0);
+        for (_, token, buffer) in self.held.extract_if(.., |(of, ..)| of.connection == connection) {
+            let result = Err(NotifyError::Closed);
+            self.events.push_back(FabricEvent::Pulled { token, buffer, result });
+        }
+        for (_, buffer) in self.unsent.extract_if(.., |(of, _)| *of == connection) {
+            self.events.push_back(FabricEvent::Sent { buffer });
+        }
+        let reason = CloseReason::Local;
+        self.events.push_back(FabricEvent::Closed { connection, reason });
     }
 
     fn prepare_sleep(&mut self) -> bool {
@@ -152,6 +168,7 @@ pub(crate) struct Rig {
     pub(crate) arena: Arena,
     pub(crate) client: (ClientId, Epoch),
     xid: u64,
+    pub(crate) turns: u64,
 }
 
 /// Writes whole blocks behind the service's back.
@@ -240,7 +257,7 @@ impl Rig {
         let targets = vec![(OST, device)];
         let fabric = QueueFabric { connection: 1, ..QueueFabric::default() };
         let service = OstService::new(config, targets, fabric, StillClock, desk).unwrap();
-        Self { service, medium, orders, arena, client: (ClientId(5), Epoch(1)), xid: 0 }
+        Self { service, medium, orders, arena, client: (ClientId(5), Epoch(1)), xid: 0, turns: 0 }
     }
 
     pub(crate) fn recover(&mut self) {
@@ -282,6 +299,7 @@ impl Rig {
     }
 
     pub(crate) fn turn(&mut self) -> usize {
+        self.turns += 1;
         self.service.turn(Tick(0))
     }
 
