@@ -353,7 +353,8 @@ impl Fabric for ServerFabric {
         }
         .map(|open| open.room_bytes);
         let Some(room_bytes) = room_bytes else {
-            self.pending.extend(payload.map(|buffer| FabricEvent::Sent { buffer }));
+            let connection = request.connection;
+            self.pending.extend(payload.map(|buffer| FabricEvent::Sent { connection, buffer }));
             return;
         };
         let (instead, bytes) = self.checked_reply(message, payload.as_ref(), room_bytes);
@@ -363,7 +364,8 @@ impl Fabric for ServerFabric {
             Some(Connection::Shared(shared)) => {
                 let slice = payload.as_ref().map_or(&[][..], |buffer| &buffer.as_slice()[..bytes]);
                 shared.reply(request.slot, message, slice);
-                self.pending.extend(payload.map(|buffer| FabricEvent::Sent { buffer }));
+                let connection = request.connection;
+                self.pending.extend(payload.map(|buffer| FabricEvent::Sent { connection, buffer }));
             }
             Some(Connection::Tcp(tcp)) => {
                 tcp.reply(request.slot, message, payload.map(|buffer| (buffer, bytes)));

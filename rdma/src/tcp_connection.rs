@@ -373,7 +373,8 @@ impl TcpConnection {
             if let Some(done) = self.output.pop_front() {
                 self.callbacks_queued -= usize::from(done.callback);
                 self.output_since = self.moved;
-                events.extend(done.payload.map(|(buffer, _)| FabricEvent::Sent { buffer }));
+                let sent = |(buffer, _)| FabricEvent::Sent { connection: self.id, buffer };
+                events.extend(done.payload.map(sent));
             }
         }
     }
@@ -425,7 +426,8 @@ impl TcpConnection {
             });
         }
         let payloads = self.output.into_iter().filter_map(|outgoing| outgoing.payload);
-        events.extend(payloads.map(|(buffer, _)| FabricEvent::Sent { buffer }));
+        let connection = self.id;
+        events.extend(payloads.map(|(buffer, _)| FabricEvent::Sent { connection, buffer }));
     }
 }
 

@@ -63,6 +63,8 @@ pub enum FabricEvent {
     },
     /// A reply's payload buffer is free again.
     Sent {
+        /// Whose reply it was.
+        connection: ConnectionId,
         /// The buffer given to [`Fabric::reply`].
         buffer: Buffer,
     },

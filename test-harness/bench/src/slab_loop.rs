@@ -128,14 +128,15 @@ impl Fabric for SlabFabric {
         self.events.push_back(FabricEvent::Pulled { token, buffer, result: Ok(()) });
     }
 
-    fn reply(&mut self, _request: RequestId, message: &[u8], payload: Option<Buffer>) {
+    fn reply(&mut self, request: RequestId, message: &[u8], payload: Option<Buffer>) {
         self.in_flight -= 1;
         let is_good = Frame::decode_with(message).is_ok_and(|(frame, _)| {
             let read = frame.opcode == Opcode::ObjectRead;
             frame.status == 0 && (!read || frame.payload_checksum == self.checksum)
         });
         self.failed += usize::from(!is_good);
-        self.events.extend(payload.map(|buffer| FabricEvent::Sent { buffer }));
+        let connection = request.connection;
+        self.events.extend(payload.map(|buffer| FabricEvent::Sent { connection, buffer }));
     }
 
     fn notify(&mut self, _connection: ConnectionId, _message: &[u8]) -> Result<(), NotifyError> {

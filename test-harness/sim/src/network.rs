@@ -421,7 +421,8 @@ impl Fabric for SimFabric {
         }
         drop(network);
         if let Some(buffer) = payload {
-            self.returned.push(FabricEvent::Sent { buffer });
+            let connection = request.connection;
+            self.returned.push(FabricEvent::Sent { connection, buffer });
         }
     }
 

@@ -37,7 +37,7 @@ impl<B: Block, F: Fabric, C: Clock, E: Entropy, G: OstGateway> MdtService<B, F, 
                 FabricEvent::Pulled { token, buffer, result } => {
                     self.take_payload(token, &buffer, result.is_ok());
                 }
-                FabricEvent::Sent { buffer } => drop(buffer),
+                FabricEvent::Sent { buffer, .. } => drop(buffer),
                 FabricEvent::Closed { connection, reason } => {
                     self.backlog.remove(&connection);
                     self.core.on_closed(connection, reason == CloseReason::Peer);

@@ -176,7 +176,8 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
             | Change::Sync => None,
         };
         let work = Work::Storing { image: Image::default(), packed: None, repack };
-        let token = self.operations.insert(Operation { origin, target: number, work });
+        let token =
+            self.operations.insert(Operation { origin, target: number, work, held_bytes: 0 });
         let request = RequestToken(token);
         let commands = &mut self.commands;
         let taken = match self.targets[number].store() {
@@ -227,6 +228,7 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
         let payload = payload.map(|(buffer, bytes, checksum)| {
             reply.payload_bytes = u32::try_from(bytes).unwrap_or(0);
             reply.payload_checksum = checksum;
+            self.shares.take(request.connection, buffer.len());
             buffer
         });
         let body = result.unwrap_or(&[]);

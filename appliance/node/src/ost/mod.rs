@@ -11,6 +11,7 @@ mod checksum;
 mod fence;
 mod fencing;
 mod attachments;
+mod shares;
 mod image;
 mod reluctance;
 pub mod packing;

@@ -51,6 +51,8 @@ pub(crate) struct Operation {
     /// Which OST, by its place in the service.
     pub(crate) target: usize,
     pub(crate) work: Work,
+    /// Bytes of the buffer it has for its peer, who may keep it waiting; see [`super::shares`].
+    pub(crate) held_bytes: usize,
 }
 
 impl Operation {

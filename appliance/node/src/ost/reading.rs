@@ -60,12 +60,15 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
         number: usize,
         read: &ObjectRead,
     ) -> Result<(), Errno> {
+        let Origin::Fabric { request, .. } = origin else { return Err(Errno::EINVAL) };
         let Some(store) = self.targets[number].store() else { return Err(Errno::EAGAIN) };
         let mut plan = self.scratch.plans.pop().unwrap_or_default();
         let pin = store.read(read.object, read.offset, u64::from(read.length), &mut plan);
         let blocks = plan.segments.iter().map(|segment| segment.blocks as usize).sum::<usize>();
         let round = Round::default().next(&plan);
-        let buffers = self.buffers_for(blocks, round.blocks);
+        let bytes = blocks * BLOCK_BYTES;
+        let may_take = self.shares.may_take(request.connection, bytes);
+        let buffers = may_take.then(|| self.buffers_for(blocks, round.blocks)).flatten();
         let Some((image, stored)) = buffers else {
             if let Some(store) = self.targets[number].store() {
                 store.release(pin);
@@ -81,7 +84,9 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
         let (object, offset) = (read.object, read.offset);
         let reading = Reading { pin: Some(pin), object, offset, plan, image: None, round };
         let work = Work::Reading(reading);
-        let token = self.operations.insert(Operation { origin, target: number, work });
+        self.shares.take(request.connection, bytes);
+        let operation = Operation { origin, target: number, work, held_bytes: bytes };
+        let token = self.operations.insert(operation);
         match stored {
             None => self.fetch(token, number, image),
             Some(stored) => self.fetch_packed(token, number, image, stored),
@@ -121,17 +126,19 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
     /// Path: D10. All blocks that were sent for are here: verify and unpack; then answer with exactly the bytes asked for, or
     /// send for more.
     pub(crate) fn on_read(&mut self, token: u64, finished: Finished) {
-        let Operation { origin, target: number, work } = self.operations.remove(token);
+        let Operation { origin, target: number, work, held_bytes } = self.operations.remove(token);
         let Work::Reading(mut reading) = work else { unreachable!("only reads read") };
         let answer = match self.assemble(number, &mut reading, finished) {
             Ok(Assembled::More { image, stored }) => {
                 let work = Work::Reading(reading);
-                let token = self.operations.insert(Operation { origin, target: number, work });
+                let operation = Operation { origin, target: number, work, held_bytes };
+                let token = self.operations.insert(operation);
                 return self.fetch_packed(token, number, image, stored);
             }
             Ok(Assembled::Whole(image)) => Ok(payload_of(&reading.plan, image)),
             Err(errno) => Err(errno),
         };
+        self.give_share(&origin, held_bytes);
         let Reading { pin, plan, object, offset, .. } = reading;
         if let (Some(store), Some(pin)) = (self.targets[number].store(), pin) {
             store.release(pin);

@@ -23,6 +23,7 @@ use super::{
     packing::Packer,
     repacking::Repacking,
     scrub::ScrubConfig,
+    shares::Shares,
     slab::Slab,
     statistics::{OstServiceStats, OstStats},
     target::Target,
@@ -67,6 +68,7 @@ pub struct OstService<B, F, C> {
     pub(crate) incarnation: u64,
     pub(crate) clock: C,
     pub(crate) buffers: Pool,
+    pub(crate) shares: Shares,
     /// For images of changes without payload, when `buffers` has nothing left.
     pub(crate) small_images: Arena,
     pub(crate) operations_max: usize,
@@ -163,6 +165,7 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
             fabric,
             incarnation: config.incarnation,
             small_images,
+            shares: Shares::new(config.arena.bytes()),
             buffers: Pool::new(config.arena),
             operations_max: config.operations_max,
             targets: Vec::new(),
@@ -278,7 +281,10 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
                 self.fabric.recycle(message);
             }
             FabricEvent::Pulled { token, buffer, result } => self.on_pulled(token, buffer, result),
-            FabricEvent::Sent { buffer } => self.buffers.give(buffer),
+            FabricEvent::Sent { connection, buffer } => {
+                self.shares.give(connection, buffer.len());
+                self.buffers.give(buffer);
+            }
             FabricEvent::Opened { connection, peer } => {
                 tracing::debug!(connection = connection.0, peer, "client connected");
                 for stranger in self.attachments.opened(connection, self.now) {
@@ -360,10 +366,27 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
         }
     }
 
+    /// Ends an operation; its buffer is its peer's no more.
+    pub(crate) fn end_operation(&mut self, token: u64) -> Operation {
+        let operation = self.operations.remove(token);
+        self.give_share(&operation.origin, operation.held_bytes);
+        operation
+    }
+
+    /// A buffer that was taken for a peer waits for it no more; 0 bytes: there was none.
+    pub(crate) fn give_share(&mut self, origin: &Origin, bytes: usize) {
+        if let Origin::Fabric { request, .. } = origin
+            && bytes > 0
+        {
+            self.shares.give(request.connection, bytes);
+        }
+    }
+
     pub(crate) fn sync_for(&mut self, number: usize, origin: Origin) {
         let Some(store) = self.targets[number].store() else { return };
         let work = Work::Storing { image: Image::default(), packed: None, repack: None };
-        let token = self.operations.insert(Operation { origin, target: number, work });
+        let token =
+            self.operations.insert(Operation { origin, target: number, work, held_bytes: 0 });
         let request = sheen_store::RequestToken(token);
         if store.sync(request, &mut self.commands).is_err() {
             self.operations.remove(token);

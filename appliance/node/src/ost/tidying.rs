@@ -180,7 +180,7 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
         let Slab { object, offset } = slab;
         let repack = Some(Wanted { object, offset, compression: Compression::None });
         let work = Work::Storing { image: Image::default(), packed: None, repack };
-        let operation = Operation { origin: Origin::Tidying, target: number, work };
+        let operation = Operation { origin: Origin::Tidying, target: number, work, held_bytes: 0 };
         let token = self.operations.insert(operation);
         let repack = Repack { object, offset, length: SLAB_BYTES, durable };
         if store.repack(RequestToken(token), &repack, &mut self.commands).is_err() {

@@ -35,13 +35,19 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
         let Origin::Fabric { request, .. } = origin else { return Err(Errno::EINVAL) };
         let skip = skip_of(&write);
         let blocks = (skip + frame.payload_bytes as usize).div_ceil(BLOCK_BYTES);
-        let mut buffer = self.buffers.take(blocks * BLOCK_BYTES).ok_or(Errno::EAGAIN)?;
+        let bytes = blocks * BLOCK_BYTES;
+        if !self.shares.may_take(request.connection, bytes) {
+            return Err(Errno::EAGAIN);
+        }
+        let mut buffer = self.buffers.take(bytes).ok_or(Errno::EAGAIN)?;
+        self.shares.take(request.connection, bytes);
         let head = (skip > 0).then(|| {
             let payload = buffer.split_off(skip);
             std::mem::replace(&mut buffer, payload)
         });
         let work = Work::Pulling { write, head };
-        let token = self.operations.insert(Operation { origin, target: number, work });
+        let token =
+            self.operations.insert(Operation { origin, target: number, work, held_bytes: bytes });
         self.fabric.pull(request, token, buffer);
         Ok(())
     }
@@ -64,12 +70,12 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
         };
         if result.is_err() {
             // The connection is gone, and with it whoever waited.
-            self.operations.remove(token);
+            self.end_operation(token);
             return;
         }
         if self.fences.refuses(frame.client, frame.epoch) {
             self.stats.fenced.add(1);
-            self.operations.remove(token);
+            self.end_operation(token);
             return self.answer(&origin, Err(Errno::ENOTCONN));
         }
         let image = match head {
@@ -81,7 +87,7 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
         };
         let result = self.store_write(token, number, &write, frame, image);
         if let Err(errno) = result {
-            self.operations.remove(token);
+            self.end_operation(token);
             self.answer(&origin, Err(errno));
         }
         if self.scratch.packed.is_empty() {
@@ -159,7 +165,7 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
 
     /// Path: D11. The store ended a write or change.
     pub(crate) fn on_complete(&mut self, token: u64, result: Result<Outcome, Errno>) {
-        let operation = self.operations.remove(token);
+        let operation = self.end_operation(token);
         if let (Err(Errno::EAGAIN), Work::Storing { packed: Some(object), .. }) =
             (&result, &operation.work)
         {

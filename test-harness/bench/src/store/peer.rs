@@ -225,7 +225,8 @@ impl Fabric for Peer {
             let bytes = number_at(message, PAYLOAD_BYTES_AT) as usize;
             let range = self.slot_range(request.slot, bytes);
             self.incoming[range].copy_from_slice(&buffer.as_slice()[..bytes]);
-            self.events.push_back(FabricEvent::Sent { buffer });
+            let connection = request.connection;
+            self.events.push_back(FabricEvent::Sent { connection, buffer });
         }
         self.failed += usize::from(number_at(message, STATUS_AT) != 0);
         if let Some(latencies) = &mut self.latencies {

@@ -71,7 +71,7 @@ impl<B: Block> Raw<B> {
                 self.peer.recycle(message);
             }
             FabricEvent::Pulled { token, buffer, .. } => self.on_pulled(token, buffer),
-            FabricEvent::Sent { buffer } => self.buffers.give(buffer),
+            FabricEvent::Sent { buffer, .. } => self.buffers.give(buffer),
             FabricEvent::Opened { .. } | FabricEvent::Closed { .. } => {}
         }
     }

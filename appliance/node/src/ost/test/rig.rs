@@ -111,7 +111,7 @@ impl Fabric for QueueFabric {
         if self.deaf == Some(connection.0) {
             return self.unsent.extend(payload.map(|buffer| (connection, buffer)));
         }
-        self.events.extend(payload.map(|buffer| FabricEvent::Sent { buffer }));
+        self.events.extend(payload.map(|buffer| FabricEvent::Sent { connection, buffer }));
     }
 
     fn notify(&mut self, _connection: ConnectionId, _message: &[u8]) -> Result<(), NotifyError> {
@@ -125,7 +125,7 @@ impl Fabric for QueueFabric {
             self.events.push_back(FabricEvent::Pulled { token, buffer, result });
         }
         for (_, buffer) in self.unsent.extract_if(.., |(of, _)| *of == connection) {
-            self.events.push_back(FabricEvent::Sent { buffer });
+            self.events.push_back(FabricEvent::Sent { connection, buffer });
         }
         let reason = CloseReason::Local;
         self.events.push_back(FabricEvent::Closed { connection, reason });

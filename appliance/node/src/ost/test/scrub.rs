@@ -126,7 +126,12 @@ fn a_pass_goes_on_where_it_was_after_a_restart() {
 fn load(rig: &mut Rig, count: usize) {
     for _ in 0..count {
         let work = Work::Storing { image: Image::default(), packed: None, repack: None };
-        rig.service.operations.insert(Operation { origin: Origin::Stop, target: 0, work });
+        rig.service.operations.insert(Operation {
+            origin: Origin::Stop,
+            target: 0,
+            work,
+            held_bytes: 0,
+        });
     }
 }
 
