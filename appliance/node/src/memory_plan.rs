@@ -11,7 +11,7 @@ use sheen_types::Bytes;
 use crate::{
     config::Config,
     device::{QueueBudget, Way},
-    mdt::MdtLimits,
+    mdt::{LOG_BUFFER_BYTES, MdtLimits},
     ost::{RESERVE_BYTES, small_images_bytes},
     server::OPERATIONS_MAX,
 };
@@ -36,6 +36,8 @@ const LOCK_BYTES: u64 = 128;
 const DESTROY_BYTES: u64 = 40;
 /// A request held by the MDT: frame, body, its places in the tables.
 const REQUEST_BYTES: u64 = 2 << 10;
+/// A byte of a held request's payload: in the request, and in the change it becomes.
+const PAYLOAD_COPIES: u64 = 2;
 /// A session: its table of 64 reply slots, its requests under way.
 const SESSION_BYTES: u64 = 32 << 10;
 /// A connection to one service: frames under way and socket buffers of ours.
@@ -112,6 +114,7 @@ impl MemoryPlan {
             pool("program and control runtime", 1, BASE_BYTES, ""),
             pool("service threads", reactors + 1, THREAD_BYTES, "threads.reactors"),
             pool("payload buffers", reactors + 1, limits.buffers.0, "limits.buffers"),
+            pool("buffers of the metadata log", 1, LOG_BUFFER_BYTES as u64, ""),
             pool("queues of an NVMe controller", nvme, 1, "device.queue_depth"),
             pool("object stores", osts, STORE_BYTES, "device.osts"),
             pool("buffers of journals and recovery", osts, RESERVE_BYTES as u64, "device.osts"),
@@ -137,7 +140,12 @@ impl MemoryPlan {
             pool("file locks", limits.locks.into(), LOCK_BYTES, "limits.locks"),
             pool("objects to destroy", mdt.destroys_pending_max as u64, DESTROY_BYTES, ""),
             pool("metadata requests held", mdt.requests_max as u64, REQUEST_BYTES, ""),
-            pool("payload of metadata requests held", mdt.payload_bytes_max as u64, 1, ""),
+            pool(
+                "payload of metadata requests held",
+                mdt.payload_bytes_max as u64,
+                PAYLOAD_COPIES,
+                "",
+            ),
             pool("client sessions", clients, SESSION_BYTES, "limits.clients"),
             pool("connections", clients * (reactors + 1), CONNECTION_BYTES, "limits.clients"),
         ];

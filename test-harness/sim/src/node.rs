@@ -83,6 +83,7 @@ pub struct SimNode {
 /// Memory of the services. Kept over their ends: to map it anew at each of some 200 starts was half of a run.
 struct Memory {
     mdt: Arena,
+    payloads: Arena,
     ost: Arena,
     ost_own: OstMemory,
 }
@@ -91,7 +92,8 @@ impl Memory {
     fn new(shape: Shape) -> Self {
         let arena = || Arena::anonymous(ARENA_BYTES).expect("memory for buffers");
         let own = OstMemory::new(shape.ost_operations_max, OSTS as usize);
-        Self { mdt: arena(), ost: arena(), ost_own: own.expect("memory for the service") }
+        let ost_own = own.expect("memory for the service");
+        Self { mdt: arena(), payloads: arena(), ost: arena(), ost_own }
     }
 }
 
@@ -179,6 +181,7 @@ impl SimNode {
             entropy: self.chance.fork(),
             osts: gateway,
             arena: self.memory.mdt.clone(),
+            payloads: self.memory.payloads.clone(),
         };
         let stats = Arc::new(MdtStats::default());
         let config = mdt_config(&osts, self.shape, self.chance.next());

@@ -81,7 +81,7 @@ impl MdtTimes {
 pub struct MdtLimits {
     /// Requests held without an answer, of all clients together.
     pub requests_max: usize,
-    /// Bytes of payload that requests held without an answer may have, of all clients together.
+    /// Bytes of payload that are fetched, or that requests held without an answer have, of all clients together.
     pub payload_bytes_max: usize,
     /// Requests held without an answer, of one client.
     pub requests_per_client_max: usize,

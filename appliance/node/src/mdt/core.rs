@@ -311,7 +311,7 @@ impl Mdt {
     pub(crate) fn answer(&mut self, incoming: &Incoming, answer: Answer) {
         let Incoming { request, frame, arrived, .. } = incoming;
         self.held = self.held.saturating_sub(1);
-        self.held_bytes = self.held_bytes.saturating_sub(incoming.payload.len());
+        self.forget_payload(incoming.request.connection, incoming.payload.len());
         if let Some(connection) = self.connections.get_mut(&request.connection) {
             connection.held = connection.held.saturating_sub(1);
         }

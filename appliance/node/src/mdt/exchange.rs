@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 
 use sheen_dma::Buffer;
+use sheen_meta::Limits;
 use sheen_ports::{
     Block, Clock, CloseReason, Entropy, Fabric, FabricEvent, NotifyError, RequestId,
 };
@@ -18,8 +19,19 @@ use super::{
     service::{MdtService, Pull},
 };
 
-/// Longest payload of a request: a whole slab of things to assert again.
-const PAYLOAD_BYTES_MAX: u32 = 1 << 20;
+/// Longest list of things to assert again.
+const REASSERT_BYTES_MAX: usize = 1 << 20;
+
+/// Longest payload of a request. Those without one have none that is looked at.
+const fn payload_bytes_max(opcode: Opcode) -> usize {
+    match opcode {
+        // One more than a symlink's target may have: such a one is told its own error.
+        Opcode::Create => Limits::SYMLINK_BYTES_MAX + 1,
+        Opcode::SetXattr => Limits::XATTR_BYTES_MAX,
+        Opcode::Reassert => REASSERT_BYTES_MAX,
+        _ => 0,
+    }
+}
 
 impl<B: Block, F: Fabric, C: Clock, E: Entropy, G: OstGateway> MdtService<B, F, C, E, G> {
     pub(crate) fn poll_fabric(&mut self) -> usize {
@@ -53,15 +65,19 @@ impl<B: Block, F: Fabric, C: Clock, E: Entropy, G: OstGateway> MdtService<B, F, 
         if frame.kind != Kind::Request {
             return self.refuse(request, frame, Errno::EPROTO);
         }
-        let carries = matches!(frame.opcode, Opcode::Create | Opcode::SetXattr | Opcode::Reassert);
-        if !carries || frame.payload_bytes == 0 {
+        let (bytes, bytes_max) = (frame.payload_bytes as usize, payload_bytes_max(frame.opcode));
+        if bytes == 0 || bytes_max == 0 {
             let body = body.to_vec();
             return self.core.on_request(request, frame, body, Vec::new());
         }
-        if frame.payload_bytes > PAYLOAD_BYTES_MAX {
+        if bytes > bytes_max {
             return self.refuse(request, frame, Errno::E2BIG);
         }
-        let Some(buffer) = self.arena.allocate(frame.payload_bytes as usize) else {
+        if let Err(errno) = self.core.let_payload_in(request.connection, &frame) {
+            return self.refuse(request, frame, errno);
+        }
+        let Some(buffer) = self.payloads.allocate(bytes) else {
+            self.core.forget_payload(request.connection, bytes);
             return self.refuse(request, frame, Errno::EAGAIN);
         };
         self.next_pull += 1;
@@ -72,14 +88,19 @@ impl<B: Block, F: Fabric, C: Clock, E: Entropy, G: OstGateway> MdtService<B, F, 
 
     fn take_payload(&mut self, token: u64, buffer: &Buffer, whole: bool) {
         let Some(Pull { request, frame, body }) = self.pulls.remove(&token) else { return };
-        if !whole {
-            return self.refuse(request, frame, Errno::ENOTCONN);
-        }
         let payload = &buffer.as_slice()[..frame.payload_bytes as usize];
-        if crc32c(payload) != frame.payload_checksum {
-            return self.refuse(request, frame, Errno::EIO);
+        let result = match whole {
+            false => Err(Errno::ENOTCONN),
+            true if crc32c(payload) != frame.payload_checksum => Err(Errno::EIO),
+            true => Ok(payload.to_vec()),
+        };
+        match result {
+            Ok(payload) => self.core.on_request(request, frame, body, payload),
+            Err(errno) => {
+                self.core.forget_payload(request.connection, payload.len());
+                self.refuse(request, frame, errno);
+            }
         }
-        self.core.on_request(request, frame, body, payload.to_vec());
     }
 
     fn refuse(&mut self, request: RequestId, frame: Frame, errno: Errno) {
@@ -158,7 +179,7 @@ impl<B: Block, F: Fabric, C: Clock, E: Entropy, G: OstGateway> MdtService<B, F, 
         let mut message = Vec::with_capacity(sheen_wire::FRAME_BYTES + body.len());
         let buffer = (!payload.is_empty()).then(|| {
             let mut buffer = self
-                .arena
+                .payloads
                 .allocate(payload.len())
                 .unwrap_or_else(|| Buffer::standalone(payload.len()));
             buffer.as_mut_slice()[..payload.len()].copy_from_slice(payload);

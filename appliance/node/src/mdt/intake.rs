@@ -1,11 +1,52 @@
 //! Which requests are let in: bounds of what is held, and what is served while clients come back after a restart.
 
+use sheen_ports::ConnectionId;
 use sheen_types::Errno;
-use sheen_wire::Opcode;
+use sheen_wire::{Frame, Opcode};
 
-use super::{core::Mdt, request::Incoming};
+use super::{
+    core::{Mdt, Phase},
+    request::Incoming,
+};
 
 impl Mdt {
+    /// Whether the payload of a request may be fetched, and counts it in, until the request is answered or
+    /// [`Mdt::forget_payload`]. Only a client with a session may have us wait for its payload, and one that has some under way or
+    /// held gets more while it then has at most what is left for others.
+    ///
+    /// # Errors
+    /// ENOTCONN: nobody who has a session asks. EAGAIN: no room. EIO: nothing is served any more.
+    pub(crate) fn let_payload_in(
+        &mut self,
+        connection: ConnectionId,
+        frame: &Frame,
+    ) -> Result<(), Errno> {
+        if self.phase == Phase::Failed {
+            return Err(Errno::EIO);
+        }
+        self.check_connection(frame.client, connection)?;
+        let bytes = frame.payload_bytes as usize;
+        let max = self.limits.payload_bytes_max;
+        let own = self.connections.get_mut(&connection).ok_or(Errno::ENOTCONN)?;
+        let then = self.held_bytes + bytes;
+        let has_room = self.held_bytes == 0 || then <= max;
+        let has_share = own.held_bytes == 0 || own.held_bytes + bytes <= max.saturating_sub(then);
+        if !has_room || !has_share {
+            return Err(Errno::EAGAIN);
+        }
+        own.held_bytes += bytes;
+        self.held_bytes = then;
+        Ok(())
+    }
+
+    /// Payload that was let in is gone.
+    pub(crate) fn forget_payload(&mut self, connection: ConnectionId, bytes: usize) {
+        self.held_bytes -= bytes;
+        if let Some(own) = self.connections.get_mut(&connection) {
+            own.held_bytes -= bytes;
+        }
+    }
+
     /// Counts a request in.
     ///
     /// # Errors
@@ -13,15 +54,10 @@ impl Mdt {
     /// answered.
     pub(crate) fn let_in(&mut self, incoming: &Incoming) -> Result<(), Errno> {
         self.held += 1;
-        self.held_bytes += incoming.payload.len();
         let connection = self.connections.get_mut(&incoming.request.connection);
         let connection = connection.ok_or(Errno::ENOTCONN)?;
         connection.held += 1;
         let own = connection.held;
-        // Whatever it is for: what clients assert again is held until the log was read, and may be a megabyte each.
-        if self.held_bytes > self.limits.payload_bytes_max.max(incoming.payload.len()) {
-            return Err(Errno::EAGAIN);
-        }
         let own_room = own <= self.limits.requests_per_client_max;
         // One more than is left for others at most, so that a few that wait do not keep all others out.
         let free = self.limits.requests_max.checked_sub(self.held);

@@ -3,15 +3,13 @@
 use sheen_types::{Errno, Fid};
 use sheen_wire::{
     Field, Opcode,
-    fields::List,
     flock::{FileLock, LockFamily, LockSet, LockType},
-    lease::{LeaseRevoke, LockMode, bits},
-    metadata::{GetAttributes, HeldLease, Open, Reassert},
+    lease::{LeaseRevoke, LockMode},
+    metadata::{GetAttributes, Open},
 };
 
 use super::{
     test::{data, lookup, status},
-    test_ports::Wire,
     test_support::{Client, World, nothing_held},
 };
 
@@ -223,40 +221,4 @@ fn clients_come_back_though_the_table_is_full_of_early_requests() {
     b.reconnect(&mut world);
     assert_eq!(b.reassert(&mut world, &nothing_held()), 0);
     assert!(early.iter().all(|sent| sent.status(&world) == 0));
-}
-
-#[test]
-fn what_clients_assert_before_the_log_is_read_is_bounded_by_bytes() {
-    let mut world = World::new();
-    world.limits.payload_bytes_max = 100_000;
-    let (mut a, mut b) = (world.mount(1), world.mount(2));
-    let fid = a.create(&mut world, "file").attributes.fid;
-    let lease = HeldLease { fid, read_bits: 0, write_bits: bits::DATA };
-    let large = Reassert { leases: List(vec![lease.clone(); 2_200]), ..nothing_held() }.to_vec();
-    assert!((50_000..100_000).contains(&large.len()), "{} bytes", large.len());
-    world.stalled.set(true);
-    world.service = None;
-    *world.wire.borrow_mut() = Wire::default();
-    world.start();
-    a.connection = world.open_connection();
-    b.connection = world.open_connection();
-    let first = a.send(&world, Opcode::Reassert, 0, &[], &large);
-    let second = b.send(&world, Opcode::Reassert, 0, &[], &large);
-    let small = b.send(&world, Opcode::Reassert, 0, &[], &nothing_held().to_vec());
-    world.run();
-    assert_eq!(second.status(&world), -Errno::EAGAIN.0, "there is no room for so many bytes");
-    assert!(first.reply(&world).is_none() && small.reply(&world).is_none(), "they wait");
-    let core = &world.service.as_ref().unwrap().core;
-    assert!(core.held_bytes <= 100_000 && core.held_bytes >= large.len());
-    // It comes again when there is room; what it holds is not lost by that.
-    world.stalled.set(false);
-    world.run();
-    assert_eq!(world.service.as_ref().unwrap().core.held_bytes, 0);
-    a.reconnect(&mut world);
-    b.reconnect(&mut world);
-    let held = Reassert { leases: List(vec![lease.clone()]), ..nothing_held() };
-    assert_eq!(a.reassert(&mut world, &held), 0);
-    let larger = Reassert { leases: List(vec![lease; 5_000]), ..nothing_held() };
-    assert!(larger.to_vec().len() > 100_000);
-    assert_eq!(a.reassert(&mut world, &larger), 0, "one alone may be larger");
 }

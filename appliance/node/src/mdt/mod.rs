@@ -39,6 +39,7 @@ mod stats;
 
 pub use config::{MdtConfig, MdtLimits, MdtTimes};
 pub use gateway::{OstGateway, OstJob, OstJobEnd, OstSpace};
+pub(crate) use ports::LOG_BUFFER_BYTES;
 pub use ports::{MdtFailure, MdtPorts};
 pub use service::MdtService;
 pub use stats::{MdtStats, RecoveryPart};
@@ -63,6 +64,8 @@ mod restart_test;
 mod eviction_test;
 #[cfg(test)]
 mod limits_test;
+#[cfg(test)]
+mod payload_test;
 #[cfg(test)]
 mod zone_test;
 #[cfg(test)]

@@ -3,6 +3,9 @@
 use sheen_consensus::RecoveryError;
 use sheen_dma::Arena;
 
+/// Memory for device commands: some log writes and a snapshot's, of 1 MiB each at most. What does not fit waits for others to end.
+pub(crate) const LOG_BUFFER_BYTES: usize = 8 << 20;
+
 /// What an MDT runs on.
 #[derive(Debug)]
 pub struct MdtPorts<B, F, C, E, G> {
@@ -16,8 +19,11 @@ pub struct MdtPorts<B, F, C, E, G> {
     pub entropy: E,
     /// The OSTs.
     pub osts: G,
-    /// Memory for device commands and payloads; at least 8 MiB.
+    /// Memory for commands to the device, which reaches it; [`LOG_BUFFER_BYTES`] or more. No peer gets any of it: what the log
+    /// waits for, all wait for.
     pub arena: Arena,
+    /// Memory for payloads of requests and replies.
+    pub payloads: Arena,
 }
 
 /// Why an MDT cannot serve.

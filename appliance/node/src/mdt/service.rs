@@ -64,7 +64,8 @@ pub struct MdtService<B, F, C, E, G> {
     pub(crate) clock: C,
     entropy: E,
     pub(crate) osts: G,
-    pub(crate) arena: Arena,
+    /// For payloads on their way from and to clients.
+    pub(crate) payloads: Arena,
     pub(crate) pulls: BTreeMap<u64, Pull>,
     pub(crate) next_pull: u64,
     proposed: BTreeMap<u64, Vec<ChangeId>>,
@@ -81,7 +82,7 @@ impl<B: Block, F: Fabric, C: Clock, E: Entropy, G: OstGateway> MdtService<B, F, 
     /// Begins with recovery; requests that come meanwhile wait.
     #[must_use]
     pub fn new(config: MdtConfig, ports: MdtPorts<B, F, C, E, G>, stats: Arc<MdtStats>) -> Self {
-        let MdtPorts { block, fabric, clock, entropy, osts, arena } = ports;
+        let MdtPorts { block, fabric, clock, entropy, osts, arena, payloads } = ports;
         let state = State::new(config.state_limits);
         let core = Mdt::new(config.limits, config.times, config.node, config.osts, state, stats);
         let recovery = Box::new(Recovery::new(config.group, config.zone));
@@ -94,12 +95,12 @@ impl<B: Block, F: Fabric, C: Clock, E: Entropy, G: OstGateway> MdtService<B, F, 
                 reader,
                 any: false,
             },
-            device: ZoneDevice::new(block, config.zone_start, arena.clone()),
+            device: ZoneDevice::new(block, config.zone_start, arena),
             fabric,
             clock,
             entropy,
             osts,
-            arena,
+            payloads,
             pulls: BTreeMap::new(),
             next_pull: 0,
             proposed: BTreeMap::new(),

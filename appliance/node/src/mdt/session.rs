@@ -79,6 +79,8 @@ pub(crate) struct Connection {
     pub client: Option<ClientId>,
     /// Requests of it without an answer.
     pub held: usize,
+    /// Bytes of payload that are fetched for them, or held.
+    pub held_bytes: usize,
 }
 
 impl Mdt {
@@ -146,9 +148,20 @@ impl Mdt {
             let connect = incoming.body().map_err(|_| Errno::EPROTO)?;
             return self.check_connect(&connect);
         }
-        let client = incoming.frame.client;
+        self.check_connection(incoming.frame.client, incoming.request.connection)
+    }
+
+    /// Whether a client has a session and uses it over this connection now.
+    ///
+    /// # Errors
+    /// ENOTCONN.
+    pub(crate) fn check_connection(
+        &self,
+        client: ClientId,
+        connection: ConnectionId,
+    ) -> Result<(), Errno> {
         let current = self.sessions.get(&client).and_then(|session| session.connection);
-        let known = current == Some(incoming.request.connection) && self.is_alive(client);
+        let known = current == Some(connection) && self.is_alive(client);
         if known { Ok(()) } else { Err(Errno::ENOTCONN) }
     }
 

@@ -105,6 +105,10 @@ pub(crate) struct Wire {
     pub events: VecDeque<FabricEvent>,
     /// Payloads clients offer, by request.
     pub offered: BTreeMap<RequestId, Vec<u8>>,
+    /// While set, payloads do not come.
+    pub hold_pulls: bool,
+    /// Pulls whose payload did not come: token and buffer.
+    pub pulling: Vec<(RequestId, u64, Buffer)>,
     /// Replies, by (connection, xid).
     pub replies: BTreeMap<(ConnectionId, Xid), Received>,
     pub callbacks: BTreeMap<ConnectionId, VecDeque<Received>>,
@@ -130,6 +134,9 @@ impl Fabric for FakeFabric {
 
     fn pull(&mut self, request: RequestId, token: u64, mut buffer: Buffer) {
         let mut wire = self.0.borrow_mut();
+        if wire.hold_pulls {
+            return wire.pulling.push((request, token, buffer));
+        }
         let payload = wire.offered.remove(&request).unwrap();
         buffer.as_mut_slice()[..payload.len()].copy_from_slice(&payload);
         wire.events.push_back(FabricEvent::Pulled { token, buffer, result: Ok(()) });

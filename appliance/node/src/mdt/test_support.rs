@@ -25,7 +25,7 @@ use sheen_wire::{
 };
 
 use super::{
-    MdtConfig, MdtLimits, MdtPorts, MdtService, MdtStats, MdtTimes,
+    LOG_BUFFER_BYTES, MdtConfig, MdtLimits, MdtPorts, MdtService, MdtStats, MdtTimes,
     test_ports::{
         Blocks, FakeBlock, FakeClock, FakeEntropy, FakeFabric, FakeOsts, OstLog, Received, Wire,
     },
@@ -136,7 +136,8 @@ impl World {
             clock: self.clock.clone(),
             entropy: FakeEntropy(1),
             osts: FakeOsts(self.osts.clone()),
-            arena: Arena::anonymous(8 << 20).unwrap(),
+            arena: Arena::anonymous(LOG_BUFFER_BYTES).unwrap(),
+            payloads: Arena::anonymous(8 << 20).unwrap(),
         };
         self.service = Some(MdtService::new(config, ports, self.stats.clone()));
     }

@@ -21,7 +21,7 @@ use super::{NodeError, entropy};
 use crate::{
     config::Config,
     device::{DeviceError, DeviceHandle, ZoneEntry},
-    mdt::{MdtConfig, MdtLimits, MdtPorts, MdtService, MdtStats, MdtTimes},
+    mdt::{LOG_BUFFER_BYTES, MdtConfig, MdtLimits, MdtPorts, MdtService, MdtStats, MdtTimes},
     ost::{LocalGateway, OstConfig, OstService, OstServiceStats, ServiceDesk},
     service_thread::{Order, Served, ServiceThread},
 };
@@ -101,7 +101,8 @@ pub(super) fn mdt(
             clock: SystemClock,
             entropy: entropy()?,
             osts: thread.gateway,
-            arena: arena(&thread.config, &thread.device)?,
+            arena: thread.device.arena(LOG_BUFFER_BYTES)?,
+            payloads: Arena::anonymous(buffer_bytes(&thread.config))?,
         };
         let config =
             mdt_config(&thread.config, thread.zone, thread.osts, thread.node, thread.seed)?;
@@ -194,8 +195,11 @@ fn store_limits() -> sheen_store::Limits {
 }
 
 fn arena(config: &Config, device: &DeviceHandle) -> Result<Arena, NodeError> {
-    let bytes = usize::try_from(config.limits.buffers.0).unwrap_or(usize::MAX);
-    Ok(device.arena(bytes)?)
+    Ok(device.arena(buffer_bytes(config))?)
+}
+
+fn buffer_bytes(config: &Config) -> usize {
+    usize::try_from(config.limits.buffers.0).unwrap_or(usize::MAX)
 }
 
 #[cfg(test)]

@@ -1,0 +1,137 @@
+//! Payloads of requests: whose are fetched, how many bytes of them, and that the log does not wait for them.
+
+use sheen_ports::FabricEvent;
+use sheen_types::{Errno, Fid};
+use sheen_wire::{
+    Field, Opcode,
+    fields::List,
+    lease::bits,
+    metadata::{HeldLease, Reassert, SetXattr},
+};
+
+use super::{
+    test_ports::Wire,
+    test_support::{Client, Sent, World, name, nothing_held},
+};
+
+fn set_xattr(world: &World, client: &mut Client, fid: Fid, tag: u16, bytes: usize) -> Sent {
+    let request = SetXattr { fid, name: name("user.x"), flags: 0, kill_sgid: false };
+    client.send(world, Opcode::SetXattr, tag, &request.to_vec(), &vec![7; bytes])
+}
+
+fn held_bytes(world: &World) -> usize {
+    world.service.as_ref().unwrap().core.held_bytes
+}
+
+#[test]
+fn no_payload_is_fetched_before_the_session_is_known() {
+    let mut world = World::new();
+    let mut a = world.mount(1);
+    let fid = a.create(&mut world, "file").attributes.fid;
+    let mut stranger = world.client(b"fs", 2);
+    stranger.connection = world.open_connection();
+    // Of nobody, and of somebody else's session.
+    for client in [stranger.client, a.client] {
+        stranger.client = client;
+        let sent = set_xattr(&world, &mut stranger, fid, 0, 1000);
+        world.run();
+        assert_eq!(sent.status(&world), -Errno::ENOTCONN.0);
+    }
+    assert_eq!(world.wire.borrow().offered.len(), 2, "nobody waited for it");
+    // Nor while the log is read: nobody has a session then.
+    world.stalled.set(true);
+    world.service = None;
+    *world.wire.borrow_mut() = Wire::default();
+    world.start();
+    a.connection = world.open_connection();
+    let held = nothing_held().to_vec();
+    let sent = a.send(&world, Opcode::Reassert, 0, &[], &held);
+    world.run();
+    assert_eq!((sent.status(&world), held_bytes(&world)), (-Errno::ENOTCONN.0, 0));
+    world.stalled.set(false);
+    a.reconnect(&mut world);
+    assert_eq!(a.reassert(&mut world, &nothing_held()), 0);
+}
+
+#[test]
+fn the_log_waits_for_no_payload() {
+    let mut world = World::new();
+    let mut others: Vec<Client> = (2..14).map(|number| world.mount(number)).collect();
+    let mut a = world.mount(1);
+    world.wire.borrow_mut().hold_pulls = true;
+    let sent: Vec<Sent> = others
+        .iter_mut()
+        .map(|other| other.send(&world, Opcode::Reassert, 0, &[], &vec![0; 1 << 20]))
+        .collect();
+    world.run();
+    assert!(world.wire.borrow().pulling.len() >= 8, "all there is for payloads is taken");
+    a.create(&mut world, "file");
+    drop(sent);
+}
+
+#[test]
+fn one_client_leaves_room_for_payloads_of_others() {
+    let mut world = World::new();
+    world.limits.payload_bytes_max = 256 << 10;
+    let (mut a, mut b) = (world.mount(1), world.mount(2));
+    let fid = a.create(&mut world, "file").attributes.fid;
+    world.restart();
+    a.reconnect(&mut world);
+    a.reassert(&mut world, &nothing_held());
+    // In the grace period they are held, payload and all.
+    let sent: Vec<Sent> = (0..7).map(|tag| set_xattr(&world, &mut a, fid, tag, 32 << 10)).collect();
+    world.run();
+    let refused = sent.iter().filter_map(|sent| sent.reply(&world));
+    assert!(refused.map(|reply| reply.frame.status).eq([-Errno::EAGAIN.0; 3]), "half is its own");
+    assert_eq!(held_bytes(&world), 128 << 10);
+    b.reconnect(&mut world);
+    let held = HeldLease { fid, read_bits: 0, write_bits: bits::DATA };
+    let large = Reassert { leases: List(vec![held; 3000]), complete: false, ..nothing_held() };
+    assert!((64 << 10..128 << 10).contains(&large.to_vec().len()));
+    assert_ne!(b.reassert(&mut world, &large), -Errno::EAGAIN.0);
+    b.reconnect(&mut world);
+    b.reassert(&mut world, &nothing_held());
+    world.run();
+    assert!(sent[..4].iter().all(|sent| sent.status(&world) == 0));
+    assert_eq!(held_bytes(&world), 0);
+}
+
+#[test]
+fn a_payload_that_does_not_come_or_comes_damaged_is_counted_no_more() {
+    let mut world = World::new();
+    let mut a = world.mount(1);
+    let fid = a.create(&mut world, "file").attributes.fid;
+    world.wire.borrow_mut().hold_pulls = true;
+    let sent = [0, 1].map(|tag| set_xattr(&world, &mut a, fid, tag, 1000));
+    world.run();
+    assert_eq!(held_bytes(&world), 2000);
+    let pulls = std::mem::take(&mut world.wire.borrow_mut().pulling);
+    for ((_, token, buffer), result) in
+        pulls.into_iter().zip([Ok(()), Err(sheen_ports::NotifyError::Closed)])
+    {
+        world.wire.borrow_mut().events.push_back(FabricEvent::Pulled { token, buffer, result });
+    }
+    world.run();
+    assert_eq!(sent.map(|sent| sent.status(&world)), [-Errno::EIO.0, -Errno::ENOTCONN.0]);
+    assert_eq!(held_bytes(&world), 0);
+}
+
+#[test]
+fn a_payload_is_no_longer_than_its_request_may_have() {
+    let mut world = World::new();
+    let mut a = world.mount(1);
+    let fid = a.create(&mut world, "file").attributes.fid;
+    let sent = set_xattr(&world, &mut a, fid, 0, (64 << 10) + 1);
+    world.run();
+    assert_eq!(sent.status(&world), -Errno::E2BIG.0);
+    let sent = set_xattr(&world, &mut a, fid, 0, 64 << 10);
+    world.run();
+    assert_eq!(sent.status(&world), 0);
+    let create = a.create_request(Fid::ROOT, "link");
+    let mut send = |world: &mut World, bytes: usize| {
+        let sent = a.send(world, Opcode::Create, 0, &create.to_vec(), &vec![b'x'; bytes]);
+        world.run();
+        sent.status(world)
+    };
+    assert_eq!(send(&mut world, 4097), -Errno::E2BIG.0);
+}
