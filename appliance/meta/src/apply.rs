@@ -86,6 +86,7 @@ impl State {
     fn dispatch(&mut self, operation: &Operation, change: &mut Change) -> Result<Reply, Errno> {
         match operation {
             Operation::ServerStart(_) => Ok(self.server_start()),
+            Operation::LeasePromise(promise) => Ok(self.promise_lease(promise)),
             Operation::Connect(request) => self.connect(request),
             Operation::Disconnect(request) => self.disconnect(request.client, change),
             Operation::SequenceGrant(_) => self.grant_sequence(change),

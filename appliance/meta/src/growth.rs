@@ -65,6 +65,7 @@ impl State {
                 Growth::others(if known { 0 } else { size::OST_BYTES })
             }
             Operation::ServerStart(_)
+            | Operation::LeasePromise(_)
             | Operation::Disconnect(_)
             | Operation::SequenceGrant(_)
             | Operation::FilesystemDelete(_)

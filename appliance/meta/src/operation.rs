@@ -15,8 +15,9 @@ use sheen_wire::{
     },
 };
 
-/// Version of the encoding of entries. 1: first, without placement, still read; 2: with it.
-pub const ENTRY_VERSION: u8 = 2;
+/// Version of the encoding of entries. 1: first, without placement; 2: with it; 3: with [`LeasePromise`]. All are read.
+pub const ENTRY_VERSION: u8 = 3;
+const WITHOUT_PROMISE: u8 = 2;
 const WITHOUT_PLACEMENT: u8 = 1;
 /// Most entries in one log record.
 pub const ENTRIES_MAX: usize = 1024;
@@ -131,6 +132,14 @@ message! {
 }
 
 message! {
+    /// Clients may have been told, from now on, that they may cache for so long.
+    pub struct LeasePromise {
+        /// The longest lease that a client may count on.
+        pub milliseconds: u32,
+    }
+}
+
+message! {
     /// An OST destroyed objects durably; they leave the list of pending destroys.
     pub struct ObjectsDestroyed {
         /// The OST.
@@ -217,6 +226,8 @@ operations! {
     OstRegister(OstRegister) = 18,
     /// An OST destroyed objects.
     ObjectsDestroyed(ObjectsDestroyed) = 19,
+    /// For how long clients may cache.
+    LeasePromise(LeasePromise) = 20,
 }
 
 /// The bytes of a log record that holds `entries` in order.
@@ -244,7 +255,7 @@ pub fn decode_entries(bytes: &[u8]) -> Result<Vec<Entry>, DecodeError> {
     let mut input = Decoder::new(bytes);
     let version = u8::decode(&mut input)?;
     let decode = match version {
-        ENTRY_VERSION => Entry::decode,
+        ENTRY_VERSION | WITHOUT_PROMISE => Entry::decode,
         WITHOUT_PLACEMENT => decode_without_placement,
         _ => return Err(DecodeError::Version(u16::from(version))),
     };
@@ -310,7 +321,7 @@ mod test {
         assert_eq!(decode_entries(&bytes), Err(DecodeError::Short));
         bytes[0] = 1;
         assert_eq!(decode_entries(&bytes), Ok(vec![entry]));
-        bytes[0] = 3;
-        assert_eq!(decode_entries(&bytes), Err(DecodeError::Version(3)));
+        bytes[0] = 4;
+        assert_eq!(decode_entries(&bytes), Err(DecodeError::Version(4)));
     }
 }

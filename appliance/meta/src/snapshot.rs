@@ -21,8 +21,9 @@ use read::Builder;
 pub use size::{SnapshotSize, chunks_max, heads_bytes};
 use write::Item;
 
-/// Version of the format. 1: first.
-pub const SNAPSHOT_VERSION: u16 = 1;
+/// Version of the format. 1: first, still read; 2: with the lease promised to clients.
+pub const SNAPSHOT_VERSION: u16 = 2;
+const WITHOUT_PROMISE: u16 = 1;
 /// Longest chunk in bytes.
 pub const CHUNK_BYTES_MAX: usize = 512 << 10;
 /// A chunk is closed when it has grown to this. An item is shorter than the rest: the longest is an
@@ -180,7 +181,7 @@ impl SnapshotReader {
             return Err(SnapshotError::Magic(magic));
         }
         let version = u16::decode(&mut input)?;
-        if version != SNAPSHOT_VERSION {
+        if version != SNAPSHOT_VERSION && version != WITHOUT_PROMISE {
             return Err(SnapshotError::Version(version));
         }
         let index = u32::decode(&mut input)?;

@@ -39,6 +39,8 @@ pub struct State {
     pub(crate) last_transaction: TransactionNumber,
     pub(crate) last_client: u64,
     pub(crate) last_filesystem: u32,
+    /// 0: nobody was told anything, or by a version that did not note it.
+    pub(crate) lease_milliseconds: u32,
     pub(crate) filesystems: BTreeMap<u32, Filesystem>,
     pub(crate) sessions: BTreeMap<ClientId, Session>,
     /// Follows from `sessions`.
@@ -73,6 +75,7 @@ impl State {
             last_transaction: TransactionNumber(0),
             last_client: 0,
             last_filesystem: 0,
+            lease_milliseconds: 0,
             filesystems: BTreeMap::new(),
             sessions: BTreeMap::new(),
             uuids: BTreeMap::new(),

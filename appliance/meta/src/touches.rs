@@ -56,6 +56,7 @@ pub fn touches(state: &State, operation: &Operation) -> Vec<(Fid, u32)> {
         // DATA, which its sender holds.
         Operation::UpdateSize(_)
         | Operation::ServerStart(_)
+        | Operation::LeasePromise(_)
         | Operation::Connect(_)
         | Operation::Disconnect(_)
         | Operation::SequenceGrant(_)

@@ -5,7 +5,7 @@ use sheen_wire::metadata::Connect;
 
 use crate::{
     Effect, Limits, Reply, SessionReply,
-    operation::{ObjectsDestroyed, OstRegister},
+    operation::{LeasePromise, ObjectsDestroyed, OstRegister},
     snapshot::size,
     state::{Change, State, filesystem::Filesystem, session::Session},
 };
@@ -14,6 +14,11 @@ impl State {
     pub(super) const fn server_start(&mut self) -> Reply {
         self.server_epoch = Epoch(self.server_epoch.0.saturating_add(1));
         Reply::ServerEpoch(self.server_epoch)
+    }
+
+    pub(super) const fn promise_lease(&mut self, promise: &LeasePromise) -> Reply {
+        self.lease_milliseconds = promise.milliseconds;
+        Reply::Done
     }
 
     /// A session of this uuid is taken up again with the next epoch, else a new one is opened.

@@ -37,6 +37,8 @@ pub(super) mod number {
     pub(crate) const ORPHAN: u8 = 11;
     /// The last item: how many came before it.
     pub(crate) const END: u8 = 12;
+    /// The lease promised to clients.
+    pub(crate) const PROMISE: u8 = 13;
 }
 
 /// An inode without names and extended attributes, which are items of their own.

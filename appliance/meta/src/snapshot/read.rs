@@ -57,6 +57,7 @@ impl Builder {
         check((kind == number::HEAD) == (self.items == 0), "place of the head")?;
         match kind {
             number::HEAD => self.read_head(input)?,
+            number::PROMISE => self.state.lease_milliseconds = Field::decode(input)?,
             number::FILESYSTEM => self.read_filesystem(input)?,
             number::REAPING => self.read_reaping(input)?,
             number::SESSION => self.read_session(input)?,

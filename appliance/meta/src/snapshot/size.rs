@@ -17,8 +17,8 @@ use super::{CHUNK_BYTES, HEAD_BYTES};
 
 /// Number of an item and a FID.
 const FID_ITEM_BYTES: u64 = 1 + 16;
-/// Head and end, which are always there.
-const FRAME_BYTES: u64 = (1 + 4 + 8 + 8 + 4 + 8 + 8) + (1 + 8);
+/// Head, promise and end, which are always there.
+const FRAME_BYTES: u64 = (1 + 4 + 8 + 8 + 4 + 8 + 8) + (1 + 4) + (1 + 8);
 /// The item of an OST.
 pub(crate) const OST_BYTES: u64 = 1 + 4 + 1 + 8 + 4;
 /// An object to destroy.

@@ -18,6 +18,7 @@ use crate::{
 /// One item, still in the state.
 pub(super) enum Item<'a> {
     Head(&'a State),
+    Promise { milliseconds: u32 },
     Filesystem(u32, &'a Filesystem),
     Reaping(Fid),
     Session(ClientId, &'a Session),
@@ -53,7 +54,8 @@ pub(super) fn items(state: &State) -> Box<dyn Iterator<Item = Item<'_>> + '_> {
         [Item::Inode(fid, inode)].into_iter().chain(names).chain(xattrs)
     });
     let orphans = state.orphans.iter().map(|(&fid, &linkable)| Item::Orphan(fid, linkable));
-    let head = [Item::Head(state)].into_iter();
+    let promise = Item::Promise { milliseconds: state.lease_milliseconds };
+    let head = [Item::Head(state), promise].into_iter();
     Box::new(head.chain(filesystems).chain(sessions).chain(osts).chain(inodes).chain(orphans))
 }
 
@@ -68,6 +70,10 @@ impl Item<'_> {
                 state.last_filesystem.encode(out);
                 state.objects.next_sequence.encode(out);
                 state.objects.next_start.encode(out);
+            }
+            Self::Promise { milliseconds } => {
+                number::PROMISE.encode(out);
+                milliseconds.encode(out);
             }
             Self::Filesystem(root, filesystem) => encode_filesystem(root, filesystem, out),
             Self::Reaping(fid) => {

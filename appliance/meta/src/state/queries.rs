@@ -55,6 +55,12 @@ impl State {
         self.server_epoch
     }
 
+    /// The longest lease a client may count on, as the last [`crate::Operation::LeasePromise`] said; 0 if there was none.
+    #[must_use]
+    pub const fn lease_milliseconds(&self) -> u32 {
+        self.lease_milliseconds
+    }
+
     /// Child of a directory, by name.
     ///
     /// # Errors

@@ -130,3 +130,14 @@ fn each_start_of_a_server_gets_a_new_epoch() {
     }
     assert_eq!(h.state.server_epoch().0, 3);
 }
+
+#[test]
+fn the_lease_promised_is_what_was_told_last() {
+    let mut h = Harness::bare(Limits::default());
+    assert_eq!(h.state.lease_milliseconds(), 0);
+    for milliseconds in [60_000, 2_000] {
+        let promise = crate::operation::LeasePromise { milliseconds };
+        assert_eq!(h.ok(Operation::LeasePromise(promise)), Reply::Done);
+        assert_eq!(h.state.lease_milliseconds(), milliseconds);
+    }
+}

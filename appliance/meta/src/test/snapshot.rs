@@ -55,6 +55,32 @@ fn a_state_read_back_is_the_same_and_writes_the_same_bytes() {
 }
 
 #[test]
+fn a_snapshot_and_a_record_without_a_promise_are_read() {
+    let mut h = Harness::new();
+    h.ok(Operation::LeasePromise(crate::operation::LeasePromise { milliseconds: 9 }));
+    let chunks: Vec<Vec<u8>> = h.state.snapshot().collect();
+    assert_eq!(read(&chunks).unwrap().lease_milliseconds(), 9);
+    // As version 1 wrote it: without the item behind the head.
+    let mut old = chunks[0].clone();
+    let head_end = 16 + 41;
+    assert_eq!(old[head_end], 13);
+    old.drain(head_end..head_end + 5);
+    let count = old.len() - 8;
+    old[count] -= 1;
+    old[8] = 1;
+    let checksum = sheen_types::checksum::crc32c(&old[4..]);
+    old[..4].copy_from_slice(&checksum.to_le_bytes());
+    let state = read(&[old]).unwrap();
+    assert_eq!(state.lease_milliseconds(), 0);
+    assert_eq!(state.sessions().len(), h.state.sessions().len());
+    let start = Operation::ServerStart(crate::operation::Nothing {});
+    let entry = Entry::internal(Timespec::ZERO, TransactionNumber(1), start);
+    let mut record = encode_entries(&[entry.clone()]);
+    record[0] = 2;
+    assert_eq!(decode_entries(&record).unwrap(), [entry]);
+}
+
+#[test]
 fn the_same_entries_give_the_same_bytes_from_anywhere() {
     let h = populated();
     let mut other = State::new(Limits::default());

@@ -197,6 +197,7 @@ pub(crate) const fn makes_room(operation: &Operation) -> bool {
         | Operation::RemoveXattr(_)
         | Operation::Disconnect(_)
         | Operation::ServerStart(_)
+        | Operation::LeasePromise(_)
         | Operation::OstRegister(_)
         | Operation::Connect(_)
         | Operation::SequenceGrant(_) => true,

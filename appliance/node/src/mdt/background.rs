@@ -193,6 +193,7 @@ impl Mdt {
         if matches!(self.phase, Phase::Serving | Phase::Grace { .. }) {
             self.end_lingering();
             self.close_strangers();
+            self.check_promise();
             self.check_sessions();
             self.trim_leases();
             self.watch_osts();

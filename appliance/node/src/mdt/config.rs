@@ -63,15 +63,10 @@ impl Default for MdtTimes {
 }
 
 impl MdtTimes {
-    /// How long after its last answer a client has certainly stopped to cache: the lease, and a margin for clocks that
-    /// run apart. The client counts from when it asked, and stops before the lease ends.
-    pub(crate) fn silence(&self) -> Duration {
-        self.lease + self.lease / 10
-    }
-
-    /// How long known clients have to come back after a restart.
-    pub(crate) fn grace(&self) -> Duration {
-        self.grace.max(self.silence())
+    /// How long after its last answer a client that was promised this lease has certainly stopped to cache: the lease, and
+    /// a margin for clocks that run apart. The client counts from when it asked, and stops before the lease ends.
+    pub(crate) fn silence(lease: Duration) -> Duration {
+        lease + lease / 10
     }
 }
 

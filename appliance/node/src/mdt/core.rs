@@ -13,6 +13,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
+    time::Duration,
 };
 
 use sheen_meta::{FileLocks, Leases, Opens, Shares, State};
@@ -74,6 +75,10 @@ pub(crate) struct Mdt {
     /// Changes under way that will register an open: places kept for them.
     pub(crate) opening: Shares,
     pub(crate) locks: FileLocks,
+    /// The longest lease a client may count on: of this start, or of one before.
+    pub(crate) promised: Duration,
+    /// When what was promised before this start has passed, if it was more.
+    pub(crate) promised_until: Option<Tick>,
     pub(crate) server_epoch: Epoch,
     /// Number given to the last proposed change.
     pub(crate) last_transaction: u64,
@@ -142,6 +147,8 @@ impl Mdt {
             opens: Opens::new(limits.opens_max),
             opening: Shares::new(),
             locks: FileLocks::new(limits.locks),
+            promised: times.lease,
+            promised_until: None,
             limits,
             times,
             node,

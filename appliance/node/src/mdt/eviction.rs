@@ -7,7 +7,7 @@
 //! still change ([`super::fencing`]). From the first step on none of its requests is answered but by ENOTCONN, so that it
 //! learns and its lease grows no longer.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use sheen_meta::{Operation, operation::Disconnect};
 use sheen_types::{ClientId, Errno, Tick, Xid};
@@ -35,8 +35,8 @@ pub(crate) enum Eviction {
 
 impl Session {
     /// When the client has certainly stopped to cache.
-    fn lease_end(&self, times: &MdtTimes) -> Tick {
-        let by_silence = self.last_answered.after(times.silence());
+    fn lease_end(&self, silence: Duration, times: &MdtTimes) -> Tick {
+        let by_silence = self.last_answered.after(silence);
         match self.disconnected {
             Some(since) if self.hung_up => by_silence.min(since.after(times.reconnect)),
             Some(_) | None => by_silence,
@@ -52,13 +52,13 @@ impl Mdt {
 
     /// Looks for clients that fell silent or leave a revoke unanswered, and for evicted ones whose lease has ended.
     pub(crate) fn check_sessions(&mut self) {
-        let now = self.now;
+        let (now, silence) = (self.now, self.silence());
         let mut gone: BTreeSet<ClientId> = BTreeSet::new();
         let grace_over = matches!(self.phase, Phase::Grace { until } if until <= now);
         let in_grace = matches!(self.phase, Phase::Grace { .. });
         let mut begun = Vec::new();
         for (&client, session) in &self.sessions {
-            let silent = now > session.last_answered.after(self.times.silence());
+            let silent = now > session.last_answered.after(silence);
             // During the grace period those who have not come back have until its end.
             if (grace_over && session.recovering) || (silent && !(in_grace && session.recovering)) {
                 gone.insert(client);
@@ -117,8 +117,9 @@ impl Mdt {
 
     /// Ends the session of a client that is being evicted, if it caches nothing any more.
     pub(crate) fn end_if_harmless(&mut self, client: ClientId) {
+        let silence = self.silence();
         let Some(session) = self.sessions.get_mut(&client) else { return };
-        let harmless = session.caches_void || self.now > session.lease_end(&self.times);
+        let harmless = session.caches_void || self.now > session.lease_end(silence, &self.times);
         if session.eviction == Eviction::Begun && harmless {
             session.eviction = Eviction::Ending;
             self.submit_own(Operation::Disconnect(Disconnect { client }), Task::Forget);

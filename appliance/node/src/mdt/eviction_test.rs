@@ -53,7 +53,7 @@ fn silence_counts_from_the_last_answer_and_ends_a_margin_after_the_lease() {
     live(&mut world, &mut [&mut b], 20);
     world.pass(Duration::from_secs(1));
     assert!(wants.reply(&world).is_none(), "the client may count to the end of its lease");
-    assert_eq!(times.silence(), Duration::from_secs(22));
+    assert_eq!(MdtTimes::silence(times.lease), Duration::from_secs(22));
     world.pass(Duration::from_secs(2));
     assert_eq!(wants.status(&world), 0);
 }

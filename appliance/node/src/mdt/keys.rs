@@ -53,6 +53,7 @@ impl Mdt {
             Operation::OrphanRelease(release) => keys.push(Key::Inode(release.fid)),
             Operation::UpdateSize(_)
             | Operation::ServerStart(_)
+            | Operation::LeasePromise(_)
             | Operation::Connect(_)
             | Operation::Disconnect(_)
             | Operation::SequenceGrant(_)

@@ -29,6 +29,7 @@ mod locks;
 mod session;
 mod eviction;
 mod fencing;
+mod promise;
 mod background;
 mod destroys;
 mod placement;

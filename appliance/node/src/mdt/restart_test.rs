@@ -15,7 +15,7 @@ use sheen_wire::{
 };
 
 use super::{
-    OstJob,
+    MdtTimes, OstJob,
     test::{data, lookup, status, unlink},
     test_support::{World, name, nothing_held},
 };
@@ -391,4 +391,53 @@ fn a_file_made_without_a_name_is_there_for_a_client_that_asks_again_after_a_rest
     let fid = again.reply(&world).unwrap().body::<EntryReply>().attributes.fid;
     world.pass(Duration::from_secs(5));
     assert_eq!(status(&mut a, &mut world, Opcode::GetAttributes, &GetAttributes { fid }), 0);
+}
+
+/// A client that is cut off counts on the lease it was told, whatever the configuration says now.
+#[test]
+fn a_longer_lease_of_an_earlier_start_is_kept() {
+    let mut world = World::new();
+    let seconds = Duration::from_secs;
+    let with = |world: &mut World, lease| {
+        world.times = MdtTimes { lease, grace: seconds(2), ..MdtTimes::default() };
+        world.restart();
+    };
+    with(&mut world, seconds(60));
+    let mut a = world.mount(1);
+    let fid = a.create(&mut world, "file").attributes.fid;
+    let wants = data(fid, LockMode::ProtectedWrite).to_vec();
+    // Over a second restart too.
+    for restart in 0..2 {
+        with(&mut world, seconds(2));
+        let mut b = world.client(b"fs", 2);
+        b.reconnect(&mut world);
+        b.reassert(&mut world, &nothing_held());
+        let wants = b.send(&world, Opcode::LeaseRequest, 0, &wants, &[]);
+        let (quiet, all) = if restart == 0 { (30, 30) } else { (60, 66) };
+        for second in 0..all {
+            world.pass(seconds(1));
+            let is_given = wants.reply(&world).is_some();
+            assert!(!is_given || second > quiet, "after {second} s of start {restart}");
+            b.call_empty(&mut world, Opcode::Ping);
+        }
+        if restart == 1 {
+            assert_eq!(wants.status(&world), 0);
+        }
+    }
+    // It has passed for everybody: now the shorter one is kept, and noted.
+    world.run();
+    assert_eq!(world.service.as_ref().unwrap().core.state.lease_milliseconds(), 2_000);
+    let mut c = world.mount(3);
+    let held = c.create(&mut world, "other").attributes.fid;
+    with(&mut world, seconds(2));
+    let mut b = world.client(b"fs", 2);
+    b.reconnect(&mut world);
+    b.reassert(&mut world, &nothing_held());
+    let wants = data(held, LockMode::ProtectedWrite).to_vec();
+    let wants = b.send(&world, Opcode::LeaseRequest, 0, &wants, &[]);
+    for _ in 0..3 {
+        world.pass(seconds(1));
+        b.call_empty(&mut world, Opcode::Ping);
+    }
+    assert_eq!(wants.status(&world), 0);
 }

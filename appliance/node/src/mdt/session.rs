@@ -2,7 +2,7 @@
 //!
 //! A session is replicated; its connection, and when it was last answered, are not.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::collections::BTreeSet;
 
 use sheen_meta::{
     Operation, SessionReply,
@@ -25,6 +25,7 @@ use super::{
     eviction::Eviction,
     gateway::OstJob,
     mutation::Task,
+    promise::milliseconds,
     request::{Answer, Incoming, Output},
 };
 
@@ -170,6 +171,7 @@ impl Mdt {
         assert_eq!(self.phase, Phase::Recovering, "leading begins once");
         self.phase = Phase::Starting;
         self.last_transaction = self.state.last_transaction().0;
+        self.promise_lease();
         self.submit_own(Operation::ServerStart(Nothing {}), Task::ServerStart);
     }
 
@@ -187,7 +189,8 @@ impl Mdt {
             };
             self.sessions.insert(info.client, session);
         }
-        self.phase = Phase::Grace { until: self.now.after(self.times.grace()) };
+        let grace = self.times.grace.max(self.silence());
+        self.phase = Phase::Grace { until: self.now.after(grace) };
         self.register_osts();
         self.probe_sessions();
         self.release_early();
@@ -307,7 +310,6 @@ impl Mdt {
         if let Some(before) = before.filter(|&before| before != connection) {
             self.replace_connection(before, client);
         }
-        let milliseconds = |time: Duration| u32::try_from(time.as_millis()).unwrap_or(u32::MAX);
         let (osts, more_osts) = self.osts_from(OstIndex(0));
         let connect = ConnectReply {
             client,

@@ -45,6 +45,7 @@ pub(crate) struct World {
     pub broken: Rc<Cell<bool>>,
     pub stats: Arc<MdtStats>,
     pub limits: MdtLimits,
+    pub times: MdtTimes,
     pub state_limits: sheen_meta::Limits,
     osts_served: u32,
     next_connection: u64,
@@ -93,6 +94,7 @@ impl World {
             broken: Rc::default(),
             stats: Arc::default(),
             limits,
+            times: MdtTimes::default(),
             state_limits,
             osts_served,
             next_connection: 0,
@@ -120,7 +122,7 @@ impl World {
             osts: (0..self.osts_served)
                 .map(|ost| OstAddress { ost: OstIndex(ost), service: 1 })
                 .collect(),
-            times: MdtTimes::default(),
+            times: self.times,
             limits: self.limits,
             state_limits: self.state_limits,
         };
