@@ -1,12 +1,12 @@
 //! File locks this client's programs hold on one inode: what is re-asserted when the MDT restarts.
 
+use std::collections::BTreeMap;
+
 use sheen_types::Fid;
 use sheen_wire::flock::{FileLock, LockFamily, LockType};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Held {
-    family: LockFamily,
-    owner: u64,
     pid: u32,
     kind: LockType,
     start: u64,
@@ -14,48 +14,43 @@ struct Held {
     end: u64,
 }
 
-/// Locks by family and owner; ranges of one owner and family do not overlap.
+/// Locks by family, owner and start; ranges of one owner and family do not overlap. A change costs by what it touches.
 #[derive(Debug, Default)]
-pub(crate) struct HeldLocks(Vec<Held>);
+pub(crate) struct HeldLocks(BTreeMap<(LockFamily, u64, u64), Held>);
 
 impl HeldLocks {
     /// Takes in a lock or unlock the MDT granted.
     pub(crate) fn apply(&mut self, lock: &FileLock) {
-        let mut kept = Vec::with_capacity(self.0.len() + 2);
-        for held in &self.0 {
-            let same = held.family == lock.family && held.owner == lock.owner;
-            if !same || held.end < lock.start || lock.end < held.start {
-                kept.push(*held);
-                continue;
-            }
+        let key = |start| (lock.family, lock.owner, start);
+        let before = self.0.range(key(0)..key(lock.start)).next_back();
+        let before = before.filter(|(_, held)| held.end >= lock.start);
+        let within = self.0.range(key(lock.start)..=key(lock.end));
+        let touched: Vec<Held> = before.into_iter().chain(within).map(|(_, held)| *held).collect();
+        for held in touched {
+            self.0.remove(&key(held.start));
             if held.start < lock.start {
-                kept.push(Held { end: lock.start - 1, ..*held });
+                self.0.insert(key(held.start), Held { end: lock.start - 1, ..held });
             }
             if held.end > lock.end {
-                kept.push(Held { start: lock.end + 1, ..*held });
+                let start = lock.end + 1;
+                self.0.insert(key(start), Held { start, ..held });
             }
         }
         if lock.kind != LockType::Unlock {
-            kept.push(Held {
-                family: lock.family,
-                owner: lock.owner,
-                pid: lock.pid,
-                kind: lock.kind,
-                start: lock.start,
-                end: lock.end,
-            });
+            let FileLock { kind, pid, start, end, .. } = *lock;
+            self.0.insert(key(start), Held { pid, kind, start, end });
         }
-        self.0 = kept;
     }
 
     /// Drops all of an owner.
     pub(crate) fn release(&mut self, family: LockFamily, owner: u64) {
-        self.0.retain(|held| held.family != family || held.owner != owner);
+        let own = (family, owner, 0)..=(family, owner, u64::MAX);
+        self.0.extract_if(own, |_, _| true).for_each(drop);
     }
 
     /// Whether an owner holds any.
     pub(crate) fn has(&self, family: LockFamily, owner: u64) -> bool {
-        self.0.iter().any(|held| held.family == family && held.owner == owner)
+        self.0.range((family, owner, 0)..=(family, owner, u64::MAX)).next().is_some()
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -64,11 +59,11 @@ impl HeldLocks {
 
     /// All of them, as messages.
     pub(crate) fn held(&self, fid: Fid) -> Vec<FileLock> {
-        let message = |held: &Held| FileLock {
+        let message = |(&(family, owner, _), held): (&(LockFamily, u64, u64), &Held)| FileLock {
             fid,
-            family: held.family,
+            family,
             kind: held.kind,
-            owner: held.owner,
+            owner,
             pid: held.pid,
             start: held.start,
             end: held.end,

@@ -16,7 +16,7 @@ use crate::shares::Shares;
 mod deadlock;
 mod ranges;
 
-use ranges::{Owner, Ranges};
+use ranges::{Freed, Owner, Ranges};
 
 /// Last byte of a range to the end of the file.
 pub const RANGE_END: u64 = u64::MAX >> 1;
@@ -26,14 +26,16 @@ pub const RANGE_END: u64 = u64::MAX >> 1;
 pub struct LockLimits {
     /// Held locks, ranges counted one by one.
     pub locks_max: usize,
+    /// Held locks of one family on one inode. What is given back may split a range beyond it.
+    pub inode_locks_max: usize,
     /// Waiting requests.
     pub waiters_max: usize,
 }
 
 impl Default for LockLimits {
-    /// A million locks, 65,536 waiting requests.
+    /// A million locks, 65,536 of an inode, 65,536 waiting requests.
     fn default() -> Self {
-        Self { locks_max: 1 << 20, waiters_max: 1 << 16 }
+        Self { locks_max: 1 << 20, inode_locks_max: 1 << 16, waiters_max: 1 << 16 }
     }
 }
 
@@ -145,7 +147,7 @@ impl FileLocks {
                 self.release(client, lock.fid, lock.family, lock.owner, ended);
             }
         }
-        if self.conflict(owner, &lock).is_some() {
+        if self.is_kept_from(owner, &lock) {
             return match wait {
                 Some(xid) => self.wait(owner, xid, lock),
                 None => LockAnswer::Refused(Errno::EAGAIN),
@@ -153,9 +155,10 @@ impl FileLocks {
         }
         // What is given back may split a range: that is not refused for want of a share.
         let gives_back = lock.kind == LockType::Unlock;
-        let room = if gives_back { self.room() } else { self.share_of(client) };
+        let room = if gives_back { self.room() } else { self.room_for(client, key) };
         match self.take(owner, &lock, room) {
-            Ok(()) => {
+            Ok(Freed::Nothing) => LockAnswer::Granted,
+            Ok(Freed::Some) => {
                 self.wake(key, ended);
                 LockAnswer::Granted
             }
@@ -252,10 +255,10 @@ impl FileLocks {
         if lock.kind == LockType::Unlock {
             return Err(Errno::EINVAL);
         }
-        if self.conflict(owner, &lock).is_some() {
+        if self.is_kept_from(owner, &lock) {
             return Err(Errno::EAGAIN);
         }
-        self.take(owner, &lock, self.room())
+        self.take(owner, &lock, self.room()).map(|_freed| ())
     }
 
     /// Locks there is room for.
@@ -263,14 +266,22 @@ impl FileLocks {
         self.limits.locks_max.saturating_sub(self.held.total())
     }
 
-    /// Locks a client may take.
-    fn share_of(&self, client: ClientId) -> usize {
-        Shares::left(self.held.of(client), self.room())
+    /// Locks a client may take on an inode.
+    fn room_for(&self, client: ClientId, key: Key) -> usize {
+        let here = self.resources.get(&key).map_or(0, |resource| resource.held.len());
+        let left = self.limits.inode_locks_max.saturating_sub(here);
+        Shares::left(self.held.of(client), self.room()).min(left)
+    }
+
+    /// Whether a lock of another owner is in the way.
+    fn is_kept_from(&self, owner: Owner, lock: &FileLock) -> bool {
+        let resource = self.resources.get(&(lock.fid, lock.family));
+        resource.is_some_and(|resource| resource.held.conflicts(owner, lock).next().is_some())
     }
 
     fn conflict(&self, owner: Owner, lock: &FileLock) -> Option<FileLock> {
         let resource = self.resources.get(&(lock.fid, lock.family))?;
-        resource.held.conflicts(owner, lock).next().map(|held| FileLock {
+        resource.held.first_conflict(owner, lock).map(|held| FileLock {
             fid: lock.fid,
             family: lock.family,
             kind: held.kind,
@@ -282,7 +293,7 @@ impl FileLocks {
     }
 
     /// Sets a lock nothing is in the way of, that takes at most `room` places.
-    fn take(&mut self, owner: Owner, lock: &FileLock, room: usize) -> Result<(), Errno> {
+    fn take(&mut self, owner: Owner, lock: &FileLock, room: usize) -> Result<Freed, Errno> {
         let key = (lock.fid, lock.family);
         let resource = self.resources.entry(key).or_default();
         let before = resource.held.len();
@@ -328,8 +339,8 @@ impl FileLocks {
             let Some(waiter) = free.map(|at| resource.waiters.remove(at)) else { return };
             self.forget_waiter(key, &waiter);
             let Waiter { client, xid, lock } = waiter;
-            let room = self.share_of(client);
-            let result = self.take(Owner { client, owner: lock.owner }, &lock, room);
+            let room = self.room_for(client, key);
+            let result = self.take(Owner { client, owner: lock.owner }, &lock, room).map(|_| ());
             ended.push(LockGrant { client, xid, result });
         }
     }

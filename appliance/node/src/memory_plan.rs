@@ -30,8 +30,8 @@ const KEY_BYTES: u64 = 64 << 10;
 const LEASE_BYTES: u64 = 224;
 /// An open (client, inode) pair stands in two.
 const OPEN_BYTES: u64 = 96;
-/// A file lock with its range.
-const LOCK_BYTES: u64 = 128;
+/// A file lock stands in two trees, by owner and by length.
+const LOCK_BYTES: u64 = 224;
 /// An object listed for destruction: a place in one tree.
 const DESTROY_BYTES: u64 = 40;
 /// A request held by the MDT: frame, body, its places in the tables.

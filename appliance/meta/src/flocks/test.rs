@@ -17,7 +17,7 @@ fn flock(kind: LockType) -> FileLock {
 }
 
 fn table() -> FileLocks {
-    FileLocks::new(LockLimits { locks_max: 100, waiters_max: 10 })
+    FileLocks::new(LockLimits { locks_max: 100, waiters_max: 10, ..LockLimits::default() })
 }
 
 /// Sets without waiting; nobody's wait may end by it.
@@ -153,7 +153,8 @@ fn a_ring_of_waits_is_refused() {
 #[test]
 fn a_full_table_refuses_and_keeps_nothing() {
     use LockType::{Unlock, Write};
-    let mut locks = FileLocks::new(LockLimits { locks_max: 4, waiters_max: 1 });
+    let mut locks =
+        FileLocks::new(LockLimits { locks_max: 4, waiters_max: 1, ..LockLimits::default() });
     set(&mut locks, A, &record(FILE, Write, 0, 9)).unwrap();
     set(&mut locks, A, &record(FILE, Write, 20, 29)).unwrap();
     assert_eq!(set(&mut locks, A, &record(FILE, Write, 40, 49)), Err(Errno::ENOLCK), "its share");
@@ -299,4 +300,20 @@ fn a_random_history_agrees_with_a_table_of_bytes() {
             assert_eq!(locks.waiting(), waits.len());
         }
     }
+}
+
+#[test]
+fn the_locks_of_one_inode_are_bounded() {
+    let mut locks = FileLocks::new(LockLimits { inode_locks_max: 3, ..LockLimits::default() });
+    let byte = |kind, at| record(FILE, kind, at, at);
+    for at in [0, 2, 4] {
+        assert_eq!(set(&mut locks, A, &byte(LockType::Write, at)), Ok(()));
+    }
+    assert_eq!(set(&mut locks, A, &byte(LockType::Write, 6)), Err(Errno::ENOLCK));
+    assert_eq!(set(&mut locks, B, &byte(LockType::Write, 6)), Err(Errno::ENOLCK));
+    assert_eq!(set(&mut locks, A, &byte(LockType::Write, 3)), Ok(()), "it joins two");
+    assert_eq!(set(&mut locks, A, &byte(LockType::Write, 20)), Ok(()));
+    assert_eq!(set(&mut locks, A, &byte(LockType::Unlock, 3)), Ok(()), "what is given back splits");
+    assert_eq!(locks.len(), 4);
+    assert_eq!(set(&mut locks, A, &record(OTHER, LockType::Write, 0, 0)), Ok(()));
 }

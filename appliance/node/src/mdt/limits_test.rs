@@ -106,7 +106,8 @@ fn one_client_leaves_opens_leases_and_locks_to_others() {
     let (mut world, mut a) = bounded(|limits| {
         limits.opens_max = 64;
         limits.leases_max = 64;
-        limits.locks = sheen_meta::flocks::LockLimits { locks_max: 64, waiters_max: 8 };
+        limits.locks =
+            sheen_meta::flocks::LockLimits { locks_max: 64, waiters_max: 8, ..Default::default() };
     });
     let fids: Vec<Fid> = (0..100)
         .map(|number| a.create(&mut world, &format!("file {number}")).attributes.fid)
