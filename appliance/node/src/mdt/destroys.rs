@@ -4,7 +4,7 @@
 //! over it, per OST [`JOBS_MAX`] jobs of up to [`DESTROY_OBJECTS_MAX`] objects that the OST carries out side by side; a
 //! step costs what it takes, not what is listed. An OST with more listed than its part of
 //! [`super::MdtLimits::destroys_pending_max`] is *behind*: it gets no new objects before it has caught up by an eighth of
-//! that. Creates wait only while every OST is behind. So the list is never longer than that bound and what the files of the
+//! that. Creates wait only while every OST that would take them is behind. So the list is never longer than that bound and what the files of the
 //! moment have, and an OST that does not come back keeps no file from being made elsewhere.
 
 use std::collections::BTreeSet;
@@ -70,7 +70,7 @@ impl Mdt {
         Some(objects)
     }
 
-    /// Whether so much waits to be destroyed that nothing new is made: at every OST that takes objects.
+    /// Whether so much waits to be destroyed that nothing new is made: at every OST that would get it.
     pub(crate) const fn destroys_are_behind(&self) -> bool {
         self.placement.all_behind
     }

@@ -3,8 +3,9 @@
 //!
 //! The MDT asks each OST for its space now and then. From the answers it makes an order in which each OST stands as often
 //! as its free space says, as evenly as can be, and new objects go through it place by place: OSTs of like space take turns,
-//! a fuller one gets fewer. Left out are OSTs that are behind with what they have to destroy, those that do not answer or
-//! cannot serve, and those that are full, as long as there are others; whether a file fits at all is for the OSTs to say.
+//! a fuller one gets fewer. Left out are OSTs that do not answer or cannot serve, and those that are full, as long as there are
+//! others, and of like ones those that are behind with what they have to destroy; whether a file fits at all is for the OSTs
+//! to say.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -75,9 +76,9 @@ pub(crate) struct Placement {
     /// Where the round of questions stands.
     asked_last: Option<OstIndex>,
     order_due: Tick,
-    /// OSTs with too much to destroy: passed by while there are others (see `destroys`).
+    /// OSTs with too much to destroy: passed by while there are others as good (see `destroys`).
     pub(crate) behind: BTreeSet<OstIndex>,
-    /// Every OST that takes objects is behind.
+    /// Those that are in the order are.
     pub(crate) all_behind: bool,
 }
 
@@ -101,11 +102,13 @@ impl Placement {
     /// Makes the order anew from what is known of these OSTs.
     fn arrange(&mut self, osts: &[OstIndex], now: Tick) {
         let standing = |ost: &OstIndex| {
-            self.known.get(ost).map_or(Standing::Good, |known| known.standing(now))
+            let standing = self.known.get(ost).map_or(Standing::Good, |known| known.standing(now));
+            (standing, self.behind.contains(ost))
         };
         let best = osts.iter().map(standing).min();
         let usable: Vec<OstIndex> =
             osts.iter().copied().filter(|ost| Some(standing(ost)) == best).collect();
+        self.all_behind = best.is_some_and(|(_, behind)| behind);
         let free = |ost: &OstIndex| {
             let space = self.known.get(ost).and_then(|known| known.space);
             space.map(|space| space.free_bytes)
@@ -209,12 +212,7 @@ impl Mdt {
             .into_iter()
             .filter_map(|(ost, accepts)| accepts.then_some(ost))
             .collect();
-        let Placement { behind, .. } = &self.placement;
-        let on_time: Vec<OstIndex> =
-            accepting.iter().copied().filter(|ost| !behind.contains(ost)).collect();
-        self.placement.all_behind = on_time.is_empty() && !accepting.is_empty();
-        let chosen = if self.placement.all_behind { &accepting } else { &on_time };
-        self.placement.arrange(chosen, self.now);
+        self.placement.arrange(&accepting, self.now);
     }
 }
 
@@ -287,6 +285,22 @@ mod test {
         three.known.get_mut(&OstIndex(1)).unwrap().failing = true;
         let three = arranged(three, 3);
         assert_eq!(three.order.iter().map(|ost| ost.0).max(), Some(2), "all, if all are sick");
+    }
+
+    #[test]
+    fn an_ost_that_is_behind_is_better_than_a_full_or_sick_one_and_waited_for() {
+        let mut two = placement(&[80 * GIB, 0]);
+        two.behind.insert(OstIndex(0));
+        let mut two = arranged(two, 2);
+        assert!(two.all_behind);
+        assert_eq!(shares(&mut two, 2, 10), [10, 0]);
+        two.known.get_mut(&OstIndex(1)).unwrap().failing = true;
+        let two = arranged(two, 2);
+        assert_eq!((two.all_behind, &two.order[..]), (true, &[OstIndex(0)][..]));
+        let mut two = placement(&[80 * GIB, 80 * GIB]);
+        two.behind.insert(OstIndex(0));
+        let two = arranged(two, 2);
+        assert_eq!((two.all_behind, &two.order[..]), (false, &[OstIndex(1)][..]));
     }
 
     #[test]
