@@ -1,7 +1,7 @@
 //! Answers to changes: read from the state right after the change, together with the leases they grant. Path: M8.
 
 use sheen_meta::{Operation, Reply};
-use sheen_types::{Errno, Fid, FileKind, attributes::frozen};
+use sheen_types::{Attributes, Errno, Fid, FileKind, attributes::frozen};
 use sheen_wire::{
     Opcode,
     lease::{LeaseGrant, bits},
@@ -12,6 +12,16 @@ use super::{
     core::Mdt,
     request::{Answer, Incoming},
 };
+
+/// Whether a Create comes from the owner of the file it met, who may read and write it: no check of the asker's kernel would
+/// refuse that. It is opened at once, so that those who make and remove one name all the time are never told to look again
+/// twice, which a program would see.
+fn is_opened_by_owner(found: &Attributes, operation: &Operation) -> bool {
+    const OWNER_READS_AND_WRITES: u32 = 0o600;
+    let Operation::Create(body) = operation else { return false };
+    found.uid == body.request.credentials.uid
+        && found.permissions & OWNER_READS_AND_WRITES == OWNER_READS_AND_WRITES
+}
 
 /// What a reader of an inode may cache, as far as it is free.
 pub(crate) const READABLE: u32 =
@@ -71,6 +81,10 @@ impl Mdt {
             if attributes.kind != FileKind::Regular {
                 // Somebody else made a directory or a symbolic link of that name meanwhile. The asker believed the name
                 // free: it looks again, and then does what opening that takes.
+                return Answer::error(Errno::ESTALE);
+            }
+            if !created && !is_opened_by_owner(&attributes, operation) {
+                // Its kernel believes the file new and checks nothing. It looks again, and then checks.
                 return Answer::error(Errno::ESTALE);
             }
             // A file that was there may refuse writers: its asker opens it once more and is told.

@@ -7,9 +7,9 @@ use sheen_wire::{
     flock::{FileLock, LockCancel, LockFamily, LockSet, LockType},
     lease::{LeaseCancel, LeaseGrant, LeaseReply, LeaseRequest, LockMode, SizeUpdate, bits},
     metadata::{
-        AttributesReply, EntryReply, FilesystemStatistics, FilesystemStatisticsReply,
-        GetAttributes, Lookup, ReadDirectory, ReadDirectoryReply, ReadLink, Rename, RenameReply,
-        SetXattr, Unlink, UnlinkReply, XattrName,
+        AttributesReply, Create, Credentials, EntryReply, FilesystemStatistics,
+        FilesystemStatisticsReply, GetAttributes, Lookup, ReadDirectory, ReadDirectoryReply,
+        ReadLink, Rename, RenameReply, SetXattr, Unlink, UnlinkReply, XattrName,
     },
 };
 
@@ -415,4 +415,27 @@ fn a_create_that_meets_a_directory_sends_its_caller_to_look_again() {
     assert_eq!(status(&mut b, &mut world, Opcode::Create, &request), -Errno::ESTALE.0);
     request.exclusive = true;
     assert_eq!(status(&mut b, &mut world, Opcode::Create, &request), -Errno::EEXIST.0);
+}
+
+#[test]
+fn a_create_that_meets_a_file_opens_it_for_its_owner_only() {
+    let mut world = World::new();
+    let (mut a, mut b) = (world.mount(1), world.mount(2));
+    let mut request = a.create_request(Fid::ROOT, "secret");
+    request.permissions = 0o600;
+    assert_eq!(status(&mut a, &mut world, Opcode::Create, &request), 0);
+    let mut request = b.create_request(Fid::ROOT, "secret");
+    (request.exclusive, request.open) = (false, 2);
+    request.credentials = Credentials { uid: 65534, gid: 65534 };
+    let refused = status(&mut b, &mut world, Opcode::Create, &request);
+    assert_eq!(refused, -Errno::ESTALE.0, "nobody checked whether this user may open it");
+    request.credentials = CREDENTIALS;
+    let found: EntryReply = b.call(&mut world, Opcode::Create, &request).body();
+    assert!(!found.created);
+    // What its owner may not do either, the kernel decides.
+    let closed = Create { permissions: 0o400, ..a.create_request(Fid::ROOT, "read-only") };
+    assert_eq!(status(&mut a, &mut world, Opcode::Create, &closed), 0);
+    let mut request = b.create_request(Fid::ROOT, "read-only");
+    (request.exclusive, request.open) = (false, 2);
+    assert_eq!(status(&mut b, &mut world, Opcode::Create, &request), -Errno::ESTALE.0);
 }
