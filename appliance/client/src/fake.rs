@@ -88,6 +88,8 @@ pub(crate) struct State {
     pub(crate) narrow: BTreeMap<Fid, OstIndex>,
     /// Inode flags of the file.
     pub(crate) flags: u32,
+    /// Set-ID bits of the file.
+    pub(crate) set_ids: u32,
     sequence: u64,
     slots: BTreeMap<u16, (Xid, Answer)>,
     links: Vec<Arc<FakeLink>>,
@@ -489,7 +491,9 @@ impl State {
     }
 
     fn attributes(&self, fid: Fid) -> Attributes {
-        Attributes { fid, size: 0, blocks: 0, flags: self.flags, ..glimpse::test::attributes() }
+        let attributes = glimpse::test::attributes();
+        let permissions = attributes.permissions | self.set_ids;
+        Attributes { fid, size: 0, blocks: 0, flags: self.flags, permissions, ..attributes }
     }
 
     fn layout_of(&self, fid: Fid) -> Layout {

@@ -125,6 +125,8 @@ pub(crate) struct InodeState {
     pub(crate) gathered: Gathered,
     /// Changes of content by this client in flight.
     pub(crate) writing: u32,
+    /// Version at which the file had no privileges (see `privileges.rs`).
+    pub(crate) plain: Option<(u64, u64)>,
     /// Stamp of the last own change of attributes that ended.
     pub(crate) changed_at: u64,
     /// When a name that leads here was last looked up, if it was not opened since.

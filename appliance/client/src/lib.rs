@@ -50,6 +50,7 @@ mod layout;
 mod client;
 mod attributes;
 mod set_attributes;
+mod privileges;
 mod glimpse;
 mod known_names;
 mod namespace;

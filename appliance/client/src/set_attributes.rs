@@ -47,6 +47,8 @@ pub struct Changes {
     pub flags: Option<u32>,
     /// Drop set-user-ID, and set-group-ID if group-executable.
     pub kill_suidgid: bool,
+    /// With `kill_suidgid`: drop set-group-ID in any case, because the caller is not in the group.
+    pub kill_sgid: bool,
     /// Who asks: (uid, gid).
     pub caller: (u32, u32),
 }
@@ -65,6 +67,7 @@ impl Changes {
         let flags = take(self.flags, set::FLAGS);
         valid |= if self.size.is_some() { set::SIZE } else { 0 };
         valid |= if self.kill_suidgid { set::KILL_SUIDGID } else { 0 };
+        valid |= if self.kill_sgid { set::KILL_SGID } else { 0 };
         let mut time = |value: Option<NewTime>, now: u32, at: u32| match value {
             None => Timespec::ZERO,
             Some(NewTime::Now) => {

@@ -281,6 +281,8 @@ pub mod set {
     pub const KILL_SUIDGID: u32 = 1024;
     /// `ctime` (only with a SizeUpdate-like use by the owner of the DATA lease).
     pub const CTIME: u32 = 2048;
+    /// With [`KILL_SUIDGID`]: drop set-group-ID also without group-execute; the writer is not in the group.
+    pub const KILL_SGID: u32 = 4096;
 }
 
 message! {

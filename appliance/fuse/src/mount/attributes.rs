@@ -47,7 +47,7 @@ impl Mount {
             caller: caller(context),
             ..Changes::default()
         };
-        let observed = self.client.set_attributes(&inode, &changes, &context.cancel)?;
+        let observed = self.change_content(context, &inode, changes, &context.cancel)?;
         Ok(self.timed_set(context, &inode, &observed))
     }
 

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use sheen_client::{Access, Changes, WriteOptions};
+use sheen_client::{Access, WriteOptions};
 use sheen_dma::Buffer;
 use sheen_types::Errno;
 use sheen_wire::object::SeekTarget;
@@ -11,7 +11,7 @@ use crate::{
     kernel::{
         Context, CopyRange, FileHandle, NodeId, ReadAnswer, ReadRequest, WriteRequest, Written,
     },
-    mount::{Mount, caller},
+    mount::Mount,
 };
 
 impl Mount {
@@ -41,9 +41,7 @@ impl Mount {
     ) -> Result<Written, Errno> {
         let inode = self.inode(request.node)?;
         if request.kill_privileges {
-            let changes =
-                Changes { kill_suidgid: true, caller: caller(context), ..Changes::default() };
-            self.client.set_attributes(&inode, &changes, &context.cancel)?;
+            self.drop_privileges(context, &inode)?;
         }
         let size = usize::try_from(request.size).map_err(|_| Errno::EINVAL)?.min(payload.len());
         let rest = payload.split_off(size);
@@ -76,7 +74,9 @@ impl Mount {
         range: Range<u64>,
         mode: i32,
     ) -> Result<(), Errno> {
-        self.client.allocate(&self.inode(node)?, range, mode, &context.cancel)
+        let inode = self.inode(node)?;
+        self.drop_privileges_unless_kept(context, &inode)?;
+        self.client.allocate(&inode, range, mode, &context.cancel)
     }
 
     pub(crate) fn seek(
@@ -97,6 +97,7 @@ impl Mount {
     pub(crate) fn copy_range(&self, context: &Context, copy: &CopyRange) -> Result<u64, Errno> {
         let source = self.inode(copy.source)?;
         let target = self.inode(copy.target)?;
+        self.drop_privileges_unless_kept(context, &target)?;
         self.client.copy(
             (&source, copy.source_offset),
             (&target, copy.target_offset),

@@ -17,6 +17,7 @@ mod content;
 mod listing;
 mod locking;
 mod attributes;
+mod privileges;
 mod flags;
 mod start;
 

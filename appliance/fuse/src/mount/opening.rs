@@ -67,7 +67,7 @@ impl Mount {
                 caller: caller(context),
                 ..Changes::default()
             };
-            if let Err(errno) = self.client.set_attributes(&inode, &changes, cancel) {
+            if let Err(errno) = self.change_content(context, &inode, changes, cancel) {
                 self.client.close(&inode, write, cancel);
                 return Err(errno);
             }

@@ -28,7 +28,8 @@ const SET_ALL: u32 = set::MODE
     | set::PROJID
     | set::FLAGS
     | set::KILL_SUIDGID
-    | set::CTIME;
+    | set::CTIME
+    | set::KILL_SGID;
 /// Largest file size: the largest `off_t`.
 const SIZE_MAX: u64 = u64::MAX >> 1;
 /// File capabilities: a change of owner or content takes them away.
@@ -104,7 +105,7 @@ fn change_attributes(
     let has = |flag: u32| request.valid & flag != 0;
     let chowns = has(set::UID | set::GID);
     if (chowns || has(set::KILL_SUIDGID)) && !inode.is_directory() {
-        drop_privileges(inode);
+        drop_privileges(inode, has(set::KILL_SGID));
     }
     if has(set::UID) {
         inode.uid = request.uid;
@@ -165,7 +166,7 @@ fn check_frozen(request: &SetAttributes, inode: &Inode) -> Result<(), Errno> {
         return Err(Errno::EPERM);
     }
     let explicit = set::MODE | set::UID | set::GID | set::SIZE | set::ATIME | set::MTIME;
-    let touches = set::ATIME_NOW | set::MTIME_NOW | set::KILL_SUIDGID;
+    let touches = set::ATIME_NOW | set::MTIME_NOW | set::KILL_SUIDGID | set::KILL_SGID;
     let denied = match (inode.is_immutable(), inode.is_append_only()) {
         (true, _) => has(explicit | touches),
         (false, true) => has(explicit),
@@ -174,10 +175,11 @@ fn check_frozen(request: &SetAttributes, inode: &Inode) -> Result<(), Errno> {
     if denied { Err(Errno::EPERM) } else { Ok(()) }
 }
 
-/// What a write or a change of owner does to a program that runs with its owner's rights.
-fn drop_privileges(inode: &mut Inode) {
+/// What a write or a change of owner does to a program that runs with its owner's rights. `stranger`: by one who is not in
+/// its group.
+fn drop_privileges(inode: &mut Inode, stranger: bool) {
     inode.permissions &= !S_ISUID;
-    if inode.permissions & S_IXGRP != 0 {
+    if stranger || inode.permissions & S_IXGRP != 0 {
         inode.permissions &= !S_ISGID;
     }
     inode.remove_xattr(CAPABILITY);

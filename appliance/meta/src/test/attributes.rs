@@ -46,6 +46,10 @@ fn a_change_of_owner_takes_set_id_bits_and_capabilities() {
     let request = h.setting(file, set::KILL_SUIDGID);
     set_ok(&mut h, request);
     assert_eq!(h.stat(file).permissions, 0o2744);
+    // It does not for a writer outside of the group.
+    let request = h.setting(file, set::KILL_SUIDGID | set::KILL_SGID);
+    set_ok(&mut h, request);
+    assert_eq!(h.stat(file).permissions, 0o744);
 }
 
 #[test]
