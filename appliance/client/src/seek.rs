@@ -26,6 +26,10 @@ impl Client {
         target: SeekTarget,
         cancel: &Cancel,
     ) -> Result<u64, Errno> {
+        if inode.lock().writers > 0 {
+            // Pages that a mapping made dirty are data the objects do not know of, and the kernel does not write them first.
+            self.sink().invalidate_data(inode.fid, offset..u64::MAX);
+        }
         let (layout, hold) = loop {
             let layout = self.layout(inode, cancel)?;
             let whole = 0..u64::MAX;
@@ -87,5 +91,55 @@ impl Client {
             }
         }
         Ok(None)
+    }
+}
+
+#[cfg(test)]
+mod test {
+    use std::{ops::Range, sync::Mutex};
+
+    use sheen_types::Fid;
+
+    use super::*;
+    use crate::{
+        CacheSink,
+        fake::{FILE, Fake},
+        scenarios::{READ, WRITE, start, write},
+    };
+
+    /// A kernel with dirty pages: they are written when it is told to drop its pages.
+    struct Dirty {
+        fake: Fake,
+        dropped: Mutex<Vec<(Range<u64>, usize)>>,
+    }
+
+    impl CacheSink for Dirty {
+        fn invalidate_data(&self, _: Fid, range: Range<u64>) {
+            let asked = self.fake.sent(Opcode::ObjectSeek).len();
+            self.dropped.lock().unwrap().push((range, asked));
+        }
+
+        fn invalidate_attributes(&self, _: Fid) {}
+
+        fn invalidate_entries(&self) {}
+    }
+
+    #[test]
+    fn pages_a_mapping_made_dirty_are_written_before_objects_are_asked_for_data() {
+        let (fake, client) = start();
+        let dirty = Arc::new(Dirty { fake: fake.clone(), dropped: Mutex::default() });
+        client.set_sink(dirty.clone());
+        let file = client.inode(FILE);
+        client.open(&file, READ, &Cancel::new()).unwrap();
+        write(&fake, &client, &file, 0, b"content");
+        // The fake's objects do not tell where data is; that they are asked is enough.
+        client.seek(&file, 3, SeekTarget::Data, &Cancel::new()).unwrap_err();
+        assert_eq!(dirty.dropped.lock().unwrap().as_slice(), [], "nobody here can map it to write");
+        client.open(&file, WRITE, &Cancel::new()).unwrap();
+        let asked = fake.sent(Opcode::ObjectSeek).len();
+        client.seek(&file, 3, SeekTarget::Data, &Cancel::new()).unwrap_err();
+        assert!(dirty.dropped.lock().unwrap().iter().eq(&[(3..u64::MAX, asked)]));
+        assert!(fake.sent(Opcode::ObjectSeek).len() > asked);
+        client.disconnect();
     }
 }
