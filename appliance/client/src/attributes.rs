@@ -51,6 +51,8 @@ pub struct Observed {
     pub attributes: Attributes,
     /// Whether they may be cached.
     pub caching: Caching,
+    /// Size, space and times of a file are what the objects say; else the MDT's copy, which may be old.
+    pub is_complete: bool,
 }
 
 impl Client {
@@ -81,7 +83,8 @@ impl Client {
         if let Some(accessed) = state.accessed {
             attributes.atime = attributes.atime.max(accessed);
         }
-        Some(Observed { attributes, caching: Caching::WhileLosses(state.losses) })
+        let caching = Caching::WhileLosses(state.losses);
+        Some(Observed { attributes, caching, is_complete: true })
     }
 
     /// The MDT's attributes, from the cache if they are there.
@@ -130,7 +133,7 @@ impl Client {
         {
             attributes.atime = accessed;
         }
-        Ok(Observed { attributes, caching })
+        Ok(Observed { attributes, caching, is_complete: true })
     }
 
     fn complete_file(
@@ -203,6 +206,11 @@ pub(crate) fn lazy_copy(attributes: &Attributes) -> Known {
 }
 
 impl InodeState {
+    /// Whether size, space and times are known without asking the objects.
+    pub(crate) fn is_size_known(&self) -> bool {
+        self.known_under_lease().is_some()
+    }
+
     /// What is known of the content, if nothing of the lease it hangs on was asked back.
     pub(crate) fn known_under_lease(&self) -> Option<Known> {
         let held = self.data.mode != DataMode::None && self.revoking & bits::DATA == 0;

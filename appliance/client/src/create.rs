@@ -104,7 +104,7 @@ impl Client {
             self.note_empty(&inode, &entry);
         }
         let caching = Caching::from_settled(settled.attributes);
-        let observed = match self.complete(&inode, entry.attributes, caching, cancel) {
+        let observed = match self.complete_soon(&inode, entry.attributes, caching, cancel) {
             Ok(observed) => observed,
             Err(errno) => {
                 // Nobody closes what nobody was given.

@@ -63,6 +63,7 @@ impl Client {
         let body = ObjectGlimpse { ost, objects };
         let request = ObjectRequest::new(ost, Opcode::ObjectGlimpse, &body);
         let reply: GlimpseReply = self.ask_object(request, cancel)?.decode()?;
+        self.slow_targets.forget(ost);
         if reply.objects.0.len() != batch.len() {
             return Err(Errno::EPROTO);
         }

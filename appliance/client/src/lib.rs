@@ -52,6 +52,7 @@ mod attributes;
 mod set_attributes;
 mod privileges;
 mod glimpse;
+mod prompt;
 mod known_names;
 mod namespace;
 mod create;

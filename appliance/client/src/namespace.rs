@@ -115,7 +115,7 @@ impl Client {
             self.keep_layout(&inode, reply);
         }
         let caching = Caching::from_settled(settled.attributes);
-        let observed = self.complete(&inode, entry.attributes, caching, cancel)?;
+        let observed = self.complete_soon(&inode, entry.attributes, caching, cancel)?;
         Ok(Found { inode, observed, name: Caching::from_settled(settled.names) })
     }
 
@@ -140,7 +140,7 @@ impl Client {
         apply_to(parent, &reply, &entry.parent_lease);
         let settled = self.settle_change(inode, &reply, stamp, &entry.attributes, &entry.lease);
         let caching = Caching::from_settled(settled.attributes);
-        let observed = self.complete(inode, entry.attributes, caching, cancel)?;
+        let observed = self.complete_soon(inode, entry.attributes, caching, cancel)?;
         Ok(Found { inode: inode.clone(), observed, name: Caching::from_settled(settled.names) })
     }
 

@@ -11,7 +11,7 @@ use sheen_types::{Errno, Fid, OstIndex};
 use sheen_wire::{Opcode, lease::bits};
 
 use crate::{
-    Access, CacheSink, Client, WriteOptions,
+    Access, CacheSink, Client, Found, LookedUp, WriteOptions,
     durability_test::{STRIPE, open, start_with},
     fake::{FILE, Fake},
     scenarios::{buffer_with, write},
@@ -140,5 +140,46 @@ fn caches_that_wait_for_a_sick_ost_do_not_keep_fsync_of_other_files_waiting() {
     assert!(client.losses.is_dropping(late.fid, Duration::ZERO));
     drop(told);
     client.sync(&late, &late.error_cursor(), &Cancel::new()).unwrap_err();
+    client.disconnect();
+}
+
+/// Looks the file up, which must not take long.
+fn look_up(client: &Arc<Client>) -> Found {
+    let client = client.clone();
+    let (done, found) = mpsc::channel();
+    std::thread::spawn(move || {
+        let root = client.inode(client.root());
+        drop(done.send(client.lookup(&root, Some(b"file"), &Cancel::new())));
+    });
+    let found = found.recv_timeout(Duration::from_secs(5));
+    match found.expect("a lookup does not wait for the sick one").unwrap() {
+        LookedUp::Found(found) => found,
+        LookedUp::Absent(_) => panic!("the name is there"),
+    }
+}
+
+#[test]
+fn a_lookup_does_not_wait_for_a_sick_ost() {
+    let (fake, client) = start_with(|_| {});
+    fake.change(|state| {
+        state.write_as_another(0, b"content");
+        state.lookup_grants = Some(bits::METADATA);
+    });
+    fall_sick(&fake, Opcode::ObjectGlimpse);
+    let found = look_up(&client);
+    assert!(!found.observed.is_complete);
+    assert_eq!(found.observed.caching.losses(), None, "nobody may keep the MDT's copy");
+    let asked = fake.sent(Opcode::ObjectGlimpse).len();
+    assert!(!look_up(&client).observed.is_complete);
+    assert_eq!(fake.sent(Opcode::ObjectGlimpse).len(), asked, "known to be slow, not asked again");
+    recover(&fake);
+    let observed = client.attributes(&found.inode, &Cancel::new()).unwrap();
+    assert_eq!((observed.is_complete, observed.attributes.size), (true, 7));
+    assert!(look_up(&client).observed.is_complete, "it answers, it is waited for again");
+    let left = Cancel::new();
+    left.cancel();
+    let root = client.inode(client.root());
+    let refused = client.lookup(&root, Some(b"file"), &left).unwrap_err();
+    assert_eq!(refused, Errno::EINTR);
     client.disconnect();
 }

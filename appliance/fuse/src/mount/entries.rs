@@ -27,6 +27,11 @@ impl Mount {
         observed: &Observed,
     ) -> TimedAttributes {
         let mut timed = self.timed_anew(context, inode, observed);
+        if !observed.is_complete {
+            self.leave_size(inode, observed);
+            timed.valid = Duration::ZERO;
+            return timed;
+        }
         let attributes = &observed.attributes;
         if attributes.kind == FileKind::Regular {
             let node = self.node(inode.fid);
@@ -41,6 +46,18 @@ impl Mount {
             }
         }
         timed
+    }
+
+    /// An answer with a size that may be old is on its way. The kernel would cut its pages to that size, so an inode it knows
+    /// is made to pass the answer on without taking it in, as in [`Mount::timed`]; one it does not know has no pages. Either
+    /// way it asks before it next needs attributes, but for opening, which looks at the size by itself.
+    fn leave_size(&self, inode: &Inode, observed: &Observed) {
+        let node = self.node(inode.fid);
+        if self.notifier.invalidate_attributes(node).is_ok() {
+            self.nodes.doubt_size(node);
+        } else {
+            self.nodes.show(node, Shown::of(observed));
+        }
     }
 
     /// As [`Mount::timed`], for an answer the kernel takes in without a look at its pages.

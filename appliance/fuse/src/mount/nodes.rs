@@ -3,6 +3,7 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex},
+    time::{Duration, Instant},
 };
 
 use sheen_client::{Inode, Observed};
@@ -22,7 +23,12 @@ struct Known {
     inode: Arc<Inode>,
     lookups: u64,
     shown: Shown,
+    /// When an open was sent to look again, so that the kernel learns the size.
+    sent_at: Option<Instant>,
 }
+
+/// An open that was sent to look again comes back within this time: it is not sent a second time, which a program would see.
+const COMES_BACK: Duration = Duration::from_secs(5);
 
 /// What the kernel last took in of the content's attributes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -32,11 +38,29 @@ pub(crate) struct Shown {
     /// Losses of the inode under which it was true; None: it was true for the moment only. While nothing more is lost, all
     /// changes since are the kernel's own, and the size is as it knows it.
     pub(crate) losses: Option<u64>,
+    /// What the kernel's size is worth.
+    pub(crate) size: ShownSize,
+}
+
+/// What the size the kernel has of a file is worth.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum ShownSize {
+    /// It was true when it was shown.
+    True,
+    /// It was shown this one, which may have been old.
+    MaybeOld(u64),
+    /// It was not shown the last one.
+    Unknown,
 }
 
 impl Shown {
     pub(crate) fn of(observed: &Observed) -> Self {
-        Self { mtime: observed.attributes.mtime, losses: observed.caching.losses() }
+        let size = if observed.is_complete {
+            ShownSize::True
+        } else {
+            ShownSize::MaybeOld(observed.attributes.size)
+        };
+        Self { mtime: observed.attributes.mtime, losses: observed.caching.losses(), size }
     }
 
     /// Whether the kernel, which was shown this, has pages and a size that are true, though the time is another now.
@@ -54,7 +78,7 @@ impl Nodes {
     /// The kernel was given the inode once more; the first time with what it was `shown`.
     pub(crate) fn remember(&self, node: NodeId, inode: &Arc<Inode>, shown: Shown) {
         let mut shard = self.shard(node).lock().expect("no panic while locked");
-        let new = || Known { inode: inode.clone(), lookups: 0, shown };
+        let new = || Known { inode: inode.clone(), lookups: 0, shown, sent_at: None };
         shard.entry(node).or_insert_with(new).lookups += 1;
     }
 
@@ -70,6 +94,33 @@ impl Nodes {
         if let Some(known) = shard.get_mut(&node) {
             known.shown = shown;
         }
+    }
+
+    /// Whether the kernel's size of a file may be old because an answer did not wait for it.
+    pub(crate) fn doubts_size(&self, node: NodeId) -> bool {
+        self.shown(node).is_some_and(|shown| shown.size != ShownSize::True)
+    }
+
+    /// An answer with another size was passed on and not taken in.
+    pub(crate) fn doubt_size(&self, node: NodeId) {
+        let mut shard = self.shard(node).lock().expect("no panic while locked");
+        if let Some(known) = shard.get_mut(&node) {
+            known.shown.size = ShownSize::Unknown;
+        }
+    }
+
+    /// The kernel opens a file that ends at `size`, of which it may have another size. Returns whether it is to look again,
+    /// for which the open is answered ESTALE.
+    pub(crate) fn must_look_again(&self, node: NodeId, size: u64) -> bool {
+        let mut shard = self.shard(node).lock().expect("no panic while locked");
+        let Some(known) = shard.get_mut(&node) else { return false };
+        let doubted = std::mem::replace(&mut known.shown.size, ShownSize::True);
+        let differs = doubted != ShownSize::True && doubted != ShownSize::MaybeOld(size);
+        let again = differs && known.sent_at.take().is_none_or(|at| at.elapsed() > COMES_BACK);
+        if again {
+            known.sent_at = Some(Instant::now());
+        }
+        again
     }
 
     /// Whether the kernel knows the inode, or is about to: an answer that tells it may be on its way.
@@ -95,7 +146,8 @@ mod test {
     use super::*;
 
     fn shown(seconds: i64, losses: Option<u64>) -> Shown {
-        Shown { mtime: Timespec { seconds, nanoseconds: 0 }, losses }
+        let mtime = Timespec { seconds, nanoseconds: 0 };
+        Shown { mtime, losses, size: ShownSize::True }
     }
 
     #[test]

@@ -46,6 +46,13 @@ impl Mount {
         open: &OpenNode,
     ) -> Result<Opened, Errno> {
         let inode = self.inode(node)?;
+        if open.flags & libc::O_TRUNC == 0 && self.nodes.doubts_size(node) {
+            // A LOOKUP did not wait for the objects. This may: the kernel holds no lock of a directory any more.
+            let observed = self.client.attributes(&inode, &context.cancel)?;
+            if self.nodes.must_look_again(node, observed.attributes.size) {
+                return Err(Errno::ESTALE);
+            }
+        }
         let state = self.client.open(&inode, how(open.flags), &context.cancel)?;
         self.opened(context, inode, open, state, &context.cancel)
     }
