@@ -23,6 +23,9 @@ use crate::kernel::{
 /// that follow are counted by target.
 const CROWD: usize = 16;
 
+/// How often locks are asked for again that no thread waits for.
+const TRY_AGAIN: Duration = Duration::from_millis(50);
+
 /// Most threads of each kind.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct CrewLimits {
@@ -121,11 +124,13 @@ pub(crate) struct Crew {
     limits: CrewLimits,
     state: Mutex<State>,
     finished: Condvar,
+    lock_waits_came: Condvar,
 }
 
 impl Crew {
     pub(crate) fn new(limits: CrewLimits) -> Self {
-        Self { limits, state: Mutex::default(), finished: Condvar::new() }
+        let state = Mutex::default();
+        Self { limits, state, finished: Condvar::new(), lock_waits_came: Condvar::new() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -181,6 +186,38 @@ impl Crew {
         }
     }
 
+    /// Parks a request for a lock that another holds: it is tried again, or waits when a thread is free to. Some: too many
+    /// wait, or it was cancelled.
+    pub(crate) fn park_lock_wait(&self, mut message: Message) -> Option<Message> {
+        message.tries = false;
+        let mut state = self.state();
+        // As in [`Crew::place`], one of two ends it.
+        if state.ended || message.cancel.is_cancelled() {
+            return Some(message);
+        }
+        let refused = state.parked.add(Place { lane: Lane::Wait, target: None }, message);
+        drop(state);
+        self.lock_waits_came.notify_one();
+        refused
+    }
+
+    /// Waits until parked lock waits are to be tried, given how long that took last; false: the mount ended.
+    pub(crate) fn wait_to_try(&self, took: Duration) -> bool {
+        let state = self.state();
+        let none_waits = |state: &mut State| state.parked.lock_waits() == 0 && !state.ended;
+        let waited = self.lock_waits_came.wait_while(state, none_waits);
+        let state = waited.expect("no panic while locked");
+        // At most half of a thread's time.
+        let pause = TRY_AGAIN.max(took);
+        let waited = self.lock_waits_came.wait_timeout_while(state, pause, |state| !state.ended);
+        !waited.expect("no panic while locked").0.ended
+    }
+
+    /// Parked lock waits, oldest first.
+    pub(crate) fn lock_waits(&self) -> Vec<u64> {
+        self.state().parked.uniques_of_lock_waits()
+    }
+
     /// Takes out a parked request that was cancelled.
     pub(crate) fn withdraw(&self, unique: u64) -> Option<(Place, Message)> {
         self.state().parked.withdraw(unique)
@@ -227,6 +264,7 @@ impl Crew {
             state.ended = true;
             std::mem::take(&mut state.parked)
         };
+        self.lock_waits_came.notify_all();
         drop(dropped);
     }
 

@@ -26,7 +26,7 @@ fn message(unique: u64) -> Message {
     };
     let channel = Device::new(null.into()).channel();
     let (head, body) = ([0; HEAD_BYTES], Body::Short);
-    Message { channel, header, head, body, cancel: Cancel::new() }
+    Message { channel, header, head, body, cancel: Cancel::new(), tries: false }
 }
 
 fn crew() -> Crew {
@@ -155,4 +155,25 @@ fn the_end_drops_what_is_parked_and_sends_everybody_home() {
     assert!(matches!(crew.served(uncounted(Lane::Content)), Next::Leave));
     assert!(!crew.leave());
     assert!(crew.leave(), "the last one");
+}
+
+#[test]
+fn a_user_leaves_as_many_lock_waits_to_others_as_it_has() {
+    let crew = crew();
+    let park = |uid: u32, unique: u64| {
+        let mut message = message(unique);
+        message.header.uid = uid;
+        crew.park_lock_wait(message)
+    };
+    let refused = (0..5000).find(|unique| park(1, *unique).is_some());
+    assert_eq!(refused, Some(2048));
+    let refused = (5000..9000).find(|unique| park(2, *unique).is_some());
+    assert_eq!(refused, Some(5000 + 1024));
+    assert!(park(0, 10_000).is_none(), "there is always room for another user");
+    assert!(crew.withdraw(7).is_some());
+    assert!(park(1, 7).is_some(), "as many as are free: fewer since the other came");
+    assert_eq!(crew.lock_waits().len(), 2048 + 1024);
+    let cancelled = message(12_000);
+    cancelled.cancel.cancel();
+    assert!(crew.park_lock_wait(cancelled).is_some());
 }

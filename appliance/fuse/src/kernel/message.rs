@@ -35,6 +35,8 @@ pub(crate) struct Message {
     pub(crate) head: [u8; HEAD_BYTES],
     pub(crate) body: Body,
     pub(crate) cancel: Cancel,
+    /// It waits for a lock and no thread is left to do so: the lock is asked for without waiting.
+    pub(crate) tries: bool,
 }
 
 /// Requests are served in lanes with places of their own, so that those of one lane never wait behind those that wait

@@ -14,6 +14,10 @@ const PARKED_MAX: usize = 1 << 16;
 /// they carry would be lost. It sends a few hundred at a time.
 const PARKED_BYTES_MAX: usize = 512 << 20;
 
+/// Most waits for locks parked. A user gets as many as are left free then: the first half of them, and there are always
+/// some left for another; beyond, a wait is answered ENOLCK.
+const LOCK_WAITS_MAX: usize = 4096;
+
 /// Whom a request waits for, if it waits: 0 is the MDT.
 pub(crate) type Target = u32;
 
@@ -31,6 +35,8 @@ pub(crate) struct Parked {
     lanes: [BTreeMap<Option<Target>, BTreeMap<u64, Message>>; Lane::COUNT],
     requests: usize,
     bytes: usize,
+    /// Lock waits by user.
+    lock_waits: BTreeMap<u32, usize>,
 }
 
 impl Parked {
@@ -41,6 +47,14 @@ impl Parked {
         let full = self.requests >= PARKED_MAX || self.bytes + bytes > PARKED_BYTES_MAX;
         if refusable && full {
             return Some(message);
+        }
+        if place.lane == Lane::Wait {
+            let free = LOCK_WAITS_MAX - self.lock_waits();
+            let own = self.lock_waits.get(&message.header.uid).copied().unwrap_or(0);
+            if own >= free {
+                return Some(message);
+            }
+            self.lock_waits.insert(message.header.uid, own + 1);
         }
         message.shrink();
         self.requests += 1;
@@ -82,7 +96,29 @@ impl Parked {
         }
         self.requests -= 1;
         self.bytes -= message.payload_bytes();
+        if place.lane == Lane::Wait {
+            self.forget_lock_wait(message.header.uid);
+        }
         Some((place, message))
+    }
+
+    fn forget_lock_wait(&mut self, uid: u32) {
+        if let Some(own) = self.lock_waits.get_mut(&uid) {
+            *own -= 1;
+            if *own == 0 {
+                self.lock_waits.remove(&uid);
+            }
+        }
+    }
+
+    /// Lock waits parked.
+    pub(crate) fn lock_waits(&self) -> usize {
+        self.lanes[Lane::Wait as usize].values().map(BTreeMap::len).sum()
+    }
+
+    /// Their numbers, oldest first.
+    pub(crate) fn uniques_of_lock_waits(&self) -> Vec<u64> {
+        self.lanes[Lane::Wait as usize].values().flat_map(BTreeMap::keys).copied().collect()
     }
 
     pub(crate) fn len(&self) -> usize {

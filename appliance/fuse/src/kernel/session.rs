@@ -45,7 +45,8 @@ pub struct SessionOptions {
     /// Most threads that serve content at a time; half as many more are kept for writing back
     /// dirty pages, as many for unlocking, and as many for closing. Of threads of a kind, half may wait for one target.
     pub content_threads_max: usize,
-    /// Most lock requests that wait at a time; more are answered ENOLCK.
+    /// Most threads that wait for locks. Further waits are parked and tried every 50 ms, up to 4096, of which a user gets as
+    /// many as are left free; beyond, they are answered ENOLCK.
     pub waiters_max: usize,
     /// Most threads that read while nothing is to do.
     pub readers_max: usize,
@@ -74,7 +75,9 @@ impl SessionOptions {
         serving[Lane::Content as usize] = content;
         serving[Lane::Namespace as usize] = namespace;
         serving[Lane::Wait as usize] = self.waiters_max;
-        let share = serving.map(|most: usize| most.div_ceil(2));
+        let mut share = serving.map(|most: usize| most.div_ceil(2));
+        // All of them wait for the MDT.
+        share[Lane::Wait as usize] = self.waiters_max;
         CrewLimits { serving, share, readers: self.readers_max.max(1) }
     }
 }
@@ -155,6 +158,7 @@ impl Session {
             service: Service::new(filesystem, limits),
         });
         worker::start_looking(&shared).map_err(SessionError::Thread)?;
+        worker::start_trying(&shared).map_err(SessionError::Thread)?;
         shared.crew.open();
         if let Err(error) = worker::start(&shared, shared.device.channel()) {
             shared.in_flight.end();

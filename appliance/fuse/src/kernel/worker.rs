@@ -62,6 +62,29 @@ fn look(shared: &Shared) {
     }
 }
 
+/// Starts the thread that asks again for locks no thread waits for. It ends with the mount.
+pub(crate) fn start_trying(shared: &Arc<Shared>) -> io::Result<()> {
+    let shared = shared.clone();
+    let name = "fuse-locks".to_owned();
+    let trying = move || try_again(&shared);
+    thread::Builder::new().name(name).stack_size(STACK_BYTES).spawn(trying).map(drop)
+}
+
+fn try_again(shared: &Shared) {
+    let mut hands = Hands::default();
+    let mut took = Duration::ZERO;
+    while shared.crew.wait_to_try(took) {
+        let started = Instant::now();
+        for unique in shared.crew.lock_waits() {
+            if let Some((_, mut message)) = shared.crew.withdraw(unique) {
+                message.tries = true;
+                serve(shared, message, &mut hands);
+            }
+        }
+        took = started.elapsed();
+    }
+}
+
 fn run(shared: &Arc<Shared>, channel: &Channel) {
     let mut hands = Hands::default();
     while let Some((place, message)) = next_to_serve(shared, channel, &mut hands) {
@@ -113,6 +136,9 @@ fn refuse(shared: &Shared, message: Message, errno: Errno, hands: &mut Hands) {
 }
 
 fn serve(shared: &Shared, mut message: Message, hands: &mut Hands) {
+    if message.tries {
+        return try_lock(shared, message, hands);
+    }
     let unique = message.header.unique;
     unpark(shared, &mut message, hands);
     if message.header.is_read() && hands.buffer.is_none() {
@@ -122,6 +148,21 @@ fn serve(shared: &Shared, mut message: Message, hands: &mut Hands) {
     shared.in_flight.leave(unique);
     if hands.buffer.as_ref().is_some_and(|buffer| buffer.len() < shared.transfer_bytes_max) {
         hands.buffer = None;
+    }
+}
+
+/// Asks for a lock without waiting for it; if another holds it, the request is parked.
+fn try_lock(shared: &Shared, message: Message, hands: &mut Hands) {
+    let unique = message.header.unique;
+    let Some(message) = shared.service.try_lock(message, hands) else {
+        return shared.in_flight.leave(unique);
+    };
+    match shared.crew.park_lock_wait(message) {
+        None => {}
+        Some(message) if message.cancel.is_cancelled() => {
+            refuse(shared, message, Errno::EINTR, hands);
+        }
+        Some(message) => refuse(shared, message, Errno::ENOLCK, hands),
     }
 }
 
@@ -161,7 +202,7 @@ fn next_to_serve(
         let mut message = message;
         let header = message.header;
         message.cancel = shared.in_flight.enter(header.unique, header.pid, message.ends_by(lane));
-        match shared.crew.place(lane, message, |message| shared.service.target(message)) {
+        match place(shared, lane, message) {
             Placed::Serve { place, message, successor, crowded } => {
                 if lane == Lane::Wait || crowded && lane == Lane::Namespace {
                     hands.buffer = None;
@@ -179,6 +220,18 @@ fn next_to_serve(
                 refuse(shared, message, errno, hands);
             }
         }
+    }
+}
+
+fn place(shared: &Shared, lane: Lane, message: Message) -> Placed {
+    let target = |message: &Message| shared.service.target(message);
+    match shared.crew.place(lane, message, target) {
+        Placed::Refused(mut message) if lane == Lane::Wait => {
+            // The lock may be free all the same.
+            message.tries = true;
+            shared.crew.place(Lane::Namespace, message, target)
+        }
+        placed => placed,
     }
 }
 
@@ -227,7 +280,8 @@ fn receive(shared: &Shared, channel: &Channel, hands: &mut Hands) -> Option<Mess
         };
         let body = keep_body(&header, &head, buffer, hands);
         let cancel = shared.service.never_cancelled();
-        return Some(Message { channel: channel.clone(), header, head, body, cancel });
+        let (channel, tries) = (channel.clone(), false);
+        return Some(Message { channel, header, head, body, cancel, tries });
     }
 }
 

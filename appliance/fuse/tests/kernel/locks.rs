@@ -51,15 +51,26 @@ fn a_waiter_gets_the_lock_when_its_holder_ends() {
 }
 
 #[test]
-fn waiting_locks_beyond_the_bound_are_refused_and_others_go_on() {
+fn waits_for_locks_beyond_the_threads_are_parked_and_free_locks_are_taken() {
     let memory = Arc::new(Memory::new());
     let mount = Mounted::with(memory, "", |options| options.waiters_max = 2);
-    fs::write(mount.path("l"), b"").unwrap();
-    let holder = locker(&mount, "fcntl").done();
-    let waiters = [locker(&mount, "fcntl"), locker(&mount, "fcntl")];
+    for name in ["l", "other", "free"] {
+        fs::write(mount.path(name), b"").unwrap();
+    }
+    let locker = |name| Actor::start("fcntl", &mount.path(name));
+    let (holder, other) = (locker("l").done(), locker("other").done());
+    let waiters = [locker("l"), locker("l")];
     wait_for("the waiters", || mount.session.serving() == 2);
-    assert!(!locker(&mount, "fcntl").end().success());
-    fs::write(mount.path("other"), b"still served").unwrap();
+    let parked = locker("other");
+    wait_for("one without a thread", || mount.session.parked() == 1);
+    let killed = locker("other");
+    wait_for("another", || mount.session.parked() == 2);
+    assert!(locker("free").done().end().success(), "nobody holds that lock");
+    killed.kill();
+    wait_for("one to be killed", || mount.session.parked() == 1);
+    // No thread that waits gets free, but the lock does.
+    assert!(other.end().success());
+    assert!(parked.done().end().success());
     for waiter in waiters {
         waiter.kill();
     }

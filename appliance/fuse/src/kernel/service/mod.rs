@@ -23,7 +23,7 @@ use crate::kernel::{
         reply,
     },
     message::{Body, Message},
-    operation::{NodeId, Touches},
+    operation::{LockRequest, LockWait, NodeId, Touches},
     queue::Target,
     worker::Hands,
 };
@@ -102,6 +102,29 @@ impl Service {
             tracing::error!(unique, "the file system panicked");
             answer::error_to(&channel, unique, Errno::EIO);
         }
+    }
+
+    /// Asks for a lock without waiting for it. Some: another holds it, nothing was answered.
+    pub(crate) fn try_lock(&self, message: Message, hands: &mut Hands) -> Option<Message> {
+        let context = message.context();
+        let outcome = match message.decode(self.dialect()) {
+            Ok(Operation::Setlk(request)) => {
+                let once = LockRequest { wait: LockWait::No, ..request };
+                let asked = || self.filesystem.setlk(&context, &once);
+                catch_unwind(AssertUnwindSafe(asked)).unwrap_or_else(|_| {
+                    tracing::error!(unique = context.unique, "the file system panicked");
+                    Err(Errno::EIO)
+                })
+            }
+            Ok(_) | Err(_) => Err(Errno::EIO),
+        };
+        if outcome == Err(Errno::EAGAIN) {
+            drop(context);
+            return Some(message);
+        }
+        reply::begin(&mut hands.reply);
+        answer::finish(&message, outcome, &mut hands.reply);
+        None
     }
 
     fn call(&self, mut message: Message, hands: &mut Hands) {
