@@ -97,19 +97,22 @@ enum Check {
     Tables,
     /// Immutable and append-only files
     Frozen,
+    /// What a local file system gives, from two mounts
+    Local,
     /// `sheen up` straight after `kill -9`
     Up,
     /// The command line as an administrator meets it
     Administration,
 }
 
-const ORDER: [Check; 18] = [
+const ORDER: [Check; 19] = [
     Check::Git,
     Check::Litmus,
     Check::Fio,
     Check::Sqlite,
     Check::Pjdfstest,
     Check::Frozen,
+    Check::Local,
     Check::Garbage,
     Check::Metrics,
     Check::Compression,
@@ -162,6 +165,10 @@ fn started() -> anyhow::Result<ExitCode> {
         }
         [_, word, path] if checks::pause::ACTORS.contains(&word.as_str()) => {
             checks::pause::run_actor(word, path)?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        [_, word, directory] if word == checks::local::ACTOR => {
+            checks::local::run_actor(directory)?;
             return Ok(ExitCode::SUCCESS);
         }
         [_, word, address, filesystem, count] if word == checks::tables::ACTOR => {
@@ -313,6 +320,7 @@ fn run_check(check: Check, context: &mut Context<'_>) {
         Check::Compression => checks::compression::run(context),
         Check::Keys => checks::keys::run(context),
         Check::Frozen => checks::frozen::run(context),
+        Check::Local => checks::local::run(context),
         Check::Up => checks::up::run(context),
         Check::Administration => checks::administration::run(context),
     }

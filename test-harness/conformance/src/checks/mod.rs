@@ -19,6 +19,7 @@ pub mod keys;
 pub mod kill;
 pub mod linux_source;
 pub mod litmus;
+pub mod local;
 pub mod pause;
 pub mod pjdfstest;
 pub mod postgres;
