@@ -63,6 +63,8 @@ pub(crate) struct State {
     pub(crate) hold: Option<Opcode>,
     /// Only those to this OST.
     pub(crate) hold_ost: Option<OstIndex>,
+    /// No connection to an OST is introduced.
+    pub(crate) hold_attach: bool,
     /// How many wait now.
     pub(crate) held: usize,
     /// Answers to requests of this kind are on their way.
@@ -172,8 +174,13 @@ impl Fake {
 
     /// The OSTs lose their power: what was not flushed is gone, and so are the connections to them.
     pub(crate) fn lose_power(&self) {
+        self.lock().lose_power();
+        self.lose_osts();
+    }
+
+    /// Ends the connections to the OSTs.
+    pub(crate) fn lose_osts(&self) {
         let mut state = self.lock();
-        state.lose_power();
         let all = std::mem::take(&mut state.links);
         let (mdt, osts): (Vec<_>, Vec<_>) = all.into_iter().partition(|link| link.service == 0);
         state.links = mdt;
@@ -338,7 +345,8 @@ impl Link for FakeLink {
 impl State {
     /// Whether a request waits.
     fn holds(&self, opcode: Opcode, ost: OstIndex) -> bool {
-        self.hold == Some(opcode) && self.hold_ost.is_none_or(|held| held == ost)
+        let is_held = self.hold_attach && opcode == Opcode::Attach;
+        is_held || self.hold == Some(opcode) && self.hold_ost.is_none_or(|held| held == ost)
     }
 
     /// Answers a request that uses a slot from the slot if it was carried out before.

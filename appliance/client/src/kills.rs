@@ -213,6 +213,57 @@ fn the_lease_is_held_until_a_write_whose_caller_was_killed_has_ended() {
     client.disconnect();
 }
 
+/// Asks for the lease of the file, and sees that it is not given back before a connection to the OSTs was introduced anew.
+fn kept_until_attached(fake: &Fake, client: &Arc<Client>) {
+    let file = client.inode(FILE);
+    fake.revoke(FILE, bits::DATA, false);
+    std::thread::sleep(Duration::from_millis(500));
+    assert!(fake.cancels().is_empty(), "the write may lie at the server");
+    assert_eq!(file.lock().data.users, 1);
+    fake.change(|state| {
+        state.hold = None;
+        state.hold_attach = false;
+    });
+    fake.wait_until("the lease is given back", |state| {
+        state.log.iter().any(|sent| sent.opcode == Opcode::LeaseCancel)
+    });
+    assert_eq!(file.lock().data.users, 0);
+    all_ended(client);
+}
+
+#[test]
+fn the_lease_is_held_until_a_write_that_was_left_and_lost_can_not_be_carried_out() {
+    let (fake, client) = start();
+    fake.change(|state| state.instantiated = true);
+    let other = fake.clone();
+    let killed = stuck(&fake, &client, Opcode::ObjectWrite, move |client, cancel| {
+        write(&client, &client.inode(FILE), &other, cancel)
+    });
+    assert_eq!(kill(killed), Err(Errno::EINTR));
+    fake.change(|state| state.hold_attach = true);
+    fake.lose_osts();
+    kept_until_attached(&fake, &client);
+    client.disconnect();
+}
+
+#[test]
+fn so_is_it_for_one_whose_caller_was_killed_when_the_connection_was_lost() {
+    let (fake, client) = start();
+    fake.change(|state| state.instantiated = true);
+    let other = fake.clone();
+    let killed = stuck(&fake, &client, Opcode::ObjectWrite, move |client, cancel| {
+        write(&client, &client.inode(FILE), &other, cancel)
+    });
+    fake.change(|state| state.hold_attach = true);
+    fake.lose_osts();
+    fake.wait_until("a new connection", |state| {
+        state.log.last().is_some_and(|sent| sent.opcode == Opcode::Attach)
+    });
+    assert_eq!(kill(killed), Err(Errno::EINTR));
+    kept_until_attached(&fake, &client);
+    client.disconnect();
+}
+
 #[test]
 fn a_lock_granted_to_nobody_is_given_back() {
     let (fake, client) = start();

@@ -119,6 +119,20 @@ impl Client {
         }
     }
 
+    /// Whether what was sent to a service over its connection number `generation`, which is lost, is certainly not carried out any
+    /// more: another one was introduced since, or the session has ended. Has it connected anew if not.
+    pub(crate) fn is_replaced(self: &Arc<Self>, number: u16, generation: u64) -> bool {
+        let service = self.targets.services.get(number);
+        let mut state = service.state.lock().expect("no panic while locked");
+        if state.generation > generation || self.session.is_ended() {
+            return true;
+        }
+        if state.link.is_none() && !state.connecting {
+            state.connecting = self.start_attaching(number, &service);
+        }
+        false
+    }
+
     /// Connects in another thread, one for each service at most.
     fn start_attaching(self: &Arc<Self>, number: u16, service: &Arc<Service>) -> bool {
         let (client, service) = (self.clone(), service.clone());

@@ -23,10 +23,10 @@ use sheen_wire::{Frame, Opcode};
 use crate::{
     client::Client,
     gate::{Gate, GatePlace},
-    left_object::LeftObject,
+    left_object::{LeftObject, LostWith, OnItsWay},
     object_request::{ObjectReply, ObjectRequest},
     room::Room,
-    services::{Services, TargetLink},
+    services::{Service, Services, TargetLink},
     session::Identity,
     slots::CANCEL_POLL,
     statistics::count,
@@ -49,6 +49,13 @@ enum Sent {
     Lost,
     /// The caller was cancelled; the call, with this checksum of its payload, goes on.
     Left(Box<dyn LeftCall>, u32),
+}
+
+/// How a request ended, or its caller.
+enum Asked {
+    Answered(ObjectReply),
+    /// The caller was cancelled, the request goes on.
+    Left(OnItsWay),
 }
 
 /// What a request keeps while it is on its way.
@@ -102,10 +109,41 @@ impl Client {
         };
         let _place = self.targets.gate(request.ost).enter(cancel)?;
         let mut admitted = Admitted { room, _place };
+        let mut lost = None;
+        let way = (number, &service);
+        let asked =
+            self.ask_until_answered(&mut request, &mut admitted, way, server, &mut lost, cancel);
+        match (asked, lost) {
+            (Ok(Asked::Answered(reply)), _) => Ok(reply),
+            (Ok(Asked::Left(call)), _) => {
+                self.leave_object(LeftObject::new(call, request, admitted));
+                Err(Errno::EINTR)
+            }
+            (Err(errno), Some(with)) if request.underway.is_some() => {
+                self.leave_object(LeftObject::lost(with, request, admitted));
+                Err(errno)
+            }
+            (Err(errno), _) => Err(errno),
+        }
+    }
+
+    /// Sends a request until it is answered. `lost`: the connection it was sent over last, while there is no other since.
+    fn ask_until_answered(
+        self: &Arc<Self>,
+        request: &mut ObjectRequest,
+        admitted: &mut Admitted,
+        (number, service): (u16, &Arc<Service>),
+        server: u64,
+        lost: &mut Option<LostWith>,
+        cancel: &Cancel,
+    ) -> Result<Asked, Errno> {
         let mut pause = PAUSE.0;
         let mut refused = 0;
         loop {
-            let target = self.object_link(number, &service, cancel)?;
+            let target = self.object_link(number, service, cancel)?;
+            // Introduced since: what was sent over another one is not carried out any more.
+            *lost = None;
+            let over = LostWith { service: number, generation: target.speaker.generation };
             if self.await_turn(request.ost, &target.link, target.speaker, cancel)? {
                 let identity = self.session.identity();
                 if request.opcode != Opcode::ObjectSync && !identity.covers(server) {
@@ -114,20 +152,19 @@ impl Client {
                 if cancel.is_cancelled() {
                     return Err(Errno::EINTR);
                 }
-                match self.send_object(&mut request, &mut admitted, &target, &identity, cancel)? {
-                    Sent::Answered(reply) => return Ok(reply),
+                match self.send_object(request, admitted, &target, &identity, cancel)? {
+                    Sent::Answered(reply) => return Ok(Asked::Answered(reply)),
                     Sent::Refused(status) => {
                         self.on_object_error(status, identity.epoch, &mut refused)?;
                     }
                     Sent::Lost => {
                         count(&self.counters.resent);
+                        *lost = Some(over);
                         service.report_lost(target.speaker.generation);
                     }
                     Sent::Left(call, checksum) => {
                         let incarnation = target.speaker.incarnation;
-                        let left = LeftObject::new(call, request, admitted, incarnation, checksum);
-                        self.leave_object(left);
-                        return Err(Errno::EINTR);
+                        return Ok(Asked::Left(OnItsWay { call, incarnation, checksum, over }));
                     }
                 }
             } else {
