@@ -1,8 +1,8 @@
 //! A client: the real wire protocol as a state machine with many requests under way.
 //!
 //! Behaves as the client library does: it connects again by itself with a growing pause, tells a restarted MDT what it holds,
-//! sends a request again under its old number with [`Frame::FLAG_RESENT`], caches content under leases ([`cache`]), keeps what
-//! OSTs acknowledged until it is durable ([`stable`]), and gives leases back when asked. Its clock is its own.
+//! sends a request again under its old number with [`sheen_wire::Frame::FLAG_RESENT`], caches content under leases (`cache`),
+//! keeps what OSTs acknowledged until it is durable (`stable`), and gives leases back when asked. Its clock is its own.
 
 use std::{
     cell::RefCell,
@@ -11,21 +11,19 @@ use std::{
     time::Duration,
 };
 
-use sheen_ports::Clock;
-use sheen_types::{ClientId, Epoch, Errno, Fid, OstIndex, Tag, Tick, Xid};
-use sheen_wire::{
-    Opcode,
-    lease::{LeaseCancel, bits},
-    metadata::set,
-};
+use sheen_types::{ClientId, Epoch, Errno, Fid, OstIndex, Tick, Xid};
+use sheen_wire::{Opcode, lease::bits};
 
 mod cache;
+mod flight;
 mod lanes;
 mod reply;
 mod session;
 mod stable;
+mod validity;
 
 use cache::FileCache;
+use flight::{Call, Flight, Origin, Purpose};
 use session::Lane;
 use stable::Debt;
 
@@ -36,8 +34,8 @@ use crate::{
     drift::Drift,
     files::Files,
     network::Network,
-    node::{OST_SERVICE, RECONNECT},
-    operation::{Deed, Edit, Message, Operation, Target},
+    node::OST_SERVICE,
+    operation::{Deed, Target},
     plan::Planted,
 };
 
@@ -45,60 +43,6 @@ use crate::{
 const SLOTS: u16 = 4;
 /// A client pings so often in the time of a lease.
 const PINGS: u32 = 3;
-
-/// What a call on a connection was for.
-#[derive(Clone, Debug)]
-enum Purpose {
-    Connect,
-    Reassert(Epoch),
-    Attach,
-    Ping,
-    Cancel(LeaseCancel),
-    Request(u64),
-}
-
-#[derive(Debug)]
-struct Call {
-    target: Target,
-    purpose: Purpose,
-    /// When it was sent, by the client's clock.
-    asked: Tick,
-}
-
-/// Whose request it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Origin {
-    /// A program's.
-    Program,
-    /// The cache wants the lease on a file's content.
-    Lease(Fid),
-    /// The cache reads a file.
-    Fill(Fid),
-    /// A change is written back.
-    Write(Fid, u64),
-    /// Objects are made before that.
-    Layout(Fid),
-    /// An OST is to make all durable.
-    Sync(OstIndex),
-    /// A change is sent again that a node lost, or may have lost.
-    Resend(OstIndex, u64),
-}
-
-/// A request under way.
-#[derive(Debug)]
-struct Flight {
-    origin: Origin,
-    operation: Operation,
-    message: Message,
-    xid: Xid,
-    tag: Option<Tag>,
-    call: Option<u64>,
-    sent: bool,
-    resent: bool,
-    not_before: Tick,
-    /// How often a server was too busy for it.
-    refusals: u32,
-}
 
 /// What an actor tells, in the order in which it happened.
 #[derive(Debug)]
@@ -307,40 +251,6 @@ impl Actor {
         programs.any(|flight| flight.operation.is_change())
     }
 
-    /// Begins a request of a program.
-    pub fn begin(&mut self, operation: Operation) {
-        if let Operation::SetAttributes(request) = &operation
-            && request.valid & set::SIZE != 0
-            && self.planted == Some(Planted::ObjectsFirst)
-            && let Some(place) = self.files.place(request.fid)
-        {
-            let cut = Edit::Truncate { size: request.size };
-            self.begin_for(Operation::Edit(place, cut), Origin::Program);
-        }
-        self.begin_for(operation, Origin::Program);
-    }
-
-    fn begin_for(&mut self, operation: Operation, origin: Origin) {
-        let message = operation.message(self.clock.wall());
-        let xid = self.next_xid();
-        self.next_flight += 1;
-        let (tag, call, sent, resent) = (None, None, false, false);
-        let (not_before, refusals) = (Tick(0), 0);
-        let flight = Flight {
-            origin,
-            operation,
-            message,
-            xid,
-            tag,
-            call,
-            sent,
-            resent,
-            not_before,
-            refusals,
-        };
-        self.flights.insert(self.next_flight, flight);
-    }
-
     /// Its process does not run until `until`.
     pub fn pause(&mut self, until: Tick) {
         self.paused_until = until;
@@ -384,22 +294,6 @@ impl Actor {
     /// Its own time.
     fn now(&self) -> Tick {
         self.drift.shown(self.clock.tick())
-    }
-
-    /// Whether its session lasts, as far as it can know: then what it holds is its own.
-    #[must_use]
-    pub fn is_valid(&self) -> bool {
-        let ends =
-            |begin: Tick, length: Duration, margin: u32| begin.after(length - length / margin);
-        let closed =
-            self.closed_at.is_some_and(|at| self.now() >= ends(at, RECONNECT, RECONNECT_MARGIN));
-        let lasts = !closed && self.now() < ends(self.last_asked, self.lease, LEASE_MARGIN);
-        self.client != ClientId(0) && lasts
-    }
-
-    /// Whether it reads and accepts what its leases allow.
-    fn may_cache(&self) -> bool {
-        self.is_valid() || self.planted == Some(Planted::EndlessLease) && self.client != ClientId(0)
     }
 
     fn ping_at(&self) -> Tick {
@@ -460,11 +354,6 @@ impl Actor {
         }
     }
 }
-
-/// A client stops this part of a time before its end, by its own clock.
-const LEASE_MARGIN: u32 = 20;
-/// The same for the time the MDT waits for a client that hung up.
-const RECONNECT_MARGIN: u32 = 5;
 
 impl Held {
     /// Whether content may be changed under it.
