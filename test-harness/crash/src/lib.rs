@@ -23,4 +23,3 @@ pub mod explore;
 pub mod properties;
 pub mod live;
 pub mod sweep;
-pub mod mutations;

@@ -13,7 +13,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use sheen_crash::mutations::{MUTATIONS, Mutation};
+use sheen_mutants::{Mutant, store::MUTANTS};
 
 use crate::report::line;
 
@@ -22,12 +22,13 @@ const MEMBERS: &[(&str, &str)] = &[
     ("types", "appliance/types"),
     ("journal", "appliance/journal"),
     ("store", "appliance/store"),
+    ("mutants", "test-harness/mutants"),
     ("crash", "test-harness/crash"),
 ];
 /// The copy's program: not that of the real one, which is running.
 const PROGRAM: &str = "sheen-crash-planted";
 
-/// Builds and runs every mutation, or the one named.
+/// Builds and runs every mutant, or the one named.
 ///
 /// # Errors
 /// When one is not found, or the copy without one fails.
@@ -46,19 +47,19 @@ pub(crate) fn planted(states: u64, only: Option<&str>) -> Result<()> {
         }
         line(&format!("no bug planted: {states} states keep the promise"));
     }
-    let chosen = |mutation: &&Mutation| only.is_none_or(|name| name == mutation.name);
+    let chosen = |mutant: &&Mutant| only.is_none_or(|name| name == mutant.name);
     let mut found = 0;
-    for mutation in MUTATIONS.iter().filter(chosen) {
-        let file = copy.join(mutation.file);
+    for mutant in MUTANTS.iter().filter(chosen) {
+        let file = copy.join(mutant.file);
         let original = fs::read_to_string(&file).with_context(|| file.display().to_string())?;
-        fs::write(&file, mutate(mutation, &original)?)?;
+        fs::write(&file, mutant.planted(&original)?)?;
         let result = build(&copy, &target).and_then(|()| run(&target, states));
         fs::write(&file, original)?;
-        let (passed, told) = result.with_context(|| format!("with {} planted", mutation.name))?;
+        let (passed, told) = result.with_context(|| format!("with {} planted", mutant.name))?;
         if passed {
-            bail!("{}: not found in {states} states: {}", mutation.name, mutation.story);
+            bail!("{}: not found in {states} states: {}", mutant.name, mutant.story);
         }
-        line(&format!("{}: found. {}\n    {told}", mutation.name, mutation.story));
+        line(&format!("{}: found. {}\n    {told}", mutant.name, mutant.story));
         found += 1;
     }
     if found == 0 {
@@ -68,21 +69,9 @@ pub(crate) fn planted(states: u64, only: Option<&str>) -> Result<()> {
     Ok(())
 }
 
-/// Names of all mutations.
+/// Names of all mutants.
 pub(crate) fn names() -> Vec<&'static str> {
-    MUTATIONS.iter().map(|mutation| mutation.name).collect()
-}
-
-fn mutate(mutation: &Mutation, text: &str) -> Result<String> {
-    let mut text = text.to_owned();
-    for (from, to) in mutation.replacements {
-        let count = text.matches(from).count();
-        if count != 1 {
-            bail!("{}: {} holds {count} times, not once:\n{from}", mutation.name, mutation.file);
-        }
-        text = text.replace(from, to);
-    }
-    Ok(text)
+    MUTANTS.iter().map(|mutant| mutant.name).collect()
 }
 
 /// Copies the members, and makes them a workspace. Its packages have other names: a package of the same name at the same

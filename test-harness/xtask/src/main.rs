@@ -1,6 +1,6 @@
 //! The task runner: `cargo xtask up | down | test | soak | bench | tidy | fix`.
 //!
-//! Depends on nothing but the standard library and `anyhow`, so that it builds in seconds on a machine that has only
+//! Depends on nothing but the standard library, `anyhow` and a list of bugs to plant, so that it builds in seconds on a machine that has only
 //! Rust. Everything a user can do without the repository is a `sheen` subcommand; here is what needs the sources.
 #![forbid(unsafe_code)]
 
@@ -13,6 +13,7 @@ mod up;
 mod stages;
 mod test;
 mod soak;
+mod mutants;
 mod nvme;
 mod crash;
 mod fuzz;

@@ -7,7 +7,7 @@ use anyhow::Result;
 
 use crate::{
     command::{Step, target},
-    fuzz, stages,
+    fuzz, mutants, stages,
 };
 
 const SOAK_HELP: &str = "\
@@ -21,6 +21,7 @@ Stages:
   power   Losses of power of a node's drive under clients that live on
   pause   Clients and nodes that stop and go on, links that are cut
   tables  10,000 sessions, a million leases, `rm -rf` of a million files, full devices
+  mutants Bugs planted in a copy of the sources, each of which the tests named for it must find; `--help` tells its options
 
 Default: all of them.
 
@@ -32,8 +33,13 @@ Environment:
   SHEEN_PAUSE_ROUNDS    Times every trouble comes [default: 5]
 ";
 
-const STAGES: &[stages::Stage] =
-    &[("fuzz", fuzz::soak), ("power", power), ("pause", pause), ("tables", tables)];
+const STAGES: &[stages::Stage] = &[
+    ("fuzz", fuzz::soak),
+    ("power", power),
+    ("pause", pause),
+    ("tables", tables),
+    ("mutants", mutants::all),
+];
 
 fn power() -> Result<()> {
     lane("power", Some(("SHEEN_POWER_ROUNDS", "100")))
@@ -64,5 +70,11 @@ fn lane(name: &str, rounds: Option<(&str, &str)>) -> Result<()> {
 /// # Errors
 /// When a stage fails.
 pub(crate) fn soak(arguments: &[String]) -> Result<ExitCode> {
+    if let Some((name, options)) = arguments.split_first()
+        && name == "mutants"
+        && options.first().is_some_and(|option| option.starts_with('-'))
+    {
+        return mutants::mutants(options);
+    }
     stages::run(STAGES, arguments, SOAK_HELP)
 }
