@@ -15,6 +15,8 @@ use sheen_types::{ClientId, Epoch, Errno, Fid, OstIndex, Tick, Xid};
 use sheen_wire::{Opcode, lease::bits};
 
 mod cache;
+#[cfg(test)]
+mod cache_test;
 mod flight;
 mod lanes;
 mod reply;

@@ -339,6 +339,8 @@ impl Actor {
         let Some(mut cache) = self.caches.remove(&fid) else { return };
         let place = self.files.place(fid);
         match (cache.doubt, place) {
+            // On its way while the session's time ran out: others may have changed the file since. It is read again.
+            _ if !self.may_cache() => (cache.filling, cache.doubt) = (false, None),
             (Some(None), Some(place)) => {
                 cache.doubt = Some(Some(frame.incarnation));
                 self.begin_for(Operation::Read(place), Origin::Fill(fid));
@@ -352,10 +354,7 @@ impl Actor {
                 cache.doubt = None;
                 self.told.push_back(Told::Filled { fid, content: payload.clone() });
                 cache.content = Some(Content(payload));
-                if let Some(&deed) = cache.deeds.front()
-                    && self.may_cache()
-                    && deed != Deed::Sync
-                {
+                if let Some(&deed) = cache.deeds.front().filter(|&&deed| deed != Deed::Sync) {
                     let held = self.held.get(&fid).copied().unwrap_or_default();
                     if deed == Deed::Read || held.write_bits & bits::DATA != 0 {
                         self.do_cached(fid, deed, &mut cache);
