@@ -2,8 +2,12 @@
 //!
 //! A file is changed by clients that hold the lease on its content, one at a time; what is accepted from a program is the
 //! content from then on, for everybody, whatever the node goes through. Only a client that is gone, or was evicted, may
-//! have taken changes with it that were not durable yet: then each block may be as before or after any of them, and the
-//! first who reads it finds out.
+//! have taken changes with it that were not durable yet, and the first who reads the file finds out which.
+//!
+//! A node that loses its power may keep a later change and lose an earlier one, and a client may be lost while it sends its
+//! changes again to a node that kept all of them: an earlier one is then carried out once more after later ones. So each
+//! piece of a block between two edges of changes may be as any of them left it; but a change reaches a piece as a whole or
+//! not at all.
 
 use std::collections::BTreeSet;
 
@@ -24,8 +28,19 @@ pub struct FileModel {
     later: Vec<(Edit, Content)>,
     /// Who made them.
     writer: Option<usize>,
-    /// What each block may be, and the sizes there may be: its writer is gone.
-    uncertain: Option<(Vec<Content>, BTreeSet<u64>)>,
+    /// Its writer is gone.
+    uncertain: Option<Uncertain>,
+}
+
+/// What may have become of the changes of a writer that is gone.
+#[derive(Clone, Debug)]
+struct Uncertain {
+    /// What each piece may be.
+    contents: Vec<Content>,
+    /// Sizes there may be.
+    sizes: BTreeSet<u64>,
+    /// Where changes begin and end: between two of them, each reaches all or nothing.
+    edges: BTreeSet<u64>,
 }
 
 fn bytes(count: u64) -> usize {
@@ -50,13 +65,11 @@ impl Content {
         }
     }
 
-    /// Block number `block`, with zeros behind the end.
-    fn block(&self, block: usize) -> [u8; BLOCK_BYTES] {
-        let mut whole = [0; BLOCK_BYTES];
-        let start = (block * BLOCK_BYTES).min(self.0.len());
-        let end = (start + BLOCK_BYTES).min(self.0.len());
-        whole[..end - start].copy_from_slice(&self.0[start..end]);
-        whole
+    /// Whether it has these bytes at `start`, with zeros behind the end.
+    fn has(&self, start: usize, bytes: &[u8]) -> bool {
+        let (own, behind) = bytes.split_at(self.0.len().saturating_sub(start).min(bytes.len()));
+        self.0.get(start..start + own.len()).unwrap_or_default() == own
+            && behind.iter().all(|&byte| byte == 0)
     }
 }
 
@@ -68,6 +81,58 @@ impl Edit {
             Self::Punch { offset, length, extend: true, .. } => size.max(offset + length),
             Self::Punch { .. } | Self::Allocate { .. } => size,
         }
+    }
+
+    /// Where bytes it changes lie beside others.
+    const fn edges(self) -> [u64; 2] {
+        match self {
+            Self::Write { offset, length, .. }
+            | Self::Punch { offset, length, .. }
+            | Self::Allocate { offset, length } => [offset, offset + length],
+            Self::Truncate { size } => [size, size],
+        }
+    }
+}
+
+impl Uncertain {
+    fn new(durable: &Content) -> Self {
+        let size = durable.0.len() as u64;
+        Self {
+            contents: vec![durable.clone()],
+            sizes: BTreeSet::from([size]),
+            edges: BTreeSet::new(),
+        }
+    }
+
+    /// Each of these changes, with the content after it, may have been carried out in any order and more than once.
+    fn add(&mut self, changes: &[(Edit, Content)]) {
+        self.contents.extend(changes.iter().map(|(_, content)| content.clone()));
+        self.edges.extend(changes.iter().flat_map(|(edit, _)| edit.edges()));
+        let mut before = 0;
+        while self.sizes.len() > before {
+            before = self.sizes.len();
+            let sizes = &self.sizes;
+            let after = |(edit, _): &(Edit, Content)| -> Vec<u64> {
+                sizes.iter().map(|&size| edit.size_after(size)).collect()
+            };
+            let after: Vec<u64> = changes.iter().flat_map(after).collect();
+            self.sizes.extend(after);
+        }
+    }
+
+    /// Whether one of the contents has these bytes at `start`.
+    fn has(&self, start: usize, bytes: &[u8]) -> bool {
+        self.contents.iter().any(|content| content.has(start, bytes))
+    }
+
+    /// First byte of a piece that is none of the contents.
+    fn wrong(&self, found: &[u8]) -> Option<usize> {
+        let blocks = (0..found.len()).step_by(BLOCK_BYTES);
+        let edges = self.edges.iter().map(|&edge| bytes(edge)).filter(|&edge| edge < found.len());
+        let starts: Vec<usize> = BTreeSet::from_iter(blocks.chain(edges)).into_iter().collect();
+        let ends = starts.iter().skip(1).copied().chain([found.len()]);
+        let mut pieces = starts.iter().copied().zip(ends);
+        pieces.find(|&(start, end)| !self.has(start, &found[start..end])).map(|(start, _)| start)
     }
 }
 
@@ -100,14 +165,8 @@ impl FileModel {
         if self.writer != Some(gone) || self.later.is_empty() {
             return false;
         }
-        let (contents, sizes) = self.uncertain.get_or_insert_with(|| {
-            (vec![self.durable.clone()], BTreeSet::from([self.durable.0.len() as u64]))
-        });
-        for (edit, content) in &self.later {
-            contents.push(content.clone());
-            let after: Vec<u64> = sizes.iter().map(|&size| edit.size_after(size)).collect();
-            sizes.extend(after);
-        }
+        let uncertain = self.uncertain.get_or_insert_with(|| Uncertain::new(&self.durable));
+        uncertain.add(&self.later);
         self.writer = None;
         true
     }
@@ -129,21 +188,20 @@ impl FileModel {
     /// # Errors
     /// Where it is wrong.
     pub fn check(&mut self, found: &[u8]) -> Result<bool, String> {
-        let Some((contents, sizes)) = self.uncertain.take() else {
+        let Some(uncertain) = self.uncertain.take() else {
             return if self.current().0 == found { Ok(false) } else { Err(self.difference(found)) };
         };
+        let sizes = &uncertain.sizes;
         if !sizes.contains(&(found.len() as u64)) {
             let size = found.len();
             return Err(format!("size {size} of a lost writer, of {sizes:?}; {}", self.steps()));
         }
-        for (number, block) in found.chunks(BLOCK_BYTES).enumerate() {
-            if !contents.iter().any(|content| content.block(number)[..block.len()] == *block) {
-                return Err(format!(
-                    "block {number} of a lost writer is none of its {} contents; {}",
-                    contents.len(),
-                    self.steps()
-                ));
-            }
+        if let Some(at) = uncertain.wrong(found) {
+            return Err(format!(
+                "what a lost writer left at {at} is none of {} contents; {}",
+                uncertain.contents.len(),
+                self.steps()
+            ));
         }
         let lost = self.current().0 != found;
         self.later.clear();
@@ -211,6 +269,40 @@ mod test {
         assert!(lost(1).check(&pattern(3, 0, 8192)).is_err());
         assert!(lost(1).check(&[]).is_err());
         assert_eq!(lost(0).check(&[]), Ok(true));
+    }
+
+    #[test]
+    fn a_lost_writer_leaves_any_part_of_its_changes_and_early_ones_sent_again_over_later_ones() {
+        let lost = |edits: &[Edit]| {
+            let mut model = model(edits);
+            assert!(model.lose_writer(WRITER));
+            model
+        };
+        let edits = [write(8250, 8003, 1), write(8192, 8192, 2)];
+        let mut again = Content::default();
+        [edits[1], edits[0]].into_iter().for_each(|edit| again.apply(edit));
+        assert_eq!(lost(&edits).check(&again.0), Ok(true));
+        // Not a part of one.
+        again.0[8192..8200].copy_from_slice(&[0; 8]);
+        assert!(lost(&edits).check(&again.0).is_err());
+        again.0[8192..8250].fill(0);
+        assert_eq!(lost(&edits).check(&again.0), Ok(true), "without the second");
+        // A node lost the first and kept the second.
+        let edits = [write(8250, 8003, 1), write(8192, 100, 2)];
+        let mut second = Content::default();
+        second.apply(edits[1]);
+        assert_eq!(lost(&edits).check(&second.0), Ok(true));
+        // Sizes.
+        let edits = [write(0, 9000, 3), Edit::Truncate { size: 100 }, write(4000, 1000, 4)];
+        let mut again = Content::default();
+        [edits[0], edits[1], edits[2], edits[0], edits[1]]
+            .into_iter()
+            .for_each(|edit| again.apply(edit));
+        assert_eq!(lost(&edits).check(&again.0), Ok(true));
+        again.apply(edits[0]);
+        assert_eq!(lost(&edits).check(&again.0), Ok(true));
+        again.0.truncate(5001);
+        assert!(lost(&edits).check(&again.0).is_err());
     }
 
     #[test]
