@@ -10,7 +10,7 @@ use sheen_types::{ClientId, Fid};
 use sheen_wire::flock::{FileLock, LockFamily, LockType};
 
 /// Locks between two lines of figures.
-const STEP: u64 = 10_000;
+const STEP: u32 = 10_000;
 
 fn main() -> io::Result<()> {
     let count: u64 = env::args().nth(1).and_then(|count| count.parse().ok()).unwrap_or(60_000);
@@ -31,8 +31,8 @@ fn main() -> io::Result<()> {
         let byte = lock(LockType::Write, 2 * number, 2 * number);
         let answer = locks.set(ClientId(1), &byte, None, &mut ended);
         assert_eq!(answer, LockAnswer::Granted);
-        if number % STEP == 0 {
-            writeln!(out, "{number} locks: {:?} each", began.elapsed() / STEP as u32)?;
+        if number % u64::from(STEP) == 0 {
+            writeln!(out, "{number} locks: {:?} each", began.elapsed() / STEP)?;
             began = Instant::now();
         }
     }
