@@ -80,6 +80,8 @@ mod fake;
 #[cfg(test)]
 mod fake_objects;
 #[cfg(test)]
+mod refusal_test;
+#[cfg(test)]
 mod scenarios;
 #[cfg(test)]
 mod kills;

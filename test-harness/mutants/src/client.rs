@@ -113,7 +113,7 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         )],
         proofs: &[Proof::Test(
             CLIENT,
-            "scenarios::a_truncate_the_metadata_service_refuses_leaves_the_content",
+            "refusal_test::a_truncate_the_metadata_service_refuses_leaves_the_content",
         )],
     },
 ];

@@ -17,7 +17,7 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         )],
         proofs: &[Proof::Test(
             CLIENT,
-            "scenarios::an_immutable_file_is_not_written_through_what_was_open_before",
+            "refusal_test::an_immutable_file_is_not_written_through_what_was_open_before",
         )],
     },
     Mutant {

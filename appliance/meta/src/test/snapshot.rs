@@ -75,7 +75,7 @@ fn a_snapshot_and_a_record_without_a_promise_are_read() {
     assert_eq!(state.sessions().len(), h.state.sessions().len());
     let start = Operation::ServerStart(crate::operation::Nothing {});
     let entry = Entry::internal(Timespec::ZERO, TransactionNumber(1), start);
-    let mut record = encode_entries(&[entry.clone()]);
+    let mut record = encode_entries(std::slice::from_ref(&entry));
     record[0] = 2;
     assert_eq!(decode_entries(&record).unwrap(), [entry]);
 }
