@@ -160,7 +160,7 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "fenced-before-durable",
         story: "a fence is told before what the client changed is durable",
-        file: "appliance/node/src/ost/service.rs",
+        file: "appliance/node/src/ost/fencing.rs",
         replacements: &[(
             "&& self.is_durable(target, last)\n",
             "&& (self.is_durable(target, last) || last > 0)\n",

@@ -61,9 +61,9 @@ impl Planted {
     pub const fn seeds(self) -> u64 {
         match self {
             Self::LyingDevice | Self::NewNumbers | Self::NoReplay | Self::ObjectsFirst => 4,
-            Self::WrongEpoch | Self::BlockedHolder | Self::FullLog => 12,
+            Self::BlockedHolder | Self::FullLog => 12,
             Self::EndlessLease => 20,
-            Self::SilentRemover => 60,
+            Self::WrongEpoch | Self::SilentRemover => 60,
         }
     }
 
