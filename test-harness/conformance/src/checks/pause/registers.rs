@@ -69,8 +69,8 @@ impl Register {
         let path = self.path(directory);
         match self {
             Self::Content => {
-                let file = OpenOptions::new().write(true).open(path)?;
-                file.write_all_at(text(version).as_bytes(), 0)?;
+                let file = OpenOptions::new().write(true).open(path).context("opening")?;
+                file.write_all_at(text(version).as_bytes(), 0).context("in write(2)")?;
             }
             Self::Size => OpenOptions::new().write(true).open(path)?.set_len(version)?,
             Self::Name => {

@@ -1,6 +1,7 @@
 //! What the lane runs on: a node with short times, a client behind a link of its own, and two healthy ones.
 
-use std::fs::{self, Permissions};
+use std::fs::{self, File, Permissions};
+use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -83,17 +84,48 @@ fn source(cluster: &Cluster, link: &Namespace) -> Source {
 
 /// A healthy client at work: makes, writes, syncs, renames, lists and removes, and measures how long each round takes.
 #[derive(Debug)]
-pub(crate) struct Bystander(Background<(u64, Duration)>);
+pub(crate) struct Bystander(Background<(u64, Round)>);
+
+/// How long a round took, and the longest of its steps.
+#[derive(Debug, Clone, Copy)]
+struct Round {
+    took: Duration,
+    step: &'static str,
+    step_took: Duration,
+}
+
+impl Round {
+    const NONE: Self = Self { took: Duration::ZERO, step: "nothing", step_took: Duration::ZERO };
+
+    /// Takes a step, and its time into account.
+    fn step<T>(
+        &mut self,
+        step: &'static str,
+        take: impl FnOnce() -> io::Result<T>,
+    ) -> anyhow::Result<T> {
+        let begun = Instant::now();
+        let taken = take().context(step)?;
+        let took = begun.elapsed();
+        if took > self.step_took {
+            (self.step, self.step_took) = (step, took);
+        }
+        Ok(taken)
+    }
+}
 
 impl Bystander {
     pub(crate) fn start(directory: &Path) -> Self {
         let directory = directory.to_path_buf();
         Self(Background::start(move |ending| {
-            let (mut count, mut longest) = (0, Duration::ZERO);
+            let (mut count, mut longest) = (0, Round::NONE);
             while !ending.is_due() {
                 let begun = Instant::now();
-                one_of_everything(&directory)?;
-                longest = longest.max(begun.elapsed());
+                let mut round = Round::NONE;
+                one_of_everything(&directory, &mut round)?;
+                round.took = begun.elapsed();
+                if round.took > longest.took {
+                    longest = round;
+                }
                 count += 1;
                 std::thread::sleep(Duration::from_millis(5));
             }
@@ -104,20 +136,30 @@ impl Bystander {
     /// Requires that no round took as long as `most`; gives how often it went round and its longest round.
     pub(crate) fn end(self, most: Duration) -> anyhow::Result<(u64, Duration)> {
         let (count, longest) = self.0.join().context("a healthy client")?;
-        ensure!(longest < most, "a healthy client waited {} ms", longest.as_millis());
-        Ok((count, longest))
+        let Round { took, step, step_took } = longest;
+        ensure!(
+            took < most,
+            "a healthy client waited {} ms, {} of them to {step}; it went round {count} times",
+            took.as_millis(),
+            step_took.as_millis()
+        );
+        Ok((count, took))
     }
 }
 
-fn one_of_everything(directory: &Path) -> anyhow::Result<()> {
+fn one_of_everything(directory: &Path, round: &mut Round) -> anyhow::Result<()> {
     let (one, two) = (directory.join("one"), directory.join("two"));
-    let file = fs::File::create(&one)?;
-    std::io::Write::write_all(&mut &file, &[7; 5000])?;
-    file.sync_all()?;
-    drop(file);
-    fs::rename(&one, &two)?;
-    ensure!(fs::read(&two)?.len() == 5000, "what was written is not there");
-    ensure!(fs::read_dir(directory)?.count() == 1, "the directory has another file");
-    fs::remove_file(&two)?;
-    Ok(())
+    let file = round.step("create", || File::create(&one))?;
+    round.step("write", || (&file).write_all(&[7; 5000]))?;
+    round.step("fsync", || file.sync_all())?;
+    round.step("close", || {
+        drop(file);
+        Ok(())
+    })?;
+    round.step("rename", || fs::rename(&one, &two))?;
+    let content = round.step("read", || fs::read(&two))?;
+    ensure!(content.len() == 5000, "what was written is not there");
+    let listed = round.step("list", || Ok(fs::read_dir(directory)?.count()))?;
+    ensure!(listed == 1, "the directory has another file");
+    round.step("unlink", || fs::remove_file(&two))
 }
