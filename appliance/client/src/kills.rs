@@ -125,7 +125,7 @@ fn whatever_it_waits_for_a_killed_program_ends_at_once() {
         }),
         (Opcode::Create, |client, _, cancel| make(&client, b"x", cancel)),
         (Opcode::LockSet, |client, _, cancel| {
-            client.set_lock(&client.inode(FILE), &lock(false), cancel)
+            client.set_lock(&client.inode(FILE), &lock(false), cancel, cancel)
         }),
     ];
     for (opcode, work) in cases {
@@ -269,7 +269,7 @@ fn a_lock_granted_to_nobody_is_given_back() {
     let (fake, client) = start();
     let file = client.inode(FILE);
     let killed = stuck(&fake, &client, Opcode::LockSet, |client, cancel| {
-        client.set_lock(&client.inode(FILE), &lock(true), cancel)
+        client.set_lock(&client.inode(FILE), &lock(true), cancel, cancel)
     });
     assert_eq!(kill(killed), Err(Errno::EINTR));
     assert_eq!(fake.sent(Opcode::LockCancel).len(), 1);
@@ -280,6 +280,27 @@ fn a_lock_granted_to_nobody_is_given_back() {
     fake.wait_until("the lock is given back", |state| {
         state.log.iter().filter(|sent| sent.opcode == Opcode::LockRelease).count() == 2
     });
+    client.disconnect();
+}
+
+#[test]
+fn a_program_that_got_a_signal_is_not_told_that_it_has_no_lock_before_that_is_certain() {
+    let (fake, client) = start();
+    let signal = Cancel::new();
+    let signalled = signal.clone();
+    let (outcome, _) = stuck(&fake, &client, Opcode::LockSet, move |client, cancel| {
+        client.set_lock(&client.inode(FILE), &lock(true), &signalled, cancel)
+    });
+    signal.cancel();
+    fake.wait_until("the wait is given up", |state| {
+        state.log.iter().any(|sent| sent.opcode == Opcode::LockCancel)
+    });
+    let early = outcome.recv_timeout(Duration::from_millis(500));
+    assert!(early.is_err(), "{early:?} before the server said anything");
+    // The lock was granted before the server heard of the signal.
+    fake.change(|state| state.hold = None);
+    assert_eq!(outcome.recv_timeout(AT_ONCE), Ok(Ok(())));
+    assert_eq!(fake.sent(Opcode::LockCancel).len(), 1);
     client.disconnect();
 }
 

@@ -1,7 +1,8 @@
 //! File locks: `flock`, `fcntl` and open-file-description locks, all held by the MDT.
 //!
-//! A wait ends when the lock is granted or when it is cancelled: then the MDT is told, and its answer to the waiting request
-//! decides, if it comes soon; else the lock counts as held until its owner ends. Beyond [`LOCK_WAITS_MAX`] waits at a time, the others ask again and again instead, so
+//! A wait ends when the lock is granted or when its program got a signal: then the MDT is told, and its answer to the waiting
+//! request decides. A program that was killed waits for that answer a moment only; the lock then counts as held until its
+//! owner ends. Beyond [`LOCK_WAITS_MAX`] waits at a time, the others ask again and again instead, so
 //! that unlocks always find a place on the connection.
 
 use std::{
@@ -25,8 +26,11 @@ use crate::{
     request::{LOCK_WAITS_MAX, Request, Then},
 };
 
-/// How long a cancelled wait may go on until the MDT says whether the lock was granted just now.
+/// How long the wait of a program that was killed may go on until the MDT says whether the lock was granted just now.
 const ANSWER_MAX: Duration = Duration::from_millis(200);
+/// As [`ANSWER_MAX`], of a program that lives on: it must not hold a lock it does not know of. An MDT that is there answers in
+/// less; beyond it the lock counts as held until its owner ends.
+const CERTAIN_MAX: Duration = Duration::from_secs(5);
 /// How often those ask that do not wait at the MDT.
 const ASK_AGAIN: Duration = Duration::from_millis(50);
 
@@ -68,15 +72,17 @@ impl LockWanted {
 }
 
 impl Client {
-    /// Takes, changes or drops a lock.
+    /// Takes, changes or drops a lock. `signal` ends the wait for a lock that another holds, `cancel` any wait; whoever
+    /// cancels `cancel` cancels `signal` too.
     ///
     /// # Errors
-    /// EAGAIN when it is held and not to be waited for, EDEADLK, ENOLCK, EINTR when the wait was cancelled, EIO when
+    /// EAGAIN when it is held and not to be waited for, EDEADLK, ENOLCK, EINTR when the wait was ended, EIO when
     /// the file's locks were lost.
     pub fn set_lock(
         self: &Arc<Self>,
         inode: &Arc<Inode>,
         wanted: &LockWanted,
+        signal: &Cancel,
         cancel: &Cancel,
     ) -> Result<(), Errno> {
         if inode.is_failed() && wanted.kind != LockType::Unlock {
@@ -89,13 +95,13 @@ impl Client {
         loop {
             let waiting = self.lock_waits.0.fetch_add(1, Ordering::AcqRel) < LOCK_WAITS_MAX;
             let result = if waiting {
-                self.wait_for_lock(inode, &lock, cancel)
+                self.wait_for_lock(inode, &lock, signal, cancel)
             } else {
                 self.set_lock_once(inode, &lock, cancel)
             };
             self.lock_waits.0.fetch_sub(1, Ordering::AcqRel);
             match result {
-                Err(Errno::EAGAIN) if cancel.sleep(ASK_AGAIN) => return Err(Errno::EINTR),
+                Err(Errno::EAGAIN) if signal.sleep(ASK_AGAIN) => return Err(Errno::EINTR),
                 Err(Errno::EAGAIN) => {}
                 other => return other,
             }
@@ -122,28 +128,37 @@ impl Client {
         self: &Arc<Self>,
         inode: &Arc<Inode>,
         lock: &FileLock,
+        signal: &Cancel,
         cancel: &Cancel,
     ) -> Result<(), Errno> {
         let waiting = self.session.next_xid();
-        let ended = Arc::new(AtomicBool::new(false));
+        let (ended, told) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
         let give_up = Cancel::new();
-        let (client, done, late) = (self.clone(), ended.clone(), give_up.clone());
-        let watch = cancel.on_cancel(Arc::new(move || {
-            if done.load(Ordering::Acquire) {
-                return;
-            }
-            // Its answer decides, if it comes soon.
-            client.deliver(Request::new(Opcode::LockCancel, &LockCancel { waiting }).urgent());
-            client.finisher.cancel_at(client.clock.now().after(ANSWER_MAX), late.clone());
-        }));
-        if cancel.is_cancelled() {
+        // The answer decides, if it comes within `patience`.
+        let withdraw = |patience: Duration| {
+            let (client, late) = (self.clone(), give_up.clone());
+            let (ended, told) = (ended.clone(), told.clone());
+            Arc::new(move || {
+                if ended.load(Ordering::Acquire) {
+                    return;
+                }
+                if !told.swap(true, Ordering::AcqRel) {
+                    let body = LockCancel { waiting };
+                    client.deliver(Request::new(Opcode::LockCancel, &body).urgent());
+                }
+                client.finisher.cancel_at(client.clock.now().after(patience), late.clone());
+            })
+        };
+        let watches =
+            (signal.on_cancel(withdraw(CERTAIN_MAX)), cancel.on_cancel(withdraw(ANSWER_MAX)));
+        if signal.is_cancelled() {
             return Err(Errno::EINTR);
         }
         let request = Request::new(Opcode::LockSet, &LockSet { lock: lock.clone(), wait: true });
         let then = Then::Unlock(inode.clone(), lock.clone());
         let result = self.ask_numbered(request.urgent(), waiting, then, &give_up);
         ended.store(true, Ordering::Release);
-        drop(watch);
+        drop(watches);
         // EINTR of our own: nobody knows whether it is held. The MDT's says that it is not.
         let reply =
             result.or_else(|errno| note_outcome(inode, lock, Err(errno)).and(Err(errno)))?;

@@ -116,7 +116,7 @@ fn a_restarted_server_is_told_what_is_held_before_anything_else() {
         end: 9,
         wait: false,
     };
-    client.set_lock(&file, &lock, &never).unwrap();
+    client.set_lock(&file, &lock, &never, &never).unwrap();
     fake.change(|state| {
         state.server_epoch += 1;
         state.log.clear();
@@ -151,7 +151,7 @@ fn after_an_eviction_files_are_opened_again_and_lost_locks_fail() {
         end: u64::MAX >> 1,
         wait: false,
     };
-    client.set_lock(&locked, &lock, &never).unwrap();
+    client.set_lock(&locked, &lock, &never, &never).unwrap();
     let opens = fake.sent(Opcode::Open).len();
     fake.change(|state| state.unknown_session = true);
     fake.lose_all();
@@ -483,7 +483,7 @@ fn locks_of_an_owner_that_is_killed_are_released_all_the_same() {
         wait: false,
     };
     let killed = Cancel::new();
-    client.set_lock(&file, &lock, &killed).unwrap();
+    client.set_lock(&file, &lock, &killed, &killed).unwrap();
     killed.cancel();
     client.release_locks(&file, LockFamily::Posix, 7, &killed);
     assert_eq!(fake.sent(Opcode::LockSet).len(), 1);

@@ -53,6 +53,7 @@ pub(crate) enum Placed {
 
 /// What a thread that has served does next.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "moved on at once, never kept")]
 pub(crate) enum Next {
     /// Serve this one.
     Serve(Place, Message),
@@ -177,7 +178,7 @@ impl Crew {
             return Placed::Refused(message);
         }
         // Looked at under the lock that [`Crew::withdraw`] takes after a request was cancelled: one of us ends it.
-        if message.cancel.is_cancelled() {
+        if message.ends.is_ended() {
             return Placed::Cancelled(message);
         }
         match state.parked.add(place, message) {
@@ -192,7 +193,7 @@ impl Crew {
         message.tries = false;
         let mut state = self.state();
         // As in [`Crew::place`], one of two ends it.
-        if state.ended || message.cancel.is_cancelled() {
+        if state.ended || message.ends.is_ended() {
             return Some(message);
         }
         let refused = state.parked.add(Place { lane: Lane::Wait, target: None }, message);

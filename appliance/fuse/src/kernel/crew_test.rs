@@ -1,11 +1,10 @@
 //! Tests of the worker threads.
 
-use sheen_ports::Cancel;
-
 use super::*;
 use crate::kernel::{
     abi::Header,
     device::{Device, HEAD_BYTES},
+    in_flight::Ends,
     message::Body,
 };
 
@@ -26,7 +25,7 @@ fn message(unique: u64) -> Message {
     };
     let channel = Device::new(null.into()).channel();
     let (head, body) = ([0; HEAD_BYTES], Body::Short);
-    Message { channel, header, head, body, cancel: Cancel::new(), tries: false }
+    Message { channel, header, head, body, ends: Ends::default(), tries: false }
 }
 
 fn crew() -> Crew {
@@ -122,7 +121,7 @@ fn a_parked_request_can_be_withdrawn_and_one_cancelled_before_is_not_parked() {
     assert_eq!((at.lane, withdrawn.header.unique), (Lane::Content, 4));
     assert!(crew.withdraw(4).is_none());
     let late = message(6);
-    late.cancel.cancel();
+    late.ends.end();
     assert!(matches!(crew.place(Lane::Content, late, nobody), Placed::Cancelled(_)));
     assert!(matches!(crew.served(uncounted(Lane::Content)), Next::Read));
 }
@@ -174,6 +173,6 @@ fn a_user_leaves_as_many_lock_waits_to_others_as_it_has() {
     assert!(park(1, 7).is_some(), "as many as are free: fewer since the other came");
     assert_eq!(crew.lock_waits().len(), 2048 + 1024);
     let cancelled = message(12_000);
-    cancelled.cancel.cancel();
+    cancelled.ends.end();
     assert!(crew.park_lock_wait(cancelled).is_some());
 }

@@ -1,6 +1,7 @@
 //! Which requests are being served or parked, so that an INTERRUPT finds the one it means, and what a signal does to it.
 //!
-//! A wait for a lock ends with any signal. Everything else ends only when its caller was killed, as on a local file
+//! A wait for a lock ends with any signal; a caller that lives on is told so when it is certain that it does not hold the
+//! lock, one that was killed goes at once. Everything else ends only when its caller was killed, as on a local file
 //! system; since the kernel tells of the first signal only, a caller that got a harmless one is a *suspect* and looked at
 //! again and again. The last call of a process that exits (FLUSH) cannot be interrupted at all: the kernel does not tell
 //! of signals any more. It ends by itself after [`LAST_CALL_MAX`]; what it had to do is carried on without it.
@@ -42,9 +43,39 @@ pub(crate) enum EndsBy {
     Time,
 }
 
+/// How a request is ended early.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Ends {
+    /// Nobody waits for it.
+    pub(crate) cancel: Cancel,
+    /// Nobody waits for the lock it waits for; the same as `cancel` of all other requests.
+    pub(crate) signal: Cancel,
+}
+
+impl Ends {
+    fn new(ends_by: EndsBy) -> Self {
+        let cancel = Cancel::new();
+        let signal = match ends_by {
+            EndsBy::AnySignal => Cancel::new(),
+            EndsBy::Death | EndsBy::Time => cancel.clone(),
+        };
+        Self { cancel, signal }
+    }
+
+    pub(crate) fn end(&self) {
+        self.cancel.cancel();
+        self.signal.cancel();
+    }
+
+    /// Whether its caller does not wait as it did.
+    pub(crate) fn is_ended(&self) -> bool {
+        self.signal.is_cancelled()
+    }
+}
+
 #[derive(Debug)]
 struct Entry {
-    cancel: Cancel,
+    ends: Ends,
     thread: u32,
     ends_by: EndsBy,
     /// Of those that end by time.
@@ -97,8 +128,8 @@ impl InFlight {
     }
 
     /// Enters a request of `thread`; already cancelled if its INTERRUPT came first and ends it.
-    pub(crate) fn enter(&self, unique: u64, thread: u32, ends_by: EndsBy) -> Cancel {
-        let cancel = Cancel::new();
+    pub(crate) fn enter(&self, unique: u64, thread: u32, ends_by: EndsBy) -> Ends {
+        let ends = Ends::new(ends_by);
         let since = (ends_by == EndsBy::Time).then(Instant::now);
         let mut shard = self.shard(unique);
         let early = shard.early.iter().position(|&early| early == unique);
@@ -106,14 +137,14 @@ impl InFlight {
             shard.early.remove(place);
         }
         if self.ended.load(Ordering::Acquire) {
-            cancel.cancel();
+            ends.end();
         }
-        shard.requests.insert(unique, Entry { cancel: cancel.clone(), thread, ends_by, since });
+        shard.requests.insert(unique, Entry { ends: ends.clone(), thread, ends_by, since });
         drop(shard);
         if early.is_some() {
             self.interrupt(unique);
         }
-        cancel
+        ends
     }
 
     /// The request is answered.
@@ -121,7 +152,7 @@ impl InFlight {
         self.shard(unique).requests.remove(&unique);
     }
 
-    /// The caller of a request got a signal. Returns whether that cancels the request, now or when it is entered.
+    /// The caller of a request got a signal. Returns whether that ends the request if it was not begun.
     pub(crate) fn interrupt(&self, unique: u64) -> bool {
         let mut shard = self.shard(unique);
         let Some(entry) = shard.requests.get(&unique) else {
@@ -131,14 +162,17 @@ impl InFlight {
             shard.early.push_back(unique);
             return false;
         };
-        let (cancel, thread, ends_by) = (entry.cancel.clone(), entry.thread, entry.ends_by);
+        let (ends, thread, ends_by) = (entry.ends.clone(), entry.thread, entry.ends_by);
         drop(shard);
-        if ends_by == EndsBy::AnySignal || (self.is_killed)(thread) {
-            cancel.cancel();
+        if (self.is_killed)(thread) {
+            ends.end();
             return true;
         }
         self.suspect(unique);
-        false
+        if ends_by == EndsBy::AnySignal {
+            ends.signal.cancel();
+        }
+        ends.is_ended()
     }
 
     /// Looks at every suspect and every last call; returns those it has cancelled.
@@ -147,10 +181,10 @@ impl InFlight {
         let (mut left, mut cancelled) = (Vec::new(), self.overdue());
         for unique in suspects {
             let entry =
-                self.shard(unique).requests.get(&unique).map(|e| (e.cancel.clone(), e.thread));
+                self.shard(unique).requests.get(&unique).map(|e| (e.ends.clone(), e.thread));
             match entry {
-                Some((cancel, thread)) if (self.is_killed)(thread) => {
-                    cancel.cancel();
+                Some((ends, thread)) if (self.is_killed)(thread) => {
+                    ends.end();
                     cancelled.push(unique);
                 }
                 Some(_) => left.push(unique),
@@ -168,8 +202,8 @@ impl InFlight {
             let shard = shard.lock().expect("no panic while locked");
             for (unique, entry) in &shard.requests {
                 let late = entry.since.is_some_and(|since| since.elapsed() >= LAST_CALL_MAX);
-                if late && !entry.cancel.is_cancelled() {
-                    entry.cancel.cancel();
+                if late && !entry.ends.is_ended() {
+                    entry.ends.end();
                     cancelled.push(*unique);
                 }
             }
@@ -197,7 +231,7 @@ impl InFlight {
             let requests =
                 std::mem::take(&mut shard.lock().expect("no panic while locked").requests);
             for entry in requests.into_values() {
-                entry.cancel.cancel();
+                entry.ends.end();
             }
         }
     }

@@ -17,10 +17,10 @@ fn an_interrupt_cancels_its_request_only() {
     let in_flight = InFlight::new(everybody);
     let (two, four) = (in_flight.enter(2, 1, EndsBy::Death), in_flight.enter(4, 1, EndsBy::Death));
     assert!(in_flight.interrupt(4));
-    assert!(four.is_cancelled() && !two.is_cancelled());
+    assert!(four.is_ended() && !two.is_ended());
     in_flight.end();
-    assert!(two.is_cancelled());
-    assert!(in_flight.enter(6, 1, EndsBy::Death).is_cancelled(), "it came after the end");
+    assert!(two.is_ended());
+    assert!(in_flight.enter(6, 1, EndsBy::Death).is_ended(), "it came after the end");
 }
 
 #[test]
@@ -29,7 +29,8 @@ fn a_harmless_signal_ends_a_wait_for_a_lock_and_nothing_else() {
     let wait = in_flight.enter(2, 1, EndsBy::AnySignal);
     let other = in_flight.enter(4, 1, EndsBy::Death);
     assert!(in_flight.interrupt(2) && !in_flight.interrupt(4));
-    assert!(wait.is_cancelled() && !other.is_cancelled());
+    assert!(wait.is_ended() && !other.is_ended());
+    assert!(!wait.cancel.is_cancelled(), "its caller lives on");
 }
 
 #[test]
@@ -42,10 +43,23 @@ fn who_is_killed_after_a_harmless_signal_is_found() {
     assert!(in_flight.look().is_empty());
     KILLED.store(8, Ordering::SeqCst);
     assert_eq!(in_flight.look(), [4], "the kernel tells nothing of it");
-    assert!(eight.is_cancelled() && !seven.is_cancelled());
+    assert!(eight.is_ended() && !seven.is_ended());
     in_flight.leave(2);
     assert!(in_flight.look().is_empty());
     assert!(in_flight.suspects().is_empty(), "those that were answered are not looked at");
+}
+
+#[test]
+fn who_is_killed_after_a_signal_ended_its_wait_for_a_lock_is_let_go() {
+    static KILLED: AtomicU32 = AtomicU32::new(0);
+    let in_flight = InFlight::new(|_| KILLED.load(Ordering::SeqCst) == 1);
+    let wait = in_flight.enter(2, 7, EndsBy::AnySignal);
+    assert!(in_flight.interrupt(2));
+    assert!(in_flight.look().is_empty());
+    assert!(wait.is_ended() && !wait.cancel.is_cancelled());
+    KILLED.store(1, Ordering::SeqCst);
+    assert_eq!(in_flight.look(), [2]);
+    assert!(wait.cancel.is_cancelled());
 }
 
 #[test]
@@ -57,7 +71,7 @@ fn the_last_call_of_a_process_ends_by_time() {
     let long_ago = Instant::now().checked_sub(LAST_CALL_MAX).unwrap();
     in_flight.shard(2).requests.get_mut(&2).unwrap().since = Some(long_ago);
     assert_eq!(in_flight.look(), [2]);
-    assert!(last.is_cancelled() && !other.is_cancelled());
+    assert!(last.is_ended() && !other.is_ended());
     assert!(in_flight.look().is_empty(), "once");
 }
 
@@ -65,9 +79,9 @@ fn the_last_call_of_a_process_ends_by_time() {
 fn an_interrupt_that_overtakes_its_request_is_kept_for_it() {
     let in_flight = InFlight::new(everybody);
     assert!(!in_flight.interrupt(6));
-    assert!(in_flight.enter(6, 1, EndsBy::Death).is_cancelled());
+    assert!(in_flight.enter(6, 1, EndsBy::Death).is_ended());
     in_flight.leave(6);
-    assert!(!in_flight.enter(6, 1, EndsBy::Death).is_cancelled(), "it was used up");
+    assert!(!in_flight.enter(6, 1, EndsBy::Death).is_ended(), "it was used up");
 }
 
 #[test]

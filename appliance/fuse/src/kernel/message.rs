@@ -1,7 +1,6 @@
 //! A request as read, on its way to the thread that serves it.
 
 use sheen_dma::Buffer;
-use sheen_ports::Cancel;
 
 use crate::kernel::{
     abi::{
@@ -10,7 +9,7 @@ use crate::kernel::{
         header::HEADER_BYTES,
     },
     device::{Channel, HEAD_BYTES},
-    in_flight::EndsBy,
+    in_flight::{Ends, EndsBy},
     operation::{Context, LockKind, LockWait},
 };
 
@@ -34,7 +33,8 @@ pub(crate) struct Message {
     pub(crate) header: Header,
     pub(crate) head: [u8; HEAD_BYTES],
     pub(crate) body: Body,
-    pub(crate) cancel: Cancel,
+    /// See [`Context::cancel`] and [`Context::signal`].
+    pub(crate) ends: Ends,
     /// It waits for a lock and no thread is left to do so: the lock is asked for without waiting.
     pub(crate) tries: bool,
 }
@@ -157,8 +157,9 @@ impl Message {
             _ => supplementary_group(self.split_extensions().1),
         };
         let header = &self.header;
-        let cancel = self.cancel.clone();
+        let Ends { cancel, signal } = self.ends.clone();
         let mut context = Context::new(header.unique, header.uid, header.gid, header.pid, cancel);
+        context.signal = signal;
         context.supplementary_group = supplementary_group;
         context
     }

@@ -37,9 +37,12 @@ pub struct Context {
     /// One supplementary group of the caller that matters to a creation: the group of a set-group-ID parent. Only
     /// with create, mkdir, mknod, symlink and tmpfile.
     pub supplementary_group: Option<u32>,
-    /// Cancelled when nobody waits for the answer any more, because the caller was killed or the mount ended, and for
-    /// waits for a lock with any signal: stop waiting and answer EINTR. Until the answer comes a killed program stays.
+    /// Cancelled when nobody waits for the answer any more, because the caller was killed or the mount ended: stop waiting
+    /// and answer EINTR. Until the answer comes a killed program stays.
     pub cancel: Cancel,
+    /// Cancelled whenever `cancel` is, and when a caller that waits for a lock gets any signal: it lives on, so wait no more
+    /// for the lock, but until it is certain that it is not held.
+    pub signal: Cancel,
     guards: Guards,
 }
 
@@ -51,8 +54,8 @@ impl Context {
     /// A caller without supplementary group.
     #[must_use]
     pub fn new(unique: u64, uid: u32, gid: u32, pid: u32, cancel: Cancel) -> Self {
-        let guards = Guards::default();
-        Self { unique, uid, gid, pid, supplementary_group: None, cancel, guards }
+        let (guards, signal) = (Guards::default(), cancel.clone());
+        Self { unique, uid, gid, pid, supplementary_group: None, cancel, signal, guards }
     }
 
     /// Keeps `guard` until the answer has been written to the kernel, then drops it: for what must not be given up

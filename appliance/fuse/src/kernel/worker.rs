@@ -159,7 +159,7 @@ fn try_lock(shared: &Shared, message: Message, hands: &mut Hands) {
     };
     match shared.crew.park_lock_wait(message) {
         None => {}
-        Some(message) if message.cancel.is_cancelled() => {
+        Some(message) if message.ends.is_ended() => {
             refuse(shared, message, Errno::EINTR, hands);
         }
         Some(message) => refuse(shared, message, Errno::ENOLCK, hands),
@@ -201,7 +201,7 @@ fn next_to_serve(
         };
         let mut message = message;
         let header = message.header;
-        message.cancel = shared.in_flight.enter(header.unique, header.pid, message.ends_by(lane));
+        message.ends = shared.in_flight.enter(header.unique, header.pid, message.ends_by(lane));
         match place(shared, lane, message) {
             Placed::Serve { place, message, successor, crowded } => {
                 if lane == Lane::Wait || crowded && lane == Lane::Namespace {
@@ -279,9 +279,9 @@ fn receive(shared: &Shared, channel: &Channel, hands: &mut Hands) -> Option<Mess
             }
         };
         let body = keep_body(&header, &head, buffer, hands);
-        let cancel = shared.service.never_cancelled();
+        let ends = shared.service.never_ended();
         let (channel, tries) = (channel.clone(), false);
-        return Some(Message { channel, header, head, body, cancel, tries });
+        return Some(Message { channel, header, head, body, ends, tries });
     }
 }
 

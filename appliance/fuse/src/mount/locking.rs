@@ -65,6 +65,6 @@ impl Mount {
             let mut owners = handle.lock_owners.lock().expect("no panic while locked");
             owners.insert(request.owner.0);
         }
-        self.client.set_lock(&inode, &wanted(request), &context.cancel)
+        self.client.set_lock(&inode, &wanted(request), &context.signal, &context.cancel)
     }
 }

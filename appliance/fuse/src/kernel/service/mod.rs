@@ -11,7 +11,6 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
-use sheen_ports::Cancel;
 use sheen_types::Errno;
 
 use crate::kernel::{
@@ -22,6 +21,7 @@ use crate::kernel::{
         init::{self, Agreement, InitLimits, InitRequest},
         reply,
     },
+    in_flight::Ends,
     message::{Body, Message},
     operation::{LockRequest, LockWait, NodeId, Touches},
     queue::Target,
@@ -33,12 +33,12 @@ pub(crate) struct Service {
     filesystem: Arc<dyn Filesystem>,
     limits: InitLimits,
     dialect: OnceLock<Dialect>,
-    never: Cancel,
+    never: Ends,
 }
 
 impl Service {
     pub(crate) fn new(filesystem: Arc<dyn Filesystem>, limits: InitLimits) -> Self {
-        Self { filesystem, limits, dialect: OnceLock::new(), never: Cancel::new() }
+        Self { filesystem, limits, dialect: OnceLock::new(), never: Ends::default() }
     }
 
     /// How requests are written since the handshake.
@@ -47,7 +47,7 @@ impl Service {
     }
 
     /// For requests that are served at once.
-    pub(crate) fn never_cancelled(&self) -> Cancel {
+    pub(crate) fn never_ended(&self) -> Ends {
         self.never.clone()
     }
 

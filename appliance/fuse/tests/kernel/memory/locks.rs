@@ -43,7 +43,7 @@ impl Locks {
             return Ok(());
         }
         let inner = self.0.clone();
-        let _watch = context.cancel.on_cancel(Arc::new(move || {
+        let _watch = context.signal.on_cancel(Arc::new(move || {
             let _held = inner.held.lock().unwrap();
             inner.changed.notify_all();
         }));
@@ -51,7 +51,7 @@ impl Locks {
             if request.wait == LockWait::No {
                 return Err(Errno::EAGAIN);
             }
-            if context.cancel.is_cancelled() {
+            if context.signal.is_cancelled() {
                 return Err(Errno::EINTR);
             }
             held = self.0.changed.wait(held).unwrap();
