@@ -202,6 +202,10 @@ pub trait Filesystem: Send + Sync {
         Ok(())
     }
 
+    /// A RELEASE of this open file was read: [`Filesystem::release`] follows, perhaps later, when a thread has time. Must not
+    /// block, since other requests are read by the same thread.
+    fn release_read(&self, handle: FileHandle) {}
+
     /// The last descriptor of an open file is gone. Nobody sees the result.
     fn release(&self, context: &Context, node: NodeId, release: &ReleaseNode) -> Result<(), Errno> {
         Ok(())

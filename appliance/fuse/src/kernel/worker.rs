@@ -185,7 +185,10 @@ fn next_to_serve(
         let message = receive(shared, channel, hands)?;
         let lane = match message.decode(shared.service.dialect()) {
             Ok(operation) => match Lane::of(&operation) {
-                Some(lane) => lane,
+                Some(lane) => {
+                    shared.service.announce(&operation);
+                    lane
+                }
                 None => {
                     serve_at_once(shared, &message, &operation, hands);
                     recycle(message, hands);

@@ -182,6 +182,10 @@ impl Filesystem for Mount {
         self.closed_once(context, handle, owner)
     }
 
+    fn release_read(&self, handle: FileHandle) {
+        self.begins_to_close(handle);
+    }
+
     fn release(&self, context: &Context, _: NodeId, release: &ReleaseNode) -> Result<(), Errno> {
         self.close_file(context, release);
         Ok(())

@@ -4,7 +4,7 @@ use std::{
     collections::{BTreeSet, HashMap},
     sync::{
         Arc, Mutex,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -24,8 +24,18 @@ pub(crate) struct Handle {
     /// Owners that took `fcntl` locks through this handle and did not close it since: when it goes, those left own
     /// open-file-description locks, which nobody else will drop.
     pub(crate) lock_owners: Mutex<BTreeSet<u64>>,
+    /// It may hold a `flock` lock.
+    pub(crate) flocked: AtomicBool,
     /// Where a listing is.
     pub(crate) listing: Mutex<Listing>,
+}
+
+impl Handle {
+    /// Whether it may hold locks that end with its last descriptor.
+    pub(crate) fn may_hold_locks(&self) -> bool {
+        let owners = self.lock_owners.lock().expect("no panic while locked");
+        self.flocked.load(Ordering::Acquire) || !owners.is_empty()
+    }
 }
 
 /// Parts of the table, each under its own lock.
@@ -48,7 +58,8 @@ impl Handles {
         let number = self.last.fetch_add(1, Ordering::Relaxed) + 1;
         let errors = inode.error_cursor();
         let (lock_owners, listing) = (Mutex::default(), Mutex::default());
-        let handle = Handle { inode, errors, write, lock_owners, listing };
+        let flocked = AtomicBool::new(false);
+        let handle = Handle { inode, errors, write, lock_owners, flocked, listing };
         let mut shard = self.shard(number).lock().expect("no panic while locked");
         shard.insert(number, Arc::new(handle));
         FileHandle(number)

@@ -1,12 +1,14 @@
 //! File locks of programs.
 
+use std::{sync::atomic::Ordering, time::Instant};
+
 use sheen_client::LockWanted;
 use sheen_types::Errno;
 use sheen_wire::flock::{LockFamily as Family, LockType};
 
 use crate::{
     kernel::{Context, FileLock, LockFamily, LockKind, LockRequest, LockWait},
-    mount::Mount,
+    mount::{Mount, closing::Asker},
 };
 
 /// Who owns the lock. `flock` locks belong to the open file. The kernel names it by the address of its structure, which may
@@ -44,7 +46,14 @@ impl Mount {
         request: &LockRequest,
     ) -> Result<Option<FileLock>, Errno> {
         let inode = self.inode(request.node)?;
-        let found = self.client.test_lock(&inode, &wanted(request), &context.cancel)?;
+        let mut asker = self.asker(request)?;
+        let found = loop {
+            asker.asked = Instant::now();
+            let found = self.client.test_lock(&inode, &wanted(request), &context.cancel)?;
+            if found.is_none() || !self.may_end(context, &asker)? {
+                break found;
+            }
+        };
         Ok(found.map(|lock| FileLock {
             start: lock.start,
             end: lock.end,
@@ -61,10 +70,34 @@ impl Mount {
     pub(crate) fn set_lock(&self, context: &Context, request: &LockRequest) -> Result<(), Errno> {
         let inode = self.inode(request.node)?;
         let handle = self.handles.get(request.handle)?;
-        if request.family == LockFamily::Posix && request.lock.kind != LockKind::Unlock {
-            let mut owners = handle.lock_owners.lock().expect("no panic while locked");
-            owners.insert(request.owner.0);
+        if request.lock.kind != LockKind::Unlock {
+            match request.family {
+                LockFamily::Flock => handle.flocked.store(true, Ordering::Release),
+                LockFamily::Posix => {
+                    let mut owners = handle.lock_owners.lock().expect("no panic while locked");
+                    owners.insert(request.owner.0);
+                }
+            }
         }
-        self.client.set_lock(&inode, &wanted(request), &context.signal, &context.cancel)
+        let mut asker = self.asker(request)?;
+        loop {
+            asker.asked = Instant::now();
+            let (signal, cancel) = (&context.signal, &context.cancel);
+            let outcome = self.client.set_lock(&inode, &wanted(request), signal, cancel);
+            if outcome != Err(Errno::EAGAIN) || !self.may_end(context, &asker)? {
+                return outcome;
+            }
+        }
+    }
+
+    fn asker(&self, request: &LockRequest) -> Result<Asker, Errno> {
+        let now = Instant::now();
+        Ok(Asker { fid: self.fid(request.node)?, own: request.handle, start: now, asked: now })
+    }
+
+    /// A lock is in the way. Waits if it may be one of an open file that is being closed here: returns whether it may be gone.
+    fn may_end(&self, context: &Context, asker: &Asker) -> Result<bool, Errno> {
+        let waited = self.closing.wait_for_one(asker, &context.cancel);
+        if context.cancel.is_cancelled() { Err(Errno::EINTR) } else { Ok(waited) }
     }
 }

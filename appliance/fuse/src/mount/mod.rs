@@ -8,6 +8,7 @@
 
 mod nodes;
 mod handles;
+mod closing;
 mod sink;
 mod entries;
 mod filesystem;
@@ -37,6 +38,7 @@ pub struct Mount {
     root: Fid,
     nodes: Arc<nodes::Nodes>,
     handles: handles::Handles,
+    closing: closing::ClosingFiles,
     notifier: Notifier,
     /// Whether names can be taken back all at once: else none is given for longer than its use.
     epochs: OnceLock<bool>,
@@ -54,6 +56,7 @@ impl Mount {
             root,
             nodes,
             handles: handles::Handles::default(),
+            closing: closing::ClosingFiles::default(),
             notifier,
             epochs: OnceLock::new(),
         })

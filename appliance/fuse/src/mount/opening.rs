@@ -137,12 +137,25 @@ impl Mount {
         handle: FileHandle,
         owner: LockOwner,
     ) -> Result<(), Errno> {
-        let handle = self.handles.get(handle)?;
+        let number = handle;
+        let handle = self.handles.get(number)?;
         handle.lock_owners.lock().expect("no panic while locked").remove(&owner.0);
         self.client.release_locks(&handle.inode, LockFamily::Posix, owner.0, &context.cancel);
+        if handle.may_hold_locks() {
+            self.closing.flushed(number, handle.inode.fid);
+        }
         match handle.write {
             Some(true) => handle.inode.untold_write_errors(&handle.errors),
             Some(false) | None => Ok(()),
+        }
+    }
+
+    /// The last descriptor was closed: what ends its locks was read, and is done before what was asked later is refused.
+    pub(crate) fn begins_to_close(&self, handle: FileHandle) {
+        if let Ok(open) = self.handles.get(handle)
+            && open.may_hold_locks()
+        {
+            self.closing.released(handle, open.inode.fid);
         }
     }
 
@@ -155,6 +168,7 @@ impl Mount {
         for owner in owners {
             self.client.release_locks(&handle.inode, LockFamily::Posix, owner, &context.cancel);
         }
+        self.closing.ended(release.handle);
         if let Some(write) = handle.write {
             self.client.close(&handle.inode, write, &context.cancel);
         }

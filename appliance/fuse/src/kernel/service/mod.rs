@@ -75,6 +75,13 @@ impl Service {
         }
     }
 
+    /// Tells the file system of what it must know before a thread has time for it.
+    pub(crate) fn announce(&self, operation: &Operation<'_>) {
+        if let Operation::Release(release) = operation {
+            self.filesystem.release_read(release.handle);
+        }
+    }
+
     /// Whom a request will wait for.
     pub(crate) fn target(&self, message: &Message) -> Option<Target> {
         let node = NodeId(message.header.node);
