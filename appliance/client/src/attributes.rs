@@ -65,6 +65,7 @@ impl Client {
         inode: &Arc<Inode>,
         cancel: &Cancel,
     ) -> Result<Observed, Errno> {
+        self.wait_pages(inode, cancel)?;
         let (attributes, caching) = self.metadata_attributes(inode, cancel)?;
         self.complete(inode, attributes, caching, cancel)
     }
@@ -128,11 +129,17 @@ impl Client {
             self.wait_void(inode, cancel)?;
             (attributes, caching) = self.complete_file(inode, attributes, caching, cancel)?;
         }
-        if let Some(accessed) = inode.lock().accessed
+        let state = inode.lock();
+        if let Some(accessed) = state.accessed
             && accessed > attributes.atime
         {
             attributes.atime = accessed;
         }
+        if state.dropping > 0 {
+            // Whoever reads asks again, and waits.
+            caching = Caching::Never;
+        }
+        drop(state);
         Ok(Observed { attributes, caching, is_complete: true })
     }
 

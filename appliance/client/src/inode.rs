@@ -123,6 +123,10 @@ pub(crate) struct InodeState {
     pub(crate) compression: Compression,
     /// What small writes left plain though it is to be compressed.
     pub(crate) gathered: Gathered,
+    /// When pages were last filled for the kernel.
+    pub(crate) pages_filled: Option<Tick>,
+    /// Drops of pages under way without which attributes must not be told (see `pages.rs`).
+    pub(crate) dropping: u32,
     /// Changes of content by this client in flight.
     pub(crate) writing: u32,
     /// Version at which the file had no privileges (see `privileges.rs`).

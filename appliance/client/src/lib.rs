@@ -60,6 +60,7 @@ mod open;
 mod hold;
 mod read;
 mod write;
+mod pages;
 mod truncate;
 mod allocate;
 mod repack;

@@ -63,6 +63,9 @@ impl Client {
         };
         let result = self.read_held(hold.under(), &layout, offset, room, cancel);
         drop(hold);
+        if access == Access::Cached {
+            self.note_pages(inode);
+        }
         if let Ok(outcome) = &result {
             add(&self.counters.read_bytes, outcome.bytes as u64);
             self.note_access(inode, self.clock.wall());

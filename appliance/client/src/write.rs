@@ -77,6 +77,12 @@ impl Client {
         let (at, layout, hold) =
             self.prepare_write(inode, offset, payload.len() as u64, options, cancel)?;
         let result = self.write_pieces(inode, &layout, (at, payload), options, hold, cancel);
+        if options.access == Access::Cached {
+            self.note_pages(inode);
+            if at != offset {
+                self.drop_pages(inode, at.min(offset)..u64::MAX);
+            }
+        }
         if let Ok((bytes, _)) = &result {
             add(&self.counters.write_bytes, *bytes as u64);
             let due = inode.lock().gather_write(at..at + *bytes as u64);

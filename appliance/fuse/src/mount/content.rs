@@ -58,6 +58,10 @@ impl Mount {
         let (written, buffer) =
             self.client.write(&inode, request.offset, payload, &options, &context.cancel)?;
         let buffer = buffer.and_then(|mut buffer| buffer.join(rest).is_ok().then_some(buffer));
+        if request.flags & libc::O_DIRECT != 0 && !request.from_cache {
+            // Perhaps asynchronous: the kernel does not say.
+            self.client.wrote_past_pages(&inode, request.offset..request.offset + written as u64);
+        }
         let bytes = u32::try_from(written).map_err(|_| Errno::EIO)?;
         Ok(Written { bytes, buffer })
     }
