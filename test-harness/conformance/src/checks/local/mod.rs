@@ -1,6 +1,7 @@
 //! What programs get from a local file system and must get from two mounts: checks of permission, set-ID bits that go,
 //! content of mappings.
 
+mod moments;
 mod user;
 
 use std::fs::{self, File, OpenOptions, Permissions};
@@ -64,6 +65,7 @@ pub fn run(context: &mut Context<'_>) {
             command.arg(&script).arg("grown").arg(work.join("grown")).arg(there.join("grown"));
             process::run(&mut command, DEADLINE)
         });
+        moments::run(report, &scratch, &work, there, effort);
         report.case(CHECK, "the second mount goes", || view.close().map(|()| String::new()));
     }
     context.remove(CHECK, &work);
