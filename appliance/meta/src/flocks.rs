@@ -69,6 +69,8 @@ struct Waiter {
     client: ClientId,
     xid: Xid,
     lock: FileLock,
+    /// Owner and start of a range that was in the way when it was last looked at.
+    behind: Option<(Owner, u64)>,
 }
 
 /// Locks of one family on one inode, and who waits for them, longest first.
@@ -88,7 +90,7 @@ pub struct FileLocks {
     /// Where each waiting request waits.
     waiting: BTreeMap<(ClientId, Xid), Key>,
     /// Waiting record-lock requests of each owner, for the search for deadlocks.
-    waiting_owners: BTreeMap<Owner, Vec<(Xid, Key)>>,
+    waiting_owners: BTreeMap<Owner, Vec<(Xid, FileLock)>>,
     held: Shares,
     waits: Shares,
 }
@@ -316,13 +318,13 @@ impl FileLocks {
             if self.would_deadlock(owner, &lock) {
                 return LockAnswer::Refused(Errno::EDEADLK);
             }
-            self.waiting_owners.entry(owner).or_default().push((xid, key));
+            self.waiting_owners.entry(owner).or_default().push((xid, lock.clone()));
         }
         let new = self.waiting.insert((owner.client, xid), key).is_none();
         self.waits.add(owner.client, usize::from(new));
         self.by_client.insert((owner.client, key));
         let resource = self.resources.entry(key).or_default();
-        resource.waiters.push(Waiter { client: owner.client, xid, lock });
+        resource.waiters.push(Waiter { client: owner.client, xid, lock, behind: None });
         LockAnswer::Waiting
     }
 
@@ -331,14 +333,20 @@ impl FileLocks {
     /// takes a waiter away.
     fn wake(&mut self, key: Key, ended: &mut Vec<LockGrant>) {
         loop {
-            let Some(resource) = self.resources.get_mut(&key) else { return };
-            let free = resource.waiters.iter().position(|waiter| {
-                let owner = Owner { client: waiter.client, owner: waiter.lock.owner };
-                resource.held.conflicts(owner, &waiter.lock).next().is_none()
+            let Some(Resource { held, waiters }) = self.resources.get_mut(&key) else { return };
+            let free = waiters.iter_mut().position(|waiter| {
+                let Waiter { client, lock, behind, .. } = waiter;
+                let owner = Owner { client: *client, owner: lock.owner };
+                if behind.is_some_and(|range| held.is_kept_by(range, owner, lock)) {
+                    return false;
+                }
+                let conflict = held.conflicts(owner, lock).next();
+                *behind = conflict.map(|range| (range.owner, range.start));
+                behind.is_none()
             });
-            let Some(waiter) = free.map(|at| resource.waiters.remove(at)) else { return };
+            let Some(waiter) = free.map(|at| waiters.remove(at)) else { return };
             self.forget_waiter(key, &waiter);
-            let Waiter { client, xid, lock } = waiter;
+            let Waiter { client, xid, lock, .. } = waiter;
             let room = self.room_for(client, key);
             let result = self.take(Owner { client, owner: lock.owner }, &lock, room).map(|_| ());
             ended.push(LockGrant { client, xid, result });
@@ -350,7 +358,7 @@ impl FileLocks {
         self.waits.take(waiter.client, usize::from(waited));
         let owner = Owner { client: waiter.client, owner: waiter.lock.owner };
         if let Some(waits) = self.waiting_owners.get_mut(&owner) {
-            waits.retain(|wait| *wait != (waiter.xid, key));
+            waits.retain(|(xid, lock)| (*xid, (lock.fid, lock.family)) != (waiter.xid, key));
             if waits.is_empty() {
                 self.waiting_owners.remove(&owner);
             }

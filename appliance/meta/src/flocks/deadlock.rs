@@ -1,4 +1,7 @@
 //! Would this wait never end? A search of who waits for whom among owners of record locks.
+//!
+//! Only owners that wait themselves lead on, so those are looked at, or those that hold something where there are fewer; never
+//! their ranges one by one. A search takes a bounded number of steps, each a look into a tree.
 
 use std::collections::BTreeSet;
 
@@ -6,36 +9,58 @@ use sheen_wire::flock::{FileLock, LockFamily};
 
 use super::{FileLocks, ranges::Owner};
 
-/// Owners looked at before the search gives up and lets the request wait. A longer ring can be
-/// ended by a signal only.
-const OWNERS_MAX: usize = 1024;
+/// Steps before the search gives up and lets the request wait: some milliseconds. A ring that was not found by then, which
+/// takes more than a hundred owners that wait at a time, can be ended by a signal only.
+const STEPS_MAX: usize = 1 << 14;
+
+/// Owners that are in the way and wait, and what it took to find them.
+struct Search {
+    seen: BTreeSet<Owner>,
+    open: Vec<Owner>,
+    steps: usize,
+}
 
 impl FileLocks {
     /// Whether an owner in the way of `lock` waits, through any number of others, for `owner`.
     pub(super) fn would_deadlock(&self, owner: Owner, lock: &FileLock) -> bool {
-        let mut seen = BTreeSet::new();
-        let mut open = self.blockers(owner, lock);
-        while let Some(blocker) = open.pop() {
-            if blocker == owner {
-                return true;
-            }
-            if seen.len() >= OWNERS_MAX || !seen.insert(blocker) {
-                continue;
-            }
-            for &(xid, key) in self.waiting_owners.get(&blocker).map_or(&[][..], Vec::as_slice) {
-                let waiters = self.resources.get(&key).map_or(&[][..], |r| &r.waiters);
-                for waiter in waiters.iter().filter(|w| (w.client, w.xid) == (blocker.client, xid))
-                {
-                    open.extend(self.blockers(blocker, &waiter.lock));
+        let mut search = Search { seen: BTreeSet::new(), open: Vec::new(), steps: STEPS_MAX };
+        self.add_blockers(owner, lock, &mut search);
+        while let Some(blocker) = search.open.pop() {
+            for (_, wanted) in self.waiting_owners.get(&blocker).into_iter().flatten() {
+                let resource = self.resources.get(&(wanted.fid, LockFamily::Posix));
+                if resource.is_some_and(|r| r.held.keeps(owner, wanted, &mut search.steps)) {
+                    return true;
+                }
+                self.add_blockers(blocker, wanted, &mut search);
+                if search.steps == 0 {
+                    return false;
                 }
             }
         }
         false
     }
 
-    fn blockers(&self, owner: Owner, lock: &FileLock) -> Vec<Owner> {
-        let resource = self.resources.get(&(lock.fid, LockFamily::Posix));
-        let held = resource.iter().flat_map(|resource| resource.held.conflicts(owner, lock));
-        held.map(|range| range.owner).collect()
+    /// Adds the owners that wait and are in the way of `lock`, each once.
+    fn add_blockers(&self, owner: Owner, lock: &FileLock, search: &mut Search) {
+        let Some(resource) = self.resources.get(&(lock.fid, LockFamily::Posix)) else { return };
+        let held = &resource.held;
+        let mut look_at = |other: Owner| {
+            let Search { seen, open, steps } = search;
+            if other != owner
+                && !seen.contains(&other)
+                && self.waiting_owners.contains_key(&other)
+                && held.keeps(other, lock, steps)
+            {
+                seen.insert(other);
+                open.push(other);
+            }
+            *steps = steps.saturating_sub(1);
+            *steps > 0
+        };
+        if self.waiting_owners.len() <= held.len() {
+            let _all = self.waiting_owners.keys().all(|&other| look_at(other));
+        } else {
+            let _all = held.owners().all(look_at);
+        }
     }
 }

@@ -4,7 +4,7 @@
 //! way is found by classes of length: a range of up to 2^k bytes that reaches a byte begins less than 2^k before it, and of one
 //! owner's ranges, which do not overlap, few begin so near.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, ops::Bound};
 
 use sheen_types::{ClientId, Errno};
 use sheen_wire::flock::{FileLock, LockType};
@@ -35,15 +35,15 @@ const CLASSES: usize = 64;
 pub(super) struct Ranges {
     /// By owner and start.
     held: BTreeMap<(Owner, u64), Range>,
-    /// End and kind, by class, start and owner.
-    by_class: BTreeMap<(usize, u64, Owner), (u64, LockType)>,
-    /// How many there are of each class.
-    counts: [usize; CLASSES],
+    /// End, by kind (whether for writing), class, start and owner.
+    by_class: BTreeMap<(bool, usize, u64, Owner), u64>,
+    /// How many there are of each kind and class.
+    counts: [[usize; CLASSES]; 2],
 }
 
 impl Default for Ranges {
     fn default() -> Self {
-        Self { held: BTreeMap::new(), by_class: BTreeMap::new(), counts: [0; CLASSES] }
+        Self { held: BTreeMap::new(), by_class: BTreeMap::new(), counts: [[0; CLASSES]; 2] }
     }
 }
 
@@ -59,6 +59,20 @@ pub(super) enum Freed {
 impl Range {
     fn class(&self) -> usize {
         (self.end - self.start).saturating_add(1).ilog2() as usize
+    }
+
+    fn writes(&self) -> bool {
+        self.kind == LockType::Write
+    }
+
+    /// Whether it keeps others from `lock`.
+    fn excludes(&self, lock: &FileLock) -> bool {
+        let excludes = match lock.kind {
+            LockType::Unlock => false,
+            LockType::Read => self.writes(),
+            LockType::Write => true,
+        };
+        excludes && self.start <= lock.end && lock.start <= self.end
     }
 }
 
@@ -97,21 +111,58 @@ impl Ranges {
 
     /// Locks of others in the way.
     pub(super) fn conflicts(&self, owner: Owner, lock: &FileLock) -> impl Iterator<Item = &Range> {
-        let (start, end, kind) = (lock.start, lock.end, lock.kind);
-        let classes = (0..CLASSES).filter(move |&class| self.counts[class] > 0);
-        let near = classes.flat_map(move |class| {
+        let (start, end) = (lock.start, lock.end);
+        // What is in nobody's way beside it, reading beside reading, is not walked over.
+        let kinds: &[bool] = match lock.kind {
+            LockType::Unlock => &[],
+            LockType::Read => &[true],
+            LockType::Write => &[false, true],
+        };
+        let all = kinds.iter().flat_map(|&kind| (0..CLASSES).map(move |class| (kind, class)));
+        let there = all.filter(|&(kind, class)| self.counts[usize::from(kind)][class] > 0);
+        let near = there.flat_map(move |(kind, class)| {
             let longest = (1_u64 << class).saturating_mul(2);
-            let first = (class, start.saturating_sub(longest), FIRST);
-            self.by_class.range(first..=(class, end, LAST))
+            let first = (kind, class, start.saturating_sub(longest), FIRST);
+            self.by_class.range(first..=(kind, class, end, LAST))
         });
-        let in_the_way = near.filter(move |&(&(_, _, other), &(last, held))| {
-            let excludes = match (held, kind) {
-                (_, LockType::Unlock) | (LockType::Read, LockType::Read) => false,
-                (LockType::Write | LockType::Unlock, LockType::Read) | (_, LockType::Write) => true,
-            };
-            excludes && other != owner && start <= last
-        });
-        in_the_way.map(move |(&(_, start, other), _)| &self.held[&(other, start)])
+        let in_the_way =
+            near.filter(move |&(&(_, _, _, other), &last)| other != owner && start <= last);
+        in_the_way.map(move |(&(_, _, start, other), _)| &self.held[&(other, start)])
+    }
+
+    /// Whether the range of `other` that begins at `start` is still there and in the way.
+    pub(super) fn is_kept_by(
+        &self,
+        (other, start): (Owner, u64),
+        owner: Owner,
+        lock: &FileLock,
+    ) -> bool {
+        self.held.get(&(other, start)).is_some_and(|range| other != owner && range.excludes(lock))
+    }
+
+    /// Whether `other` has something in the way of somebody's `lock`; takes a step for each range looked at, and says no when
+    /// none is left.
+    pub(super) fn keeps(&self, other: Owner, lock: &FileLock, steps: &mut usize) -> bool {
+        for (_, range) in self.held.range((other, 0)..=(other, lock.end)).rev() {
+            if range.end < lock.start || *steps == 0 {
+                return false;
+            }
+            if range.excludes(lock) {
+                return true;
+            }
+            *steps -= 1;
+        }
+        false
+    }
+
+    /// Each owner once.
+    pub(super) fn owners(&self) -> impl Iterator<Item = Owner> {
+        let mut next = Bound::Included((FIRST, 0));
+        std::iter::from_fn(move || {
+            let (&(owner, _), _) = self.held.range((next, Bound::Unbounded)).next()?;
+            next = Bound::Excluded((owner, u64::MAX));
+            Some(owner)
+        })
     }
 
     /// The first of [`Ranges::conflicts`] in order of start.
@@ -179,15 +230,15 @@ impl Ranges {
     }
 
     fn insert(&mut self, range: Range) {
-        let Range { start, end, kind, owner, .. } = range;
-        self.counts[range.class()] += 1;
-        self.by_class.insert((range.class(), start, owner), (end, kind));
+        let Range { start, end, owner, .. } = range;
+        self.counts[usize::from(range.writes())][range.class()] += 1;
+        self.by_class.insert((range.writes(), range.class(), start, owner), end);
         self.held.insert((owner, start), range);
     }
 
     fn remove(&mut self, range: &Range) {
-        self.counts[range.class()] -= 1;
-        self.by_class.remove(&(range.class(), range.start, range.owner));
+        self.counts[usize::from(range.writes())][range.class()] -= 1;
+        self.by_class.remove(&(range.writes(), range.class(), range.start, range.owner));
         self.held.remove(&(range.owner, range.start));
     }
 

@@ -317,3 +317,56 @@ fn the_locks_of_one_inode_are_bounded() {
     assert_eq!(locks.len(), 4);
     assert_eq!(set(&mut locks, A, &record(OTHER, LockType::Write, 0, 0)), Ok(()));
 }
+
+/// Lets `owner` of B wait for what is free of deadlocks.
+fn wait(locks: &mut FileLocks, owner: u64, xid: u64, lock: &FileLock) {
+    let lock = FileLock { owner, ..lock.clone() };
+    assert_eq!(locks.set(B, &lock, Some(Xid(xid)), &mut Vec::new()), LockAnswer::Waiting);
+}
+
+#[test]
+fn the_search_for_rings_costs_by_owners_and_not_by_their_ranges() {
+    use LockType::Write;
+    let mut locks = FileLocks::new(LockLimits::default());
+    for at in 0..30_000 {
+        set(&mut locks, A, &record(FILE, Write, at * 2, at * 2)).unwrap();
+    }
+    for owner in 0..100 {
+        let byte = record(OTHER, Write, owner, owner);
+        set(&mut locks, B, &FileLock { owner, ..byte }).unwrap();
+        wait(&mut locks, owner, owner, &record(FILE, Write, 0, RANGE_END));
+    }
+    let begun = std::time::Instant::now();
+    for owner in 1000..1010 {
+        wait(&mut locks, owner, owner, &record(OTHER, Write, 0, RANGE_END));
+        assert!(locks.cancel(B, Xid(owner)));
+    }
+    let took = begun.elapsed();
+    assert!(took < std::time::Duration::from_secs(2), "ten waits took {took:?}");
+    // And a ring is still one: A waits for what the others hold, who wait for A.
+    let closing = record(OTHER, Write, 50, 50);
+    let answer = locks.set(A, &closing, Some(Xid(1)), &mut Vec::new());
+    assert_eq!(answer, LockAnswer::Refused(Errno::EDEADLK));
+}
+
+#[test]
+fn giving_back_costs_little_though_many_wait_for_something_else() {
+    use LockType::{Read, Unlock, Write};
+    let mut locks = FileLocks::new(LockLimits::default());
+    for at in 0..30_000 {
+        set(&mut locks, A, &record(FILE, Read, at * 2, at * 2)).unwrap();
+    }
+    set(&mut locks, C, &record(FILE, Write, 1 << 40, 1 << 40)).unwrap();
+    for owner in 0..100 {
+        wait(&mut locks, owner, owner, &record(FILE, Read, 0, RANGE_END));
+    }
+    let begun = std::time::Instant::now();
+    for at in 0..200 {
+        set(&mut locks, A, &record(FILE, Unlock, at * 2, at * 2)).unwrap();
+    }
+    let took = begun.elapsed();
+    assert!(took < std::time::Duration::from_secs(2), "200 unlocks took {took:?}");
+    let mut ended = Vec::new();
+    locks.set(C, &record(FILE, Unlock, 1 << 40, 1 << 40), None, &mut ended);
+    assert_eq!(ended.len(), 100);
+}
