@@ -39,7 +39,7 @@ pub use operation::{Entry, Operation};
 pub use outcome::{Effect, Outcome, Reply, SessionReply};
 pub use shares::Shares;
 pub use snapshot::{SnapshotChunks, SnapshotError, SnapshotReader, SnapshotSize};
-pub use state::State;
+pub use state::{State, filesystem::is_name as is_filesystem_name};
 pub use touches::touches;
 
 #[cfg(test)]

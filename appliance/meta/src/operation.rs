@@ -3,7 +3,9 @@
 //! Bytes of an [`Entry`]: see `docs/formats/meta.md`. A log record may hold several entries one
 //! after the other ([`encode_entries`], [`decode_entries`]).
 
-use sheen_types::{ClientId, Epoch, Fid, OstIndex, Tag, Timespec, TransactionNumber, Xid};
+use sheen_types::{
+    ClientId, Epoch, Fid, OstIndex, Tag, Timespec, TransactionNumber, Xid, layout::STRIPES_MAX,
+};
 use sheen_wire::{
     DecodeError, Decoder, Encoder, Field,
     fields::List,
@@ -21,6 +23,10 @@ const WITHOUT_PROMISE: u8 = 2;
 const WITHOUT_PLACEMENT: u8 = 1;
 /// Most entries in one log record.
 pub const ENTRIES_MAX: usize = 1024;
+/// Bytes of a log record before its entries.
+pub const RECORD_HEAD_BYTES: usize = 3;
+/// Bytes of an entry beside its operation: session, slot and number, time, transaction, the most a placement may have.
+const ENTRY_BYTES: usize = 8 + 2 + 8 + 12 + 8 + 2 + 4 * STRIPES_MAX;
 
 message! {
     /// One change, as proposed by the leader.
@@ -280,6 +286,12 @@ fn decode_without_placement(input: &mut Decoder<'_>) -> Result<Entry, DecodeErro
     })
 }
 
+/// Bytes that the entry of an operation takes in a log record at most, whatever its placement.
+#[must_use]
+pub fn entry_bytes_max(operation: &Operation) -> usize {
+    ENTRY_BYTES + operation.to_vec().len()
+}
+
 impl Entry {
     /// An entry of the server itself: no session, no reply slot.
     #[must_use]
@@ -306,6 +318,16 @@ pub const FIRST_SERVER_EPOCH: Epoch = Epoch(1);
 #[cfg(test)]
 mod test {
     use super::*;
+
+    #[test]
+    fn an_entry_takes_no_more_than_is_told_before() {
+        let body = OrphanRelease { fid: Fid::ROOT };
+        let operation = Operation::OrphanRelease(body);
+        let mut entry = Entry::internal(Timespec::ZERO, TransactionNumber(7), operation);
+        entry.placement = List(vec![OstIndex(1); STRIPES_MAX]);
+        let most = RECORD_HEAD_BYTES + 2 * entry_bytes_max(&entry.operation);
+        assert_eq!(encode_entries(&[entry.clone(), entry]).len(), most);
+    }
 
     #[test]
     fn records_of_the_first_version_are_read_as_without_placement() {

@@ -39,8 +39,9 @@ impl Filesystem {
     }
 }
 
-/// 1..=63 of `[a-zA-Z0-9._-]`, first a letter or digit.
-pub(crate) fn is_name(name: &[u8]) -> bool {
+/// Whether a file system can have this name: 1..=63 of `[a-zA-Z0-9._-]`, first a letter or digit.
+#[must_use]
+pub fn is_name(name: &[u8]) -> bool {
     name.len() <= NAME_BYTES_MAX
         && name.first().is_some_and(u8::is_ascii_alphanumeric)
         && name.iter().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(byte))

@@ -3,10 +3,10 @@
 //! One proposal carries every change that is ready: the group commit. An entry decides for itself, against the state
 //! it meets, whether it succeeds.
 
-use sheen_consensus::LogRoom;
+use sheen_consensus::{LogRoom, PROPOSAL_BYTES_MAX};
 use sheen_meta::{
     Effect, Entry, Operation, Outcome, Reply,
-    operation::{decode_entries, encode_entries},
+    operation::{RECORD_HEAD_BYTES, decode_entries, encode_entries, entry_bytes_max},
 };
 use sheen_types::{ClientId, Errno, Tag, TransactionNumber, Xid};
 use sheen_wire::{Field, Opcode, fields::List};
@@ -28,13 +28,24 @@ pub(crate) struct Batch {
 
 impl Mdt {
     /// Forms the next proposal of what is ready and has room in the state. With little room in the log only of what makes
-    /// some.
+    /// some. It is no longer than the log takes: what a change is encoded to is counted before it is added.
     pub(crate) fn take_batch(&mut self, room: LogRoom) -> Option<Batch> {
         let mut entries = Vec::new();
         let mut ids = Vec::new();
-        let mut bytes = 0;
-        while entries.len() < self.limits.batch_entries_max && bytes < self.limits.batch_bytes_max {
+        let mut bytes = RECORD_HEAD_BYTES;
+        let bytes_max = self.limits.batch_bytes_max.min(PROPOSAL_BYTES_MAX);
+        while entries.len() < self.limits.batch_entries_max && bytes < bytes_max {
             let Some(id) = self.next_ready(room) else { break };
+            let Some(change) = self.changes.get(&id) else { continue };
+            let then = bytes + entry_bytes_max(&change.operation);
+            if then > bytes_max && !entries.is_empty() {
+                self.ready.push_front(id);
+                break;
+            }
+            if then > PROPOSAL_BYTES_MAX {
+                self.refuse_change(id, Errno::E2BIG);
+                continue;
+            }
             match self.admit(id) {
                 Admitted::Yes => {}
                 Admitted::Later => {
@@ -65,7 +76,7 @@ impl Mdt {
                 operation,
                 placement,
             };
-            bytes += 128 + payload_bytes(&entry.operation);
+            bytes = then;
             entries.push(entry);
             ids.push(id);
         }
@@ -97,6 +108,14 @@ impl Mdt {
             return Admitted::Yes;
         }
         self.admission.admit(growth, self.state.snapshot_size())
+    }
+
+    /// The log does not take these changes, now or later.
+    pub(crate) fn refuse_batch(&mut self, batch: Batch) {
+        self.admission.given_back();
+        for id in batch.ids {
+            self.refuse_change(id, Errno::E2BIG);
+        }
     }
 
     fn refuse_change(&mut self, id: ChangeId, errno: Errno) {
@@ -232,15 +251,5 @@ impl Mdt {
         };
         answer.transaction = outcome.transaction.0;
         answer
-    }
-}
-
-/// Bytes an operation carries beside its small fields.
-fn payload_bytes(operation: &Operation) -> usize {
-    match operation {
-        Operation::SetXattr(body) => body.value.len(),
-        Operation::Create(body) => body.target.len(),
-        Operation::ObjectsDestroyed(body) => body.objects.to_vec().len(),
-        _ => 256,
     }
 }

@@ -5,12 +5,12 @@ use sheen_wire::{
     Field, Opcode,
     flock::{FileLock, LockFamily, LockSet, LockType},
     lease::{LeaseRevoke, LockMode},
-    metadata::{GetAttributes, Open},
+    metadata::{Connect, FilesystemCreate, GetAttributes, Open, SetXattr},
 };
 
 use super::{
     test::{data, lookup, status},
-    test_support::{Client, World, nothing_held},
+    test_support::{Client, Sent, World, name, nothing_held},
 };
 
 /// A world with other bounds; the client that was there is back.
@@ -222,4 +222,59 @@ fn clients_come_back_though_the_table_is_full_of_early_requests() {
     b.reconnect(&mut world);
     assert_eq!(b.reassert(&mut world, &nothing_held()), 0);
     assert!(early.iter().all(|sent| sent.status(&world) == 0));
+}
+
+#[test]
+fn changes_with_long_bodies_are_cut_into_proposals_the_log_takes() {
+    let mut world = World::new();
+    let mut a = world.mount(1);
+    let fids: Vec<Fid> = (0..8)
+        .map(|number| a.create(&mut world, &format!("file {number}")).attributes.fid)
+        .collect();
+    let set_xattr = |world: &World, a: &mut Client, tag: u16, bytes: usize| {
+        let fid = fids[usize::from(tag)];
+        let request = SetXattr { fid, name: name("user.x"), flags: 0, kill_sgid: false };
+        a.send(world, Opcode::SetXattr, tag, &request.to_vec(), &vec![7; bytes])
+    };
+    world.stalled.set(true);
+    let mut sent: Vec<Sent> = Vec::new();
+    // As many proposals as may be on their way, then all that comes waits in one queue.
+    for tag in 0..4 {
+        sent.push(set_xattr(&world, &mut a, tag, 1));
+        world.run();
+    }
+    let mut peer = world.client(b"fs", 0);
+    peer.connection = world.open_connection();
+    for number in 0..500_u32 {
+        let mut uuid = [9; 16];
+        uuid[..4].copy_from_slice(&number.to_le_bytes());
+        let label = vec![b'l'; 913];
+        let connect = Connect { uuid, label, filesystem: Vec::new(), ..peer.connect_request() };
+        sent.push(peer.send(&world, Opcode::Connect, 0, &connect.to_vec(), &[]));
+    }
+    for tag in 4..8 {
+        sent.push(set_xattr(&world, &mut a, tag, 64 << 10));
+    }
+    world.run();
+    world.stalled.set(false);
+    world.run();
+    assert!(sent.iter().all(|sent| sent.status(&world) == 0));
+}
+
+#[test]
+fn a_name_no_file_system_can_have_is_refused_before_the_log() {
+    let mut world = World::new();
+    let mut peer = world.client(&[b'n'; 600], 9);
+    world.stalled.set(true);
+    let sent = peer.send_connect(&mut world);
+    world.run();
+    assert_eq!(sent.status(&world), -Errno::ENOENT.0);
+    let create = FilesystemCreate { name: vec![b'n'; 600], permissions: 0o755 };
+    let mut admin = world.client(b"", 8);
+    world.stalled.set(false);
+    admin.reconnect(&mut world);
+    world.stalled.set(true);
+    let sent = admin.send(&world, Opcode::FilesystemCreate, 0, &create.to_vec(), &[]);
+    world.run();
+    assert_eq!(sent.status(&world), -Errno::EINVAL.0);
 }

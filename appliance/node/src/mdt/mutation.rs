@@ -7,7 +7,7 @@
 //! Who may wait for whom, and why that ends, is told at [`keeps_others_out`].
 
 use sheen_meta::{
-    Operation, Reply,
+    Limits, Operation, Reply, is_filesystem_name,
     operation::{
         CreateInode, Disconnect, MakeFilesystem, MoveName, Nothing, OrphanRelease, PutXattr,
         RemoveName,
@@ -15,7 +15,7 @@ use sheen_meta::{
     touches,
 };
 use sheen_types::{ClientId, Errno, Fid, Tag, Xid};
-use sheen_wire::{DecodeError, Frame, Opcode};
+use sheen_wire::{DecodeError, Frame, Opcode, metadata::Connect};
 
 use super::{
     core::Mdt,
@@ -115,6 +115,9 @@ impl Mdt {
             Ok(operation) => operation,
             Err(_) => return self.answer(&incoming, Answer::error(Errno::EPROTO)),
         };
+        if let Err(errno) = check_names(&operation) {
+            return self.answer(&incoming, Answer::error(errno));
+        }
         let growth = self.state.growth(&operation, 0);
         if !self.admission.fits(growth, self.state.snapshot_size()) {
             return self.answer(&incoming, Answer::error(Errno::ENOSPC));
@@ -294,7 +297,11 @@ impl Mdt {
     fn operation_of(&mut self, incoming: &Incoming) -> Result<Operation, DecodeError> {
         let payload = || incoming.payload.clone();
         Ok(match incoming.frame.opcode {
-            Opcode::Connect => Operation::Connect(incoming.body()?),
+            Opcode::Connect => {
+                let mut connect: Connect = incoming.body()?;
+                connect.label.truncate(Limits::LABEL_BYTES_MAX);
+                Operation::Connect(connect)
+            }
             Opcode::Disconnect => {
                 Operation::Disconnect(Disconnect { client: incoming.frame.client })
             }
@@ -339,6 +346,25 @@ impl Mdt {
         if orphan && !self.opens.is_open(fid) && self.background.releasing.insert(fid) {
             self.submit_own(Operation::OrphanRelease(OrphanRelease { fid }), Task::Forget);
         }
+    }
+}
+
+/// Whether the names of file systems in a change can be some: what cannot is refused before the log carries it.
+///
+/// # Errors
+/// ENOENT, EINVAL: as the change itself would be answered.
+fn check_names(operation: &Operation) -> Result<(), Errno> {
+    match operation {
+        Operation::Connect(connect) if !connect.filesystem.is_empty() => {
+            if is_filesystem_name(&connect.filesystem) { Ok(()) } else { Err(Errno::ENOENT) }
+        }
+        Operation::FilesystemCreate(make) if !is_filesystem_name(&make.request.name) => {
+            Err(Errno::EINVAL)
+        }
+        Operation::FilesystemDelete(delete) if !is_filesystem_name(&delete.name) => {
+            Err(Errno::ENOENT)
+        }
+        _ => Ok(()),
     }
 }
 

@@ -269,7 +269,8 @@ impl<B: Block, F: Fabric, C: Clock, E: Entropy, G: OstGateway> MdtService<B, F, 
                     room = LogRoom::Deletes;
                 }
                 Err(ProposeError::TooLong) => {
-                    unreachable!("batches are shorter than proposals may be")
+                    tracing::error!(changes = ids.len(), "a proposal is too long");
+                    self.core.refuse_batch(Batch { ids, bytes: Vec::new() });
                 }
                 Err(ProposeError::Busy | ProposeError::NotLeader(_) | ProposeError::Stopped) => {
                     // Kept for the case that the log takes it later.
