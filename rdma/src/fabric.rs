@@ -31,7 +31,7 @@ const POLLS_PER_EPOLL: u32 = 64;
 /// How often stalled peers are looked for.
 const STALL_CHECK: Duration = Duration::from_secs(1);
 /// Connections of a service. More are closed at once; clients try again.
-const CONNECTIONS_MAX: usize = 4096;
+pub const CONNECTIONS_MAX: usize = 4096;
 /// Readiness reports taken at a time.
 const READY_MAX: usize = 64;
 

@@ -35,6 +35,6 @@ mod hostile_server_test;
 pub use acceptor::{Acceptor, AcceptorConfig, NewConnection};
 pub use budget::{AcceptorCounters, ConnectionLimits};
 pub use connect::{ConnectError, connect};
-pub use fabric::{FabricCounters, PayloadCheck, ServerFabric};
+pub use fabric::{CONNECTIONS_MAX, FabricCounters, PayloadCheck, ServerFabric};
 pub use hello::Refusal;
 pub use pages::{PageRequest, PageSink, Socket};

@@ -9,7 +9,7 @@ use sheen_meta::{
     operation::{RECORD_HEAD_BYTES, decode_entries, encode_entries, entry_bytes_max},
 };
 use sheen_types::{ClientId, Errno, Tag, TransactionNumber, Xid};
-use sheen_wire::{Field, Opcode, fields::List};
+use sheen_wire::fields::List;
 
 use super::{
     admission::{Admitted, makes_room},
@@ -166,13 +166,7 @@ impl Mdt {
         match task {
             Task::Answer(incoming) => {
                 let answer = self.answer_change(&incoming, &operation, outcome);
-                let ends = incoming.frame.opcode == Opcode::Disconnect;
                 self.answer(&incoming, answer);
-                if ends
-                    && let Some(connection) = self.connections.get_mut(&incoming.request.connection)
-                {
-                    connection.client = None;
-                }
             }
             Task::CancelLease(incoming) => self.finish_cancel(&incoming),
             Task::ServerStart => {

@@ -128,7 +128,11 @@ impl Mdt {
 
     /// The session's end was applied: what it held is void, or will be when every OST it concerns has fenced it.
     pub(crate) fn session_ended(&mut self, client: ClientId) {
-        let evicted = self.sessions.remove(&client).is_some_and(|s| s.eviction != Eviction::None);
+        let session = self.sessions.remove(&client);
+        let evicted = session.as_ref().is_some_and(|s| s.eviction != Eviction::None);
+        if let Some(connection) = session.and_then(|session| session.connection) {
+            self.estrange(client, connection);
+        }
         self.drop_leases(client, evicted);
         for fid in self.opens.drop_client(client) {
             self.release_if_orphan(fid);

@@ -88,10 +88,24 @@ impl Mdt {
     /// A peer connected. Returns false if it must be closed: there are too many.
     pub(crate) fn on_opened(&mut self, connection: ConnectionId) -> bool {
         self.connections.insert(connection, Connection::default());
-        if let Some(stranger) = self.strangers.opened(connection, self.now) {
+        self.add_stranger(connection);
+        self.connections.len() <= self.limits.connections_max
+    }
+
+    /// A connection belongs to no session.
+    fn add_stranger(&mut self, connection: ConnectionId) {
+        if let Some(stranger) = self.strangers.add(connection, self.now) {
             self.outputs.push_back(Output::Close { connection: stranger });
         }
-        self.connections.len() <= self.limits.connections_max
+    }
+
+    /// The session that used a connection has ended: its peer opens another one soon, or goes.
+    pub(crate) fn estrange(&mut self, client: ClientId, connection: ConnectionId) {
+        let Some(found) = self.connections.get_mut(&connection) else { return };
+        if found.client == Some(client) {
+            found.client = None;
+            self.add_stranger(connection);
+        }
     }
 
     /// A connection ended; `hung_up`: by the client, not by us or the network.

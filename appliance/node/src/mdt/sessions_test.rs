@@ -7,7 +7,7 @@ use sheen_wire::{
     Field, Opcode,
     flock::{FileLock, LockFamily, LockRelease, LockSet, LockType},
     lease::LockMode,
-    metadata::{Close, GetAttributes, Open},
+    metadata::{Close, FilesystemDelete, GetAttributes, Open},
 };
 
 use super::{
@@ -239,4 +239,36 @@ fn peers_without_a_session_have_their_time_and_their_places_and_keep_nobody_out(
     assert!(count(&world)["connections"] < 300);
     client.reconnect(&mut world);
     assert!(client.resumed);
+}
+
+#[test]
+fn who_ended_his_session_is_a_stranger_again() {
+    let mut world = World::new();
+    let mut stays = world.mount(1);
+    let opened: Vec<_> = (10..400)
+        .map(|number| {
+            let mut client = world.client(b"", number);
+            client.reconnect(&mut world);
+            assert_eq!(client.call_empty(&mut world, Opcode::Disconnect).frame.status, 0);
+            client.connection
+        })
+        .collect();
+    assert!(count(&world)["connections"] < 300, "{} are there", count(&world)["connections"]);
+    let gone = world.wire.borrow().closed.clone();
+    assert_eq!(gone, opened[..gone.len()], "those longest there");
+    world.pass(Duration::from_secs(11));
+    assert_eq!(count(&world)["connections"], 1);
+    assert_eq!(stays.call_empty(&mut world, Opcode::Ping).frame.status, 0);
+}
+
+#[test]
+fn whose_session_was_ended_with_its_file_system_is_a_stranger_again() {
+    let mut world = World::new();
+    let mut client = world.mount(1);
+    let mut admin = world.connect(b"", 2);
+    let delete = FilesystemDelete { name: b"fs".to_vec(), force: true };
+    assert_eq!(admin.call(&mut world, Opcode::FilesystemDelete, &delete).frame.status, 0);
+    assert_eq!(client.call_empty(&mut world, Opcode::Ping).frame.status, -Errno::ENOTCONN.0);
+    world.pass(Duration::from_secs(11));
+    assert_eq!(world.wire.borrow().closed, [client.connection]);
 }

@@ -107,6 +107,7 @@ impl World {
         let info: FilesystemInfo = reply.body();
         assert_eq!((info.name, info.root), (b"fs".to_vec(), Fid::ROOT));
         assert_eq!(admin.call_empty(&mut world, Opcode::Disconnect).frame.status, 0);
+        world.lose_connection(admin.connection);
         world
     }
 

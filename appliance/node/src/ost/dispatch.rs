@@ -37,12 +37,15 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
         let result = if self.fences.refuses(frame.client, frame.epoch) {
             self.stats.fenced.add(1);
             Err(Errno::ENOTCONN)
-        } else if !is_attach && self.attachments.refuses(frame.client, request.connection) {
+        } else if !is_attach && self.attachments.refuses(frame.client, request.connection, since) {
             Err(Errno::ENOTCONN)
         } else {
             match decode(frame, body) {
                 Ok(Decoded::Nothing) => Ok(Some(Vec::new())),
-                Ok(Decoded::Attach) => self.attach(request, frame),
+                Ok(Decoded::Attach) => {
+                    self.attach(request, frame);
+                    Ok(Some(Vec::new()))
+                }
                 Ok(Decoded::Fence { client, epoch }) => {
                     self.begin_fence(origin, client, epoch);
                     Ok(None)
@@ -106,20 +109,19 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
         }
     }
 
-    fn attach(&mut self, request: RequestId, frame: &Frame) -> Result<Option<Vec<u8>>, Errno> {
-        let client = frame.client;
-        if client != ClientId(0) {
-            let replaced = self.attachments.attach(client, frame.epoch, request.connection);
-            if let Some(old) = replaced.map_err(|_full| Errno::EAGAIN)? {
-                tracing::info!(
-                    client = client.0,
-                    old = old.0,
-                    "client reconnected; its old connection is closed"
-                );
-                self.fabric.close(old);
-            }
+    fn attach(&mut self, request: RequestId, frame: &Frame) {
+        let (client, connection) = (frame.client, request.connection);
+        if client == ClientId(0) {
+            return;
         }
-        Ok(Some(Vec::new()))
+        if let Some(old) = self.attachments.attach(client, frame.epoch, connection, self.now) {
+            tracing::info!(
+                client = client.0,
+                old = old.0,
+                "an attached connection makes room for another"
+            );
+            self.fabric.close(old);
+        }
     }
 
     /// Whether a peer's request must wait.

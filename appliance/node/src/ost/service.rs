@@ -287,7 +287,7 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
             }
             FabricEvent::Opened { connection, peer } => {
                 tracing::debug!(connection = connection.0, peer, "client connected");
-                for stranger in self.attachments.opened(connection, self.now) {
+                if let Some(stranger) = self.attachments.opened(connection, self.now) {
                     self.fabric.close(stranger);
                 }
             }
@@ -468,6 +468,10 @@ impl<B: Block, F: Fabric, C: Clock> Service for OstService<B, F, C> {
     fn turn(&mut self, now: Tick) -> usize {
         self.now = now;
         let mut work = self.take_jobs() + self.take_events();
+        while let Some(stranger) = self.attachments.pop_overdue(now) {
+            self.fabric.close(stranger);
+            work += 1;
+        }
         for number in 0..self.targets.len() {
             work += self.take_completions(number) + self.scrub(number) + self.tidy(number);
             self.pump(number);
@@ -528,7 +532,9 @@ impl<B: Block, F: Fabric, C: Clock> Service for OstService<B, F, C> {
     fn next_deadline(&self) -> Option<Tick> {
         let desk = self.desk_is_behind.then(|| self.now.after(DESK_RETRY));
         let scrub = self.targets.iter().filter_map(|target| target.scrub.deadline()).min();
-        [desk, scrub].into_iter().flatten().min()
+        // Time enough is when it is past.
+        let strangers = self.attachments.deadline().map(|at| at.after(Duration::from_nanos(1)));
+        [desk, scrub, strangers].into_iter().flatten().min()
     }
 
     fn is_finished(&self) -> bool {

@@ -197,6 +197,21 @@ fn a_fence_does_not_wait_for_the_fenced_client() {
 }
 
 #[test]
+fn a_connection_nobody_attaches_ends_though_no_other_is_opened() {
+    let mut rig = Rig::new(4096);
+    rig.service.fabric_mut().open(7);
+    rig.service.fabric_mut().open(8);
+    rig.service.fabric_mut().connection = 8;
+    let attach = rig.send(Opcode::Attach, &0_u64, &[], 0);
+    assert_eq!(rig.wait(attach).status(), 0);
+    let due = rig.service.next_deadline().expect("a turn is due");
+    rig.service.turn(due);
+    assert_eq!(rig.service.fabric_mut().closed, [7]);
+    rig.settle();
+    assert_eq!(rig.service.next_deadline(), None);
+}
+
+#[test]
 fn a_stop_does_not_wait_for_payloads() {
     let mut rig = Rig::new(4096);
     rig.service.fabric_mut().hold_pulls = true;

@@ -19,7 +19,7 @@ use sheen_rdma::{
 };
 use sheen_reactor::{Service, SystemClock};
 use sheen_store::Limits;
-use sheen_types::{Errno, Fid, Xid};
+use sheen_types::{ClientId, Errno, Fid, Xid};
 use sheen_wire::{Field, Frame, Opcode, object::ObjectRead};
 
 use super::rig::{Chance, OST, Rig, object, write_body};
@@ -130,6 +130,12 @@ fn clients_over_shared_memory_and_tcp_read_what_they_wrote() {
         .iter()
         .map(|address| connect(address, 0, &Arena::shared(32 << 20).unwrap()).unwrap())
         .collect();
+    for (client, link) in (1..).map(ClientId).zip(&links) {
+        // Whoever belongs to nobody for long is let go.
+        let frame = Frame { client, ..Frame::request(Opcode::Attach, Xid(1)) };
+        let call = Call { frame, body: Vec::new(), payload: None, room: None };
+        assert_eq!(link.call(call, &Cancel::new()).reply.unwrap().0.status, 0);
+    }
     thread::scope(|scope| {
         for number in 0..8_u32 {
             let link = &links[number as usize % 2];

@@ -73,6 +73,15 @@ impl QueueFabric {
         request
     }
 
+    /// A peer connects.
+    pub(crate) fn open(&mut self, connection: u64) {
+        let opened = FabricEvent::Opened {
+            connection: ConnectionId(connection),
+            peer: String::from("test"),
+        };
+        self.events.push_back(opened);
+    }
+
     pub(crate) fn release_pulls(&mut self) {
         self.hold_pulls = false;
         for (request, token, buffer) in std::mem::take(&mut self.held) {
