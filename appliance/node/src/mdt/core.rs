@@ -37,7 +37,7 @@ use super::{
 };
 use sheen_wire::metadata::OstAddress;
 
-use crate::strangers::Strangers;
+use crate::{buffer_shares::BufferShares, strangers::Strangers};
 
 /// Where the service stands. `Recovering` → `Starting` → (`Grace` →) `Serving`; `Failed` from anywhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,6 +92,8 @@ pub(crate) struct Mdt {
     pub(crate) held: usize,
     /// Bytes of their payloads.
     pub(crate) held_bytes: usize,
+    /// Payload of replies that peers have not taken.
+    pub(crate) replying: BufferShares,
     pub(crate) changes: BTreeMap<ChangeId, Change>,
     pub(crate) next_change: u64,
     /// Changes that may be proposed, in order.
@@ -137,10 +139,10 @@ impl Mdt {
     pub(crate) fn new(
         limits: MdtLimits,
         times: MdtTimes,
-        node: [u8; 16],
-        osts: Vec<OstAddress>,
+        (node, osts): ([u8; 16], Vec<OstAddress>),
         state: State,
         stats: Arc<MdtStats>,
+        reply_bytes_max: usize,
     ) -> Self {
         Self {
             leases: Leases::new(Epoch(0), limits.leases_max),
@@ -166,6 +168,7 @@ impl Mdt {
             early: EarlyRequests::default(),
             held: 0,
             held_bytes: 0,
+            replying: BufferShares::new(reply_bytes_max),
             changes: BTreeMap::new(),
             next_change: 0,
             ready: VecDeque::new(),
@@ -240,7 +243,8 @@ impl Mdt {
             }
             Phase::Grace { .. } | Phase::Serving => {}
         }
-        if let Err(errno) = self.check_session(&incoming) {
+        if let Err(errno) = self.check_session(&incoming).and_then(|()| self.check_reply(&incoming))
+        {
             return self.answer(&incoming, Answer::error(errno));
         }
         match incoming.frame.opcode {
@@ -336,6 +340,9 @@ impl Mdt {
             reply.status = -Errno::EOVERFLOW.0;
             (Vec::new(), Vec::new())
         };
+        if !payload.is_empty() {
+            self.replying.take(request.connection, payload.len());
+        }
         self.note_answer(&request, &reply);
         let bytes_in = frame.payload_bytes;
         self.outputs.push_back(Output::Reply {

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use sheen_dma::Buffer;
 use sheen_meta::Limits;
 use sheen_ports::{
-    Block, Clock, CloseReason, Entropy, Fabric, FabricEvent, NotifyError, RequestId,
+    Block, Clock, CloseReason, ConnectionId, Entropy, Fabric, FabricEvent, NotifyError, RequestId,
 };
 use sheen_types::{Errno, Tick, checksum::crc32c};
 use sheen_wire::{Frame, Kind, Opcode};
@@ -49,9 +49,11 @@ impl<B: Block, F: Fabric, C: Clock, E: Entropy, G: OstGateway> MdtService<B, F, 
                 FabricEvent::Pulled { token, buffer, result } => {
                     self.take_payload(token, &buffer, result.is_ok());
                 }
-                FabricEvent::Sent { buffer, .. } => drop(buffer),
+                FabricEvent::Sent { connection, buffer } => {
+                    self.core.replying.give(connection, buffer.len());
+                }
                 FabricEvent::Closed { connection, reason } => {
-                    self.backlog.remove(&connection);
+                    self.drop_backlog(connection);
                     self.core.on_closed(connection, reason == CloseReason::Peer);
                 }
             }
@@ -155,7 +157,7 @@ impl<B: Block, F: Fabric, C: Clock, E: Entropy, G: OstGateway> MdtService<B, F, 
         if let Some(waiting) = self.backlog.get_mut(&connection) {
             waiting.push_back(output);
             if waiting.len() > self.core.limits.backlog_per_connection_max {
-                self.backlog.remove(&connection);
+                self.drop_backlog(connection);
                 self.fabric.close(connection);
             }
             return;
@@ -175,6 +177,17 @@ impl<B: Block, F: Fabric, C: Clock, E: Entropy, G: OstGateway> MdtService<B, F, 
         }
     }
 
+    /// What waited for a connection goes nowhere.
+    fn drop_backlog(&mut self, connection: ConnectionId) {
+        for output in self.backlog.remove(&connection).unwrap_or_default() {
+            if let Output::Reply { payload, .. } = output
+                && !payload.is_empty()
+            {
+                self.core.replying.give(connection, payload.len());
+            }
+        }
+    }
+
     fn reply(&mut self, request: RequestId, mut frame: Frame, body: &[u8], payload: &[u8]) {
         let mut message = Vec::with_capacity(sheen_wire::FRAME_BYTES + body.len());
         let buffer = (!payload.is_empty()).then(|| {
@@ -185,6 +198,8 @@ impl<B: Block, F: Fabric, C: Clock, E: Entropy, G: OstGateway> MdtService<B, F, 
             buffer.as_mut_slice()[..payload.len()].copy_from_slice(payload);
             frame.payload_bytes = u32::try_from(payload.len()).unwrap_or(0);
             frame.payload_checksum = crc32c(payload);
+            self.core.replying.give(request.connection, payload.len());
+            self.core.replying.take(request.connection, buffer.len());
             buffer
         });
         frame.encode_with(body, &mut message);

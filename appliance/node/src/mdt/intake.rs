@@ -1,8 +1,9 @@
 //! Which requests are let in: bounds of what is held, and what is served while clients come back after a restart.
 
+use sheen_meta::Limits;
 use sheen_ports::ConnectionId;
 use sheen_types::Errno;
-use sheen_wire::{Frame, Opcode};
+use sheen_wire::{Frame, Opcode, frame::PAYLOAD_BYTES_MAX};
 
 use super::{
     core::{Mdt, Phase},
@@ -39,6 +40,17 @@ impl Mdt {
         Ok(())
     }
 
+    /// Whether there is room for what the reply to a request may carry, until its peer has taken that. Asked before the request is
+    /// carried out; what changes something is answered whatever it takes, which is little.
+    ///
+    /// # Errors
+    /// EAGAIN.
+    pub(crate) fn check_reply(&self, incoming: &Incoming) -> Result<(), Errno> {
+        let bytes = incoming.frame.reply_room().min(reply_bytes_max(incoming.frame.opcode));
+        let room = bytes == 0 || self.replying.may_take(incoming.request.connection, bytes);
+        if room { Ok(()) } else { Err(Errno::EAGAIN) }
+    }
+
     /// Payload that was let in is gone.
     pub(crate) fn forget_payload(&mut self, connection: ConnectionId, bytes: usize) {
         self.held_bytes -= bytes;
@@ -66,6 +78,18 @@ impl Mdt {
         let room = share || self.is_asked_back(incoming.frame.client);
         let has_room = (own_room && room) || lets_others_go_on(incoming.frame.opcode);
         if has_room { Ok(()) } else { Err(Errno::EAGAIN) }
+    }
+}
+
+/// Longest payload of the reply to what only reads.
+const fn reply_bytes_max(opcode: Opcode) -> usize {
+    match opcode {
+        Opcode::ReadDirectory | Opcode::FilesystemList | Opcode::ClientList => PAYLOAD_BYTES_MAX,
+        Opcode::GetXattr => Limits::XATTR_BYTES_MAX,
+        Opcode::ListXattr => Limits::XATTR_NAMES_BYTES_MAX,
+        // A target, or a layout of as many objects as there may be.
+        Opcode::ReadLink | Opcode::Lookup | Opcode::GetAttributes | Opcode::Open => 4096,
+        _ => 0,
     }
 }
 

@@ -61,7 +61,7 @@ fn an_ost_beyond_the_most_there_may_be_is_not_served() {
     let made = |osts| {
         let (limits, times) = (MdtLimits::default(), MdtTimes::default());
         let state = State::new(Limits::default());
-        Mdt::new(limits, times, [0; 16], osts, state, Arc::new(MdtStats::default())).osts
+        Mdt::new(limits, times, ([0; 16], osts), state, Arc::new(MdtStats::default()), 0).osts
     };
     assert_eq!(made(addresses(OSTS_MAX)), addresses(OSTS_MAX));
     assert_eq!(made(addresses(OSTS_MAX + 1)), addresses(OSTS_MAX));

@@ -6,7 +6,7 @@ use sheen_wire::{
     Field, Opcode,
     fields::List,
     lease::bits,
-    metadata::{HeldLease, Reassert, SetXattr},
+    metadata::{HeldLease, ListXattr, ReadDirectory, Reassert, SetXattr},
 };
 
 use super::{
@@ -134,4 +134,44 @@ fn a_payload_is_no_longer_than_its_request_may_have() {
         sent.status(world)
     };
     assert_eq!(send(&mut world, 4097), -Errno::E2BIG.0);
+}
+
+#[test]
+fn replies_that_are_not_taken_are_within_the_buffers() {
+    const BUFFERS: usize = 8 << 20;
+    let mut world = World::new();
+    let (mut a, mut b) = (world.mount(1), world.mount(2));
+    for number in 0..4000 {
+        let long = format!("{number:0>240}");
+        let request = a.create_request(Fid::ROOT, &long);
+        a.send(&world, Opcode::Create, 0, &request.to_vec(), &[]);
+        world.run();
+    }
+    let page = ReadDirectory { fid: Fid::ROOT, cookie: 0, plus: false };
+    let mut greedy: Vec<Client> = (3..8).map(|number| world.mount(number)).collect();
+    let deaf = greedy.iter().map(|client| client.connection).collect();
+    world.wire.borrow_mut().deaf = deaf;
+    let kept = |world: &World| -> usize {
+        world.wire.borrow().unsent.iter().map(|(_, buffer)| buffer.len()).sum()
+    };
+    for client in &mut greedy {
+        let sent: Vec<Sent> = (0..40)
+            .map(|_| client.send(&world, Opcode::ReadDirectory, 0, &page.to_vec(), &[]))
+            .collect();
+        world.run();
+        let refused = sent.iter().filter(|sent| sent.status(&world) == -Errno::EAGAIN.0).count();
+        assert!(refused >= 35, "{} were served", 40 - refused);
+    }
+    assert!((BUFFERS / 2..=BUFFERS).contains(&kept(&world)), "{} bytes are kept", kept(&world));
+    let value = a.call(&mut world, Opcode::ListXattr, &ListXattr { fid: Fid::ROOT });
+    assert_eq!(value.frame.status, 0, "others find some");
+    // Taken or given up, there is room again.
+    let taken = std::mem::take(&mut world.wire.borrow_mut().unsent);
+    for (connection, buffer) in taken {
+        world.wire.borrow_mut().events.push_back(FabricEvent::Sent { connection, buffer });
+    }
+    world.run();
+    let page = b.call(&mut world, Opcode::ReadDirectory, &page);
+    assert_eq!(page.frame.status, 0);
+    assert_eq!(world.service.as_ref().unwrap().core.replying.total(), 0);
 }

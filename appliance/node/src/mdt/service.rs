@@ -84,7 +84,9 @@ impl<B: Block, F: Fabric, C: Clock, E: Entropy, G: OstGateway> MdtService<B, F, 
     pub fn new(config: MdtConfig, ports: MdtPorts<B, F, C, E, G>, stats: Arc<MdtStats>) -> Self {
         let MdtPorts { block, fabric, clock, entropy, osts, arena, payloads } = ports;
         let state = State::new(config.state_limits);
-        let core = Mdt::new(config.limits, config.times, config.node, config.osts, state, stats);
+        // What of the buffers fetched payloads take is bounded by itself.
+        let MdtConfig { limits, times, node, osts: served, .. } = config;
+        let core = Mdt::new(limits, times, (node, served), state, stats, payloads.bytes());
         let recovery = Box::new(Recovery::new(config.group, config.zone));
         let reader = Box::new(SnapshotReader::new(config.state_limits));
         Self {

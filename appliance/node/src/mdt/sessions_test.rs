@@ -25,6 +25,7 @@ fn tables(core: &Mdt) -> BTreeMap<&'static str, usize> {
         ("connections", core.connections.len()),
         ("requests held", core.held),
         ("payload held", core.held_bytes),
+        ("payload of replies", core.replying.total()),
         ("early", core.early.len()),
         ("changes", core.changes.len()),
         ("changes by client", core.changes_of.len()),

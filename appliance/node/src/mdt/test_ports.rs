@@ -119,6 +119,10 @@ pub(crate) struct Wire {
     pub closed: Vec<ConnectionId>,
     /// Connections that take no callbacks now.
     pub busy: Vec<ConnectionId>,
+    /// Connections whose peers take no replies now.
+    pub deaf: Vec<ConnectionId>,
+    /// Buffers of replies that were not taken.
+    pub unsent: Vec<(ConnectionId, Buffer)>,
 }
 
 #[derive(Debug)]
@@ -144,13 +148,21 @@ impl Fabric for FakeFabric {
 
     fn reply(&mut self, request: RequestId, message: &[u8], payload: Option<Buffer>) {
         let (frame, body) = Frame::decode_with(message).unwrap();
-        let payload = payload.map(|p| p.as_slice()[..frame.payload_bytes as usize].to_vec());
+        let connection = request.connection;
+        let buffer = payload;
+        let payload =
+            buffer.as_ref().map(|p| p.as_slice()[..frame.payload_bytes as usize].to_vec());
         let payload = payload.unwrap_or_default();
         assert_eq!(
             crc32c(&payload),
             if payload.is_empty() { crc32c(&[]) } else { frame.payload_checksum }
         );
         let mut wire = self.0.borrow_mut();
+        if wire.deaf.contains(&connection) {
+            wire.unsent.extend(buffer.map(|buffer| (connection, buffer)));
+        } else {
+            wire.events.extend(buffer.map(|buffer| FabricEvent::Sent { connection, buffer }));
+        }
         wire.order.push((request.connection, frame.opcode, false));
         let received = Received { frame, body: body.to_vec(), payload };
         wire.streams.entry(request.connection).or_default().push_back(received.clone());
@@ -173,6 +185,13 @@ impl Fabric for FakeFabric {
     fn close(&mut self, connection: ConnectionId) {
         let mut wire = self.0.borrow_mut();
         wire.closed.push(connection);
+        let (gone, stay) =
+            std::mem::take(&mut wire.unsent).into_iter().partition(|(of, _)| *of == connection);
+        wire.unsent = stay;
+        let gone: Vec<(ConnectionId, Buffer)> = gone;
+        let sent =
+            gone.into_iter().map(|(of, buffer)| FabricEvent::Sent { connection: of, buffer });
+        wire.events.extend(sent);
         wire.events.push_back(FabricEvent::Closed { connection, reason: CloseReason::Local });
     }
 

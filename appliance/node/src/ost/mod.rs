@@ -11,7 +11,6 @@ mod checksum;
 mod fence;
 mod fencing;
 mod attachments;
-mod shares;
 mod image;
 mod reluctance;
 pub mod packing;

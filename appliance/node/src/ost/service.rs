@@ -9,7 +9,7 @@ use sheen_store::{Command, Limits, Packed, ReadPlan};
 use sheen_types::{BLOCK_BYTES, Errno, OstIndex, Tick, units::BLOCK_BYTES_U64};
 use sheen_wire::{Field, Frame, codec::Encoder};
 
-use crate::{mdt::gateway::OstSpace, stats::ConnectionStats};
+use crate::{buffer_shares::BufferShares, mdt::gateway::OstSpace, stats::ConnectionStats};
 
 use super::{
     attachments::Attachments,
@@ -23,7 +23,6 @@ use super::{
     packing::Packer,
     repacking::Repacking,
     scrub::ScrubConfig,
-    shares::Shares,
     slab::Slab,
     statistics::{OstServiceStats, OstStats},
     target::Target,
@@ -68,7 +67,7 @@ pub struct OstService<B, F, C> {
     pub(crate) incarnation: u64,
     pub(crate) clock: C,
     pub(crate) buffers: Pool,
-    pub(crate) shares: Shares,
+    pub(crate) shares: BufferShares,
     /// For images of changes without payload, when `buffers` has nothing left.
     pub(crate) small_images: Arena,
     pub(crate) operations_max: usize,
@@ -165,7 +164,7 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
             fabric,
             incarnation: config.incarnation,
             small_images,
-            shares: Shares::new(config.arena.bytes()),
+            shares: BufferShares::new(config.arena.bytes()),
             buffers: Pool::new(config.arena),
             operations_max: config.operations_max,
             targets: Vec::new(),

@@ -1,9 +1,9 @@
-//! What of the payload buffers each connection holds.
+//! What of a service's payload buffers each connection holds.
 //!
 //! A peer that does not take its replies, or does not send the payload it announced, keeps buffers for as long as it likes. So a
 //! connection gets one only while it then holds at most what is left for others: one alone gets half, n such peers leave the
-//! (n+1)th part free, and smaller requests find room when larger ones do not. Deliberately absent: what packing, merges and the scrub take for a moment; it waits for no
-//! peer.
+//! (n+1)th part free, and smaller requests find room when larger ones do not.
+//! Deliberately absent: what packing, merges and the scrub take for a moment; it waits for no peer.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use sheen_types::BLOCK_BYTES;
 
 /// Bytes held, by connection.
 #[derive(Debug)]
-pub(crate) struct Shares {
+pub(crate) struct BufferShares {
     /// All there is, in bytes.
     capacity: usize,
     total: usize,
@@ -24,7 +24,7 @@ fn size_of_buffer(bytes: usize) -> usize {
     bytes.next_power_of_two().max(BLOCK_BYTES)
 }
 
-impl Shares {
+impl BufferShares {
     pub(crate) fn new(capacity: usize) -> Self {
         Self { capacity, total: 0, held: BTreeMap::new() }
     }
@@ -35,6 +35,11 @@ impl Shares {
         let then = size_of_buffer(bytes);
         // Nobody waits for a buffer when nobody has one: even the largest request goes on in the smallest arena.
         self.total == 0 || held + then <= self.capacity.saturating_sub(self.total + then)
+    }
+
+    #[cfg(test)]
+    pub(crate) const fn total(&self) -> usize {
+        self.total
     }
 
     /// A connection got a buffer of `bytes`.
@@ -65,9 +70,9 @@ mod test {
 
     #[test]
     fn one_gets_half_and_a_newcomer_always_something() {
-        let mut shares = Shares::new(64 * BLOCK_BYTES);
+        let mut shares = BufferShares::new(64 * BLOCK_BYTES);
         let block = BLOCK_BYTES;
-        let fill = |shares: &mut Shares, connection| {
+        let fill = |shares: &mut BufferShares, connection| {
             let mut count = 0;
             while shares.may_take(connection, block) {
                 shares.take(connection, block);
@@ -85,7 +90,7 @@ mod test {
 
     #[test]
     fn the_first_may_take_more_than_half_and_the_last_are_left_to_small_requests() {
-        let mut shares = Shares::new(4 * BLOCK_BYTES);
+        let mut shares = BufferShares::new(4 * BLOCK_BYTES);
         assert!(shares.may_take(ConnectionId(1), 3 * BLOCK_BYTES));
         shares.take(ConnectionId(1), 2 * BLOCK_BYTES);
         assert!(!shares.may_take(ConnectionId(1), 1));
