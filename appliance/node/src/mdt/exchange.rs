@@ -75,6 +75,12 @@ impl<B: Block, F: Fabric, C: Clock, E: Entropy, G: OstGateway> MdtService<B, F, 
         if bytes > bytes_max {
             return self.refuse(request, frame, Errno::E2BIG);
         }
+        if frame.opcode == Opcode::Reassert
+            && self.core.has_asserted(frame.client, request.connection)
+        {
+            // Its list is not looked at.
+            return self.core.on_request(request, frame, body.to_vec(), Vec::new());
+        }
         if let Err(errno) = self.core.let_payload_in(request.connection, &frame) {
             return self.refuse(request, frame, errno);
         }

@@ -2,7 +2,7 @@
 
 use sheen_meta::Limits;
 use sheen_ports::ConnectionId;
-use sheen_types::Errno;
+use sheen_types::{ClientId, Errno};
 use sheen_wire::{Frame, Opcode, frame::PAYLOAD_BYTES_MAX};
 
 use super::{
@@ -13,10 +13,11 @@ use super::{
 impl Mdt {
     /// Whether the payload of a request may be fetched, and counts it in, until the request is answered or
     /// [`Mdt::forget_payload`]. Only a client with a session may have us wait for its payload, and one that has some under way or
-    /// held gets more while it then has at most what is left for others.
+    /// held gets more while it then has at most what is left for others. While clients come back all there is is theirs: what is
+    /// not served then waits at its sender, and each newcomer leaves half of the rest.
     ///
     /// # Errors
-    /// ENOTCONN: nobody who has a session asks. EAGAIN: no room. EIO: nothing is served any more.
+    /// ENOTCONN: nobody who has a session asks. EAGAIN: no room, or not now. EIO: nothing is served any more.
     pub(crate) fn let_payload_in(
         &mut self,
         connection: ConnectionId,
@@ -26,13 +27,21 @@ impl Mdt {
             return Err(Errno::EIO);
         }
         self.check_connection(frame.client, connection)?;
+        let in_grace = self.phase != Phase::Serving;
+        if in_grace && !served_in_grace(frame.opcode) {
+            return Err(Errno::EAGAIN);
+        }
         let bytes = frame.payload_bytes as usize;
         let max = self.limits.payload_bytes_max;
         let own = self.connections.get_mut(&connection).ok_or(Errno::ENOTCONN)?;
         let then = self.held_bytes + bytes;
         let has_room = self.held_bytes == 0 || then <= max;
         let has_share = own.held_bytes == 0 || own.held_bytes + bytes <= max.saturating_sub(then);
-        if !has_room || !has_share {
+        // Who comes back asserts one list after another.
+        let crowds = in_grace
+            && self.held_bytes > 0
+            && own.held_bytes + bytes > max.saturating_sub(self.held_bytes) / 2;
+        if !has_room || !has_share || crowds {
             return Err(Errno::EAGAIN);
         }
         own.held_bytes += bytes;
@@ -49,6 +58,12 @@ impl Mdt {
         let bytes = incoming.frame.reply_room().min(reply_bytes_max(incoming.frame.opcode));
         let room = bytes == 0 || self.replying.may_take(incoming.request.connection, bytes);
         if room { Ok(()) } else { Err(Errno::EAGAIN) }
+    }
+
+    /// Whether this is the client of a session that has nothing to assert: it was opened since the restart, or all was said.
+    pub(crate) fn has_asserted(&self, client: ClientId, connection: ConnectionId) -> bool {
+        self.check_connection(client, connection).is_ok()
+            && self.sessions.get(&client).is_some_and(|session| !session.recovering)
     }
 
     /// Payload that was let in is gone.

@@ -5,6 +5,7 @@ use sheen_types::{Errno, Fid};
 use sheen_wire::{
     Field, Opcode,
     fields::List,
+    flock::{FileLock, LockFamily, LockSet, LockType},
     lease::bits,
     metadata::{HeldLease, ListXattr, ReadDirectory, Reassert, SetXattr},
 };
@@ -58,42 +59,104 @@ fn the_log_waits_for_no_payload() {
     let mut world = World::new();
     let mut others: Vec<Client> = (2..14).map(|number| world.mount(number)).collect();
     let mut a = world.mount(1);
+    let fid = a.create(&mut world, "file").attributes.fid;
     world.wire.borrow_mut().hold_pulls = true;
-    let sent: Vec<Sent> = others
-        .iter_mut()
-        .map(|other| other.send(&world, Opcode::Reassert, 0, &[], &vec![0; 1 << 20]))
-        .collect();
+    for other in &mut others {
+        for tag in 0..16 {
+            set_xattr(&world, other, fid, tag, 64 << 10);
+        }
+    }
     world.run();
-    assert!(world.wire.borrow().pulling.len() >= 8, "all there is for payloads is taken");
-    a.create(&mut world, "file");
-    drop(sent);
+    assert!(world.wire.borrow().pulling.len() >= 128, "all there is for payloads is taken");
+    a.create(&mut world, "another");
+}
+
+/// What a client held, in some 50 KiB.
+fn large_list(fid: Fid) -> Reassert {
+    let held = HeldLease { fid, read_bits: 0, write_bits: bits::DATA };
+    Reassert { leases: List(vec![held; 2000]), complete: false, ..nothing_held() }
 }
 
 #[test]
 fn one_client_leaves_room_for_payloads_of_others() {
     let mut world = World::new();
     world.limits.payload_bytes_max = 256 << 10;
-    let (mut a, mut b) = (world.mount(1), world.mount(2));
+    let mut a = world.mount(1);
+    let mut b = world.mount(2);
     let fid = a.create(&mut world, "file").attributes.fid;
     world.restart();
     a.reconnect(&mut world);
     a.reassert(&mut world, &nothing_held());
-    // In the grace period they are held, payload and all.
+    b.reconnect(&mut world);
+    b.reassert(&mut world, &nothing_held());
+    world.wire.borrow_mut().hold_pulls = true;
     let sent: Vec<Sent> = (0..7).map(|tag| set_xattr(&world, &mut a, fid, tag, 32 << 10)).collect();
     world.run();
     let refused = sent.iter().filter_map(|sent| sent.reply(&world));
     assert!(refused.map(|reply| reply.frame.status).eq([-Errno::EAGAIN.0; 3]), "half is its own");
     assert_eq!(held_bytes(&world), 128 << 10);
+    let other = set_xattr(&world, &mut b, fid, 0, 64 << 10);
+    world.run();
+    assert!(other.reply(&world).is_none(), "it is fetched");
+}
+
+#[test]
+fn sessions_opened_in_grace_take_no_room_from_those_that_come_back() {
+    let mut world = World::new();
+    world.limits.payload_bytes_max = 256 << 10;
+    let (mut a, mut b) = (world.mount(1), world.mount(2));
+    let fid = a.create(&mut world, "file").attributes.fid;
+    world.restart();
     b.reconnect(&mut world);
-    let held = HeldLease { fid, read_bits: 0, write_bits: bits::DATA };
-    let large = Reassert { leases: List(vec![held; 3000]), complete: false, ..nothing_held() };
-    assert!((64 << 10..128 << 10).contains(&large.to_vec().len()));
-    assert_ne!(b.reassert(&mut world, &large), -Errno::EAGAIN.0);
+    let mut new: Vec<Client> = (3..20).map(|number| world.connect(b"fs", number)).collect();
+    world.wire.borrow_mut().hold_pulls = true;
+    for client in &mut new {
+        for tag in 0..8 {
+            let sent = set_xattr(&world, client, fid, tag, 4 << 10);
+            let list = large_list(fid).to_vec();
+            let asserted = client.send(&world, Opcode::Reassert, 0, &[], &list);
+            world.run();
+            assert_eq!(sent.status(&world), -Errno::EAGAIN.0, "before it is fetched");
+            assert_eq!(asserted.status(&world), 0, "nothing is fetched");
+        }
+    }
+    // One that was there before takes its time.
+    b.send(&world, Opcode::Reassert, 0, &[], &large_list(fid).to_vec());
+    world.run();
+    assert_eq!(world.wire.borrow().pulling.len(), 1);
+    world.wire.borrow_mut().hold_pulls = false;
+    a.reconnect(&mut world);
+    assert_eq!(a.reassert(&mut world, &large_list(fid)), 0);
+}
+
+#[test]
+fn nothing_is_asserted_by_who_held_nothing() {
+    let mut world = World::new();
+    let (mut a, mut b) = (world.mount(1), world.mount(2));
+    let fid = a.create(&mut world, "file").attributes.fid;
+    let lock = FileLock {
+        fid,
+        family: LockFamily::Posix,
+        kind: LockType::Write,
+        owner: 1,
+        pid: 1,
+        start: 0,
+        end: 9,
+    };
+    let held = Reassert { locks: List(vec![lock.clone()]), ..nothing_held() };
+    assert_eq!(b.reassert(&mut world, &held), 0);
+    let wants = LockSet { lock: lock.clone(), wait: false };
+    assert_eq!(a.call(&mut world, Opcode::LockSet, &wants).frame.status, 0, "it is free");
+    world.restart();
+    a.reconnect(&mut world);
+    let mut new = world.connect(b"fs", 3);
+    assert_eq!(new.reassert(&mut world, &held), 0);
+    assert_eq!(a.reassert(&mut world, &held), 0, "what was held");
+    // The answer may have been lost: it says so again.
+    assert_eq!(a.reassert(&mut world, &held), 0);
     b.reconnect(&mut world);
     b.reassert(&mut world, &nothing_held());
-    world.run();
-    assert!(sent[..4].iter().all(|sent| sent.status(&world) == 0));
-    assert_eq!(held_bytes(&world), 0);
+    assert_eq!(b.call(&mut world, Opcode::LockSet, &wants).frame.status, -Errno::EAGAIN.0);
 }
 
 #[test]
