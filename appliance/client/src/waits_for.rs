@@ -18,33 +18,35 @@ pub enum FileUse {
     Bytes(Range<u64>),
     /// Looks at its size and times.
     Attributes,
-    /// Does something to every object: cuts them, or makes them durable.
+    /// Does something to every object: cuts, reserves, searches or copies them, or makes them durable.
     Objects,
 }
 
 impl Client {
-    /// The OST a use of a file waits for; None: the MDT, or nobody. Of several OSTs the one that most callers wait for: it is
+    /// The OST a use of files waits for; None: the MDT, or nobody. Of several OSTs the one that most callers wait for: it is
     /// what the use will last for.
     #[must_use]
-    pub fn waits_for(&self, fid: Fid, file_use: FileUse) -> Option<OstIndex> {
+    pub fn waits_for(&self, fids: &[Fid], file_use: &FileUse) -> Option<OstIndex> {
+        let osts = fids.iter().filter_map(|fid| self.osts_of(*fid, file_use)).flatten();
+        osts.max_by_key(|ost| (self.callers_of(*ost), std::cmp::Reverse(ost.0)))
+    }
+
+    fn osts_of(&self, fid: Fid, file_use: &FileUse) -> Option<BTreeSet<OstIndex>> {
         let inode = self.inodes.find(fid)?;
-        let osts = {
-            let state = inode.lock();
-            let layout = state.layout.as_ref()?;
-            match file_use {
-                FileUse::Bytes(range) => content(&state, layout, range)?,
-                FileUse::Attributes => attributes(&state, layout)?,
-                FileUse::Objects => osts(layout, &(0..u64::MAX)),
-            }
-        };
-        osts.into_iter().max_by_key(|ost| (self.callers_of(*ost), std::cmp::Reverse(ost.0)))
+        let state = inode.lock();
+        let layout = state.layout.as_ref()?;
+        match file_use {
+            FileUse::Bytes(range) => content(&state, layout, range),
+            FileUse::Attributes => attributes(&state, layout),
+            FileUse::Objects => Some(osts(layout, &(0..u64::MAX))),
+        }
     }
 }
 
 /// Without the lease, or objects, the MDT is asked first.
-fn content(state: &InodeState, layout: &Layout, range: Range<u64>) -> Option<BTreeSet<OstIndex>> {
+fn content(state: &InodeState, layout: &Layout, range: &Range<u64>) -> Option<BTreeSet<OstIndex>> {
     let ready = state.data.mode != DataMode::None && !state.data.revoking;
-    (ready && has_objects(layout, &range)).then(|| osts(layout, &range))
+    (ready && has_objects(layout, range)).then(|| osts(layout, range))
 }
 
 /// Without attributes the MDT is asked first; with the lease on content nobody is asked.
@@ -74,7 +76,9 @@ mod test {
         write(&fake, &client, &file, 0, b"content");
         client.attributes(&file, &never).unwrap();
         assert!(file.lock().known.is_some());
-        assert_eq!(client.waits_for(FILE, FileUse::Attributes), None);
-        assert!(client.waits_for(FILE, FileUse::Objects).is_some());
+        assert_eq!(client.waits_for(&[FILE], &FileUse::Attributes), None);
+        assert!(client.waits_for(&[FILE], &FileUse::Objects).is_some());
+        let unknown = sheen_types::Fid::NONE;
+        assert!(client.waits_for(&[unknown, FILE], &FileUse::Objects).is_some());
     }
 }

@@ -92,9 +92,12 @@ impl Lane {
             Operation::Open(open) if open.flags & libc::O_TRUNC != 0 => Some(Self::Truncation),
             Operation::Release(_) | Operation::Releasedir(_) => Some(Self::Close),
             Operation::Setlk(request) if request.wait == LockWait::Yes => Some(Self::Wait),
-            Operation::Read(_) | Operation::Write(_) | Operation::Fsync { .. } => {
-                Some(Self::Content)
-            }
+            Operation::Read(_)
+            | Operation::Write(_)
+            | Operation::Fsync { .. }
+            | Operation::Fallocate { .. }
+            | Operation::Lseek { .. }
+            | Operation::CopyRange { .. } => Some(Self::Content),
             _ => Some(Self::Namespace),
         }
     }

@@ -96,8 +96,12 @@ pub enum Touches {
     },
     /// Size or times, to look at them.
     Attributes,
-    /// All of its content: it is cut or made durable.
+    /// All of its content: it is cut, reserved, searched or made durable.
     Objects,
+    /// All of its content, and that of this one.
+    ObjectsOfBoth(NodeId),
+    /// It is opened: mostly names, its size where the kernel may have an old one.
+    Opening,
     /// Names, or attributes that are no file's content.
     Names,
 }

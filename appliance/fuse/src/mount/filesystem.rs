@@ -26,16 +26,23 @@ impl Filesystem for Mount {
     }
 
     fn waits_for(&self, node: NodeId, touches: Touches) -> u32 {
+        let mut other = None;
         let file_use = match touches {
             Touches::Names => return 0,
-            Touches::Attributes => FileUse::Attributes,
+            Touches::Opening if !self.nodes.doubts_size(node) => return 0,
+            Touches::Attributes | Touches::Opening => FileUse::Attributes,
             Touches::Objects => FileUse::Objects,
+            Touches::ObjectsOfBoth(node) => {
+                other = Some(node);
+                FileUse::Objects
+            }
             Touches::Content { offset, bytes } => {
                 FileUse::Bytes(offset..offset.saturating_add(u64::from(bytes)))
             }
         };
-        let fid = self.fid(node).ok();
-        let ost = fid.and_then(|fid| self.client.waits_for(fid, file_use));
+        let nodes = [Some(node), other].into_iter().flatten();
+        let fids: Vec<_> = nodes.filter_map(|node| self.fid(node).ok()).collect();
+        let ost = self.client.waits_for(&fids, &file_use);
         ost.map_or(0, |ost| ost.0.saturating_add(1))
     }
 

@@ -85,18 +85,8 @@ impl Service {
     /// Whom a request will wait for.
     pub(crate) fn target(&self, message: &Message) -> Option<Target> {
         let node = NodeId(message.header.node);
-        let touches = match message.decode(self.dialect()).ok()? {
-            Operation::Read(read) => Touches::Content { offset: read.offset, bytes: read.size },
-            Operation::Write(write) => Touches::Content { offset: write.offset, bytes: write.size },
-            Operation::Fsync { .. } => Touches::Objects,
-            Operation::Setattr(set) if set.size.is_some() => Touches::Objects,
-            Operation::Open(open) if open.flags & libc::O_TRUNC != 0 => Touches::Objects,
-            Operation::Getattr { .. } | Operation::Statx { .. } | Operation::Setattr(_) => {
-                Touches::Attributes
-            }
-            _ => Touches::Names,
-        };
-        Some(self.filesystem.waits_for(node, touches))
+        let operation = message.decode(self.dialect()).ok()?;
+        Some(self.filesystem.waits_for(node, touches(&operation)))
     }
 
     /// Serves what may block; the message's buffer, if it comes back, is the thread's.
@@ -187,5 +177,52 @@ impl Service {
             }
         };
         answer::finish(message, outcome, &mut hands.reply);
+    }
+}
+
+/// What a request touches of its node.
+fn touches(operation: &Operation<'_>) -> Touches {
+    match operation {
+        Operation::Read(read) => Touches::Content { offset: read.offset, bytes: read.size },
+        Operation::Write(write) => Touches::Content { offset: write.offset, bytes: write.size },
+        Operation::Fsync { .. } | Operation::Fallocate { .. } | Operation::Lseek { .. } => {
+            Touches::Objects
+        }
+        Operation::CopyRange { copy, .. } => Touches::ObjectsOfBoth(copy.target),
+        Operation::Setattr(set) if set.size.is_some() => Touches::Objects,
+        Operation::Open(open) if open.flags & libc::O_TRUNC != 0 => Touches::Objects,
+        Operation::Open(_) => Touches::Opening,
+        Operation::Getattr { .. } | Operation::Statx { .. } | Operation::Setattr(_) => {
+            Touches::Attributes
+        }
+        _ => Touches::Names,
+    }
+}
+
+#[cfg(test)]
+mod test {
+    use super::*;
+    use crate::kernel::{CopyRange, FileHandle, message::Lane};
+
+    #[test]
+    fn what_waits_for_objects_is_served_with_content_and_counts_for_them() {
+        let (handle, offset) = (FileHandle(1), 0);
+        let copy = CopyRange {
+            source: NodeId(2),
+            source_handle: handle,
+            source_offset: 0,
+            target: NodeId(3),
+            target_handle: handle,
+            target_offset: 0,
+            length: 1,
+        };
+        for (operation, expected) in [
+            (Operation::Fallocate { handle, offset, length: 1, mode: 0 }, Touches::Objects),
+            (Operation::Lseek { handle, offset, whence: libc::SEEK_DATA }, Touches::Objects),
+            (Operation::CopyRange { copy, wide: false }, Touches::ObjectsOfBoth(NodeId(3))),
+        ] {
+            assert_eq!(Lane::of(&operation), Some(Lane::Content), "{operation:?}");
+            assert_eq!(touches(&operation), expected, "{operation:?}");
+        }
     }
 }
