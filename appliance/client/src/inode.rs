@@ -20,6 +20,7 @@ use crate::{
     gather::Gathered,
     held_locks::HeldLocks,
     known_names::KnownNames,
+    seek::PageDrops,
     write_errors::WriteErrors,
 };
 
@@ -113,6 +114,8 @@ pub(crate) struct InodeState {
     pub(crate) locks: HeldLocks,
     /// Opens or locks were lost in an eviction: EIO until all is closed.
     pub(crate) failed: bool,
+    /// Searches for data that wait for the kernel's pages.
+    pub(crate) page_drops: PageDrops,
     /// The kernel's pages of the time before an eviction are being dropped: they must not be written.
     pub(crate) voiding: bool,
     /// User, group and project as last seen, for quotas.

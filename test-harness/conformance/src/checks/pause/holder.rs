@@ -7,6 +7,7 @@ use std::os::unix::fs::FileExt;
 use anyhow::{Context as _, bail};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
+use nix::unistd::{Whence, lseek};
 use sheen_dma::FileMapping;
 
 use crate::actor::{answer, orders, tell};
@@ -37,7 +38,7 @@ pub(super) fn run(path: &str) -> anyhow::Result<()> {
 }
 
 impl Holder {
-    /// Orders: `read PLACE`, `write PLACE BYTE`, `truncate BYTES`, `store WORD VALUE`, `sync`, `sync-second`, `msync`, `close`,
+    /// Orders: `read PLACE`, `write PLACE BYTE`, `truncate BYTES`, `store WORD VALUE`, `sync`, `sync-second`, `msync`, `seek-data`, `close`,
     /// `lock`, `write-locked BYTE`.
     /// The answer is `did` with `ok` or the error's number.
     fn obey(&mut self, order: &str) -> anyhow::Result<()> {
@@ -59,6 +60,10 @@ impl Holder {
             ["sync"] => self.file.as_ref().context("closed")?.sync_all(),
             ["sync-second"] => self.second.sync_all(),
             ["msync"] => self.mapping.sync().map_err(io::Error::from),
+            ["seek-data"] => {
+                let file = self.file.as_ref().context("closed")?;
+                lseek(file, 0, Whence::SeekData).map(drop).map_err(io::Error::from)
+            }
             ["close"] => nix::unistd::close(self.file.take().context("closed")?)
                 .map_err(|error: Errno| error.into()),
             ["lock"] => {
