@@ -76,6 +76,9 @@ pub(crate) enum Command {
     /// Fails with EBUSY while programs use the mount. --force takes it away all the same; --lazy hides it at once and
     /// removes it when the last program is done. Mounts that are not Sheen's are left to umount(8).
     Umount(Umount),
+    /// Started by `sheen mount`: aborts the mount when its process was killed.
+    #[command(hide = true)]
+    GuardMount(GuardMount),
     /// Show a node: its targets, space, clients
     Status(Status),
     /// Check whether this machine is fit for Sheen, and say what to do where not
@@ -242,6 +245,17 @@ pub(crate) struct Mount {
     /// Started by ourselves: report readiness on standard output.
     #[arg(long, hide = true)]
     pub report_ready: bool,
+}
+
+/// The guard of a mount.
+#[derive(Debug, Args)]
+pub(crate) struct GuardMount {
+    /// The process that serves it
+    pub parent: i32,
+    /// Its minor device number
+    pub device: u32,
+    /// Where it is
+    pub target: PathBuf,
 }
 
 /// `sheen umount`.

@@ -505,6 +505,16 @@ impl Mount {
         Ok(())
     }
 
+    /// Kills the mount process with SIGKILL and leaves the dead mount where it is.
+    ///
+    /// # Errors
+    /// When it does not end; the mount is taken away then.
+    pub fn kill_in_place(mut self) -> anyhow::Result<()> {
+        process::kill_nine(&mut self.daemon)?;
+        self.is_mounted = false;
+        Ok(())
+    }
+
     /// Kills the mount process with SIGKILL, as a client machine that is gone.
     ///
     /// # Errors

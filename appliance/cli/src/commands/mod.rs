@@ -41,6 +41,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode> {
         Command::Fs(fs) => fs::run(json, fs),
         Command::Mount(mount) => mount::run(json, &mount),
         Command::Umount(umount) => umount::run(json, &umount),
+        Command::GuardMount(guard) => mount::guard(&guard),
         Command::Status(status) => status::run(json, &status),
         Command::Doctor(doctor) => return doctor::run(json, &doctor),
         Command::Key(key) => key::run(json, &key),

@@ -8,14 +8,14 @@ use std::{
 use anyhow::{Context, Result, bail};
 use sheen_client::ClientConfig;
 use sheen_fuse::{
-    kernel::mountpoint::{MountOptions, MountPoint, remount},
+    kernel::mountpoint::{MountOptions, MountPoint, remount, stand_guard},
     mount::{MountConfig, MountHandle},
 };
 
 use super::{umount, up::absolute};
 use crate::{
     answer,
-    arguments::Mount,
+    arguments::{GuardMount, Mount},
     failure::{Failure, FailureKind},
     process,
     source::Source,
@@ -25,6 +25,8 @@ use crate::{
 const LOG: &str = "/var/log/sheen-mount.log";
 /// The same of others, in the folder for a user's state.
 const USER_LOG: &str = "sheen/mount.log";
+/// The command that [`guard`] carries out.
+const GUARD: &str = "guard-mount";
 
 /// Mounts, or changes a mount.
 ///
@@ -113,10 +115,20 @@ fn serve(source: &Source, dir: &Path, options: MountOptions, report_ready: bool)
     let host = nix::unistd::gethostname()?;
     let label = format!("{} {} at {}", host.to_string_lossy(), std::process::id(), dir.display());
     let client = ClientConfig::new(&source.node, &source.name, &label)?;
-    let handle = MountHandle::start(MountConfig::new(client, dir.to_owned(), options))?;
+    let mut config = MountConfig::new(client, dir.to_owned(), options);
+    config.guard = Some(OsString::from(GUARD));
+    let handle = MountHandle::start(config)?;
     if report_ready {
         answer::text(process::READY);
     }
     handle.wait();
     Ok(())
+}
+
+/// Aborts a mount when its process was killed.
+///
+/// # Errors
+/// When there is no means to.
+pub(crate) fn guard(guard: &GuardMount) -> Result<()> {
+    stand_guard(guard.parent, guard.device, &guard.target).context("guarding the mount")
 }

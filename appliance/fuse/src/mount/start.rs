@@ -1,6 +1,6 @@
 //! Making a mount and serving it until it is unmounted.
 
-use std::{fmt, io, path::PathBuf, sync::Arc, time::Duration};
+use std::{ffi::OsString, fmt, io, path::PathBuf, sync::Arc, time::Duration};
 
 use sheen_client::{Client, ClientConfig, ConnectError, RealConnector, SystemClock};
 use sheen_dma::{Arena, ArenaError};
@@ -8,7 +8,7 @@ use sheen_dma::{Arena, ArenaError};
 use crate::{
     kernel::{
         Session, SessionError, SessionOptions,
-        mountpoint::{self, AtimePolicy, AttachError, MountOptions, MountPoint},
+        mountpoint::{self, AtimePolicy, AttachError, Guard, MountOptions, MountPoint},
     },
     mount::Mount,
 };
@@ -29,13 +29,17 @@ pub struct MountConfig {
     pub options: MountOptions,
     /// Memory shared with the node, for payloads: a power of two in bytes.
     pub arena_bytes: usize,
+    /// How this program is started as the guard of the mount ([`mountpoint::stand_guard`]): with this word, the number of this
+    /// process, the minor device number and the target. None: without one; killed at a bad moment, this process leaves a
+    /// mount that answers nobody.
+    pub guard: Option<OsString>,
 }
 
 impl MountConfig {
     /// The usual, with 256 MiB for payloads (taken from the system as it is used).
     #[must_use]
     pub fn new(client: ClientConfig, target: PathBuf, options: MountOptions) -> Self {
-        Self { client, target, options, arena_bytes: 256 << 20 }
+        Self { client, target, options, arena_bytes: 256 << 20, guard: None }
     }
 }
 
@@ -64,6 +68,7 @@ pub struct MountHandle {
     session: Session,
     client: Arc<Client>,
     target: PathBuf,
+    guard: Option<Guard>,
 }
 
 impl fmt::Debug for MountHandle {
@@ -92,15 +97,18 @@ impl MountHandle {
                 return Err(error);
             }
         };
-        let handle = Self { session, client, target: config.target };
+        let mut handle = Self { session, client, target: config.target, guard: None };
         if let Err(error) = mountpoint::wait_until_answers(&handle.target, ANSWER_PATIENCE) {
             handle.abandon();
             return Err(MountError::Silent(error));
         }
-        if let Ok(Some(point)) = MountPoint::at(&handle.target)
-            && let Err(error) = point.set_readahead(READAHEAD_BYTES)
-        {
-            tracing::debug!(%error, "setting the readahead");
+        if let Ok(Some(point)) = MountPoint::at(&handle.target) {
+            if let Err(error) = point.set_readahead(READAHEAD_BYTES) {
+                tracing::debug!(%error, "setting the readahead");
+            }
+            if let Some(word) = config.guard {
+                handle.guard = guarded(word, &point);
+            }
         }
         Ok(handle)
     }
@@ -146,4 +154,17 @@ impl MountHandle {
     pub fn target(&self) -> &std::path::Path {
         &self.target
     }
+}
+
+/// Starts the guard of a mount. Without one it is served all the same.
+fn guarded(word: OsString, point: &MountPoint) -> Option<Guard> {
+    let numbers = [std::process::id(), point.device.1];
+    let mut words = vec![word];
+    words.extend(numbers.map(|number| OsString::from(number.to_string())));
+    words.extend([OsString::from("--"), point.path.clone().into_os_string()]);
+    let started = Guard::start(words);
+    if let Err(error) = &started {
+        tracing::warn!(%error, "no guard: if this process is killed the mount may have to be taken away by force");
+    }
+    started.ok()
 }

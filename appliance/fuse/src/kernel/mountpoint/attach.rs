@@ -16,6 +16,7 @@ use std::{
 use nix::{
     errno::Errno as SystemErrno,
     mount::{MsFlags, mount},
+    sys::statvfs::statvfs,
     unistd::{Gid, Uid},
 };
 
@@ -136,7 +137,8 @@ fn check_target(target: &Path, options: &MountOptions) -> Result<PathBuf, Attach
 #[must_use]
 pub fn is_dead(path: &Path) -> bool {
     const PATIENCE: Duration = Duration::from_secs(1);
-    let answer = wait_until_answers(path, PATIENCE);
+    // A `stat` the kernel may answer out of its cache for some time.
+    let answer = ask(path, PATIENCE, |path| Ok(statvfs(path).map(drop)?));
     answer.is_err_and(|error| error.raw_os_error() == Some(libc::ENOTCONN))
 }
 
@@ -199,11 +201,15 @@ pub fn remount(target: &Path, options: &MountOptions) -> Result<(), AttachError>
 /// # Errors
 /// Of `stat`, or `TimedOut`, in which case a thread waits on until the mount answers or ends.
 pub fn wait_until_answers(target: &Path, patience: Duration) -> io::Result<()> {
+    ask(target, patience, |target| fs::metadata(target).map(drop))
+}
+
+fn ask(target: &Path, patience: Duration, question: fn(&Path) -> io::Result<()>) -> io::Result<()> {
     let (sender, receiver) = mpsc::channel();
     let path = target.to_owned();
     thread::Builder::new().name("mount-probe".to_owned()).spawn(move || {
         // Nobody listens any more if patience ran out.
-        let _ = sender.send(fs::metadata(path).map(|_| ()));
+        let _ = sender.send(question(&path));
     })?;
     receiver.recv_timeout(patience).unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }

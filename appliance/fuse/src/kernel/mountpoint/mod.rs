@@ -12,8 +12,10 @@ pub mod table;
 pub mod attach;
 mod fusermount;
 pub mod detach;
+mod guard;
 
 pub use attach::{AttachError, attach, is_dead, remount, wait_until_answers};
 pub use detach::{Detach, DetachError, abort, detach};
+pub use guard::{Guard, stand_guard};
 pub use options::{AtimePolicy, MountOptions, OptionError};
 pub use table::{MountPoint, TableError};

@@ -62,6 +62,8 @@ pub fn run(context: &mut LaneContext<'_>) {
             let name = format!("{}: programs that wait are killed at once", trouble.name());
             report.case(CHECK, &name, || waits::kill(&mut scene, trouble));
         }
+        let name = "a mount's process that is killed while pages are written ends";
+        report.case(CHECK, name, || waits::kill_mount(&mut scene));
         for trouble in [Trouble::NodeStops, Trouble::ClientStops, both] {
             let name = format!("{}: a mount can be taken away", trouble.name());
             report.case(CHECK, &name, || waits::unmount(&mut scene, trouble));

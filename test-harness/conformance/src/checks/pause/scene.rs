@@ -11,10 +11,13 @@ use anyhow::{Context as _, ensure};
 use super::trouble::{Between, times};
 use crate::actor::program_for_all;
 use crate::background::Background;
-use crate::cluster::{Cluster, ClusterOptions, Mount, Source};
+use crate::cluster::{Cluster, ClusterOptions, FILE_SYSTEM, Mount, Source};
 use crate::network::{self, Namespace};
+use crate::process;
 
 const DEVICE_BYTES: u64 = 8 << 30;
+/// `sheen mount` and `sheen umount` take so long at most.
+const MOUNT_DEADLINE: Duration = Duration::from_secs(20);
 /// Where the device lies: in memory, since the lane measures how long programs wait for each other, and a disk that
 /// others write to flushes for seconds.
 const MEMORY: &str = "/dev/shm";
@@ -55,6 +58,21 @@ impl Scene {
     pub(super) fn mount_troubled(&mut self) -> anyhow::Result<Mount> {
         let source = source(&self.cluster, &self.link);
         self.cluster.mount_from(&source)
+    }
+
+    /// `sheen mount` at a place where a dead mount is.
+    pub(super) fn mount_over(&self, directory: &Path) -> anyhow::Result<()> {
+        let mut command = self.cluster.command();
+        command.arg("mount").arg("--log").arg(self.cluster.directory().join("over.log"));
+        let source = format!("{}:{FILE_SYSTEM}", self.cluster.node_address());
+        command.args(["-o", "allow_other", &source]).arg(directory);
+        process::run(&mut command, MOUNT_DEADLINE).map(drop)
+    }
+
+    /// `sheen umount`.
+    pub(super) fn unmount_at(&self, directory: &Path) -> anyhow::Result<()> {
+        let mut command = self.cluster.command();
+        process::run(command.arg("umount").arg(directory), MOUNT_DEADLINE).map(drop)
     }
 
     pub(super) fn between(&self, client: &Mount) -> anyhow::Result<Between<'_>> {

@@ -17,6 +17,7 @@ use super::holder::FILE_BYTES;
 use super::scene::Scene;
 use super::trouble::Trouble;
 use crate::actor::Actor;
+use crate::cluster::Mount;
 use crate::interruption::{self, Guard};
 use crate::process;
 
@@ -24,6 +25,8 @@ use crate::process;
 const KILLED: Duration = Duration::from_secs(1);
 /// `sheen umount` ends so soon.
 const UNMOUNTED: Duration = Duration::from_secs(10);
+/// A mount's process that was killed is gone so soon, and programs that wait for it are let go.
+const GONE: Duration = Duration::from_secs(5);
 /// What programs get to arrive at their wait.
 const ARRIVAL: Duration = Duration::from_millis(700);
 
@@ -200,4 +203,50 @@ pub(super) fn unmount(scene: &mut Scene, trouble: Trouble) -> anyhow::Result<Str
     ensure!(is_gone, "the mount is still there");
     mount.ended()?;
     Ok(format!("it took {} ms", took.as_millis()))
+}
+
+/// The mount's process is killed while it has the kernel write pages, which wait for the node: it ends all the same, programs
+/// are let go, and another mount takes the place.
+pub(super) fn kill_mount(scene: &mut Scene) -> anyhow::Result<String> {
+    let name = scene.directory()?;
+    let mount = scene.mount_troubled()?;
+    let point = mount.directory().to_path_buf();
+    let path = point.join(&name).join("mapped");
+    made(&path, &[1; FILE_BYTES])?;
+    let mut holder = Actor::start(&scene.program, &[ACTORS[1], &path.to_string_lossy()], 0)?;
+    holder.answer("ready")?;
+    let between = scene.between(&mount)?;
+    require_dirty(&mut holder)?;
+    between.begin(Trouble::NodeStops)?;
+    let killed = killed_with_dirty_pages(&mut holder, mount);
+    between.end(Trouble::NodeStops)?;
+    let took = killed?;
+    scene.mount_over(&point)?;
+    let read = fs::read(&path).context("the file in the next mount");
+    scene.unmount_at(&point)?;
+    ensure!(read?.len() == FILE_BYTES, "the file has another length in the next mount");
+    Ok(format!("the process was gone after {} ms", took.as_millis()))
+}
+
+fn killed_with_dirty_pages(holder: &mut Actor, mount: Mount) -> anyhow::Result<Duration> {
+    // The search for data has the pages written.
+    holder.order("seek-data")?;
+    std::thread::sleep(ARRIVAL);
+    let early = holder.answer_within(Duration::ZERO)?;
+    ensure!(early.is_none(), "the search for data did not wait: {early:?}");
+    let begun = Instant::now();
+    mount.kill_in_place().context("the mount's process")?;
+    let took = begun.elapsed();
+    ensure!(took < GONE, "the mount's process was gone after {} ms only", took.as_millis());
+    let said = holder.answer_within(GONE)?;
+    ensure!(said.is_some(), "a program still waits for a mount the process of which was killed");
+    Ok(took)
+}
+
+fn require_dirty(holder: &mut Actor) -> anyhow::Result<()> {
+    for word in [0, 1024] {
+        let said = holder.do_now(&format!("store {word} 7"), "did")?;
+        ensure!(said == "ok", "storing through a mapping: error {said}");
+    }
+    Ok(())
 }
