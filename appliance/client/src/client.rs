@@ -57,6 +57,20 @@ pub trait CacheSink: Send + Sync {
 
     /// Names and absences of names are to be looked up anew, all of them.
     fn invalidate_entries(&self);
+
+    /// Whether the end of a file is to be told before pages of it are handed out: `losses` is what the inode had lost when it
+    /// was asked for, None while more is being asked back.
+    fn lacks_size(&self, _fid: Fid, _losses: Option<u64>) -> bool {
+        false
+    }
+
+    /// The file does not end before this, as long as the caller works under the lease; if `losses` are given it ends here.
+    ///
+    /// # Errors
+    /// EIO: it could not be told.
+    fn tell_size(&self, _fid: Fid, _size: u64, _losses: Option<u64>) -> Result<(), Errno> {
+        Ok(())
+    }
 }
 
 struct NothingCached;

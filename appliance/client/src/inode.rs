@@ -178,6 +178,14 @@ impl Inode {
         self.changed.wait_timeout(state, duration).expect("no panic while locked").0
     }
 
+    /// What was lost so far; None while the lease on content is being asked back. While it stays the same, nobody else changes the
+    /// size.
+    #[must_use]
+    pub fn losses_of_size(&self) -> Option<u64> {
+        let state = self.lock();
+        (!state.data.revoking).then_some(state.losses)
+    }
+
     /// Announces an answer the kernel may cache; until the window is dropped, no lease of the inode is given back.
     /// None: something was asked back since `losses` was read, the answer must not be cached.
     /// Only around handing over an answer: whoever holds one must not wait for a server.

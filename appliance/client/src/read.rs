@@ -61,7 +61,13 @@ impl Client {
                 break (layout, hold);
             }
         };
-        let result = self.read_held(hold.under(), &layout, offset, room, cancel);
+        let mut result = self.read_held(hold.under(), &layout, offset, room, cancel);
+        if access == Access::Cached
+            && let Ok(ReadOutcome { bytes: bytes @ 1.., .. }) = &result
+        {
+            let told = self.tell_size(inode, offset.saturating_add(*bytes as u64));
+            result = told.and(result);
+        }
         drop(hold);
         if access == Access::Cached {
             self.note_pages(inode);
@@ -71,6 +77,24 @@ impl Client {
             self.note_access(inode, self.clock.wall());
         }
         result
+    }
+
+    /// Tells who caches pages where the file ends (or, if that is not known here, that it does not end before `end`), if it may
+    /// have another end and somebody has the file open for writing: a mapping may change the pages it is about to get, and what
+    /// it changes behind the end that is known there is not written. The caller works under the lease.
+    fn tell_size(&self, inode: &Inode, end: u64) -> Result<(), Errno> {
+        let (writers, known) = {
+            let state = inode.lock();
+            (state.writers, state.known)
+        };
+        let losses = inode.losses_of_size();
+        if writers == 0 || !self.sink().lacks_size(inode.fid, losses) {
+            return Ok(());
+        }
+        match known {
+            Some(known) => self.sink().tell_size(inode.fid, known.size, losses),
+            None => self.sink().tell_size(inode.fid, end, None),
+        }
     }
 
     fn read_held(
@@ -210,5 +234,76 @@ impl Client {
         let room = reply.room.ok_or(Errno::EIO)?;
         let bytes = bytes.min(room.len());
         Ok(Part { segment, room, found: Some((bytes, size)) })
+    }
+}
+
+#[cfg(test)]
+mod test {
+    use std::{
+        ops::Range,
+        sync::{
+            Mutex,
+            atomic::{AtomicBool, Ordering},
+        },
+    };
+
+    use sheen_types::Fid;
+
+    use super::*;
+    use crate::{
+        CacheSink,
+        fake::FILE,
+        scenarios::{READ, WRITE, buffer_with, start},
+    };
+
+    /// A kernel that does not know where files end.
+    #[derive(Default)]
+    struct Ignorant {
+        told: Mutex<Vec<(u64, bool)>>,
+        refuses: AtomicBool,
+    }
+
+    impl CacheSink for Ignorant {
+        fn invalidate_data(&self, _: Fid, _: Range<u64>) {}
+
+        fn invalidate_attributes(&self, _: Fid) {}
+
+        fn invalidate_entries(&self) {}
+
+        fn lacks_size(&self, _: Fid, _: Option<u64>) -> bool {
+            true
+        }
+
+        fn tell_size(&self, _: Fid, size: u64, losses: Option<u64>) -> Result<(), Errno> {
+            self.told.lock().unwrap().push((size, losses.is_some()));
+            if self.refuses.load(Ordering::Relaxed) { Err(Errno::EIO) } else { Ok(()) }
+        }
+    }
+
+    #[test]
+    fn no_page_is_handed_out_before_the_end_of_its_file_was_told() {
+        let (fake, client) = start();
+        fake.change(|state| state.write_as_another(0, b"content"));
+        let kernel = Arc::new(Ignorant::default());
+        client.set_sink(kernel.clone());
+        let file = client.inode(FILE);
+        let read = |access| {
+            let room = buffer_with(&fake, &[0; 4]);
+            client.read(&file, 0, room, access, &Cancel::new()).map(|outcome| outcome.bytes)
+        };
+        client.open(&file, READ, &Cancel::new()).unwrap();
+        assert_eq!(read(Access::Cached), Ok(4));
+        assert_eq!(kernel.told.lock().unwrap().as_slice(), [], "nobody can store to it");
+        client.open(&file, WRITE, &Cancel::new()).unwrap();
+        assert_eq!(read(Access::Direct), Ok(4));
+        assert_eq!(kernel.told.lock().unwrap().as_slice(), [], "it has no page of this");
+        assert_eq!(read(Access::Cached), Ok(4));
+        client.attributes(&file, &Cancel::new()).unwrap();
+        assert_eq!(read(Access::Cached), Ok(4));
+        let told = [(4, false), (7, true)];
+        assert_eq!(kernel.told.lock().unwrap().as_slice(), told, "as far as it is known");
+        kernel.refuses.store(true, Ordering::Relaxed);
+        assert_eq!(read(Access::Cached), Err(Errno::EIO));
+        client.disconnect();
     }
 }

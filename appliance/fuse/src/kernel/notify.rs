@@ -4,7 +4,7 @@
 //!
 //! Blocking: [`Notifier::invalidate_data`] writes back dirty pages (shared mappings) by WRITE requests that other
 //! workers must serve, and waits for pages locked by reads in flight; [`Notifier::invalidate_entry`],
-//! [`Notifier::expire_entry`] and [`Notifier::delete_entry`] take the parent directory's inode lock, which the kernel
+//! [`Notifier::raise_size`] waits for such a page, too; [`Notifier::expire_entry`] and [`Notifier::delete_entry`] take the parent directory's inode lock, which the kernel
 //! holds during most namespace requests in that directory. So: never call these from within a call of
 //! [`crate::kernel::Filesystem`], nor hold a lock over them that such a call needs.
 //! [`Notifier::invalidate_attributes`] and [`Notifier::raise_epoch`] take no such lock.
@@ -12,7 +12,7 @@
 use std::{
     fmt,
     io::IoSlice,
-    os::fd::OwnedFd,
+    os::fd::{AsRawFd, OwnedFd},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -129,6 +129,32 @@ impl Notifier {
         self.send(&Notification::Store { node: node.0, offset, size }, bytes)
     }
 
+    /// Makes the file end at `size`, not 0, in the kernel's eyes, if it ends before that; changes no byte of it. Waits for the
+    /// page of that place if it is locked, when the size is taken in already.
+    ///
+    /// # Errors
+    /// [`NotifyError`].
+    pub fn raise_size(&self, node: NodeId, size: u64) -> Result<(), NotifyError> {
+        if self.ended.load(Ordering::Acquire) {
+            return Err(NotifyError::Gone);
+        }
+        let Some(offset) = size.checked_sub(1) else { return Ok(()) };
+        // The kernel takes the size in, then locks the page, then copies: from where nothing is.
+        let bytes = Notification::Store { node: node.0, offset, size: 1 }.encode(1);
+        let parts = [
+            libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() },
+            libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 1 },
+        ];
+        // SAFETY: the call only reads: `parts`, two live values, then `bytes`, of the length that is given. Nothing is ever mapped
+        // at the address 0 of a process, and the kernel answers EFAULT for it.
+        let written = unsafe { libc::writev(self.descriptor.as_raw_fd(), parts.as_ptr(), 2) };
+        match SystemErrno::result(written) {
+            // The byte, or the page it belongs to, could not be had.
+            Err(SystemErrno::EFAULT | SystemErrno::ENOMEM) => Ok(()),
+            other => outcome(other.map(drop)),
+        }
+    }
+
     /// Every name the kernel knows is looked up anew on its next use. Takes no directory's lock.
     ///
     /// # Errors
@@ -145,14 +171,16 @@ impl Notifier {
             return Err(NotifyError::Gone);
         }
         let bytes = notification.encode(payload.len());
-        match writev(&*self.descriptor, &[IoSlice::new(&bytes), IoSlice::new(payload)]) {
-            Ok(_) => Ok(()),
-            Err(SystemErrno::ENOENT) => Err(NotifyError::NotCached),
-            Err(SystemErrno::ENOSYS) => Err(NotifyError::Unsupported),
-            Err(SystemErrno::ENODEV | SystemErrno::EPERM | SystemErrno::ENOTCONN) => {
-                Err(NotifyError::Gone)
-            }
-            Err(error) => Err(NotifyError::Failed(Errno(error as i32))),
-        }
+        let parts = [IoSlice::new(&bytes), IoSlice::new(payload)];
+        outcome(writev(&*self.descriptor, &parts).map(drop))
     }
+}
+
+fn outcome(written: Result<(), SystemErrno>) -> Result<(), NotifyError> {
+    written.map_err(|error| match error {
+        SystemErrno::ENOENT => NotifyError::NotCached,
+        SystemErrno::ENOSYS => NotifyError::Unsupported,
+        SystemErrno::ENODEV | SystemErrno::EPERM | SystemErrno::ENOTCONN => NotifyError::Gone,
+        error => NotifyError::Failed(Errno(error as i32)),
+    })
 }

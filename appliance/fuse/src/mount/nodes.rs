@@ -23,6 +23,8 @@ struct Known {
     inode: Arc<Inode>,
     lookups: u64,
     shown: Shown,
+    /// Losses of the inode under which the kernel's size is not below the true one: all changes since are its own.
+    size_told: Option<u64>,
     /// When an open was sent to look again, so that the kernel learns the size.
     sent_at: Option<Instant>,
 }
@@ -63,10 +65,20 @@ impl Shown {
         Self { mtime: observed.attributes.mtime, losses: observed.caching.losses(), size }
     }
 
+    /// Losses under which the kernel, which takes this in, has the true size.
+    fn tells_size(self) -> Option<u64> {
+        self.losses.filter(|_| self.size == ShownSize::True)
+    }
+
     /// Whether the kernel, which was shown this, has pages and a size that are true, though the time is another now.
     pub(crate) fn is_outdated_by_own_writes(self, now: Self) -> bool {
         self.mtime != now.mtime && now.losses.is_some() && self.losses == now.losses
     }
+}
+
+/// Whether a size that was told under the first losses may be old under the second; None: while more is being asked back.
+fn may_be_old(told: Option<u64>, losses: Option<u64>) -> bool {
+    losses.is_none() || told != losses
 }
 
 impl Nodes {
@@ -78,7 +90,10 @@ impl Nodes {
     /// The kernel was given the inode once more; the first time with what it was `shown`.
     pub(crate) fn remember(&self, node: NodeId, inode: &Arc<Inode>, shown: Shown) {
         let mut shard = self.shard(node).lock().expect("no panic while locked");
-        let new = || Known { inode: inode.clone(), lookups: 0, shown, sent_at: None };
+        let new = || {
+            let size_told = shown.tells_size();
+            Known { inode: inode.clone(), lookups: 0, shown, size_told, sent_at: None }
+        };
         shard.entry(node).or_insert_with(new).lookups += 1;
     }
 
@@ -93,6 +108,22 @@ impl Nodes {
         let mut shard = self.shard(node).lock().expect("no panic while locked");
         if let Some(known) = shard.get_mut(&node) {
             known.shown = shown;
+            known.size_told = shown.tells_size();
+        }
+    }
+
+    /// Whether the kernel may have a size of the file below the true one; `losses` are the inode's losses of now, None while
+    /// more is being asked back.
+    pub(crate) fn lacks_size(&self, node: NodeId, losses: Option<u64>) -> bool {
+        let shard = self.shard(node).lock().expect("no panic while locked");
+        may_be_old(shard.get(&node).and_then(|known| known.size_told), losses)
+    }
+
+    /// The kernel has been told the true size.
+    pub(crate) fn size_is_told(&self, node: NodeId, losses: Option<u64>) {
+        let mut shard = self.shard(node).lock().expect("no panic while locked");
+        if let Some(known) = shard.get_mut(&node) {
+            known.size_told = losses;
         }
     }
 
@@ -148,6 +179,17 @@ mod test {
     fn shown(seconds: i64, losses: Option<u64>) -> Shown {
         let mtime = Timespec { seconds, nanoseconds: 0 };
         Shown { mtime, losses, size: ShownSize::True }
+    }
+
+    #[test]
+    fn a_size_counts_as_told_until_something_is_lost() {
+        let told = shown(1, Some(1)).tells_size();
+        assert!(!may_be_old(told, Some(1)));
+        assert!(may_be_old(told, Some(2)), "another may have made it longer");
+        assert!(may_be_old(told, None), "it is being asked back");
+        assert!(may_be_old(None, None));
+        let maybe = Shown { size: ShownSize::MaybeOld(3), ..shown(1, Some(1)) };
+        assert!(may_be_old(maybe.tells_size(), Some(1)));
     }
 
     #[test]

@@ -79,7 +79,11 @@ impl Mount {
                 return Err(errno);
             }
         }
-        let opened_as = opened_as(open.flags, state, &inode);
+        let mut opened_as = opened_as(open.flags, state, &inode);
+        if write && self.nodes.lacks_size(self.node(inode.fid), inode.losses_of_size()) {
+            // Pages read for readers alone: the end of the file was not told before, and a mapping may store behind it now.
+            opened_as.keep_cache = false;
+        }
         Ok(Opened { handle: self.handles.add(inode, Some(write)), opened_as })
     }
 

@@ -1,9 +1,15 @@
 //! Taking back what the kernel cached.
 
-use std::{ops::Range, sync::Arc, time::Duration};
+use std::{
+    ops::Range,
+    sync::{Arc, mpsc},
+    thread,
+    time::{Duration, Instant},
+};
 
+use nix::unistd::Pid;
 use sheen_client::CacheSink;
-use sheen_types::Fid;
+use sheen_types::{Errno, Fid};
 
 use crate::{
     kernel::{NodeId, Notifier, NotifyError},
@@ -12,6 +18,10 @@ use crate::{
 
 /// An answer was written, but the program that waits for it did not run yet: how long to wait before trying again, how often.
 const ON_ITS_WAY: (Duration, u32) = (Duration::from_millis(1), 1000);
+/// How often the thread that tells a size is looked at: first, at last.
+const SIZE_PAUSE: (Duration, Duration) = (Duration::from_micros(20), Duration::from_millis(1));
+/// How long it may take until it waits for a page or is done, on a machine that is busy.
+const SIZE_PATIENCE: Duration = Duration::from_secs(10);
 
 /// The kernel's caches of one mount.
 #[derive(Debug)]
@@ -56,6 +66,46 @@ fn check(what: &str, result: Result<(), NotifyError>) {
     }
 }
 
+/// Makes the kernel's size of a file as large as `size`. It takes it in at once and may wait then for a page that is locked
+/// until our caller has answered: so another thread does it, and is left when it is seen to wait.
+fn raise_size(notifier: &Notifier, node: NodeId, size: u64) -> Result<(), Errno> {
+    let notifier = notifier.clone();
+    let (number, began) = mpsc::channel();
+    let (done, ended) = mpsc::channel();
+    let raise = move || {
+        // Nobody listens any more if patience ran out.
+        let _ = number.send(nix::unistd::gettid());
+        let _ = done.send(notifier.raise_size(node, size));
+    };
+    let name = "sheen-size".to_owned();
+    thread::Builder::new().name(name).spawn(raise).map_err(|_| Errno::EIO)?;
+    let thread = began.recv().map_err(|_| Errno::EIO)?;
+    let mut pause = SIZE_PAUSE.0;
+    let begun = Instant::now();
+    while begun.elapsed() < SIZE_PATIENCE {
+        match ended.recv_timeout(pause) {
+            Ok(Ok(()) | Err(NotifyError::NotCached | NotifyError::Gone)) => return Ok(()),
+            Ok(Err(error)) => {
+                tracing::error!(%error, "the kernel does not take the size of a file");
+                return Err(Errno::EIO);
+            }
+            Err(_) if waits_for_a_page(thread) => return Ok(()),
+            Err(_) => pause = SIZE_PAUSE.1.min(pause * 2),
+        }
+    }
+    Err(Errno::EIO)
+}
+
+/// Whether a thread of ours that sends a notification waits in the kernel for the page.
+fn waits_for_a_page(thread: Pid) -> bool {
+    let read = |what: &str| std::fs::read_to_string(format!("/proc/self/task/{thread}/{what}"));
+    let sleeps =
+        read("stat").is_ok_and(|stat| stat.rsplit(") ").next().is_some_and(|s| s.starts_with('D')));
+    // It may wait for a page of its own program, too. Not every kernel tells.
+    let writes = format!("{} ", libc::SYS_writev);
+    sleeps && read("syscall").map_or(true, |call| call.starts_with(&writes))
+}
+
 impl CacheSink for KernelCaches {
     fn invalidate_data(&self, fid: Fid, range: Range<u64>) {
         // To the kernel, length 0 is "to the end"; so is what lies beyond its largest offset.
@@ -75,5 +125,16 @@ impl CacheSink for KernelCaches {
 
     fn invalidate_entries(&self) {
         check("names", self.notifier.raise_epoch());
+    }
+
+    fn lacks_size(&self, fid: Fid, losses: Option<u64>) -> bool {
+        self.nodes.lacks_size(node_of(fid, self.root), losses)
+    }
+
+    fn tell_size(&self, fid: Fid, size: u64, losses: Option<u64>) -> Result<(), Errno> {
+        let node = node_of(fid, self.root);
+        raise_size(&self.notifier, node, size)?;
+        self.nodes.size_is_told(node, losses);
+        Ok(())
     }
 }

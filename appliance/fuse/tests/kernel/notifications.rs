@@ -7,6 +7,7 @@ use std::{
     thread,
 };
 
+use sheen_dma::FileMapping;
 use sheen_fuse::kernel::{NodeId, NotifyError};
 
 use crate::{actor::Actor, memory, memory::Memory, mounted::Mounted, wait_for};
@@ -81,6 +82,30 @@ fn dirty_pages_of_a_mapping_are_written_back_by_an_invalidation() {
     mount.notifier.invalidate_data(node, 0, 0).unwrap();
     assert_eq!(memory.tree().node(node).unwrap().content[5000], 77);
     assert!(mapper.end().success());
+}
+
+#[test]
+fn what_a_mapping_stores_behind_the_old_end_arrives_once_the_kernel_was_told_the_end() {
+    let (memory, mount) = memory();
+    let path = mount.path("m");
+    fs::write(&path, [1; 100]).unwrap();
+    let node = NodeId(fs::metadata(&path).unwrap().ino());
+    let file = fs::File::options().read(true).write(true).open(&path).unwrap();
+    let mapping = FileMapping::shared(&file, 512).unwrap();
+    for told in [false, true] {
+        memory.tree().node(node).unwrap().content = vec![2; 2104];
+        mount.notifier.invalidate_data(node, 0, 0).unwrap();
+        assert_eq!(mapping.load(125), 0x0202_0202_0202_0202);
+        if told {
+            mount.notifier.raise_size(node, 2104).unwrap();
+        }
+        mapping.store(125, 7);
+        mapping.sync().unwrap();
+        let content = memory.tree().node(node).unwrap().content.clone();
+        assert_eq!((content[1000], content.len()), (if told { 7 } else { 2 }, 2104), "{told}");
+        assert_eq!(content[2103], 2, "the last byte is not touched");
+    }
+    assert_eq!(mount.notifier.raise_size(NodeId(999), 1), Err(NotifyError::NotCached));
 }
 
 #[test]

@@ -65,6 +65,16 @@ pub fn run(context: &mut Context<'_>) {
             command.arg(&script).arg("grown").arg(work.join("grown")).arg(there.join("grown"));
             process::run(&mut command, DEADLINE)
         });
+        for (act, name) in [
+            ("grown_in_page", "a mapping stores behind an end that another mount moved"),
+            ("opened_after_reading", "so does one made after a reader took the page in"),
+        ] {
+            report.case(CHECK, name, || {
+                let mut command = Command::new("python3");
+                command.arg(&script).arg(act).args([work.join(act), there.join(act)]);
+                process::run(&mut command, DEADLINE)
+            });
+        }
         moments::run(report, &scratch, &work, there, effort);
         report.case(CHECK, "the second mount goes", || view.close().map(|()| String::new()));
     }
