@@ -133,6 +133,7 @@ pub struct Client {
     pub(crate) slow_targets: SlowTargets,
     pub(crate) lock_waits: LockWaits,
     pub(crate) counters: Counters,
+    pub(crate) names_total: crate::known_names::NamesTotal,
     pub(crate) last_volume: Mutex<VolumeStatistics>,
     /// See [`crate::lease`].
     pub(crate) stamps: AtomicU64,
@@ -193,6 +194,7 @@ impl Client {
             janitor: Janitor::default(),
             lock_waits: LockWaits::default(),
             counters: Counters::default(),
+            names_total: crate::known_names::NamesTotal::default(),
             last_volume: Mutex::default(),
             stamps: AtomicU64::new(1),
             reassert_due: AtomicBool::new(false),

@@ -83,9 +83,11 @@ impl Client {
             request.payload = Some(self.payload_of(new.target, cancel)?);
         }
         let then = if open.is_some() { Then::CloseCreated } else { Then::Nothing };
-        let reply = self.ask_then(request, then, cancel)?;
+        let reply =
+            self.ask_then(request, then, cancel).inspect_err(|_| self.doubt_names(parent))?;
         let entry: EntryReply = reply.decode()?;
         if !entry.created {
+            self.doubt_names(parent);
             let found = self.take_entry(parent, &reply, &entry, stamp, cancel)?;
             // What was opened may just be closed by another thread: counted like any other open.
             let opened = match open {
@@ -94,11 +96,20 @@ impl Client {
             };
             return Ok((found, opened));
         }
-        self.note_change(parent);
-        self.forget_name(parent, &body.name);
-        apply_to(parent, &reply, &entry.parent_lease);
         let inode = self.inode(entry.attributes.fid);
         let settled = self.settle_change(&inode, &reply, stamp, &entry.attributes, &entry.lease);
+        if new.name.is_some() {
+            let gaps = settled.names.filter(|_| !reply.resent).and_then(|losses| {
+                let state = inode.lock();
+                (state.losses == losses && state.holds(bits::LOOKUP)).then_some(state.name_gaps)
+            });
+            self.note_name(parent, body.name, (inode.fid, gaps), stamp);
+        }
+        if settled.fresh && !reply.resent && entry.attributes.kind == FileKind::Directory {
+            self.note_empty_directory(&inode);
+        }
+        self.note_change(parent);
+        apply_to(parent, &reply, &entry.parent_lease);
         let opened = open.map(|open| note_created(&inode, &entry, open));
         if entry.attributes.kind == FileKind::Regular {
             self.note_empty(&inode, &entry);
@@ -114,7 +125,7 @@ impl Client {
                 return Err(errno);
             }
         };
-        let name = Caching::from_settled(settled.names);
+        let name = Caching::from_settled(settled.names.filter(|_| !reply.resent));
         Ok((Found { inode, observed, name }, opened))
     }
 

@@ -82,7 +82,11 @@ impl Client {
                 found,
             });
         }
-        Ok(DirectoryPage { entries, parent: head.parent, end: head.end })
+        let page = DirectoryPage { entries, parent: head.parent, end: head.end };
+        if self.stamp() == stamp {
+            self.learn_page(directory, cookie, &page);
+        }
+        Ok(page)
     }
 
     fn take_listed(

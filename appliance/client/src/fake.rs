@@ -433,7 +433,7 @@ impl State {
                 let request = Create::from_bytes(&call.body).unwrap();
                 self.created.push(request.fid);
                 let reply = EntryReply {
-                    attributes: self.attributes(request.fid),
+                    attributes: Attributes { kind: request.kind, ..self.attributes(request.fid) },
                     lease: self.grant(bits::METADATA, bits::DATA),
                     parent_lease: LeaseGrant::NONE,
                     shared: false,

@@ -76,6 +76,10 @@ impl Client {
         if let Some(found) = known {
             return Ok(LookedUp::Found(found));
         }
+        let absence = wanted.as_ref().and_then(|wanted| self.known_absence(parent, wanted));
+        if let Some(caching) = absence {
+            return Ok(LookedUp::Absent(caching));
+        }
         let stamp = self.stamp();
         let body = Lookup { parent: parent.fid, name: wanted.clone() };
         let request = Request::new(Opcode::Lookup, &body).with_room(LAYOUT_ROOM);
@@ -134,8 +138,9 @@ impl Client {
         let stamp = self.stamp();
         let request = Request::new(Opcode::Link, &body).with_room(LAYOUT_ROOM);
         self.forget_name(parent, &body.name);
-        let reply = self.ask(request, cancel)?;
+        let reply = self.ask(request, cancel).inspect_err(|_| self.doubt_names(parent))?;
         let entry: EntryReply = reply.decode()?;
+        self.note_name(parent, body.name, (inode.fid, None), stamp);
         self.note_change(parent);
         apply_to(parent, &reply, &entry.parent_lease);
         let settled = self.settle_change(inode, &reply, stamp, &entry.attributes, &entry.lease);
@@ -163,9 +168,13 @@ impl Client {
             credentials: credentials(caller),
         };
         let keeps = !directory && self.keeps_changes_of(parent, &body.name);
+        let stamp = self.stamp();
         let reply = self.ask(Request::new(Opcode::Unlink, &body).keeping(keeps), cancel);
+        self.note_no_name(parent, &body.name, stamp);
+        if reply.is_err() {
+            self.doubt_names(parent);
+        }
         self.note_change(parent);
-        self.forget_name(parent, &body.name);
         let gone: UnlinkReply = reply?.decode()?;
         self.note_lost_name(gone.fid, gone.nlink == 0 || directory);
         Ok(())
@@ -227,12 +236,35 @@ impl Client {
         };
         let replaced = self.with_one_name(to.0, &body.to_name).filter(|_| flags & EXCHANGE == 0);
         let keeps = self.keeps_changes_of(to.0, &body.to_name);
-        let reply = self.ask(Request::new(Opcode::Rename, &body).keeping(keeps), cancel);
+        let known = self.known_inode(from.0, &body.from_name).map(|(inode, _)| {
+            let gaps = inode.lock().name_gaps;
+            (inode, gaps)
+        });
+        let target = self.seen_name(to.0, &body.to_name);
+        let stamp = self.stamp();
+        let request = Request::new(Opcode::Rename, &body).keeping(keeps);
+        let reply = self.ask(request, cancel).and_then(|reply| reply.decode::<RenameReply>());
+        self.note_no_name(from.0, &body.from_name, stamp);
+        self.forget_name(to.0, &body.to_name);
+        // Both names are there: what moved had both, or another took its place.
+        let both = flags & (EXCHANGE | WHITEOUT) != 0;
+        match &reply {
+            Ok(done) if !both && target != Some(done.moved) => {
+                let gaps = known.filter(|(inode, gaps)| {
+                    let state = inode.lock();
+                    inode.fid == done.moved && state.name_gaps == *gaps && state.holds(bits::LOOKUP)
+                });
+                let leads_to = (done.moved, gaps.map(|(_, gaps)| gaps));
+                self.note_name(to.0, body.to_name, leads_to, stamp);
+            }
+            Ok(_) | Err(_) => {
+                self.doubt_names(from.0);
+                self.doubt_names(to.0);
+            }
+        }
         self.note_change(from.0);
         self.note_change(to.0);
-        self.forget_name(from.0, &body.from_name);
-        self.forget_name(to.0, &body.to_name);
-        let done: RenameReply = reply?.decode()?;
+        let done = reply?;
         self.note_lost_name(done.moved, false);
         if !done.replaced.is_none() {
             // Nobody gave it another name meanwhile: that would have changed its version.

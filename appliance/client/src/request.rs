@@ -110,6 +110,8 @@ pub(crate) struct Reply {
     payload_bytes: usize,
     /// Under which [`Identity`] it was given.
     pub(crate) identity: Identity,
+    /// The request was sent before: the change may have been made a while ago, and others may have changed what it made.
+    pub(crate) resent: bool,
 }
 
 impl Reply {
@@ -314,6 +316,7 @@ impl Client {
                     room: ended.room,
                     payload_bytes: reply.payload_bytes as usize,
                     identity: lane.identity,
+                    resent,
                 })
             }
         }
