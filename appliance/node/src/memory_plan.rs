@@ -34,6 +34,8 @@ const OPEN_BYTES: u64 = 96;
 const LOCK_BYTES: u64 = 224;
 /// An object listed for destruction: a place in one tree.
 const DESTROY_BYTES: u64 = 40;
+/// An inode that lingers: a place in one tree, and in their order.
+const LINGERING_BYTES: u64 = 112;
 /// A request held by the MDT: frame, body, its places in the tables.
 const REQUEST_BYTES: u64 = 2 << 10;
 /// A byte of a held request's payload: in the request, and in the change it becomes.
@@ -138,6 +140,7 @@ impl MemoryPlan {
             pool("leases", limits.leases.into(), LEASE_BYTES, "limits.leases"),
             pool("open files", limits.leases.into(), OPEN_BYTES, "limits.leases"),
             pool("file locks", limits.locks.into(), LOCK_BYTES, "limits.locks"),
+            pool("inodes that linger", mdt.lingering_max as u64, LINGERING_BYTES, ""),
             pool("objects to destroy", mdt.destroys_pending_max as u64, DESTROY_BYTES, ""),
             pool("metadata requests held", mdt.requests_max as u64, REQUEST_BYTES, ""),
             pool(

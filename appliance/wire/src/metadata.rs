@@ -413,8 +413,9 @@ message! {
 }
 
 message! {
-    /// Registers that this client has the inode open; counted per client, not per descriptor: a client sends
-    /// it for its first descriptor (and again to add `write`). Reply: [`OpenReply`], payload: the layout.
+    /// Registers that this client has the inode open, or goes on to use it, of whatever kind, though it has no name. Counted
+    /// per client, not per descriptor: a client sends it for its first descriptor (and again to add `write`). Reply:
+    /// [`OpenReply`], payload: the layout.
     /// -EPERM: for writing, and the inode is immutable, or append-only without `append`.
     pub struct Open {
         /// The inode.
@@ -451,7 +452,7 @@ message! {
 
 message! {
     /// Entries behind `cookie`. Reply: [`ReadDirectoryReply`], payload: [`crate::directory::DirectoryEntry`]s
-    /// one after the other, as many as fit the reply room.
+    /// one after the other, as many as fit the reply room. -ENOENT: the directory was removed.
     pub struct ReadDirectory {
         /// The directory.
         pub fid: Fid,

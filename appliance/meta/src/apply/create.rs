@@ -44,6 +44,10 @@ impl State {
         }
         self.check_living(parent)?;
         self.check_may_name(request.fid, change)?;
+        if request.unnamed && parent.nlink == 0 {
+            // What Linux's local file systems say to `O_TMPFILE` in a removed directory.
+            return Err(Errno::EPERM);
+        }
         check_may_add(parent)?;
         check_request(body)?;
         if !names.has_room(&request.name) {

@@ -28,7 +28,7 @@ pub struct SessionInfo {
 /// A page of a directory.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct DirectoryPage {
-    /// The parent, for `..`; of a removed directory itself.
+    /// The parent, for `..`.
     pub parent: Fid,
     /// Entries in order of cookie, `plus` None.
     pub entries: Vec<DirectoryEntry>,
@@ -124,14 +124,17 @@ impl State {
     /// Up to `entries_max` entries behind `cookie` (0: from the start).
     ///
     /// # Errors
-    /// `ESTALE`, `ENOTDIR`.
+    /// `ESTALE`, `ENOTDIR`; `ENOENT` if the directory was removed.
     pub fn read_directory(
         &self,
         fid: Fid,
         cookie: u64,
         entries_max: usize,
     ) -> Result<DirectoryPage, Errno> {
-        let (_, directory) = self.directory(fid)?;
+        let (inode, directory) = self.directory(fid)?;
+        if inode.nlink == 0 {
+            return Err(Errno::ENOENT);
+        }
         let mut behind = directory.behind(cookie);
         let entries: Vec<DirectoryEntry> = behind
             .by_ref()
@@ -144,8 +147,7 @@ impl State {
                 plus: None,
             })
             .collect();
-        let parent = if directory.parent.is_none() { fid } else { directory.parent };
-        Ok(DirectoryPage { parent, entries, end: behind.next().is_none() })
+        Ok(DirectoryPage { parent: directory.parent, entries, end: behind.next().is_none() })
     }
 
     /// Names in a directory.

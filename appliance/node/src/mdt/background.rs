@@ -3,10 +3,7 @@
 //! Everything here is listed in the replicated state and begins again after a restart. Jobs for the OSTs are repeated
 //! until they are done.
 
-use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
-    time::Duration,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use sheen_meta::{Operation, operation::Reap};
 use sheen_types::{ClientId, Fid, OstIndex, Tick};
@@ -16,6 +13,7 @@ use super::{
     fencing::Fencing,
     gateway::{OstJob, OstJobEnd},
     mutation::Task,
+    removal::Lingering,
     request::Output,
 };
 
@@ -23,12 +21,6 @@ use super::{
 const REAP_STEPS_MAX: u32 = 256;
 /// Leases asked back in one tick to make room for others: 20,000 a second.
 const LEASES_ASKED_PER_TICK: usize = 1024;
-/// Orphans looked at in one go.
-const ORPHANS_PER_SWEEP: usize = 256;
-/// How long an inode that lost its name while others knew it stays for an open(2) under way; chosen by eye.
-const LINGER: Duration = Duration::from_secs(2);
-/// Inodes that may linger; more go at once.
-const LINGERING_MAX: usize = 64 << 10;
 
 /// Why a job was given to the OSTs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,8 +67,12 @@ pub(crate) struct Background {
     /// File systems whose deletion begins when these sessions are fenced: they may have had them mounted.
     pub reaps_due: BTreeMap<Fid, BTreeSet<ClientId>>,
     next_tick: Tick,
-    /// Inodes without a name that nobody has open yet, with the time they go if nobody does.
-    lingering: VecDeque<(Tick, Fid)>,
+    /// Inodes without a name that nobody has open yet.
+    pub lingering: Lingering,
+    /// While it is later than now, inodes that lingered are giving room.
+    pub room_comes_until: Tick,
+    /// While it is later than now, the log takes only what makes room.
+    pub log_short_until: Tick,
 }
 
 #[cfg(test)]
@@ -205,39 +201,6 @@ impl Mdt {
     /// When [`Mdt::work_in_background`] has something to do although nothing came.
     pub(crate) fn next_tick(&self) -> Tick {
         self.background.next_tick
-    }
-
-    /// An inode has lost its last name: it goes at once, or, if others knew it (`contested`), after a while in which an
-    /// open(2) under way may come.
-    pub(crate) fn settle_orphan(&mut self, fid: Fid, operation: &Operation, contested: bool) {
-        let lost_its_name = matches!(operation, Operation::Unlink(_) | Operation::Rename(_));
-        let room = self.background.lingering.len() < LINGERING_MAX;
-        if contested && lost_its_name && room && !self.opens.is_open(fid) {
-            self.background.lingering.push_back((self.now.after(LINGER), fid));
-        } else {
-            self.release_if_orphan(fid);
-        }
-    }
-
-    fn end_lingering(&mut self) {
-        while let Some(&(until, fid)) = self.background.lingering.front()
-            && until <= self.now
-        {
-            self.background.lingering.pop_front();
-            self.release_if_orphan(fid);
-        }
-    }
-
-    fn sweep_orphans(&mut self) {
-        let Some((from, after)) = self.background.sweep.filter(|(from, _)| *from <= self.now)
-        else {
-            return;
-        };
-        let orphans = self.state.orphans(after, ORPHANS_PER_SWEEP);
-        self.background.sweep = orphans.last().map(|&last| (from, last));
-        for fid in orphans {
-            self.release_if_orphan(fid);
-        }
     }
 
     /// The leases longest unused go before there are too many.

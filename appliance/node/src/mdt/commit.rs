@@ -3,6 +3,8 @@
 //! One proposal carries every change that is ready: the group commit. An entry decides for itself, against the state
 //! it meets, whether it succeeds.
 
+use std::time::Duration;
+
 use sheen_consensus::{LogRoom, PROPOSAL_BYTES_MAX};
 use sheen_meta::{
     Effect, Entry, Operation, Outcome, Reply,
@@ -19,6 +21,9 @@ use super::{
     request::Answer,
 };
 
+/// After so long without want of it, the log is believed to have room again.
+const LOG_SHORT: Duration = Duration::from_secs(1);
+
 /// Changes on their way through the log.
 #[derive(Debug)]
 pub(crate) struct Batch {
@@ -30,6 +35,9 @@ impl Mdt {
     /// Forms the next proposal of what is ready and has room in the state. With little room in the log only of what makes
     /// some. It is no longer than the log takes: what a change is encoded to is counted before it is added.
     pub(crate) fn take_batch(&mut self, room: LogRoom) -> Option<Batch> {
+        if room == LogRoom::Deletes {
+            self.background.log_short_until = self.now.after(LOG_SHORT);
+        }
         let mut entries = Vec::new();
         let mut ids = Vec::new();
         let mut bytes = RECORD_HEAD_BYTES;
@@ -53,7 +61,8 @@ impl Mdt {
                     break;
                 }
                 Admitted::No => {
-                    self.refuse_change(id, Errno::ENOSPC);
+                    let errno = self.refusal_for_room();
+                    self.refuse_change(id, errno);
                     continue;
                 }
             }
@@ -162,7 +171,7 @@ impl Mdt {
         for effect in &outcome.effects {
             self.take_effect(*effect);
         }
-        let Change { operation, task, contested, .. } = change;
+        let Change { client, operation, task, keeps, .. } = change;
         match task {
             Task::Answer(incoming) => {
                 let answer = self.answer_change(&incoming, &operation, outcome);
@@ -189,12 +198,13 @@ impl Mdt {
                 let finished = !matches!(outcome.result, Ok(Reply::Reaped { finished: false, .. }));
                 self.reaped(root, finished);
             }
-            Task::Forget => {}
+            Task::Forget | Task::Release { .. } => {}
         }
         for effect in &outcome.effects {
             // Only now: an O_TMPFILE's Create registers its open with its answer.
             if let Effect::Orphaned { fid } = effect {
-                self.settle_orphan(*fid, &operation, contested);
+                let spared = if keeps { ClientId(0) } else { client };
+                self.settle_orphan(*fid, &operation, spared);
             }
         }
         if let Operation::FilesystemDelete(_) = operation {

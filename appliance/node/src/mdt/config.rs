@@ -43,13 +43,16 @@ pub struct MdtTimes {
     pub reconnect: Duration,
     /// After a restart: how long known clients have to come back; or as long as they may cache, if that is longer.
     pub grace: Duration,
+    /// How long an inode stays that lost its last name, or its last open without one, for who uses it without an open.
+    /// Clients say so within half of it. Zero: not at all.
+    pub linger: Duration,
     /// How often deadlines are looked at, and refused work for the OSTs is tried again.
     pub tick: Duration,
 }
 
 impl Default for MdtTimes {
-    /// 20 s of silence, 60 s for a revoke without and 10 minutes with progress, 5 s to reconnect, 20 s of grace, looked
-    /// at every 50 ms. Chosen by eye: a client pings every third of the lease.
+    /// 20 s of silence, 60 s for a revoke without and 10 minutes with progress, 5 s to reconnect, 20 s of grace, 2 s for an
+    /// inode without a name, looked at every 50 ms. Chosen by eye: a client pings every third of the lease.
     fn default() -> Self {
         Self {
             lease: Duration::from_secs(20),
@@ -57,6 +60,7 @@ impl Default for MdtTimes {
             revoke_limit: Duration::from_secs(600),
             reconnect: Duration::from_secs(5),
             grace: Duration::from_secs(20),
+            linger: Duration::from_secs(2),
             tick: Duration::from_millis(50),
         }
     }
@@ -104,6 +108,8 @@ pub struct MdtLimits {
     pub snapshot_ring_part: u64,
     /// Entries of a directory page.
     pub page_entries_max: usize,
+    /// Inodes without a name that stay for [`MdtTimes::linger`]; more make the oldest go.
+    pub lingering_max: usize,
     /// Objects listed for destruction, each OST an equal part of them; one beyond its part gets no new objects, and when
     /// all are creates are answered -EAGAIN. Deletes never are.
     pub destroys_pending_max: usize,
@@ -127,6 +133,7 @@ impl Default for MdtLimits {
             snapshot_bytes_per_turn: 256 << 10,
             snapshot_ring_part: 2,
             page_entries_max: 8 << 10,
+            lingering_max: 64 << 10,
             destroys_pending_max: 1 << 20,
         }
     }

@@ -55,7 +55,7 @@ fn destroys(world: &World) -> Vec<Vec<Fid>> {
 
 #[test]
 fn several_destroys_are_under_way_and_no_more_than_the_window_holds() {
-    let mut world = World::new();
+    let mut world = World::new().without_linger();
     let mut a = world.mount(1);
     make(&mut world, &mut a, 0..1000);
     world.osts.borrow_mut().stalled = true;
@@ -95,7 +95,7 @@ fn a_destroy_that_failed_is_asked_again_and_the_others_go_on() {
 #[test]
 fn deletes_always_work_and_creates_wait_for_the_osts() {
     let limits = MdtLimits { destroys_pending_max: 20, ..MdtLimits::default() };
-    let mut world = World::with_limits(limits);
+    let mut world = World::with_limits(limits).without_linger();
     let mut a = world.mount(1);
     make(&mut world, &mut a, 0..100);
     world.osts.borrow_mut().stalled = true;
@@ -114,7 +114,7 @@ fn deletes_always_work_and_creates_wait_for_the_osts() {
 #[test]
 fn a_dead_ost_keeps_no_file_from_being_made_elsewhere() {
     let limits = MdtLimits { destroys_pending_max: 20, ..MdtLimits::default() };
-    let mut world = World::with(limits, sheen_meta::Limits::default(), 2);
+    let mut world = World::with(limits, sheen_meta::Limits::default(), 2).without_linger();
     let mut a = world.mount(1);
     make(&mut world, &mut a, 0..100);
     world.osts.borrow_mut().dead.insert(OstIndex(0));

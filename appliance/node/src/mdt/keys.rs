@@ -1,7 +1,7 @@
 //! What changes depend on: names, inodes, and who has them open.
 
 use sheen_meta::Operation;
-use sheen_types::{Fid, FileKind, Name};
+use sheen_types::{Fid, Name};
 
 use super::core::Mdt;
 
@@ -66,25 +66,5 @@ impl Mdt {
         keys.sort();
         keys.dedup();
         keys
-    }
-
-    /// Tells an operation that takes a name away whether the inode must outlive it: it is open, may be in a moment
-    /// (`contested`: an open(2) that found the name before it went must still find the inode), or its remover `keeps` changes
-    /// of its content. From the moment a change is ready, an Open of that inode waits behind it, so the answer stays true.
-    pub(crate) fn note_opens(&self, operation: &mut Operation, contested: bool, keeps: bool) {
-        let is_open = |parent: Fid, name: &Name| {
-            self.state.lookup(parent, name).is_ok_and(|(fid, kind)| {
-                kind != FileKind::Directory && (contested || keeps || self.opens.is_open(fid))
-            })
-        };
-        match operation {
-            Operation::Unlink(body) => {
-                body.open = is_open(body.request.parent, &body.request.name);
-            }
-            Operation::Rename(body) => {
-                body.open = is_open(body.request.to_parent, &body.request.to_name);
-            }
-            _ => {}
-        }
     }
 }

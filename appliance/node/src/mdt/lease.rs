@@ -82,6 +82,7 @@ impl Mdt {
             return self.answer(&incoming, Answer::error(Errno::EINVAL));
         }
         let fid = request.fid;
+        self.note_use(fid);
         self.lease_queue.push_back(fid, incoming);
         self.serve_lease_queue(fid);
     }
@@ -221,6 +222,7 @@ impl Mdt {
             return Err(Errno::ENFILE);
         }
         self.opens.open(client, fid, write).map_err(|_| Errno::ENFILE)?;
+        self.note_use(fid);
         let (mut read_bits, mut write_bits) = (READABLE, 0);
         let alone = self.opens.openers(fid).all(|(opener, _)| opener == client);
         if attributes.kind == FileKind::Regular && alone && !self.lease_queue.is_waited_for(fid) {
@@ -246,7 +248,7 @@ impl Mdt {
         let closed = self.opens.close(incoming.frame.client, fid, write_only);
         self.answer(incoming, Answer::empty());
         if closed.last {
-            self.release_if_orphan(fid);
+            self.let_linger(fid, ClientId(0));
         }
     }
 }

@@ -3,7 +3,7 @@
 //! [`MdtService`] stands on the ports `Block`, `Fabric`, `Clock`, `Entropy` and on [`OstGateway`]; one `turn` does all
 //! work there is. Its parts, in the order a change takes: `service` (ports) → `core` (dispatch) → `mutation` (what is
 //! in the way) → `commit` (proposal, log, apply) → `answers`. Beside them: `reads`, `lease`, `locks`, `session`
-//! (connecting, restart, eviction), `background` (orphans), `destroys`, `placement` (which OSTs new
+//! (connecting, restart, eviction), `background`, `removal` (orphans), `destroys`, `placement` (which OSTs new
 //! objects go to).
 //!
 //! Deliberately absent: what a change does to the namespace (`sheen-meta`), how the log works (`sheen-consensus`).
@@ -32,6 +32,7 @@ mod fencing;
 mod promise;
 mod background;
 mod destroys;
+mod removal;
 mod placement;
 mod device;
 pub(crate) mod snapshots;
@@ -51,6 +52,8 @@ mod test_support;
 mod test;
 #[cfg(test)]
 mod removal_test;
+#[cfg(test)]
+mod linger_test;
 #[cfg(test)]
 mod destroys_test;
 #[cfg(test)]

@@ -8,10 +8,7 @@
 
 use sheen_meta::{
     Limits, Operation, Reply, is_filesystem_name,
-    operation::{
-        CreateInode, Disconnect, MakeFilesystem, MoveName, Nothing, OrphanRelease, PutXattr,
-        RemoveName,
-    },
+    operation::{CreateInode, Disconnect, MakeFilesystem, MoveName, Nothing, PutXattr, RemoveName},
     touches,
 };
 use sheen_types::{ClientId, Errno, Fid, Tag, Xid};
@@ -22,6 +19,9 @@ use super::{
     keys::Key,
     request::{Answer, Incoming},
 };
+
+/// `RENAME_EXCHANGE`.
+pub(crate) const EXCHANGE: u32 = 2;
 
 /// Number of a change, in order of arrival.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -36,6 +36,11 @@ pub(crate) enum Task {
     CancelLease(Incoming),
     /// Nothing.
     Forget,
+    /// An inode without a name goes; leases of `spared` on it are not in the way.
+    Release {
+        /// Its remover, or 0.
+        spared: ClientId,
+    },
     /// This server epoch begins.
     ServerStart,
     /// A session of the server's own, made to learn the greatest number of a session.
@@ -56,8 +61,10 @@ pub(crate) enum Progress {
 /// A change under way.
 #[derive(Debug)]
 pub(crate) struct Change {
-    /// Whose leases are not in its way; 0 for the server's own.
+    /// Who asked for it; 0 for the server's own.
     pub client: ClientId,
+    /// Whose leases are not in its way.
+    pub spared: ClientId,
     /// Reply slot and number of the request.
     pub slot: Option<(Tag, Xid)>,
     pub operation: Operation,
@@ -79,6 +86,7 @@ impl Change {
         match self.task {
             Task::Answer(incoming) | Task::CancelLease(incoming) => Some(incoming),
             Task::Forget
+            | Task::Release { .. }
             | Task::ServerStart
             | Task::ProbeSessions
             | Task::Destroyed
@@ -120,7 +128,8 @@ impl Mdt {
         }
         let growth = self.state.growth(&operation, 0);
         if !self.admission.fits(growth, self.state.snapshot_size()) {
-            return self.answer(&incoming, Answer::error(Errno::ENOSPC));
+            let errno = self.refusal_for_room();
+            return self.answer(&incoming, Answer::error(errno));
         }
         if let Operation::Connect(connect) = &operation
             && !self.may_connect(&connect.uuid)
@@ -160,13 +169,27 @@ impl Mdt {
         if let Operation::UpdateSize(update) = &operation {
             self.telling.insert((client, update.fid), id);
         }
+        if let Operation::SetAttributes(request) = &operation {
+            self.note_use(request.fid);
+        }
         let (touched, keys) = (Vec::new(), Vec::new());
         let progress = Progress::Waiting;
         let contested = false;
         let keeps = matches!(&task, Task::Answer(incoming)
             if incoming.frame.flags & Frame::FLAG_KEEPS != 0);
-        let change =
-            Change { client, slot, operation, touched, keys, task, progress, contested, keeps };
+        let spared = if let Task::Release { spared } = task { spared } else { client };
+        let change = Change {
+            client,
+            spared,
+            slot,
+            operation,
+            touched,
+            keys,
+            task,
+            progress,
+            contested,
+            keeps,
+        };
         self.changes.insert(id, change);
         self.plan(id);
     }
@@ -177,11 +200,11 @@ impl Mdt {
         if change.progress != Progress::Waiting {
             return;
         }
-        let client = change.client;
+        let spared = change.spared;
         let keys = std::mem::take(&mut change.keys);
         let before = std::mem::take(&mut change.touched);
         for &(fid, bits) in &before {
-            self.leases.unpark(client, fid, bits);
+            self.leases.unpark(spared, fid, bits);
         }
         self.give_up_keys(&keys);
         self.plan(id);
@@ -202,13 +225,16 @@ impl Mdt {
             self.retire(id, &change);
             return;
         }
-        self.note_opens(&mut change.operation, change.contested, change.keeps);
-        let client = change.client;
-        let touched = touches(&self.state, &change.operation);
-        for &(fid, bits) in &touched {
-            self.leases.park(client, fid, bits);
+        let removed = self.plan_removal(&mut change);
+        let spared = change.spared;
+        let mut touched = touches(&self.state, &change.operation);
+        for (fid, bits) in &mut touched {
+            *bits |= removed.filter(|removed| removed.0 == *fid).map_or(0, |removed| removed.1);
         }
-        let conflicts = self.leases.conflicts_of(client, &touched);
+        for &(fid, bits) in &touched {
+            self.leases.park(spared, fid, bits);
+        }
+        let conflicts = self.leases.conflicts_of(spared, &touched);
         change.touched = touched;
         change.contested |= !conflicts.is_empty();
         let keys = self.keys_of(&change.operation);
@@ -248,7 +274,7 @@ impl Mdt {
             self.background.releasing.remove(&release.fid);
         }
         for &(fid, bits) in &change.touched {
-            self.leases.unpark(change.client, fid, bits);
+            self.leases.unpark(change.spared, fid, bits);
             self.woken.push_back(fid);
         }
         self.unblocked.extend(self.blocked.remove(&id).unwrap_or_default());
@@ -338,14 +364,6 @@ impl Mdt {
         bytes[..8].copy_from_slice(&first.to_le_bytes());
         bytes[8] = second.to_le_bytes()[0];
         bytes
-    }
-
-    /// If an inode has no name and nobody has it open, it goes.
-    pub(crate) fn release_if_orphan(&mut self, fid: Fid) {
-        let orphan = self.state.attributes(fid).is_ok_and(|attributes| attributes.nlink == 0);
-        if orphan && !self.opens.is_open(fid) && self.background.releasing.insert(fid) {
-            self.submit_own(Operation::OrphanRelease(OrphanRelease { fid }), Task::Forget);
-        }
     }
 }
 

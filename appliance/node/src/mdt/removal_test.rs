@@ -21,7 +21,7 @@ use super::{
 
 #[test]
 fn an_open_file_without_a_name_lives_until_its_last_close() {
-    let mut world = World::new();
+    let mut world = World::new().without_linger();
     let (mut a, mut b) = (world.mount(1), world.mount(2));
     let mut request = a.create_request(Fid::ROOT, "file");
     request.open = 2;
@@ -86,6 +86,7 @@ fn objects_of_a_removed_file_wait_for_its_remover_to_give_data_back() {
             world.pass(Duration::from_secs(10));
             assert_eq!(destroys(&world), 0, "it may send changes again now");
         }
+        world.pass(Duration::from_secs(2));
         let revoke = a.revoke(&world);
         assert_eq!((revoke.fid, revoke.bits & bits::DATA), (fid, bits::DATA));
         a.give_back(&mut world, &revoke);

@@ -269,7 +269,7 @@ fn a_deleted_file_system_goes_step_by_step_with_its_objects() {
 
 #[test]
 fn destroys_the_osts_did_not_confirm_are_asked_again_after_a_restart() {
-    let mut world = World::new();
+    let mut world = World::new().without_linger();
     let mut a = world.mount(1);
     a.create(&mut world, "file");
     world.osts.borrow_mut().stalled = true;

@@ -61,6 +61,8 @@ pub struct MdtStats {
     pub state_bytes: Counter,
     /// Bytes a snapshot has room for.
     pub state_bytes_max: Counter,
+    /// Inodes without a name that stay for a moment, for who uses them without an open.
+    pub inodes_lingering: Counter,
     /// (client, inode) pairs with a lease.
     pub leases: Counter,
     /// (client, inode) pairs that are open.

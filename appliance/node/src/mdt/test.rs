@@ -70,6 +70,7 @@ fn a_created_file_is_found_listed_renamed_and_removed() {
     assert_eq!(status(&mut a, &mut world, Opcode::Lookup, &lookup("one")), -Errno::ENOENT.0);
     let gone: UnlinkReply = a.call(&mut world, Opcode::Unlink, &unlink("two")).body();
     assert_eq!((gone.fid, gone.nlink), (made.attributes.fid, 0));
+    world.pass(std::time::Duration::from_secs(3));
     let statistics = FilesystemStatistics { fid: Fid::ROOT };
     let reply: FilesystemStatisticsReply =
         a.call(&mut world, Opcode::FilesystemStatistics, &statistics).body();

@@ -68,6 +68,13 @@ impl World {
         Self::with(MdtLimits::default(), state_limits, 1)
     }
 
+    /// What lost its name goes at once.
+    pub(crate) fn without_linger(mut self) -> Self {
+        self.times.linger = Duration::ZERO;
+        self.restart();
+        self
+    }
+
     /// The same with so many OSTs.
     pub(crate) fn with_osts(osts: u32) -> Self {
         Self::with(MdtLimits::default(), sheen_meta::Limits::default(), osts)

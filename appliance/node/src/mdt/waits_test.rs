@@ -320,7 +320,7 @@ fn what_a_writer_told_is_stored_before_another_answer_of_it_frees_the_lease() {
 
 #[test]
 fn what_a_change_that_was_given_up_kept_goes_to_who_waits_for_it() {
-    let (mut world, mut a, mut b, fid) = holder_and_other();
+    let (mut world, mut a, mut b, fid) = holder_and_other_in(World::new().without_linger());
     let mut c = world.mount(3);
     let gone = a.send(&world, Opcode::Unlink, 1, &unlink("file").to_vec(), &[]);
     world.run();

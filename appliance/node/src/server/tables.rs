@@ -35,6 +35,7 @@ impl Node {
             table("locks", mdt.locks.get(), limits.locks.into()),
             table("requests_held", mdt.requests_held.get(), count(fixed.requests_max)),
             table("connections", mdt.connections.open.get(), count(fixed.connections_max)),
+            table("lingering", mdt.inodes_lingering.get(), count(fixed.lingering_max)),
             table(
                 "pending_destroys",
                 mdt.destroys_pending.get(),
