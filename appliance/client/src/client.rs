@@ -26,6 +26,7 @@ use crate::{
     lease_crew::{LeaseCrew, THREADS_MIN},
     locks::LockWaits,
     losses::Losses,
+    nameless::Nameless,
     pool::Pool,
     prompt::SlowTargets,
     request::{NEEDED_MAX, ORDINARY_MAX},
@@ -70,6 +71,16 @@ pub trait CacheSink: Send + Sync {
     /// EIO: it could not be told.
     fn tell_size(&self, _fid: Fid, _size: u64, _losses: Option<u64>) -> Result<(), Errno> {
         Ok(())
+    }
+
+    /// Whether it was given the inode and has not forgotten it.
+    fn uses(&self, _: Fid) -> bool {
+        false
+    }
+
+    /// Is to forget those of these inodes that it only caches. Returns whether it can.
+    fn drop_unused(&self, _: &[Fid]) -> bool {
+        false
     }
 }
 
@@ -128,6 +139,7 @@ pub struct Client {
     pub(crate) pool: Pool,
     pub(crate) revokes: RevokeQueue,
     pub(crate) lease_crew: LeaseCrew,
+    pub(crate) nameless: Nameless,
     pub(crate) janitor: Janitor,
     pub(crate) finisher: Finisher,
     pub(crate) slow_targets: SlowTargets,
@@ -191,6 +203,7 @@ impl Client {
             identifiers: Identifiers::default(),
             revokes,
             lease_crew: LeaseCrew::default(),
+            nameless: Nameless::default(),
             janitor: Janitor::default(),
             lock_waits: LockWaits::default(),
             counters: Counters::default(),
@@ -209,6 +222,7 @@ impl Client {
         for _ in 0..JANITORS {
             client.start("janitor", |client| client.janitor.work(&client))?;
         }
+        client.start("nameless", Self::keep_nameless)?;
         client.start("finisher", |client| client.finisher.work(&client))?;
         client.start("flush", Self::flush_unstable)?;
         client.start("losses", Self::drop_lost)?;
@@ -320,6 +334,7 @@ impl Client {
         self.targets.close();
         self.revokes.close();
         self.lease_crew.close();
+        self.nameless.close();
         self.janitor.close();
         self.finisher.close();
         self.pool.close();
@@ -338,9 +353,11 @@ impl Client {
 
     /// Nobody but the client uses the inode any more (the kernel forgot it). Its leases are kept for a while.
     pub fn forget(&self, fid: Fid) {
-        let accessed = self.inodes.find(fid).filter(|inode| inode.lock().accessed.is_some());
-        if let Some(inode) = accessed {
-            self.janitor.favour(move |client| client.tell_access(&inode, &Cancel::new()));
+        if let Some(inode) = self.inodes.find(fid) {
+            self.let_go(&inode);
+            if inode.lock().accessed.is_some() {
+                self.janitor.favour(move |client| client.tell_access(&inode, &Cancel::new()));
+            }
         }
         let gone = self.inodes.idle(fid, self.config.idle_inodes_max);
         for inode in gone {

@@ -90,6 +90,8 @@ pub(crate) struct State {
     pub(crate) narrow: BTreeMap<Fid, OstIndex>,
     /// Inode flags of the file.
     pub(crate) flags: u32,
+    /// The file has no name any more.
+    pub(crate) nameless: bool,
     /// Set-ID bits of the file.
     pub(crate) set_ids: u32,
     sequence: u64,
@@ -501,7 +503,8 @@ impl State {
     fn attributes(&self, fid: Fid) -> Attributes {
         let attributes = glimpse::test::attributes();
         let permissions = attributes.permissions | self.set_ids;
-        Attributes { fid, size: 0, blocks: 0, flags: self.flags, permissions, ..attributes }
+        let nlink = if self.nameless { 0 } else { attributes.nlink };
+        Attributes { fid, size: 0, blocks: 0, flags: self.flags, permissions, nlink, ..attributes }
     }
 
     fn layout_of(&self, fid: Fid) -> Layout {

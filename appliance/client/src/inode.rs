@@ -108,6 +108,10 @@ pub(crate) struct InodeState {
     pub(crate) readers: u32,
     pub(crate) writers: u32,
     pub(crate) registered: Registered,
+    /// Has no name, and is open here as long as the kernel knows it.
+    pub(crate) kept: bool,
+    /// Had no name when it was last heard of.
+    pub(crate) nameless: bool,
     pub(crate) opening: bool,
     pub(crate) requesting: bool,
     pub(crate) shared: bool,

@@ -146,6 +146,7 @@ fn settle_locked(
 ) -> Settled {
     state.kind = Some(attributes.kind);
     state.owner = (attributes.uid, attributes.gid, attributes.projid);
+    state.nameless = attributes.nlink == 0;
     state.compression = Compression::of_flags(attributes.flags);
     if !state.apply(server, grant) {
         return Settled { fresh: false, names: None, attributes: None };

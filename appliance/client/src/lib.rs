@@ -44,6 +44,7 @@ mod table;
 mod lease;
 mod revoke;
 mod lease_crew;
+mod nameless;
 mod janitor;
 mod identifiers;
 mod layout;
@@ -90,6 +91,8 @@ mod kills;
 mod full_lane_test;
 #[cfg(test)]
 mod lease_scenarios;
+#[cfg(test)]
+mod nameless_test;
 #[cfg(test)]
 mod durability_test;
 #[cfg(test)]

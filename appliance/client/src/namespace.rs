@@ -177,6 +177,9 @@ impl Client {
         self.note_change(parent);
         let gone: UnlinkReply = reply?.decode()?;
         self.note_lost_name(gone.fid, gone.nlink == 0 || directory);
+        if gone.nlink == 0 {
+            self.look_for_use(gone.fid, true);
+        }
         Ok(())
     }
 
@@ -186,6 +189,7 @@ impl Client {
             self.note_change(&inode);
             if last {
                 let mut state = inode.lock();
+                state.nameless = true;
                 state.names_given = false;
                 state.absences_given = false;
                 // Nobody opens it by that name any more: the answer to the revoke that follows need not wait for it.
@@ -270,6 +274,7 @@ impl Client {
             // Nobody gave it another name meanwhile: that would have changed its version.
             let last = replaced.is_some_and(|(inode, version)| inode.version() == version);
             self.note_lost_name(done.replaced, last);
+            self.look_for_use(done.replaced, true);
         }
         Ok(())
     }

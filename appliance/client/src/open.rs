@@ -97,7 +97,7 @@ impl Client {
         }
     }
 
-    fn register(
+    pub(crate) fn register(
         self: &Arc<Self>,
         inode: &Arc<Inode>,
         wanted: Registered,
@@ -141,6 +141,7 @@ impl Client {
             state.failed = false;
         }
         let rest = if state.writers == 0 { state.gather_rest() } else { None };
+        let nameless = last && state.nameless && !state.kept;
         drop(state);
         if let Some(range) = rest {
             self.pack_gathered(inode, range, cancel);
@@ -148,15 +149,19 @@ impl Client {
         self.unregister(inode, cancel);
         inode.lock().opening = false;
         inode.notify();
+        if nameless {
+            // Somebody may go on to use it without an open.
+            self.look_for_use(inode.fid, true);
+        }
     }
 
     /// Takes back at the MDT what no descriptor needs any more.
-    fn unregister(self: &Arc<Self>, inode: &Arc<Inode>, cancel: &Cancel) {
+    pub(crate) fn unregister(self: &Arc<Self>, inode: &Arc<Inode>, cancel: &Cancel) {
         let needed;
         {
             let mut state = inode.lock();
             needed = match (state.readers, state.writers) {
-                (0, 0) => Registered::No,
+                (0, 0) if !state.kept => Registered::No,
                 (_, 0) => Registered::Read,
                 _ => Registered::Write,
             };
@@ -209,14 +214,16 @@ impl Client {
         let never = Cancel::new();
         let Ok(state) = start(inode, &never) else { return };
         let wanted = if state.writers > 0 { Registered::Write } else { Registered::Read };
-        let needed = state.readers + state.writers > 0;
+        let open = state.readers + state.writers > 0;
+        let needed = open || state.kept;
         drop(state);
         // Descriptors opened before a file became append-only may go on as they were.
         let result = if needed { self.register(inode, wanted, true, &never) } else { Ok(()) };
         let mut state = inode.lock();
         if let Err(errno) = result {
             tracing::warn!(fid = %inode.fid, %errno, "an open file was lost");
-            state.failed = true;
+            state.failed = open;
+            state.kept = false;
         }
         state.opening = false;
         drop(state);
@@ -225,7 +232,10 @@ impl Client {
 }
 
 /// Opens and closes of one inode go one after the other.
-fn start<'a>(inode: &'a Inode, cancel: &Cancel) -> Result<MutexGuard<'a, InodeState>, Errno> {
+pub(crate) fn start<'a>(
+    inode: &'a Inode,
+    cancel: &Cancel,
+) -> Result<MutexGuard<'a, InodeState>, Errno> {
     let mut state = inode.lock();
     while state.opening {
         if cancel.is_cancelled() {

@@ -77,6 +77,9 @@ impl Client {
             }
             lost = state.mark_revoked(&asked);
         }
+        if inode.is_some() && asked.bits & bits::LOOKUP != 0 {
+            self.look_for_use(asked.fid, false);
+        }
         let revoke = Revoke { inode, asked, server, lost };
         if let Some(mut class) = class {
             class.extend(self.unstable.targets_of(revoke.asked.fid));

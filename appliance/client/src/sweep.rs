@@ -128,7 +128,7 @@ impl Client {
         for inode in self.inodes.all() {
             let mut state = inode.lock();
             state.void(identity.server);
-            if state.readers + state.writers > 0 {
+            if state.readers + state.writers > 0 || state.kept {
                 open.push(inode.clone());
             }
             drop(state);

@@ -99,7 +99,8 @@ impl Inner {
             return None;
         }
         let state = inode.lock();
-        if state.readers + state.writers > 0 || state.revoking != 0 || !state.locks.is_empty() {
+        let open = state.readers + state.writers > 0 || state.kept;
+        if open || state.revoking != 0 || !state.locks.is_empty() {
             return None;
         }
         self.floor = self.floor.max(state.sequence);
