@@ -7,7 +7,7 @@
 //! [`Notifier::raise_size`] waits for such a page, too; [`Notifier::expire_entry`] and [`Notifier::delete_entry`] take the parent directory's inode lock, which the kernel
 //! holds during most namespace requests in that directory. So: never call these from within a call of
 //! [`crate::kernel::Filesystem`], nor hold a lock over them that such a call needs.
-//! [`Notifier::invalidate_attributes`] and [`Notifier::raise_epoch`] take no such lock.
+//! [`Notifier::invalidate_attributes`], [`Notifier::raise_epoch`] and [`Notifier::prune`] take no such lock.
 
 use std::{
     fmt,
@@ -152,6 +152,18 @@ impl Notifier {
             // The byte, or the page it belongs to, could not be had.
             Err(SystemErrno::EFAULT | SystemErrno::ENOMEM) => Ok(()),
             other => outcome(other.map(drop)),
+        }
+    }
+
+    /// Is to forget those of these inodes that are only cached: names that lead to them and that nobody uses are dropped. Takes
+    /// no directory's lock.
+    ///
+    /// # Errors
+    /// [`NotifyError`]; Unsupported before Linux 6.18.
+    pub fn prune(&self, nodes: &[NodeId]) -> Result<(), NotifyError> {
+        match self.send(&Notification::Prune { nodes }, &[]) {
+            Err(NotifyError::Failed(Errno::EINVAL)) => Err(NotifyError::Unsupported),
+            other => other,
         }
     }
 

@@ -137,4 +137,13 @@ impl CacheSink for KernelCaches {
         self.nodes.size_is_told(node, losses);
         Ok(())
     }
+
+    fn uses(&self, fid: Fid) -> bool {
+        self.nodes.knows(node_of(fid, self.root))
+    }
+
+    fn drop_unused(&self, fids: &[Fid]) -> bool {
+        let nodes: Vec<NodeId> = fids.iter().map(|fid| node_of(*fid, self.root)).collect();
+        self.notifier.prune(&nodes).is_ok()
+    }
 }

@@ -73,6 +73,24 @@ fn names_changed_elsewhere_are_seen_after_a_notification_and_not_before() {
 }
 
 #[test]
+fn what_is_only_cached_is_forgotten_when_asked_for_and_what_is_used_is_not() {
+    let (memory, mount) = memory();
+    fs::write(mount.path("cached"), b"").unwrap();
+    fs::create_dir(mount.path("used")).unwrap();
+    let number = |name: &str| NodeId(fs::metadata(mount.path(name)).unwrap().ino());
+    let (cached, used) = (number("cached"), number("used"));
+    let actor = Actor::start("stay", &mount.path("used")).done();
+    match mount.notifier.prune(&[cached, used, NodeId(999)]) {
+        Ok(()) => {}
+        Err(error) => return assert_eq!(error, NotifyError::Unsupported),
+    }
+    let lookups = |node: NodeId| memory.tree().node(node).unwrap().lookups;
+    wait_for("the file to be forgotten", || lookups(cached) == 0);
+    assert!(lookups(used) > 0);
+    assert!(actor.end().success());
+}
+
+#[test]
 fn dirty_pages_of_a_mapping_are_written_back_by_an_invalidation() {
     let (memory, mount) = memory();
     let path = mount.path("m");

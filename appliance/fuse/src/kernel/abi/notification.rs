@@ -1,6 +1,9 @@
 //! Notifications as bytes: like answers, but without a request, and with their code in the place of the error.
 
-use crate::kernel::abi::{bytes::Append, reply::OUT_HEADER_BYTES};
+use crate::kernel::{
+    NodeId,
+    abi::{bytes::Append, reply::OUT_HEADER_BYTES},
+};
 
 /// `enum fuse_notify_code`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -10,6 +13,7 @@ pub(crate) enum Code {
     Store = 4,
     Delete = 6,
     RaiseEpoch = 8,
+    Prune = 9,
 }
 
 /// Flag of an entry's invalidation: look it up anew, do not drop it.
@@ -41,6 +45,10 @@ pub(crate) enum Notification<'a> {
         size: u32,
     },
     RaiseEpoch,
+    /// Inodes whose unused names are dropped.
+    Prune {
+        nodes: &'a [NodeId],
+    },
 }
 
 impl Notification<'_> {
@@ -51,6 +59,7 @@ impl Notification<'_> {
             Self::Delete { .. } => Code::Delete,
             Self::Store { .. } => Code::Store,
             Self::RaiseEpoch => Code::RaiseEpoch,
+            Self::Prune { .. } => Code::Prune,
         }
     }
 
@@ -84,6 +93,12 @@ impl Notification<'_> {
                 out.u32(0);
             }
             Self::RaiseEpoch => {}
+            Self::Prune { nodes } => {
+                out.u32(u32::try_from(nodes.len()).unwrap_or(u32::MAX));
+                out.u32(0);
+                out.u64(0);
+                nodes.iter().for_each(|node| out.u64(node.0));
+            }
         }
         let length = u32::try_from(out.len() + payload_bytes).unwrap_or(u32::MAX);
         out[0..4].copy_from_slice(&length.to_le_bytes());
@@ -117,5 +132,8 @@ mod test {
         assert_eq!(bytes[28..32], 1_u32.to_le_bytes());
         assert_eq!(&bytes[32..], b"ab\0");
         assert_eq!(Notification::RaiseEpoch.encode(0).len(), 16);
+        let bytes = Notification::Prune { nodes: &[NodeId(7), NodeId(9)] }.encode(0);
+        assert_eq!(bytes.len(), 16 + 16 + 16);
+        assert_eq!((bytes[4], bytes[16], bytes[32], bytes[40]), (9, 2, 7, 9));
     }
 }
