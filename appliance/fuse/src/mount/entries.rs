@@ -91,10 +91,12 @@ impl Mount {
 
     /// A name that leads to an inode. Does not count it.
     pub(crate) fn describe(&self, context: &Context, found: &Found) -> Entry {
-        let epochs = self.epochs.get().copied().unwrap_or(false);
-        let losses = found.name.losses().filter(|_| epochs);
+        let losses = found.name.losses().filter(|_| self.names.keeps());
         let window = losses.and_then(|losses| found.inode.name_window(losses));
-        let name_valid = if window.is_some() { self.client.kernel_time() } else { Duration::ZERO };
+        let name_valid = match &window {
+            Some(_) => self.names.give(self.client.kernel_time()),
+            None => Duration::ZERO,
+        };
         if let Some(window) = window {
             context.keep_until_answered(window);
         }
@@ -120,8 +122,7 @@ impl Mount {
         parent: &Arc<Inode>,
         caching: Caching,
     ) -> Option<Entry> {
-        let epochs = self.epochs.get().copied().unwrap_or(false);
-        let losses = caching.losses().filter(|_| epochs)?;
+        let losses = caching.losses().filter(|_| self.names.keeps())?;
         let window = parent.absence_window(losses)?;
         context.keep_until_answered(window);
         let nothing = FileAttributes {
@@ -142,7 +143,7 @@ impl Mount {
         Some(Entry {
             node: NodeId(0),
             generation: 0,
-            name_valid: self.client.kernel_time(),
+            name_valid: self.names.give(self.client.kernel_time()),
             attributes: TimedAttributes { attributes: nothing, valid: Duration::ZERO },
         })
     }

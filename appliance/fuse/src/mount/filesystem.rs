@@ -21,7 +21,7 @@ const STATISTICS_XATTR: &[u8] = b"sheen.statistics";
 impl Filesystem for Mount {
     fn start(&self, negotiated: &Negotiated) -> Result<(), Errno> {
         tracing::info!(?negotiated, "agreed with the kernel");
-        self.epochs.get_or_init(|| negotiated.epochs);
+        self.names.agree(negotiated.epochs);
         Ok(())
     }
 

@@ -10,6 +10,8 @@ mod nodes;
 mod handles;
 mod closing;
 mod sink;
+mod name_cache;
+mod mounts_watch;
 mod entries;
 mod filesystem;
 mod names;
@@ -22,7 +24,7 @@ mod privileges;
 mod flags;
 mod start;
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use sheen_client::{Client, Inode};
 use sheen_types::{Errno, Fid};
@@ -40,8 +42,7 @@ pub struct Mount {
     handles: handles::Handles,
     closing: closing::ClosingFiles,
     notifier: Notifier,
-    /// Whether names can be taken back all at once: else none is given for longer than its use.
-    epochs: OnceLock<bool>,
+    names: Arc<name_cache::NameCache>,
 }
 
 impl Mount {
@@ -50,7 +51,9 @@ impl Mount {
     pub fn new(client: Arc<Client>, notifier: Notifier) -> Arc<Self> {
         let root = client.root();
         let nodes = Arc::new(nodes::Nodes::default());
-        client.set_sink(Arc::new(sink::KernelCaches::new(notifier.clone(), root, nodes.clone())));
+        let names = Arc::new(name_cache::NameCache::default());
+        let caches = sink::KernelCaches::new(notifier.clone(), root, nodes.clone(), names.clone());
+        client.set_sink(Arc::new(caches));
         Arc::new(Self {
             client,
             root,
@@ -58,8 +61,16 @@ impl Mount {
             handles: handles::Handles::default(),
             closing: closing::ClosingFiles::default(),
             notifier,
-            epochs: OnceLock::new(),
+            names,
         })
+    }
+
+    /// It is mounted, with this device number.
+    pub(crate) fn mounted(&self, device: (u32, u32)) {
+        self.names.mounted(device);
+        if let Err(error) = mounts_watch::start(Arc::downgrade(&self.names), device) {
+            tracing::warn!(%error, "mounts are looked for only when names are taken back");
+        }
     }
 
     fn fid(&self, node: NodeId) -> Result<Fid, Errno> {

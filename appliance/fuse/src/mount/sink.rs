@@ -13,7 +13,7 @@ use sheen_types::{Errno, Fid};
 
 use crate::{
     kernel::{NodeId, Notifier, NotifyError},
-    mount::{node_of, nodes::Nodes},
+    mount::{name_cache::NameCache, node_of, nodes::Nodes},
 };
 
 /// An answer was written, but the program that waits for it did not run yet: how long to wait before trying again, how often.
@@ -29,11 +29,17 @@ pub(crate) struct KernelCaches {
     notifier: Notifier,
     root: Fid,
     nodes: Arc<Nodes>,
+    names: Arc<NameCache>,
 }
 
 impl KernelCaches {
-    pub(crate) fn new(notifier: Notifier, root: Fid, nodes: Arc<Nodes>) -> Self {
-        Self { notifier, root, nodes }
+    pub(crate) fn new(
+        notifier: Notifier,
+        root: Fid,
+        nodes: Arc<Nodes>,
+        names: Arc<NameCache>,
+    ) -> Self {
+        Self { notifier, root, nodes, names }
     }
 
     /// Notifies of an inode. One the kernel has just been told of it may not know yet: the answer is taken in by the program
@@ -124,7 +130,7 @@ impl CacheSink for KernelCaches {
     }
 
     fn invalidate_entries(&self) {
-        check("names", self.notifier.raise_epoch());
+        check("names", self.names.take_back(&self.notifier));
     }
 
     fn lacks_size(&self, fid: Fid, losses: Option<u64>) -> bool {

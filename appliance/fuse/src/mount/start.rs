@@ -90,8 +90,8 @@ impl MountHandle {
         let connector = Arc::new(RealConnector::new(arena.clone()));
         let client = Client::connect(client_config, connector, Arc::new(SystemClock::default()))?;
         let served = Self::serve(&client, &arena, &config.target, &config.options);
-        let session = match served {
-            Ok(session) => session,
+        let (session, mount) = match served {
+            Ok(served) => served,
             Err(error) => {
                 client.disconnect();
                 return Err(error);
@@ -103,6 +103,7 @@ impl MountHandle {
             return Err(MountError::Silent(error));
         }
         if let Ok(Some(point)) = MountPoint::at(&handle.target) {
+            mount.mounted(point.device);
             if let Err(error) = point.set_readahead(READAHEAD_BYTES) {
                 tracing::debug!(%error, "setting the readahead");
             }
@@ -118,13 +119,13 @@ impl MountHandle {
         arena: &Arena,
         target: &std::path::Path,
         options: &MountOptions,
-    ) -> Result<Session, MountError> {
+    ) -> Result<(Session, Arc<Mount>), MountError> {
         let device = mountpoint::attach(target, options)?;
         let mount = Mount::new(client.clone(), device.notifier());
         let arena = arena.clone();
         let buffers = Arc::new(move |bytes: usize| arena.allocate(bytes));
-        match Session::start(device, mount, SessionOptions::new(buffers)) {
-            Ok(session) => Ok(session),
+        match Session::start(device, mount.clone(), SessionOptions::new(buffers)) {
+            Ok(session) => Ok((session, mount)),
             Err(error) => {
                 drop(mountpoint::detach(target, mountpoint::Detach::Force));
                 Err(error.into())

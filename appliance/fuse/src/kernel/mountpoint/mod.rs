@@ -9,6 +9,7 @@
 
 pub mod options;
 pub mod table;
+pub(crate) mod stacked;
 pub mod attach;
 mod fusermount;
 pub mod detach;

@@ -11,13 +11,20 @@ use nix::mount::MsFlags;
 
 use crate::kernel::mountpoint::options::FLAG_WORDS;
 
+/// The table of this process's mount namespace.
+pub(crate) const OWN_TABLE: &str = "/proc/self/mountinfo";
+
 /// A line of the mount table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MountPoint {
     /// The kernel's number of the mount.
     pub id: u64,
+    /// Number of the mount it is mounted in.
+    pub parent: u64,
     /// Device number; the minor number names a FUSE connection in `/sys/fs/fuse/connections`.
     pub device: (u32, u32),
+    /// Which directory of the file system is mounted.
+    pub root: PathBuf,
     /// Where.
     pub path: PathBuf,
     /// Options of the mount point, separated by commas.
@@ -47,8 +54,13 @@ impl MountPoint {
     /// # Errors
     /// [`TableError::Read`].
     pub fn all() -> Result<Vec<Self>, TableError> {
-        let text = fs::read("/proc/self/mountinfo").map_err(TableError::Read)?;
-        Ok(text.split(|&byte| byte == b'\n').filter_map(Self::parse).collect())
+        let text = fs::read(OWN_TABLE).map_err(TableError::Read)?;
+        Ok(Self::parse_all(&text))
+    }
+
+    /// As [`MountPoint::all`], from the text of a table.
+    pub(crate) fn parse_all(text: &[u8]) -> Vec<Self> {
+        text.split(|&byte| byte == b'\n').filter_map(Self::parse).collect()
     }
 
     /// The topmost mount at exactly this path. Does not touch the mount itself, so a dead one is found too.
@@ -117,10 +129,10 @@ impl MountPoint {
     fn parse(line: &[u8]) -> Option<Self> {
         let mut fields = line.split(|&byte| byte == b' ');
         let id = text(fields.next()?).parse().ok()?;
-        fields.next()?;
+        let parent = text(fields.next()?).parse().ok()?;
         let device = text(fields.next()?);
         let (major, minor) = device.split_once(':')?;
-        fields.next()?;
+        let root = PathBuf::from(OsString::from_vec(unescape(fields.next()?)));
         let path = PathBuf::from(OsString::from_vec(unescape(fields.next()?)));
         let options = text(fields.next()?);
         fields.find(|field| *field == b"-")?;
@@ -128,7 +140,7 @@ impl MountPoint {
         let source = String::from_utf8_lossy(&unescape(fields.next()?)).into_owned();
         let super_options = text(fields.next()?);
         let device = (major.parse().ok()?, minor.parse().ok()?);
-        Some(Self { id, device, path, options, type_name, source, super_options })
+        Some(Self { id, parent, device, root, path, options, type_name, source, super_options })
     }
 }
 
@@ -191,6 +203,7 @@ mod test {
         let mount = MountPoint::parse(line).unwrap();
         assert_eq!(mount.path, Path::new("/mnt/a b\\c"));
         assert_eq!((mount.device, mount.type_name.as_str()), ((0, 53), "fuse.sheen"));
+        assert_eq!((mount.id, mount.parent, mount.root.as_path()), (36, 35, Path::new("/")));
         assert_eq!(mount.source, "node1:/x");
         assert_eq!(mount.flags(), MsFlags::MS_NOATIME | MsFlags::MS_NOSUID | MsFlags::MS_RDONLY);
         assert!(mount.is_fuse() && mount.is_sheen());
