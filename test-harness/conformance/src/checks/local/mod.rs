@@ -1,7 +1,8 @@
 //! What programs get from a local file system and must get from two mounts: checks of permission, set-ID bits that go,
-//! content of mappings.
+//! content of mappings, names that go.
 
 mod moments;
+mod names;
 mod user;
 
 use std::fs::{self, File, OpenOptions, Permissions};
@@ -16,6 +17,7 @@ use anyhow::{Context as _, ensure};
 use nix::errno::Errno;
 use nix::sys::stat::{Mode, umask};
 
+use self::names::Places;
 use self::user::{User, WRITTEN};
 use super::Context;
 use crate::interruption::{self, Guard};
@@ -76,6 +78,15 @@ pub fn run(context: &mut Context<'_>) {
             });
         }
         moments::run(report, &scratch, &work, there, effort);
+        let places = Places { here: &work, there, scratch: &scratch };
+        report
+            .case(CHECK, "what is used goes on as it was when its name is gone", || places.gone());
+        report.case(CHECK, "a name that is replaced is there for whatever is done by it", || {
+            places.replaced(Duration::from_secs(effort.pick(5, 30)))
+        });
+        report.case(CHECK, "what is mounted on a directory stays when names change", || {
+            places.stacked()
+        });
         report.case(CHECK, "the second mount goes", || view.close().map(|()| String::new()));
     }
     context.remove(CHECK, &work);
