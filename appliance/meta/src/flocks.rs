@@ -21,7 +21,7 @@ use ranges::{Freed, Owner, Ranges};
 /// Last byte of a range to the end of the file.
 pub const RANGE_END: u64 = u64::MAX >> 1;
 
-/// Bounds of [`FileLocks`]. A client takes at most as much of each as is left free after it.
+/// Bounds of [`FileLocks`]. What of each a client may take follows [`Shares`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct LockLimits {
     /// Held locks, ranges counted one by one.
@@ -30,12 +30,19 @@ pub struct LockLimits {
     pub inode_locks_max: usize,
     /// Waiting requests.
     pub waiters_max: usize,
+    /// Clients there may be.
+    pub clients_max: usize,
 }
 
 impl Default for LockLimits {
     /// A million locks, 65,536 of an inode, 65,536 waiting requests.
     fn default() -> Self {
-        Self { locks_max: 1 << 20, inode_locks_max: 1 << 16, waiters_max: 1 << 16 }
+        Self {
+            locks_max: 1 << 20,
+            inode_locks_max: 1 << 16,
+            waiters_max: 1 << 16,
+            clients_max: 4096,
+        }
     }
 }
 
@@ -81,7 +88,7 @@ struct Resource {
 }
 
 /// Table of file locks.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct FileLocks {
     limits: LockLimits,
     resources: BTreeMap<Key, Resource>,
@@ -105,8 +112,8 @@ impl FileLocks {
             by_client: BTreeSet::new(),
             waiting: BTreeMap::new(),
             waiting_owners: BTreeMap::new(),
-            held: Shares::new(),
-            waits: Shares::new(),
+            held: Shares::new(limits.locks_max, limits.clients_max),
+            waits: Shares::new(limits.waiters_max, limits.clients_max),
         }
     }
 
@@ -272,7 +279,7 @@ impl FileLocks {
     fn room_for(&self, client: ClientId, key: Key) -> usize {
         let here = self.resources.get(&key).map_or(0, |resource| resource.held.len());
         let left = self.limits.inode_locks_max.saturating_sub(here);
-        Shares::left(self.held.of(client), self.room()).min(left)
+        self.held.left(client).min(left)
     }
 
     /// Whether a lock of another owner is in the way.
@@ -310,8 +317,7 @@ impl FileLocks {
 
     fn wait(&mut self, owner: Owner, xid: Xid, lock: FileLock) -> LockAnswer {
         let key = (lock.fid, lock.family);
-        let free = self.limits.waiters_max.saturating_sub(self.waiting.len());
-        if Shares::left(self.waits.of(owner.client), free) == 0 {
+        if self.waits.left(owner.client) == 0 {
             return LockAnswer::Refused(Errno::ENOLCK);
         }
         if lock.family == LockFamily::Posix {

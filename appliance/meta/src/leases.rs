@@ -98,7 +98,8 @@ impl Leases {
             by_client: BTreeSet::new(),
             by_age: BTreeMap::new(),
             parked: BTreeMap::new(),
-            shares: Shares::new(),
+            // Leases are asked back: nothing is divided.
+            shares: Shares::new(leases_max, 0),
             sequence: (server_epoch.0 as u64) << 40,
             leases_max,
         }

@@ -1,7 +1,7 @@
 //! Who has which inode open. Volatile; counted per client, not per descriptor.
 //!
 //! The table has a bound: full, it takes no new (client, inode) pair. [`Opens::share_left`] tells
-//! how many a client should take at most, so that what is left for others is never less.
+//! how many a client should take at most, so that others find some.
 //! Every call is O(log n) but [`Opens::drop_client`], which is linear in what the client has open.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -34,13 +34,13 @@ pub struct Closed {
 }
 
 impl Opens {
-    /// An empty table for at most `opens_max` (client, inode) pairs.
+    /// An empty table for at most `opens_max` (client, inode) pairs of at most `clients_max` clients.
     #[must_use]
-    pub const fn new(opens_max: usize) -> Self {
+    pub const fn new(opens_max: usize, clients_max: usize) -> Self {
         Self {
             by_inode: BTreeMap::new(),
             by_client: BTreeSet::new(),
-            shares: Shares::new(),
+            shares: Shares::new(opens_max, clients_max),
             opens_max,
         }
     }
@@ -51,12 +51,11 @@ impl Opens {
         self.opens_max.saturating_sub(self.by_inode.len())
     }
 
-    /// New pairs `client` may take, of which it is about to take `taking` and all clients together
-    /// `all_taking`: so many that it holds at most as many as are left free.
+    /// New pairs `client` may take beside those it is about to take, `taking`, when all clients together are about to take
+    /// `all_taking`.
     #[must_use]
     pub fn share_left(&self, client: ClientId, taking: usize, all_taking: usize) -> usize {
-        let free = self.room().saturating_sub(all_taking);
-        Shares::left(self.shares.of(client) + taking, free)
+        self.shares.left_beside(client, taking, all_taking)
     }
 
     /// Opens in the table.
@@ -177,7 +176,7 @@ mod test {
 
     #[test]
     fn a_file_is_shared_when_another_has_it_open_and_anyone_writes() {
-        let mut opens = Opens::new(10);
+        let mut opens = Opens::new(10, 100);
         assert!(opens.open(A, FILE, false).unwrap());
         assert!(!opens.is_shared(A, FILE));
         assert!(opens.is_open(FILE));
@@ -191,7 +190,7 @@ mod test {
 
     #[test]
     fn reading_on_top_of_writing_keeps_the_writing() {
-        let mut opens = Opens::new(10);
+        let mut opens = Opens::new(10, 100);
         opens.open(A, FILE, true).unwrap();
         assert!(!opens.open(A, FILE, false).unwrap());
         assert_eq!(opens.held(A, FILE), Some(true));
@@ -199,7 +198,7 @@ mod test {
 
     #[test]
     fn the_last_close_is_told_once() {
-        let mut opens = Opens::new(10);
+        let mut opens = Opens::new(10, 100);
         opens.open(A, FILE, true).unwrap();
         opens.open(B, FILE, false).unwrap();
         assert_eq!(opens.close(A, FILE, false), Closed { was_open: true, last: false });
@@ -210,7 +209,7 @@ mod test {
 
     #[test]
     fn a_dropped_client_leaves_what_others_have_open() {
-        let mut opens = Opens::new(10);
+        let mut opens = Opens::new(10, 100);
         let other = Fid::new(0x400, 2);
         opens.open(A, FILE, true).unwrap();
         opens.open(A, other, false).unwrap();
@@ -224,7 +223,7 @@ mod test {
 
     #[test]
     fn clients_that_take_all_they_get_leave_as_much_as_one_of_them_has() {
-        let mut opens = Opens::new(120);
+        let mut opens = Opens::new(120, 100);
         let mut oid = 0;
         for clients in 1..=5_u64 {
             let mut took = true;
@@ -249,7 +248,7 @@ mod test {
 
     #[test]
     fn a_full_table_takes_no_new_pair_and_a_close_makes_room() {
-        let mut opens = Opens::new(100);
+        let mut opens = Opens::new(100, 100);
         for oid in 1..=5000 {
             let opened = opens.open(A, Fid::new(0x400, oid), false);
             assert_eq!(opened.is_ok(), oid <= 100, "number {oid}");

@@ -16,6 +16,7 @@ use std::{
     time::Duration,
 };
 
+use sheen_meta::flocks::LockLimits;
 use sheen_meta::{FileLocks, Leases, Opens, Shares, State};
 use sheen_ports::{ConnectionId, RequestId};
 use sheen_types::{ClientId, Epoch, Errno, Fid, OstIndex, Tag, Tick, Timespec, Xid};
@@ -144,11 +145,13 @@ impl Mdt {
         stats: Arc<MdtStats>,
         reply_bytes_max: usize,
     ) -> Self {
+        let clients_max = state.limits().sessions_max as usize;
         Self {
             leases: Leases::new(Epoch(0), limits.leases_max),
-            opens: Opens::new(limits.opens_max),
-            opening: Shares::new(),
-            locks: FileLocks::new(limits.locks),
+            opens: Opens::new(limits.opens_max, clients_max),
+            // Counts only: what may be taken is up to `opens`.
+            opening: Shares::new(limits.opens_max, 0),
+            locks: FileLocks::new(LockLimits { clients_max, ..limits.locks }),
             promised: times.lease,
             promised_until: None,
             limits,
