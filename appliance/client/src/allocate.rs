@@ -3,7 +3,7 @@
 use std::{ops::Range, sync::Arc};
 
 use sheen_ports::Cancel;
-use sheen_types::{Errno, attributes::frozen};
+use sheen_types::{Errno, Timespec, attributes::frozen};
 use sheen_wire::{
     Opcode,
     object::{ObjectAllocate, ObjectPunch, PunchMode, WriteReply},
@@ -88,16 +88,24 @@ impl Client {
                 continue;
             }
             check_frozen(inode, mode)?;
-            let mut range = range.clone();
+            let mut ranges = vec![(mode, range.clone())];
             if mode == (Mode::Zero { keep_size: true }) {
+                // Behind the end all is zero: there is only space to be had.
                 let size = self.content(inode, &layout, Known::default(), cancel)?.size;
-                range.end = range.end.min(size);
+                let end = size.clamp(range.start, range.end);
+                let behind = (Mode::Allocate { keep_size: true }, end..range.end);
+                ranges = vec![(mode, range.start..end), behind];
             }
+            let parts: Vec<(Mode, Part)> = ranges
+                .iter()
+                .flat_map(|(mode, range)| {
+                    parts(&layout, range).into_iter().map(|part| (*mode, part))
+                })
+                .collect();
             let mut pieces = Vec::new();
-            let parts = parts(&layout, &range);
-            let targets = parts.iter().map(|part| part.object.ost).collect();
+            let targets = parts.iter().map(|(_, part)| part.object.ost).collect();
             let underway = Underway::begin(inode, targets, Some(hold));
-            for part in parts {
+            for (mode, part) in parts {
                 let (client, cancel) = (self.clone(), cancel.clone());
                 let underway = underway.clone();
                 let work = move || client.allocate_part(&part, mode, &underway, &cancel);
@@ -118,7 +126,7 @@ impl Client {
     ) -> Result<(), Errno> {
         let ost = part.object.ost;
         let object = part.object.object;
-        let (offset, length, mtime) = (part.start, part.end - part.start, self.clock.wall());
+        let (offset, length, mtime) = (part.start, part.end - part.start, Timespec::ZERO);
         let request = match mode {
             Mode::Allocate { keep_size } => {
                 let body = ObjectAllocate { ost, object, offset, length, keep_size, mtime };

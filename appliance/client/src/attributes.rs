@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use sheen_ports::Cancel;
-use sheen_types::{Attributes, Errno, FileKind, Layout, Timespec};
+use sheen_types::{Attributes, Errno, FileKind, Layout};
 use sheen_wire::{
     Opcode,
     lease::bits,
@@ -185,25 +185,6 @@ impl Client {
             state.known = Some(known);
         }
         Ok((known, quiet))
-    }
-
-    /// Notes that content was read at `now`, by the rules of `relatime`. As with `lazytime`, the MDT is told when
-    /// the kernel forgets the inode or the client ends: one change of metadata for each file read would cost more than reading.
-    pub(crate) fn note_access(&self, inode: &Inode, now: Timespec) {
-        const DAY_SECONDS: i64 = 86_400;
-        if self.config.noatime {
-            return;
-        }
-        let mut state = inode.lock();
-        let Some(attributes) = state.attributes else { return };
-        let mtime = state.known.map_or(attributes.mtime, |known| known.mtime.max(attributes.mtime));
-        let atime = state.accessed.map_or(attributes.atime, |at| at.max(attributes.atime));
-        let due = atime <= mtime
-            || atime <= attributes.ctime
-            || now.seconds.saturating_sub(atime.seconds) >= DAY_SECONDS;
-        if due && now > atime {
-            state.accessed = Some(now);
-        }
     }
 }
 

@@ -16,6 +16,7 @@ use sheen_types::{Errno, Fid};
 use sheen_wire::{Frame, Opcode};
 
 use crate::{
+    accesses::{Accesses, ServerClock},
     config::ClientConfig,
     connector::Connector,
     finisher::Finisher,
@@ -146,6 +147,8 @@ pub struct Client {
     pub(crate) lock_waits: LockWaits,
     pub(crate) counters: Counters,
     pub(crate) names_total: crate::known_names::NamesTotal,
+    pub(crate) server_clock: ServerClock,
+    pub(crate) accesses: Accesses,
     pub(crate) last_volume: Mutex<VolumeStatistics>,
     /// See [`crate::lease`].
     pub(crate) stamps: AtomicU64,
@@ -208,6 +211,8 @@ impl Client {
             lock_waits: LockWaits::default(),
             counters: Counters::default(),
             names_total: crate::known_names::NamesTotal::default(),
+            server_clock: ServerClock::default(),
+            accesses: Accesses::default(),
             last_volume: Mutex::default(),
             stamps: AtomicU64::new(1),
             reassert_due: AtomicBool::new(false),
@@ -298,7 +303,10 @@ impl Client {
             });
         // Without a thread to watch over it nothing is said.
         if let Ok(timer) = timer {
-            self.tell_accesses(&late);
+            // A connection that is lost would be waited for.
+            if self.session.lock().lane.is_some() {
+                self.tell_accesses(&late);
+            }
             self.say_farewell(&late);
             said.cancel();
             drop(timer.join());
@@ -313,18 +321,6 @@ impl Client {
         lane.identity.sign(&mut frame);
         let call = Call { frame, body: Vec::new(), payload: None, room: None };
         drop(lane.link.call(call, late));
-    }
-
-    /// Tells access times the MDT has not heard of, until the connection is lost or the session ends.
-    fn tell_accesses(self: &Arc<Self>, late: &Cancel) {
-        for inode in self.inodes.all() {
-            if late.is_cancelled() || self.session.lock().lane.is_none() {
-                return;
-            }
-            if inode.lock().accessed.is_some() {
-                self.tell_access(&inode, late);
-            }
-        }
     }
 
     fn end_threads(&self) {
@@ -355,9 +351,6 @@ impl Client {
     pub fn forget(&self, fid: Fid) {
         if let Some(inode) = self.inodes.find(fid) {
             self.let_go(&inode);
-            if inode.lock().accessed.is_some() {
-                self.janitor.favour(move |client| client.tell_access(&inode, &Cancel::new()));
-            }
         }
         let gone = self.inodes.idle(fid, self.config.idle_inodes_max);
         for inode in gone {

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::accesses::AccessTimes;
+
 /// Configuration of a [`crate::Client`].
 #[derive(Clone, Debug)]
 pub struct ClientConfig {
@@ -17,8 +19,10 @@ pub struct ClientConfig {
     pub slots: u16,
     /// Threads that carry pieces of one read or write to several objects at a time.
     pub transfer_threads: usize,
-    /// Do not keep access times (`noatime`); otherwise `relatime`.
-    pub noatime: bool,
+    /// Which reads count for access times.
+    pub access_times: AccessTimes,
+    /// Those of directories do not (`nodiratime`).
+    pub no_directory_access_times: bool,
     /// Inodes the client keeps leases of though nobody uses them; beyond, the oldest leases are given back.
     pub idle_inodes_max: usize,
     /// Bytes of acknowledged changes that are not durable yet and are kept to be sent again, should an OST lose its power,
@@ -47,7 +51,8 @@ impl ClientConfig {
             uuid,
             slots: 32,
             transfer_threads: 8,
-            noatime: false,
+            access_times: AccessTimes::Relative,
+            no_directory_access_times: false,
             idle_inodes_max: 1 << 16,
             unstable_bytes_max: 128 << 20,
             unstable_changes_max: 1 << 15,

@@ -54,6 +54,7 @@ impl Client {
         let from = source.1 + done;
         // One lease at a time: two clients that copy crosswise must not wait for each other.
         let read = self.read(source.0, from, room, Access::Direct, cancel)?;
+        self.note_access(source.0);
         let Some(mut payload) = read.buffer.filter(|_| read.bytes > 0) else { return Ok(0) };
         payload.truncate(read.bytes);
         let options = WriteOptions { append: false, durable: false, access: Access::Direct };

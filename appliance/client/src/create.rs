@@ -52,6 +52,17 @@ pub struct NewOpen {
     pub append: bool,
 }
 
+/// What came of [`Client::create`].
+#[derive(Clone, Debug)]
+pub struct Created {
+    /// The inode.
+    pub found: Found,
+    /// If it was to be opened.
+    pub opened: Option<OpenState>,
+    /// It was made; else the name led to it.
+    pub is_new: bool,
+}
+
 impl Client {
     /// Makes an inode, and opens it if `open` says so.
     ///
@@ -63,7 +74,7 @@ impl Client {
         new: &NewInode<'_>,
         open: Option<NewOpen>,
         cancel: &Cancel,
-    ) -> Result<(Found, Option<OpenState>), Errno> {
+    ) -> Result<Created, Errno> {
         let body = Create {
             parent: parent.fid,
             name: new.name.map_or_else(|| Name::new(b"#").map_err(|_| Errno::EINVAL), name)?,
@@ -94,7 +105,7 @@ impl Client {
                 Some(open) => Some(self.open(&found.inode, open, cancel)?),
                 None => None,
             };
-            return Ok((found, opened));
+            return Ok(Created { found, opened, is_new: false });
         }
         let inode = self.inode(entry.attributes.fid);
         let settled = self.settle_change(&inode, &reply, stamp, &entry.attributes, &entry.lease);
@@ -126,7 +137,7 @@ impl Client {
             }
         };
         let name = Caching::from_settled(settled.names.filter(|_| !reply.resent));
-        Ok((Found { inode, observed, name }, opened))
+        Ok(Created { found: Found { inode, observed, name }, opened, is_new: true })
     }
 
     /// A new file is empty: nobody need be asked.

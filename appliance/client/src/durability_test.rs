@@ -6,7 +6,7 @@ use std::{
 };
 
 use sheen_ports::Cancel;
-use sheen_types::{ClientId, Errno, Fid};
+use sheen_types::{ClientId, Errno, Fid, Timespec};
 use sheen_wire::{
     Field, Opcode,
     lease::bits,
@@ -117,9 +117,14 @@ fn what_an_ost_forgot_is_there_again_when_fsync_says_so() {
     let errors = file.error_cursor();
     write(&fake, &client, &file, 0, b"acknowledged");
     write(&fake, &client, &file, STRIPE, b"on the other one");
+    let times = |fake: &Fake| -> Vec<Timespec> {
+        fake.lock().objects.values().map(|(_, mtime)| *mtime).collect()
+    };
+    let before = times(&fake);
     fake.lose_power();
     assert!(fake.lock().objects.is_empty());
     client.sync(&file, &errors, &Cancel::new()).unwrap();
+    assert_eq!(times(&fake), before, "at the times of then");
     assert_eq!(fake.lock().durable(0), b"acknowledged");
     assert_eq!(fake.lock().durable(1), b"on the other one");
     assert_eq!(client.statistics().changes_resent, 2);

@@ -94,6 +94,8 @@ pub(crate) struct State {
     pub(crate) nameless: bool,
     /// Set-ID bits of the file.
     pub(crate) set_ids: u32,
+    /// It has extended attributes.
+    pub(crate) has_xattrs: bool,
     sequence: u64,
     slots: BTreeMap<u16, (Xid, Answer)>,
     links: Vec<Arc<FakeLink>>,
@@ -392,6 +394,7 @@ impl State {
             }
             Opcode::Connect => ok(self.connect().to_vec()),
             Opcode::OstList => ok(self.ost_list(&call.body).to_vec()),
+            Opcode::Ping => ok(PingReply { now: self.now() }.to_vec()),
             Opcode::SequenceGrant => {
                 ok(SequenceGrantReply { sequence: Fid::NORMAL_SEQUENCE_FIRST + 1 }.to_vec())
             }
@@ -504,7 +507,9 @@ impl State {
         let attributes = glimpse::test::attributes();
         let permissions = attributes.permissions | self.set_ids;
         let nlink = if self.nameless { 0 } else { attributes.nlink };
-        Attributes { fid, size: 0, blocks: 0, flags: self.flags, permissions, nlink, ..attributes }
+        let (flags, has_xattrs) = (self.flags, self.has_xattrs);
+        let found = Attributes { fid, size: 0, blocks: 0, flags, permissions, ..attributes };
+        Attributes { nlink, has_xattrs, ..found }
     }
 
     fn layout_of(&self, fid: Fid) -> Layout {

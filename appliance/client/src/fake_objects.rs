@@ -85,9 +85,11 @@ impl State {
                 let size = content.0.len().max(start + payload.len());
                 content.0.resize(size, 0);
                 content.0[start..start + payload.len()].copy_from_slice(payload);
-                content.1 = request.mtime;
-                let reply = WriteReply { size: size as u64, blocks: size.div_ceil(512) as u64 };
-                (0, reply.to_vec(), Vec::new())
+                let mtime = self.time_of_change(request.mtime);
+                let content = &mut self.objects.entry(request.object).or_default();
+                content.1 = mtime;
+                let blocks = size.div_ceil(512) as u64;
+                (0, WriteReply { size: size as u64, blocks, mtime }.to_vec(), Vec::new())
             }
             Opcode::ObjectRead => {
                 let request = ObjectRead::from_bytes(&call.body).unwrap();
@@ -102,14 +104,16 @@ impl State {
                 let request = ObjectTruncate::from_bytes(&call.body).unwrap();
                 let content = &mut self.objects.entry(request.object).or_default();
                 content.0.resize(usize::try_from(request.size).unwrap(), 0);
-                (0, WriteReply { size: request.size, blocks: 0 }.to_vec(), Vec::new())
+                let mtime = self.time_of_change(request.mtime);
+                (0, WriteReply { size: request.size, blocks: 0, mtime }.to_vec(), Vec::new())
             }
             Opcode::ObjectSync => {
                 self.flush(ost_of(call));
                 (0, Vec::new(), Vec::new())
             }
             Opcode::ObjectPunch | Opcode::ObjectAllocate => {
-                (0, WriteReply { size: 0, blocks: 0 }.to_vec(), Vec::new())
+                let mtime = self.time_of_change(Timespec::ZERO);
+                (0, WriteReply { size: 0, blocks: 0, mtime }.to_vec(), Vec::new())
             }
             Opcode::ObjectGlimpse => {
                 let request = ObjectGlimpse::from_bytes(&call.body).unwrap();
@@ -118,6 +122,17 @@ impl State {
             }
             _ => (0, Vec::new(), Vec::new()),
         }
+    }
+
+    fn time_of_change(&mut self, given: Timespec) -> Timespec {
+        let now = self.now();
+        if given == Timespec::ZERO { now } else { given }
+    }
+
+    /// The server's time: later than all it told.
+    pub(crate) fn now(&mut self) -> Timespec {
+        self.nanoseconds += 1;
+        Timespec { seconds: 4_000_000_000, nanoseconds: self.nanoseconds }
     }
 
     fn glimpse(&self, object: Fid) -> ObjectAttributes {
@@ -132,8 +147,7 @@ impl State {
 
     /// Writes to object `number` as another client would.
     pub(crate) fn write_as_another(&mut self, number: u32, content: &[u8]) {
-        self.nanoseconds += 1;
-        let mtime = Timespec { seconds: 4_000_000_000, nanoseconds: self.nanoseconds };
+        let mtime = self.now();
         self.objects.insert(object(number), (content.to_vec(), mtime));
         self.instantiated = true;
     }

@@ -90,14 +90,15 @@ fn merge(
     known.mtime = known.mtime.max(object.mtime);
 }
 
-/// What `stat` shows: the MDT's attributes with what the objects know. The later ctime wins the mtime.
+/// What `stat` shows: the MDT's attributes with what the objects know. They know the time of the last write, which counts unless
+/// the MDT decided that time later: because it was set, or the size was.
 pub(crate) fn merged(mut attributes: Attributes, known: &Known) -> Attributes {
     attributes.size = known.size;
     attributes.blocks = known.blocks.unwrap_or_else(|| known.size.div_ceil(512));
-    if known.mtime > attributes.ctime {
+    if known.mtime > attributes.mtime_set {
         attributes.mtime = known.mtime;
-        attributes.ctime = known.mtime;
     }
+    attributes.ctime = attributes.ctime.max(known.mtime);
     attributes
 }
 
@@ -125,6 +126,8 @@ pub(crate) mod test {
             ctime: at(30),
             btime: at(10),
             flags: 0,
+            mtime_set: at(20),
+            has_xattrs: false,
         }
     }
 
@@ -158,13 +161,17 @@ pub(crate) mod test {
     }
 
     #[test]
-    fn the_later_ctime_wins_the_mtime() {
+    fn the_last_write_tells_the_mtime_unless_that_was_set_later() {
         let mut known = Known { size: 9, blocks: Some(8), ..Known::default() };
+        let shown = |known: &Known| {
+            let shown = merged(attributes(), known);
+            (shown.size, shown.mtime.seconds, shown.ctime.seconds)
+        };
+        known.mtime.seconds = 20;
+        assert_eq!(shown(&known), (9, 20, 30), "set by hand since");
         known.mtime.seconds = 25;
-        let shown = merged(attributes(), &known);
-        assert_eq!((shown.size, shown.mtime.seconds, shown.ctime.seconds), (9, 20, 30));
+        assert_eq!(shown(&known), (9, 25, 30), "its mode was changed since, or a name");
         known.mtime.seconds = 31;
-        let shown = merged(attributes(), &known);
-        assert_eq!((shown.mtime.seconds, shown.ctime.seconds), (31, 31));
+        assert_eq!(shown(&known), (9, 31, 31));
     }
 }

@@ -15,7 +15,7 @@ use sheen_types::{ClientId, Errno};
 use sheen_wire::{
     Field, Frame, Opcode,
     lease::LeaseRevoke,
-    metadata::{ConnectReply, Ping},
+    metadata::{ConnectReply, Ping, PingReply},
 };
 
 use crate::{client::Client, session::Lane, statistics::count};
@@ -140,8 +140,11 @@ impl Client {
         let call = Call { frame, body, payload: None, room: None };
         let sent = self.clock.now();
         match lane.link.call(call, &Cancel::new()).reply {
-            Ok((reply, _)) if reply.status == 0 => {
+            Ok((reply, body)) if reply.status == 0 => {
                 self.session.confirm(lane.generation, sent);
+                if let Ok(PingReply { now }) = PingReply::from_bytes(&body) {
+                    self.server_clock.note(now, sent, self.clock.now());
+                }
                 return true;
             }
             Ok((reply, _)) => {

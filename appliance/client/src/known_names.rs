@@ -294,7 +294,7 @@ mod test {
         let root = client.inode(client.root());
         let never = Cancel::new();
         let made = client.create(&root, &new(b"directory", FileKind::Directory), None, &never);
-        let directory = made.unwrap().0.inode;
+        let directory = made.unwrap().found.inode;
         client.create(&directory, &new(b"old", FileKind::Directory), None, &never).unwrap();
         World { fake, client, directory }
     }
@@ -338,7 +338,7 @@ mod test {
         let (root, never) = (world.client.inode(world.client.root()), Cancel::new());
         world.fake.change(|state| state.lose_after = Some(Opcode::Create));
         let late = new(b"late", FileKind::Directory);
-        let made = world.client.create(&root, &late, None, &never).unwrap().0;
+        let made = world.client.create(&root, &late, None, &never).unwrap().found;
         assert_eq!(world.fake.sent(Opcode::Create).len(), 4, "one of three was sent again");
         assert!(made.name.losses().is_none(), "others may have moved it");
         assert_eq!(world.client.known_absence(&made.inode, &Name::new(b"x").unwrap()), None);

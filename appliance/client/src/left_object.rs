@@ -80,7 +80,7 @@ impl LeftObject {
     }
 
     fn end(&mut self, client: &Client, ended: CallResult, incarnation: u64, checksum: u32) {
-        let Ok((reply, _)) = ended.reply else { return };
+        let Ok((reply, body)) = ended.reply else { return };
         if reply.incarnation != incarnation {
             return;
         }
@@ -91,7 +91,7 @@ impl LeftObject {
             return;
         }
         let room = &mut self.admitted.room;
-        let kept = client.keep_change(request, room, &reply, checksum);
+        let kept = client.keep_change(request, room, (&reply, &body), checksum);
         if kept != Ok(true)
             && let Some(under) = &request.under
         {

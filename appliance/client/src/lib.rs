@@ -50,6 +50,7 @@ mod identifiers;
 mod layout;
 mod client;
 mod attributes;
+mod accesses;
 mod set_attributes;
 mod privileges;
 mod glimpse;
@@ -98,11 +99,12 @@ mod durability_test;
 #[cfg(test)]
 mod sick_target_test;
 
+pub use accesses::AccessTimes;
 pub use attributes::{Caching, Observed};
 pub use client::{CacheSink, Client, ConnectError};
 pub use config::ClientConfig;
 pub use connector::{Connector, RealConnector, SystemClock};
-pub use create::{NewInode, NewOpen};
+pub use create::{Created, NewInode, NewOpen};
 pub use data_lease::Access;
 pub use directory::{DirectoryPage, ListedEntry};
 pub use inode::{Inode, ReplyWindow};

@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use sheen_dma::Buffer;
 use sheen_types::{Errno, OstIndex};
-use sheen_wire::{Field, Opcode};
+use sheen_wire::{
+    DecodeError, Field, Opcode,
+    object::{ObjectAllocate, ObjectPunch, ObjectTruncate, ObjectWrite, WriteReply},
+};
 
 use crate::{hold::Under, underway::Underway};
 
@@ -42,6 +45,23 @@ impl ObjectRequest {
         self
     }
 
+    /// The body as it is sent again once it was acknowledged with `told`: at the time it was given then.
+    pub(crate) fn body_again(&self, told: &[u8]) -> Vec<u8> {
+        let at = WriteReply::from_bytes(told).map(|reply| reply.mtime);
+        let again = at.and_then(|mtime| match self.opcode {
+            Opcode::ObjectWrite => changed(&self.body, |body: &mut ObjectWrite| body.mtime = mtime),
+            Opcode::ObjectPunch => changed(&self.body, |body: &mut ObjectPunch| body.mtime = mtime),
+            Opcode::ObjectTruncate => {
+                changed(&self.body, |body: &mut ObjectTruncate| body.mtime = mtime)
+            }
+            Opcode::ObjectAllocate => {
+                changed(&self.body, |body: &mut ObjectAllocate| body.mtime = mtime)
+            }
+            _ => Ok(self.body.clone()),
+        });
+        again.unwrap_or_else(|_| self.body.clone())
+    }
+
     /// What it counts, if it changes content: until it is durable it may have to be sent again.
     pub(crate) fn kept_bytes(&self) -> Option<usize> {
         let changes_content = matches!(
@@ -54,6 +74,12 @@ impl ObjectRequest {
         let bytes = self.body.len() + self.payload.as_ref().map_or(0, Buffer::len);
         (changes_content && self.under.is_some()).then_some(bytes)
     }
+}
+
+fn changed<T: Field>(body: &[u8], change: impl FnOnce(&mut T)) -> Result<Vec<u8>, DecodeError> {
+    let mut decoded = T::from_bytes(body)?;
+    change(&mut decoded);
+    Ok(decoded.to_vec())
 }
 
 /// An OST's answer.

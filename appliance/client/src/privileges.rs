@@ -2,7 +2,8 @@
 //! capabilities go, as on a local file system.
 //!
 //! The kernel leaves this to the file system and does not look at the file first, so most calls are about files that have none
-//! of the three. That is found out once and remembered while PERM and XATTR are held.
+//! of the three. Attributes tell, but for a file with other extended attributes: there it is found out once and remembered while
+//! PERM and XATTR are held.
 
 use std::sync::Arc;
 
@@ -51,6 +52,33 @@ impl Client {
         let changes =
             Changes { kill_suidgid: true, kill_sgid: stranger, caller, ..Changes::default() };
         self.set_attributes(inode, &changes, cancel).map(drop)
+    }
+
+    /// Takes the capabilities of a regular file away because a caller with CAP_FSETID is about to change its content. The kernel
+    /// does so where it writes through its pages.
+    ///
+    /// # Errors
+    /// EPERM for an immutable file, ENOSPC, ESTALE, EINTR.
+    pub fn drop_capability(
+        self: &Arc<Self>,
+        inode: &Arc<Inode>,
+        cancel: &Cancel,
+    ) -> Result<(), Errno> {
+        if inode.lock().is_plain() {
+            return Ok(());
+        }
+        let version = inode.version();
+        let (attributes, _) = self.metadata_attributes(inode, cancel)?;
+        if !self.has_capability(inode, cancel)? {
+            if attributes.permissions & (S_ISUID | S_ISGID) == 0 {
+                inode.lock().note_plain(version);
+            }
+            return Ok(());
+        }
+        match self.remove_xattr(inode, CAPABILITY, cancel) {
+            Err(Errno::ENODATA) => Ok(()),
+            result => result,
+        }
     }
 
     /// Whether a caller without CAP_FSETID who changes content takes set-group-ID away that does not stand for execution,
@@ -121,7 +149,10 @@ mod test {
     #[test]
     fn a_file_without_privileges_is_looked_at_once() {
         let (fake, client) = start();
-        fake.change(|state| state.refuse = Some((Opcode::GetXattr, Errno::ENODATA)));
+        fake.change(|state| {
+            state.refuse = Some((Opcode::GetXattr, Errno::ENODATA));
+            state.has_xattrs = true;
+        });
         let file = client.inode(FILE);
         let drop_them = || {
             let stranger = |_| panic!("there is no set-group-ID");
@@ -143,6 +174,37 @@ mod test {
         });
         drop_them();
         assert_eq!(changes(&fake), [set::KILL_SUIDGID], "it has one now");
+        client.disconnect();
+    }
+
+    #[test]
+    fn nothing_is_asked_about_a_file_whose_attributes_tell() {
+        let (fake, client) = start();
+        let file = client.inode(FILE);
+        client.attributes(&file, &Cancel::new()).unwrap();
+        fake.change(|state| state.log.clear());
+        for _ in 0..10 {
+            client.drop_privileges(&file, (7, 7), |_| false, &Cancel::new()).unwrap();
+            client.drop_capability(&file, &Cancel::new()).unwrap();
+            let names = client.list_xattr(&file, &Cancel::new()).unwrap();
+            assert!(names.is_empty());
+        }
+        let asked = |sent: &crate::fake::Sent| sent.opcode != Opcode::Ping;
+        assert_eq!(fake.lock().log.iter().filter(|sent| asked(sent)).count(), 0);
+        client.disconnect();
+    }
+
+    #[test]
+    fn a_writer_with_cap_fsetid_takes_capabilities_alone() {
+        let (fake, client) = start();
+        fake.change(|state| {
+            state.has_xattrs = true;
+            state.set_ids = S_ISUID;
+        });
+        let file = client.inode(FILE);
+        client.drop_capability(&file, &Cancel::new()).unwrap();
+        assert_eq!(fake.sent(Opcode::RemoveXattr).len(), 1);
+        assert_eq!(changes(&fake), []);
         client.disconnect();
     }
 

@@ -40,7 +40,8 @@ struct Part {
 }
 
 impl Client {
-    /// Reads into `room`, as much as fits, from `offset`.
+    /// Reads into `room`, as much as fits, from `offset`. Whether that counts as an access is the caller's to say
+    /// ([`Client::note_access`]).
     ///
     /// # Errors
     /// EIO, EINTR, ESTALE.
@@ -74,7 +75,6 @@ impl Client {
         }
         if let Ok(outcome) = &result {
             add(&self.counters.read_bytes, outcome.bytes as u64);
-            self.note_access(inode, self.clock.wall());
         }
         result
     }

@@ -55,10 +55,14 @@ pub(crate) struct Request {
 impl Request {
     /// With a body and nothing else.
     pub(crate) fn new(opcode: Opcode, body: &impl Field) -> Self {
-        let body = body.to_vec();
+        Self { body: body.to_vec(), ..Self::bare(opcode) }
+    }
+
+    /// With nothing.
+    pub(crate) fn bare(opcode: Opcode) -> Self {
         Self {
             opcode,
-            body,
+            body: Vec::new(),
             payload: None,
             payload_bytes: 0,
             room_bytes: 0,

@@ -7,7 +7,7 @@ use std::{
 };
 
 use sheen_ports::Cancel;
-use sheen_types::{Errno, Fid, FileKind, Timespec};
+use sheen_types::{Errno, Fid, FileKind};
 use sheen_wire::{
     Field, Opcode,
     flock::{LockFamily, LockType},
@@ -30,8 +30,13 @@ pub(crate) fn start() -> (Fake, Arc<Client>) {
     (fake, client)
 }
 
-fn connect_to(fake: &Fake) -> Arc<Client> {
-    let config = ClientConfig::new("fake", "fs", "test").unwrap();
+pub(crate) fn connect_to(fake: &Fake) -> Arc<Client> {
+    connect_with(fake, |_| {})
+}
+
+pub(crate) fn connect_with(fake: &Fake, change: impl FnOnce(&mut ClientConfig)) -> Arc<Client> {
+    let mut config = ClientConfig::new("fake", "fs", "test").unwrap();
+    change(&mut config);
     let clock = Arc::new(SystemClock::default());
     Client::connect(config, Arc::new(fake.clone()), clock).unwrap()
 }
@@ -91,12 +96,13 @@ fn a_request_whose_answer_was_lost_is_sent_again_with_its_tag_and_number() {
     let root = client.inode(client.root());
     fake.change(|state| state.lose_after = Some(Opcode::Create));
     let open = Some(WRITE);
-    let (found, _) = client.create(&root, &new_file(b"x"), open, &Cancel::new()).unwrap();
+    let created = client.create(&root, &new_file(b"x"), open, &Cancel::new()).unwrap();
+    assert!(created.is_new);
     let sent = fake.sent(Opcode::Create);
     assert_eq!(sent.len(), 2);
     assert_eq!((sent[0].xid, sent[0].tag), (sent[1].xid, sent[1].tag));
     assert_eq!((sent[0].resent, sent[1].resent), (false, true));
-    assert_eq!(fake.lock().created, [found.inode.fid], "carried out once");
+    assert_eq!(fake.lock().created, [created.found.inode.fid], "carried out once");
     client.disconnect();
 }
 
@@ -493,15 +499,20 @@ fn locks_of_an_owner_that_is_killed_are_released_all_the_same() {
     client.disconnect();
 }
 
+/// Notes an access as soon as the client knows the server's time.
+pub(crate) fn note_once_known(client: &Arc<Client>, inode: &Arc<Inode>) {
+    while inode.lock().accessed.is_none() {
+        client.note_access(inode);
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
 /// A client that has an access time to tell.
 fn with_an_access_to_tell() -> (Fake, Arc<Client>) {
     let (fake, client) = start();
     let file = client.inode(FILE);
     client.open(&file, READ, &Cancel::new()).unwrap();
-    let mut state = file.lock();
-    assert!(state.attributes.is_some());
-    state.accessed = Some(Timespec { seconds: 1 << 40, nanoseconds: 0 });
-    drop(state);
+    note_once_known(&client, &file);
     (fake, client)
 }
 
@@ -520,20 +531,20 @@ fn disconnect_in_time(client: &Arc<Client>) {
 fn a_client_ends_though_the_server_goes_away_while_access_times_are_told() {
     let (fake, client) = with_an_access_to_tell();
     fake.change(|state| {
-        state.lose_after = Some(Opcode::SetAttributes);
+        state.lose_after = Some(Opcode::TellAccesses);
         state.gone = true;
     });
     disconnect_in_time(&client);
-    assert_eq!(fake.sent(Opcode::SetAttributes).len(), 1, "it was under way");
+    assert_eq!(fake.sent(Opcode::TellAccesses).len(), 1, "it was under way");
     assert!(client.is_ended());
 }
 
 #[test]
 fn a_client_ends_though_the_server_does_not_answer_its_access_times() {
     let (fake, client) = with_an_access_to_tell();
-    fake.change(|state| state.hold = Some(Opcode::SetAttributes));
+    fake.change(|state| state.hold = Some(Opcode::TellAccesses));
     disconnect_in_time(&client);
-    assert_eq!(fake.sent(Opcode::SetAttributes).len(), 1, "it was under way");
+    assert_eq!(fake.sent(Opcode::TellAccesses).len(), 1, "it was under way");
 }
 
 #[test]

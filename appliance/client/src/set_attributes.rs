@@ -98,38 +98,7 @@ impl Changes {
     }
 }
 
-/// The smallest time later than `time`.
-fn just_after(time: Timespec) -> Timespec {
-    match time.nanoseconds {
-        999_999_999 => Timespec { seconds: time.seconds.saturating_add(1), nanoseconds: 0 },
-        nanoseconds => Timespec { nanoseconds: nanoseconds + 1, ..time },
-    }
-}
-
 impl Client {
-    /// Tells the MDT when content was last read, if that is due. Failure is of no consequence.
-    pub(crate) fn tell_access(self: &Arc<Self>, inode: &Arc<Inode>, cancel: &Cancel) {
-        let message = {
-            let mut state = inode.lock();
-            let Some(accessed) = state.accessed.take() else { return };
-            let Some(attributes) = state.attributes else { return };
-            let changes = Changes { atime: Some(NewTime::At(accessed)), ..Changes::default() };
-            let message = changes.message(inode);
-            // Reading is no change of the inode.
-            SetAttributes { valid: message.valid | set::CTIME, ctime: attributes.ctime, ..message }
-        };
-        let stamp = self.stamp();
-        let request = Request::new(Opcode::SetAttributes, &message).with_room(LAYOUT_ROOM);
-        let told = self.ask(request, cancel).and_then(|reply| {
-            let found: AttributesReply = reply.decode()?;
-            self.settle_change(inode, &reply, stamp, &found.attributes, &found.lease);
-            Ok(())
-        });
-        if let Err(errno) = told {
-            tracing::debug!(%errno, fid = %inode.fid, "telling the access time");
-        }
-    }
-
     /// Changes attributes. The MDT decides; objects are cut only after it agreed, so that what it refuses has no effect.
     ///
     /// # Errors
@@ -148,14 +117,7 @@ impl Client {
             self.sink().invalidate_data(inode.fid, 0..u64::MAX);
         }
         let stamp = self.stamp();
-        let mut message = changes.message(inode);
-        if changes.mtime.is_some()
-            && let Some(known) = inode.lock().known
-        {
-            // A clock behind ours must not make the time set here older than the last write.
-            message.valid |= set::CTIME;
-            message.ctime = self.clock.wall().max(just_after(known.mtime));
-        }
+        let message = changes.message(inode);
         // The kernel writes no page of the file back while a truncation is under way.
         let request = Request::new(Opcode::SetAttributes, &message);
         let request = request.with_room(LAYOUT_ROOM).about(inode);

@@ -95,7 +95,7 @@ impl Client {
         Ok(())
     }
 
-    /// Watches the clock, until the session ends.
+    /// Watches the clock, until the session ends: for the end of the lease, and for accesses that are to be told.
     pub(crate) fn watch_lease(self: Arc<Self>) {
         let mut lapsed = false;
         while !self.session.is_ended() {
@@ -105,6 +105,7 @@ impl Client {
             } else if !std::mem::replace(&mut lapsed, true) && !self.session.validity.is_ended() {
                 self.lapse();
             }
+            self.tell_due_accesses();
             let pause = if left.is_zero() { CLOCK_POLL } else { left.min(CLOCK_POLL) };
             self.session.wait_change(pause);
         }

@@ -210,7 +210,12 @@ impl Client {
                 self.unstable.note_durable(request.ost, incarnation, reply.committed);
                 if reply.status != 0 {
                     Sent::Refused(Errno(-reply.status))
-                } else if self.keep_change(request, &mut admitted.room, &reply, checksum)? {
+                } else if self.keep_change(
+                    request,
+                    &mut admitted.room,
+                    (&reply, &body),
+                    checksum,
+                )? {
                     let (payload, room) = (request.payload.take(), request.room.take());
                     let bytes = reply.payload_bytes as usize;
                     return Ok(Sent::Answered(ObjectReply { body, payload, room, bytes }));
@@ -225,7 +230,7 @@ impl Client {
         Ok(sent)
     }
 
-    /// Keeps a change that was acknowledged and is not durable yet. False: its target is of another incarnation by now.
+    /// Keeps a change that was acknowledged, and what was `told` then, and is not durable yet. False: its target is of another incarnation by now.
     ///
     /// # Errors
     /// EIO: its payload is gone.
@@ -233,7 +238,7 @@ impl Client {
         &self,
         request: &ObjectRequest,
         room: &mut Option<Room>,
-        reply: &Frame,
+        (reply, told): (&Frame, &[u8]),
         checksum: u32,
     ) -> Result<bool, Errno> {
         let number = reply.transaction.0;
@@ -251,7 +256,7 @@ impl Client {
             inode: under.inode.clone(),
             server: under.server,
             opcode: request.opcode,
-            body: request.body.clone(),
+            body: request.body_again(told),
             payload,
             bytes: taken.bytes(),
         };

@@ -7,7 +7,7 @@ use std::{
 
 use sheen_dma::Buffer;
 use sheen_ports::Cancel;
-use sheen_types::{Errno, Fid, Layout, OstIndex, Segment, StripeObject};
+use sheen_types::{Errno, Fid, Layout, OstIndex, Segment, StripeObject, Timespec};
 use sheen_wire::{
     Opcode,
     object::{ObjectWrite, WriteReply},
@@ -44,7 +44,7 @@ struct Part {
 }
 
 struct Ended {
-    result: Result<u64, Errno>,
+    result: Result<WriteReply, Errno>,
     payload: Option<Buffer>,
     bytes: usize,
 }
@@ -142,7 +142,6 @@ impl Client {
         hold: Hold,
         cancel: &Cancel,
     ) -> Result<(usize, Option<Buffer>), Errno> {
-        let mtime = self.clock.wall();
         let length = payload.len();
         let pieces = split(layout, at, payload)?;
         let targets = pieces.iter().map(|piece| piece.object.ost).collect();
@@ -153,7 +152,7 @@ impl Client {
                 ost: OstIndex(0),
                 object: Fid::NONE,
                 offset: 0,
-                mtime,
+                mtime: Timespec::ZERO,
                 uid: state.owner.0,
                 gid: state.owner.1,
                 projid: state.owner.2,
@@ -185,9 +184,9 @@ impl Client {
         if state.data.revoking {
             self.cleaned.fetch_add(1, Ordering::AcqRel);
         }
-        let (written, blocks, error, payload) = gather(ended);
-        if written > 0 {
-            let blocks = blocks.filter(|_| single && written == length);
+        let (written, last, error, payload) = gather(ended);
+        if let Some(WriteReply { blocks, mtime, .. }) = last {
+            let blocks = (single && written == length).then_some(blocks);
             state.note_write(at + written as u64, mtime, blocks);
         }
         if error.is_some() {
@@ -212,7 +211,7 @@ impl Client {
         request.payload = Some(payload);
         match self.ask_object(request, cancel) {
             Ok(reply) => {
-                let result = reply.decode::<WriteReply>().map(|reply| reply.blocks);
+                let result = reply.decode::<WriteReply>();
                 Ended { result, payload: reply.payload, bytes }
             }
             Err(errno) => Ended { result: Err(errno), payload: None, bytes },
@@ -245,15 +244,17 @@ pub(crate) fn object_of(layout: &Layout, segment: &Segment) -> Option<StripeObje
     layout.components.get(segment.component)?.objects.get(segment.stripe).copied()
 }
 
-/// Bytes written before the first error, space of the last object, that error, and the payload in one again.
-fn gather(ended: Vec<Ended>) -> (usize, Option<u64>, Option<Errno>, Option<Buffer>) {
-    let (mut written, mut blocks, mut error, mut whole) = (0, None, None, None::<Buffer>);
+/// Bytes written before the first error, the last object's state with the latest time of all, that error, and the payload in one
+/// again.
+fn gather(ended: Vec<Ended>) -> (usize, Option<WriteReply>, Option<Errno>, Option<Buffer>) {
+    let (mut written, mut last, mut error, mut whole) = (0, None, None, None::<Buffer>);
     let mut intact = true;
     for piece in ended {
         match piece.result {
-            Ok(space) if error.is_none() => {
+            Ok(reply) if error.is_none() => {
                 written += piece.bytes;
-                blocks = Some(space);
+                let before = last.map_or(Timespec::ZERO, |last: WriteReply| last.mtime);
+                last = Some(WriteReply { mtime: reply.mtime.max(before), ..reply });
             }
             Ok(_) => {}
             Err(errno) => error = error.or(Some(errno)),
@@ -270,5 +271,5 @@ fn gather(ended: Vec<Ended>) -> (usize, Option<u64>, Option<Errno>, Option<Buffe
             }
         };
     }
-    (written, blocks, error, whole.filter(|_| intact))
+    (written, last, error, whole.filter(|_| intact))
 }

@@ -102,6 +102,7 @@ impl State {
             Operation::RemoveXattr(request) => self.remove_xattr(request, change),
             Operation::InstantiateLayout(request) => self.instantiate_layout(request, change),
             Operation::UpdateSize(update) => self.update_size(update, change),
+            Operation::UpdateAccesses(told) => Ok(self.update_accesses(told, change)),
             Operation::OrphanRelease(body) => self.release_orphan(body.fid, change),
             Operation::OstRegister(body) => self.register_ost(body),
             Operation::ObjectsDestroyed(body) => Ok(self.objects_destroyed(body)),

@@ -74,6 +74,7 @@ impl State {
             | Operation::SetAttributes(_)
             | Operation::RemoveXattr(_)
             | Operation::UpdateSize(_)
+            | Operation::UpdateAccesses(_)
             | Operation::OrphanRelease(_)
             | Operation::ObjectsDestroyed(_) => Growth::default(),
         }

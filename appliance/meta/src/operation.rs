@@ -13,12 +13,14 @@ use sheen_wire::{
     message,
     metadata::{
         Connect, Create, FilesystemCreate, FilesystemDelete, InstantiateLayout, Link, Rename,
-        SetAttributes, SetXattr, Unlink, XattrName,
+        SetAttributes, SetXattr, TellAccesses, Unlink, XattrName,
     },
 };
 
-/// Version of the encoding of entries. 1: first, without placement; 2: with it; 3: with [`LeasePromise`]. All are read.
-pub const ENTRY_VERSION: u8 = 3;
+/// Version of the encoding of entries. 1: first, without placement; 2: with it; 3: with [`LeasePromise`]; 4: with
+/// [`TellAccesses`], and names of attributes that hold a slash. All are read.
+pub const ENTRY_VERSION: u8 = 4;
+const WITHOUT_ACCESSES: u8 = 3;
 const WITHOUT_PROMISE: u8 = 2;
 const WITHOUT_PLACEMENT: u8 = 1;
 /// Most entries in one log record.
@@ -234,6 +236,8 @@ operations! {
     ObjectsDestroyed(ObjectsDestroyed) = 19,
     /// For how long clients may cache.
     LeasePromise(LeasePromise) = 20,
+    /// Stores when inodes were last read.
+    UpdateAccesses(TellAccesses) = 21,
 }
 
 /// The bytes of a log record that holds `entries` in order.
@@ -261,7 +265,7 @@ pub fn decode_entries(bytes: &[u8]) -> Result<Vec<Entry>, DecodeError> {
     let mut input = Decoder::new(bytes);
     let version = u8::decode(&mut input)?;
     let decode = match version {
-        ENTRY_VERSION | WITHOUT_PROMISE => Entry::decode,
+        ENTRY_VERSION | WITHOUT_ACCESSES | WITHOUT_PROMISE => Entry::decode,
         WITHOUT_PLACEMENT => decode_without_placement,
         _ => return Err(DecodeError::Version(u16::from(version))),
     };
@@ -343,7 +347,7 @@ mod test {
         assert_eq!(decode_entries(&bytes), Err(DecodeError::Short));
         bytes[0] = 1;
         assert_eq!(decode_entries(&bytes), Ok(vec![entry]));
-        bytes[0] = 4;
-        assert_eq!(decode_entries(&bytes), Err(DecodeError::Version(4)));
+        bytes[0] = 5;
+        assert_eq!(decode_entries(&bytes), Err(DecodeError::Version(5)));
     }
 }

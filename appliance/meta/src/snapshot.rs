@@ -21,8 +21,10 @@ use read::Builder;
 pub use size::{SnapshotSize, chunks_max, heads_bytes};
 use write::Item;
 
-/// Version of the format. 1: first, still read; 2: with the lease promised to clients.
-pub const SNAPSHOT_VERSION: u16 = 2;
+/// Version of the format. 1: first; 2: with the lease promised to clients; 3: with the time a file's mtime was decided at.
+/// All are read.
+pub const SNAPSHOT_VERSION: u16 = 3;
+const WITHOUT_MTIME_SET: u16 = 2;
 const WITHOUT_PROMISE: u16 = 1;
 /// Longest chunk in bytes.
 pub const CHUNK_BYTES_MAX: usize = 512 << 10;
@@ -181,7 +183,7 @@ impl SnapshotReader {
             return Err(SnapshotError::Magic(magic));
         }
         let version = u16::decode(&mut input)?;
-        if version != SNAPSHOT_VERSION && version != WITHOUT_PROMISE {
+        if ![SNAPSHOT_VERSION, WITHOUT_MTIME_SET, WITHOUT_PROMISE].contains(&version) {
             return Err(SnapshotError::Version(version));
         }
         let index = u32::decode(&mut input)?;

@@ -276,12 +276,12 @@ pub(crate) fn link(fid: Fid, parent: Fid, text: &str) -> Operation {
 }
 
 pub(crate) fn setxattr(fid: Fid, text: &str, value: &[u8], flags: u32) -> Operation {
-    let request = SetXattr { fid, name: name(text), flags, kill_sgid: false };
+    let request = SetXattr { fid, name: name(text).into(), flags, kill_sgid: false };
     Operation::SetXattr(PutXattr { request, value: value.to_vec() })
 }
 
 pub(crate) fn removexattr(fid: Fid, text: &str) -> Operation {
-    Operation::RemoveXattr(XattrName { fid, name: name(text) })
+    Operation::RemoveXattr(XattrName { fid, name: name(text).into() })
 }
 
 pub(crate) fn connect(uuid: [u8; 16], filesystem: &str) -> Operation {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use sheen_types::{Fid, FileKind, Name, attributes::frozen};
+use sheen_types::{AttributeName, Fid, FileKind, Name, attributes::frozen};
 use sheen_wire::{
     lease::bits,
     metadata::{Rename, SetAttributes, set},
@@ -53,8 +53,9 @@ pub fn touches(state: &State, operation: &Operation) -> Vec<(Fid, u32)> {
         }
         Operation::OrphanRelease(body) => touched.add(body.fid, REMOVED),
         // Sessions that lose something by these have ended; what UpdateSize tells is read under
-        // DATA, which its sender holds.
+        // DATA, which its sender holds; that an inode was read makes no cache of it useless.
         Operation::UpdateSize(_)
+        | Operation::UpdateAccesses(_)
         | Operation::ServerStart(_)
         | Operation::LeasePromise(_)
         | Operation::Connect(_)
@@ -133,7 +134,7 @@ impl Touched<'_> {
         self.add(request.fid, touched);
     }
 
-    fn xattr(&mut self, fid: Fid, name: &Name) {
+    fn xattr(&mut self, fid: Fid, name: &AttributeName) {
         let is_acl = matches!(name.as_bytes(), acl::ACCESS | acl::DEFAULT);
         let permissions = if is_acl { bits::PERM } else { 0 };
         self.add(fid, bits::XATTR | bits::UPDATE | permissions);

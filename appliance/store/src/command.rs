@@ -2,7 +2,7 @@
 
 use std::{error::Error, fmt};
 
-use sheen_types::{Codec, Errno, Lba};
+use sheen_types::{Codec, Errno, Lba, Timespec};
 
 use crate::ReadPlan;
 
@@ -76,6 +76,8 @@ pub struct Outcome {
     pub size: u64,
     /// Its space on the device in 4 KiB blocks.
     pub blocks: u64,
+    /// Its last change (zero for destroy and sync).
+    pub mtime: Timespec,
     /// Number of the change ([`crate::Store::changes_applied`]); 0: there was nothing to change. Of a list of destroyed
     /// objects the last one's.
     pub change: u64,

@@ -237,8 +237,13 @@ impl Store {
     pub(crate) fn end_unchanged(&mut self, number: u32, commands: &mut Vec<Command>) {
         let operation = self.operations.get(number);
         let object = self.index.get(operation.object);
-        let (size, blocks) = object.map_or((0, 0), |object| (object.size, object.blocks()));
-        let outcome = Outcome { size, blocks, change: operation.change };
+        let outcome = object.map_or(Outcome::default(), |object| Outcome {
+            size: object.size,
+            blocks: object.blocks(),
+            mtime: object.mtime,
+            change: 0,
+        });
+        let outcome = Outcome { change: operation.change, ..outcome };
         self.end(number, Ok(outcome), commands);
     }
 

@@ -101,6 +101,10 @@ pub struct Attributes {
     pub btime: Timespec,
     /// `FS_*_FL` inode flags (`lsattr`).
     pub flags: u32,
+    /// When `mtime` was decided at the MDT: it counts unless the objects of the file were written later.
+    pub mtime_set: Timespec,
+    /// Whether it has any extended attribute, access lists and capabilities included.
+    pub has_xattrs: bool,
 }
 
 impl Attributes {

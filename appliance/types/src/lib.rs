@@ -22,6 +22,6 @@ pub use errno::Errno;
 pub use fid::Fid;
 pub use ids::{ClientId, Epoch, OstIndex, Tag, TransactionNumber, Xid};
 pub use layout::{Component, Layout, Segment, StripeObject};
-pub use name::{Name, NameError};
+pub use name::{AttributeName, Name, NameError};
 pub use time::{Tick, Timespec};
 pub use units::{BLOCK_BYTES, Blocks, Bytes, Lba};

@@ -47,6 +47,44 @@ impl Name {
     }
 }
 
+/// Name of an extended attribute, its name space included: 1..=255 bytes without NUL. May hold `/`, unlike a [`Name`].
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct AttributeName(Box<[u8]>);
+
+impl AttributeName {
+    /// Checks `bytes` and keeps them.
+    ///
+    /// # Errors
+    /// [`NameError`] says which rule they break.
+    pub fn new(bytes: &[u8]) -> Result<Self, NameError> {
+        if bytes.len() > Name::BYTES_MAX {
+            return Err(NameError::TooLong);
+        }
+        if bytes.is_empty() || bytes.contains(&0) {
+            return Err(NameError::Invalid);
+        }
+        Ok(Self(bytes.into()))
+    }
+
+    /// The bytes of the name.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl From<Name> for AttributeName {
+    fn from(name: Name) -> Self {
+        Self(name.0)
+    }
+}
+
+impl fmt::Debug for AttributeName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", String::from_utf8_lossy(&self.0))
+    }
+}
+
 impl fmt::Debug for Name {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:?}", String::from_utf8_lossy(&self.0))
@@ -71,6 +109,14 @@ mod test {
         assert_eq!(Name::new(&[b'x'; 256]), Err(NameError::TooLong));
         assert!(Name::new(&[b'x'; 255]).is_ok());
         assert!(Name::new(b"...").is_ok());
+    }
+
+    #[test]
+    fn an_attribute_may_be_named_like_a_path() {
+        assert!(AttributeName::new(b"user.a/b").is_ok());
+        assert_eq!(AttributeName::new(b""), Err(NameError::Invalid));
+        assert_eq!(AttributeName::new(b"user.a\0"), Err(NameError::Invalid));
+        assert_eq!(AttributeName::new(&[b'x'; 256]), Err(NameError::TooLong));
     }
 
     #[test]

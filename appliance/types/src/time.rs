@@ -12,6 +12,30 @@ pub struct Timespec {
 impl Timespec {
     /// The start of 1970.
     pub const ZERO: Self = Self { seconds: 0, nanoseconds: 0 };
+
+    /// The next time that can be told apart from this one.
+    #[must_use]
+    pub const fn just_after(self) -> Self {
+        match self.nanoseconds {
+            999_999_999 => Self { seconds: self.seconds.saturating_add(1), nanoseconds: 0 },
+            nanoseconds => Self { seconds: self.seconds, nanoseconds: nanoseconds + 1 },
+        }
+    }
+
+    /// The time `duration` later.
+    #[must_use]
+    pub fn after(self, duration: std::time::Duration) -> Self {
+        const SECOND: u32 = 1_000_000_000;
+        let nanoseconds = self.nanoseconds + duration.subsec_nanos();
+        let seconds = i64::try_from(duration.as_secs()).unwrap_or(i64::MAX);
+        Self {
+            seconds: self
+                .seconds
+                .saturating_add(seconds)
+                .saturating_add((nanoseconds / SECOND).into()),
+            nanoseconds: nanoseconds % SECOND,
+        }
+    }
 }
 
 /// Monotonic nanoseconds since some start. Core crates get it as an argument.
@@ -29,5 +53,23 @@ impl Tick {
     #[must_use]
     pub fn since(self, earlier: Self) -> std::time::Duration {
         std::time::Duration::from_nanos(self.0.saturating_sub(earlier.0))
+    }
+}
+
+#[cfg(test)]
+mod test {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn nanoseconds_carry_into_seconds() {
+        let last = Timespec { seconds: 7, nanoseconds: 999_999_999 };
+        assert_eq!(last.just_after(), Timespec { seconds: 8, nanoseconds: 0 });
+        assert_eq!(Timespec::ZERO.just_after(), Timespec { seconds: 0, nanoseconds: 1 });
+        let sum = last.after(Duration::new(2, 2));
+        assert_eq!(sum, Timespec { seconds: 10, nanoseconds: 1 });
+        let before = Timespec { seconds: -1, nanoseconds: 500_000_000 };
+        assert_eq!(before.after(Duration::from_millis(600)).seconds, 0);
     }
 }

@@ -1,8 +1,8 @@
 //! How each kind of field is written.
 
 use sheen_types::{
-    Attributes, ClientId, Component, Compression, Epoch, Errno, Fid, FileKind, Layout, Name,
-    OstIndex, StripeObject, Tag, Timespec, TransactionNumber, Xid,
+    AttributeName, Attributes, ClientId, Component, Compression, Epoch, Errno, Fid, FileKind,
+    Layout, Name, OstIndex, StripeObject, Tag, Timespec, TransactionNumber, Xid,
     layout::{COMPONENTS_MAX, STRIPE_BYTES_UNIT, STRIPES_MAX},
 };
 
@@ -94,6 +94,20 @@ impl Field for Name {
     fn decode(input: &mut Decoder<'_>) -> Result<Self, DecodeError> {
         let length = usize::from(u8::decode(input)?);
         Self::new(input.bytes(length)?).map_err(|_| DecodeError::Value("name"))
+    }
+}
+
+/// One byte of length and that many bytes; the rules of [`AttributeName`] hold.
+impl Field for AttributeName {
+    fn encode(&self, out: &mut Encoder<'_>) {
+        let length = u8::try_from(self.as_bytes().len()).unwrap_or(u8::MAX);
+        length.encode(out);
+        out.bytes(self.as_bytes());
+    }
+
+    fn decode(input: &mut Decoder<'_>) -> Result<Self, DecodeError> {
+        let length = usize::from(u8::decode(input)?);
+        Self::new(input.bytes(length)?).map_err(|_| DecodeError::Value("attribute name"))
     }
 }
 
@@ -203,6 +217,8 @@ impl Field for Attributes {
         self.ctime.encode(out);
         self.btime.encode(out);
         self.flags.encode(out);
+        self.mtime_set.encode(out);
+        self.has_xattrs.encode(out);
     }
 
     fn decode(input: &mut Decoder<'_>) -> Result<Self, DecodeError> {
@@ -222,6 +238,8 @@ impl Field for Attributes {
             ctime: Field::decode(input)?,
             btime: Field::decode(input)?,
             flags: Field::decode(input)?,
+            mtime_set: Field::decode(input)?,
+            has_xattrs: Field::decode(input)?,
         };
         if attributes.permissions > 0o7777 {
             return Err(DecodeError::Value("permissions"));

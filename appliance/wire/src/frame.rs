@@ -11,8 +11,8 @@ use crate::{
     number_enum,
 };
 
-/// Version of everything in this crate. 1: first. 2: the frame carries the server's incarnation.
-pub const PROTOCOL_VERSION: u16 = 2;
+/// Version of everything in this crate. 1: first. 2: the frame carries the server's incarnation. 3: times are the server's.
+pub const PROTOCOL_VERSION: u16 = 3;
 /// Bytes of an encoded [`Frame`].
 pub const FRAME_BYTES: usize = 72;
 /// Longest body. Frame and body fit one message slot of 1 KiB; what is longer travels as payload.
@@ -94,6 +94,8 @@ number_enum! {
         FilesystemStatistics = 0x20,
         /// Stores the size, times and space a client learned while it held the data lease.
         UpdateSize = 0x21,
+        /// Tells when inodes were last read. Payload.
+        TellAccesses = 0x22,
         /// Asks for lease bits on an inode.
         LeaseRequest = 0x40,
         /// Gives lease bits back (asked by [`Opcode::LeaseRevoke`] or not).

@@ -31,6 +31,8 @@ fn attributes() -> Attributes {
         ctime: TIME,
         btime: TIME,
         flags: u32::MAX,
+        mtime_set: TIME,
+        has_xattrs: true,
     }
 }
 

@@ -1,6 +1,8 @@
 //! Bodies of session and metadata messages. The comment at each names the reply's body and payload.
 
-use sheen_types::{Attributes, ClientId, Epoch, Fid, FileKind, Name, OstIndex, Timespec};
+use sheen_types::{
+    AttributeName, Attributes, ClientId, Epoch, Fid, FileKind, Name, OstIndex, Timespec,
+};
 
 use crate::{
     fields::List,
@@ -26,10 +28,18 @@ message! {
 }
 
 message! {
-    /// Body of Ping; it may be empty. Reply: empty.
+    /// Body of Ping; it may be empty. Reply: [`PingReply`].
     pub struct Ping {
         /// Counts steps of cleaning what is being revoked (write-back, above all). A client that gets on has longer.
         pub cleaned: u64,
+    }
+}
+
+message! {
+    /// Answer to [`Ping`] by an MDT; that of an OST is empty.
+    pub struct PingReply {
+        /// The server's time.
+        pub now: Timespec,
     }
 }
 
@@ -263,7 +273,7 @@ pub mod set {
     pub const UID: u32 = 2;
     /// `gid`.
     pub const GID: u32 = 4;
-    /// `size`: the objects were cut already.
+    /// `size`; mtime := the server's now. The objects are cut after it.
     pub const SIZE: u32 = 8;
     /// `atime`.
     pub const ATIME: u32 = 16;
@@ -279,7 +289,7 @@ pub mod set {
     pub const FLAGS: u32 = 512;
     /// Drop set-user-ID, and set-group-ID if group-executable, for a write by somebody unprivileged.
     pub const KILL_SUIDGID: u32 = 1024;
-    /// `ctime` (only with a SizeUpdate-like use by the owner of the DATA lease).
+    /// `ctime`, which no request may set: in records of the log that were written up to version 2 of the wire.
     pub const CTIME: u32 = 2048;
     /// With [`KILL_SUIDGID`]: drop set-group-ID also without group-execute; the writer is not in the group.
     pub const KILL_SGID: u32 = 4096;
@@ -306,7 +316,7 @@ message! {
         pub atime: Timespec,
         /// Modification time.
         pub mtime: Timespec,
-        /// Change time.
+        /// See [`set::CTIME`].
         pub ctime: Timespec,
         /// Inode flags (`FS_*_FL`).
         pub flags: u32,
@@ -492,7 +502,7 @@ message! {
         /// The inode.
         pub fid: Fid,
         /// The whole name.
-        pub name: Name,
+        pub name: AttributeName,
     }
 }
 
@@ -502,7 +512,7 @@ message! {
         /// The inode.
         pub fid: Fid,
         /// The whole name.
-        pub name: Name,
+        pub name: AttributeName,
         /// `XATTR_CREATE` 1, `XATTR_REPLACE` 2.
         pub flags: u32,
         /// Drop set-group-ID (`FUSE_SETXATTR_ACL_KILL_SGID`).
@@ -553,5 +563,27 @@ message! {
     pub struct UpdateSize {
         /// What the client learned.
         pub update: SizeUpdate,
+    }
+}
+
+message! {
+    /// Payload of TellAccesses. Reply: empty. Nobody's lease is in its way: caches elsewhere show the access when they next
+    /// ask. A time counts if it is later than what the MDT has and not after its now.
+    pub struct TellAccesses {
+        /// At most [`ACCESSES_MAX`].
+        pub accesses: List<Access>,
+    }
+}
+
+/// Most inodes in one [`TellAccesses`].
+pub const ACCESSES_MAX: usize = 1024;
+
+message! {
+    /// An inode was read.
+    pub struct Access {
+        /// The inode. One that is gone, or that keeps no access times, is passed over.
+        pub fid: Fid,
+        /// When, by the server's clock as far as the client knows it.
+        pub atime: Timespec,
     }
 }

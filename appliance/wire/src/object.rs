@@ -1,4 +1,8 @@
 //! Bodies of messages to object storage targets.
+//!
+//! `mtime` of a change: zero for the server's now, which the reply tells. A change that was acknowledged and is sent again says
+//! the time it had; a cut says the time at which the MDT allowed it. An object's mtime never goes back, nor beyond the
+//! server's now.
 
 use sheen_types::{ClientId, Compression, Epoch, Fid, OstIndex, Timespec};
 
@@ -14,7 +18,7 @@ message! {
         pub object: Fid,
         /// First byte.
         pub offset: u64,
-        /// Time of the write: the object's mtime and ctime become at least this.
+        /// See the module.
         pub mtime: Timespec,
         /// Owner for quotas.
         pub uid: u32,
@@ -36,6 +40,8 @@ message! {
         pub size: u64,
         /// Its space in 512-byte units.
         pub blocks: u64,
+        /// Its last change.
+        pub mtime: Timespec,
     }
 }
 
@@ -87,7 +93,7 @@ message! {
         pub mode: PunchMode,
         /// Let the size grow to the end of the range.
         pub extend: bool,
-        /// Time of the change.
+        /// See the module.
         pub mtime: Timespec,
     }
 }
@@ -101,7 +107,7 @@ message! {
         pub object: Fid,
         /// New size.
         pub size: u64,
-        /// Time of the change.
+        /// See the module.
         pub mtime: Timespec,
     }
 }
@@ -119,7 +125,7 @@ message! {
         pub length: u64,
         /// Leave the size as it is (`FALLOC_FL_KEEP_SIZE`).
         pub keep_size: bool,
-        /// Time of the change.
+        /// See the module.
         pub mtime: Timespec,
     }
 }

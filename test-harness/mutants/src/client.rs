@@ -108,8 +108,8 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         story: "a truncate cuts objects before the metadata service allowed it: a refusal leaves a cut file",
         file: "appliance/client/src/set_attributes.rs",
         replacements: &[(
-            "let mut message = changes.message(inode);",
-            "if let Some(size) = changes.size {\n            self.truncate(inode, size, self.clock.wall(), cancel)?;\n        }\n        let mut message = changes.message(inode);",
+            "let message = changes.message(inode);",
+            "if let Some(size) = changes.size {\n            self.truncate(inode, size, Timespec::ZERO, cancel)?;\n        }\n        let message = changes.message(inode);",
         )],
         proofs: &[Proof::Test(
             CLIENT,

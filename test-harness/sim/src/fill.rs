@@ -1,7 +1,7 @@
 //! Full devices: an OST until a write finds no space, the metadata until a change does. Deletes always work, and then work
 //! goes on.
 
-use sheen_types::{Errno, Fid, FileKind, Name};
+use sheen_types::{AttributeName, Errno, Fid, FileKind, Name};
 use sheen_wire::metadata::{Credentials, SetXattr, Unlink};
 
 use crate::{
@@ -67,7 +67,7 @@ impl World {
             let text = format!("x{}", names.len());
             let Some(fid) = self.try_make(number, &text)? else { break };
             names.push(text);
-            let name = Name::new(b"user.x").map_err(|_| "a bad name")?;
+            let name = AttributeName::new(b"user.x").map_err(|_| "a bad name")?;
             let request = SetXattr { fid, name, flags: 0, kill_sgid: false };
             let value = vec![0x5a; ATTRIBUTE_BYTES];
             let status = self.attempt(number, Operation::SetXattr(request, value))?.status;

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use sheen_types::{Attributes, Errno, Fid, FileKind, Name};
+use sheen_types::{AttributeName, Attributes, Errno, Fid, FileKind, Name};
 use sheen_wire::metadata::{Create, Link, Rename, SetAttributes, SetXattr, Unlink, XattrName, set};
 
 use crate::operation::Operation;
@@ -23,7 +23,7 @@ pub struct Node {
     /// Permission bits.
     pub permissions: u32,
     /// Extended attributes.
-    pub xattrs: BTreeMap<Name, Vec<u8>>,
+    pub xattrs: BTreeMap<AttributeName, Vec<u8>>,
     /// Target of a symbolic link.
     pub target: Vec<u8>,
     /// Names of a directory.

@@ -4,7 +4,7 @@
 //! Files with content are called `d0`.. and lie in the actor's own directory, so that their life is known without asking. Names
 //! `n0`.. lie anywhere, lead to anything, and may be taken, moved or removed by any actor at any time.
 
-use sheen_types::{Fid, FileKind, Name, Timespec};
+use sheen_types::{AttributeName, Fid, FileKind, Name, Timespec};
 use sheen_wire::metadata::{
     Credentials, Link, Lookup, Open, Rename, SetAttributes, SetXattr, Unlink, XattrName, set,
 };
@@ -390,7 +390,7 @@ impl Worker {
     }
 
     fn change_inode(&mut self, fid: Fid) -> Operation {
-        let attribute = name(&format!("user.{}", self.chance.below(3)));
+        let attribute = AttributeName::from(name(&format!("user.{}", self.chance.below(3))));
         match self.chance.below(10) {
             0..4 => {
                 let flags = u32::try_from(self.chance.below(3)).unwrap_or(0);

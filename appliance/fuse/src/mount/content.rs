@@ -27,6 +27,9 @@ impl Mount {
         // The kernel says whose read it is when it is a process's own, past the page cache.
         let access = if request.lock_owner.is_some() { Access::Direct } else { Access::Cached };
         let outcome = self.client.read(&inode, request.offset, room, access, &context.cancel)?;
+        if request.flags & libc::O_NOATIME == 0 {
+            self.client.note_access(&inode);
+        }
         let Some(mut buffer) = outcome.buffer else { return Ok(ReadAnswer::Empty) };
         // In one piece again, the worker can use it for its next request.
         drop(buffer.join(rest));
@@ -43,13 +46,16 @@ impl Mount {
         if request.kill_privileges {
             self.drop_privileges(context, &inode)?;
         }
-        let size = usize::try_from(request.size).map_err(|_| Errno::EINVAL)?.min(payload.len());
-        let rest = payload.split_off(size);
         let access = match (request.from_cache, request.lock_owner) {
             (true, _) => Access::Writeback,
             (false, Some(_)) => Access::Direct,
             (false, None) => Access::Cached,
         };
+        if access == Access::Direct && !request.kill_privileges {
+            self.client.drop_capability(&inode, &context.cancel)?;
+        }
+        let size = usize::try_from(request.size).map_err(|_| Errno::EINVAL)?.min(payload.len());
+        let rest = payload.split_off(size);
         let options = WriteOptions {
             append: request.flags & libc::O_APPEND != 0 && !request.from_cache,
             durable: request.flags & libc::O_DSYNC != 0,

@@ -18,10 +18,14 @@ use crate::{
 /// listing tells of it.
 const STATISTICS_XATTR: &[u8] = b"sheen.statistics";
 
+/// Minor version of kernels (Linux 6.1) that take set-group-ID from what is made for a group its maker is not in.
+const STRIPS_GROUP: u32 = 37;
+
 impl Filesystem for Mount {
     fn start(&self, negotiated: &Negotiated) -> Result<(), Errno> {
         tracing::info!(?negotiated, "agreed with the kernel");
         self.names.agree(negotiated.epochs);
+        self.strips_group.get_or_init(|| negotiated.minor >= STRIPS_GROUP);
         Ok(())
     }
 
@@ -79,7 +83,10 @@ impl Filesystem for Mount {
     }
 
     fn readlink(&self, context: &Context, node: NodeId) -> Result<Vec<u8>, Errno> {
-        self.client.read_link(&*self.inode(node)?, &context.cancel)
+        let inode = self.inode(node)?;
+        let target = self.client.read_link(&inode, &context.cancel)?;
+        self.client.note_access(&inode);
+        Ok(target)
     }
 
     fn symlink(
@@ -208,8 +215,8 @@ impl Filesystem for Mount {
         self.sync_file(context, handle)
     }
 
-    fn opendir(&self, _: &Context, node: NodeId, _: &OpenNode) -> Result<Opened, Errno> {
-        self.open_directory(node)
+    fn opendir(&self, _: &Context, node: NodeId, open: &OpenNode) -> Result<Opened, Errno> {
+        self.open_directory(node, open)
     }
 
     fn readdir(

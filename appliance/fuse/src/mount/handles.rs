@@ -21,6 +21,8 @@ pub(crate) struct Handle {
     pub(crate) errors: ErrorCursor,
     /// Opened for writing; None: a directory.
     pub(crate) write: Option<bool>,
+    /// Listing it counts as an access (no `O_NOATIME`).
+    pub(crate) notes_access: bool,
     /// Owners that took `fcntl` locks through this handle and did not close it since: when it goes, those left own
     /// open-file-description locks, which nobody else will drop.
     pub(crate) lock_owners: Mutex<BTreeSet<u64>>,
@@ -53,13 +55,14 @@ impl Handles {
         &self.shards[usize::try_from(number % SHARDS).unwrap_or(0)]
     }
 
-    /// Enters an open file.
-    pub(crate) fn add(&self, inode: Arc<Inode>, write: Option<bool>) -> FileHandle {
+    /// Enters an open file or directory, opened with `flags`.
+    pub(crate) fn add(&self, inode: Arc<Inode>, write: Option<bool>, flags: i32) -> FileHandle {
+        let notes_access = flags & libc::O_NOATIME == 0;
         let number = self.last.fetch_add(1, Ordering::Relaxed) + 1;
         let errors = inode.error_cursor();
         let (lock_owners, listing) = (Mutex::default(), Mutex::default());
         let flocked = AtomicBool::new(false);
-        let handle = Handle { inode, errors, write, lock_owners, flocked, listing };
+        let handle = Handle { inode, errors, write, notes_access, lock_owners, flocked, listing };
         let mut shard = self.shard(number).lock().expect("no panic while locked");
         shard.insert(number, Arc::new(handle));
         FileHandle(number)

@@ -49,6 +49,9 @@ impl Mount {
         sink: &mut DirectorySink,
     ) -> Result<(), Errno> {
         let handle = self.handles.get(handle)?;
+        if handle.notes_access {
+            self.client.note_access(&handle.inode);
+        }
         let mut listing = handle.listing.lock().expect("no panic while locked");
         listing.seek(offset, handle.inode.version());
         self.fill(context, &handle, &mut listing, sink.wants_entries())?;

@@ -24,7 +24,7 @@ mod privileges;
 mod flags;
 mod start;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use sheen_client::{Client, Inode};
 use sheen_types::{Errno, Fid};
@@ -43,6 +43,8 @@ pub struct Mount {
     closing: closing::ClosingFiles,
     notifier: Notifier,
     names: Arc<name_cache::NameCache>,
+    /// Whether the kernel sees to it that nobody makes a program set-group-ID for a group of others.
+    strips_group: OnceLock<bool>,
 }
 
 impl Mount {
@@ -62,6 +64,7 @@ impl Mount {
             closing: closing::ClosingFiles::default(),
             notifier,
             names,
+            strips_group: OnceLock::new(),
         })
     }
 

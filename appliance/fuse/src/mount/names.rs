@@ -46,18 +46,26 @@ impl Mount {
         target: &[u8],
     ) -> Result<Entry, Errno> {
         let directory = self.inode(parent)?;
+        let permissions = match kind {
+            FileKind::Directory | FileKind::Symlink => new.mode & 0o7777,
+            FileKind::Regular
+            | FileKind::Fifo
+            | FileKind::Socket
+            | FileKind::CharDevice
+            | FileKind::BlockDevice => self.permissions_of_new(context, &directory, new.mode)?,
+        };
         let new = NewInode {
             name: Some(name),
             kind,
-            permissions: new.mode & 0o7777,
+            permissions,
             umask: new.umask,
             rdev: u64::from(new.rdev),
             target,
             owner: caller(context),
             exclusive: true,
         };
-        let (found, _) = self.client.create(&directory, &new, None, &context.cancel)?;
-        Ok(self.entry(context, &found))
+        let created = self.client.create(&directory, &new, None, &context.cancel)?;
+        Ok(self.entry(context, &created.found))
     }
 
     pub(crate) fn remove(

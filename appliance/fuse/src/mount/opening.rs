@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use sheen_client::{Changes, Inode, NewInode, NewOpen, OpenState};
+use sheen_client::{Changes, Created, Inode, NewInode, NewOpen, OpenState};
 use sheen_ports::Cancel;
 use sheen_types::{Errno, FileKind};
 use sheen_wire::flock::LockFamily;
@@ -84,7 +84,7 @@ impl Mount {
             // Pages read for readers alone: the end of the file was not told before, and a mapping may store behind it now.
             opened_as.keep_cache = false;
         }
-        Ok(Opened { handle: self.handles.add(inode, Some(write)), opened_as })
+        Ok(Opened { handle: self.handles.add(inode, Some(write), open.flags), opened_as })
     }
 
     /// Makes (or finds) and opens a file; without a name for `O_TMPFILE`.
@@ -100,7 +100,7 @@ impl Mount {
         let wanted = NewInode {
             name,
             kind: FileKind::Regular,
-            permissions: new.mode & 0o7777,
+            permissions: self.permissions_of_new(context, &directory, new.mode)?,
             umask: new.umask,
             rdev: 0,
             target: &[],
@@ -108,10 +108,15 @@ impl Mount {
             exclusive: open.flags & libc::O_EXCL != 0,
         };
         let asked = Some(how(open.flags));
-        let (mut found, state) = self.client.create(&directory, &wanted, asked, &context.cancel)?;
-        let state = state.unwrap_or(OpenState { shared: true });
+        let created = self.client.create(&directory, &wanted, asked, &context.cancel)?;
+        let Created { mut found, opened, is_new } = created;
+        let state = opened.unwrap_or(OpenState { shared: true });
+        // What is new is empty, and keeps the set-ID bits it was made with.
+        let empties = open.flags & libc::O_TRUNC != 0 && !is_new;
+        let flags = if empties { open.flags } else { open.flags & !libc::O_TRUNC };
+        let open = &OpenNode { flags, ..*open };
         let opened = self.opened(context, found.inode.clone(), open, state, &context.cancel)?;
-        if open.flags & libc::O_TRUNC != 0 {
+        if empties {
             match self.client.attributes(&found.inode, &context.cancel) {
                 Ok(observed) => found.observed = observed,
                 Err(errno) => {
@@ -125,12 +130,12 @@ impl Mount {
         Ok((self.entry(context, &found), opened))
     }
 
-    pub(crate) fn open_directory(&self, node: NodeId) -> Result<Opened, Errno> {
+    pub(crate) fn open_directory(&self, node: NodeId, open: &OpenNode) -> Result<Opened, Errno> {
         let inode = self.inode(node)?;
         let cached = inode.holds_listing() && !self.client.lease_left().is_zero();
         let opened_as =
             OpenedAs { cache_directory: cached, keep_cache: cached, ..OpenedAs::default() };
-        Ok(Opened { handle: self.handles.add(inode, None), opened_as })
+        Ok(Opened { handle: self.handles.add(inode, None, open.flags), opened_as })
     }
 
     /// A descriptor was closed: `fcntl` drops all locks its process has on the file, through whichever descriptor. Says

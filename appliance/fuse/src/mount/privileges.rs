@@ -17,6 +17,9 @@ use crate::{
 
 /// CAP_FSETID in a mask of capabilities.
 const FSETID: u64 = 1 << 4;
+const S_ISGID: u32 = 0o2000;
+/// Set-group-ID and group-execute.
+const RUNS_AS_GROUP: u32 = S_ISGID | 0o010;
 
 impl Mount {
     /// Takes set-ID bits and capabilities away before `context`'s caller, who has no CAP_FSETID, changes content.
@@ -25,11 +28,12 @@ impl Mount {
         context: &Context,
         inode: &Arc<Inode>,
     ) -> Result<(), Errno> {
-        let is_member = |gid| is_member(context, gid);
-        self.client.drop_privileges(inode, caller(context), is_member, &context.cancel)
+        let may_keep = |gid| may_keep_group(context, gid);
+        self.client.drop_privileges(inode, caller(context), may_keep, &context.cancel)
     }
 
-    /// Changes attributes, and set-group-ID with them if `changes` take set-ID bits and the caller is not in the group.
+    /// Changes attributes, and set-group-ID with them if `changes` take set-ID bits and the caller may not keep it. Of a change of
+    /// owner the kernel says that it takes them whoever the caller is.
     pub(crate) fn change_content(
         &self,
         context: &Context,
@@ -38,7 +42,7 @@ impl Mount {
         cancel: &Cancel,
     ) -> Result<Observed, Errno> {
         let kill_sgid = changes.kill_suidgid
-            && self.client.loses_group(inode, |gid| is_member(context, gid), cancel)?;
+            && self.client.loses_group(inode, |gid| may_keep_group(context, gid), cancel)?;
         self.client.set_attributes(inode, &Changes { kill_sgid, ..changes }, cancel)
     }
 
@@ -48,16 +52,41 @@ impl Mount {
         context: &Context,
         inode: &Arc<Inode>,
     ) -> Result<(), Errno> {
-        // A capability counts in the first user namespace only, which is where user 0 is root.
-        if context.uid == 0 && Caller::of(context).capabilities & FSETID != 0 {
+        if Caller::of(context).has_fsetid(context) {
             return Ok(());
         }
         self.drop_privileges(context, inode)
     }
+
+    /// Permissions of what is made in `directory` with `mode`: without set-group-ID if that would make it a program that runs
+    /// for a group its maker is not in. Newer kernels see to that.
+    pub(crate) fn permissions_of_new(
+        &self,
+        context: &Context,
+        directory: &Arc<Inode>,
+        mode: u32,
+    ) -> Result<u32, Errno> {
+        let permissions = mode & 0o7777;
+        let kernel_does = self.strips_group.get().copied().unwrap_or(false);
+        if kernel_does || permissions & RUNS_AS_GROUP != RUNS_AS_GROUP {
+            return Ok(permissions);
+        }
+        let parent = self.client.attributes(directory, &context.cancel)?.attributes;
+        let gives_group = parent.permissions & S_ISGID != 0;
+        if gives_group && !may_keep_group(context, parent.gid) {
+            return Ok(permissions & !S_ISGID);
+        }
+        Ok(permissions)
+    }
 }
 
-fn is_member(context: &Context, gid: u32) -> bool {
-    gid == context.gid || Caller::of(context).groups.contains(&gid)
+/// Whether the caller is in the group or may leave set-group-ID anyway.
+fn may_keep_group(context: &Context, gid: u32) -> bool {
+    if gid == context.gid || context.supplementary_group == Some(gid) {
+        return true;
+    }
+    let caller = Caller::of(context);
+    caller.groups.contains(&gid) || caller.has_fsetid(context)
 }
 
 /// What `/proc` tells of a caller.
@@ -74,6 +103,11 @@ impl Caller {
     fn of(context: &Context) -> Self {
         let status = std::fs::read_to_string(format!("/proc/{}/status", context.pid));
         status.map_or_else(|_| Self::default(), |status| Self::parse(&status))
+    }
+
+    /// A capability counts in the first user namespace only, which is where user 0 is root.
+    fn has_fsetid(&self, context: &Context) -> bool {
+        context.uid == 0 && self.capabilities & FSETID != 0
     }
 
     fn parse(status: &str) -> Self {

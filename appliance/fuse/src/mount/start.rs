@@ -2,7 +2,7 @@
 
 use std::{ffi::OsString, fmt, io, path::PathBuf, sync::Arc, time::Duration};
 
-use sheen_client::{Client, ClientConfig, ConnectError, RealConnector, SystemClock};
+use sheen_client::{AccessTimes, Client, ClientConfig, ConnectError, RealConnector, SystemClock};
 use sheen_dma::{Arena, ArenaError};
 
 use crate::{
@@ -86,7 +86,12 @@ impl MountHandle {
         // No server sees it: links copy.
         let arena = Arena::anonymous(config.arena_bytes)?;
         let mut client_config = config.client;
-        client_config.noatime |= config.options.atime == Some(AtimePolicy::Never);
+        client_config.access_times = match config.options.atime {
+            Some(AtimePolicy::Never) => AccessTimes::Never,
+            Some(AtimePolicy::Strict) => AccessTimes::Always,
+            Some(AtimePolicy::Relative) | None => AccessTimes::Relative,
+        };
+        client_config.no_directory_access_times = config.options.without_directory_atime();
         let connector = Arc::new(RealConnector::new(arena.clone()));
         let client = Client::connect(client_config, connector, Arc::new(SystemClock::default()))?;
         let served = Self::serve(&client, &arena, &config.target, &config.options);

@@ -4,7 +4,7 @@ use sheen_types::{Errno, FileKind, Timespec, compression};
 use sheen_wire::{
     Field,
     lease::SizeUpdate,
-    metadata::{InstantiateLayout, SetAttributes, set},
+    metadata::{ACCESSES_MAX, InstantiateLayout, SetAttributes, TellAccesses, set},
 };
 
 use crate::{
@@ -44,8 +44,8 @@ impl State {
         self.change_inode(request.fid, |inode, _| change_attributes(inode, request, change))
     }
 
-    /// What a writer learned. A write is a change of content, so its mtime counts if it is later
-    /// than the inode's ctime; times set by hand since stay.
+    /// What a writer learned. A write is a change of content, so its mtime counts if it is later than when the inode's was
+    /// decided; a time set by hand since stays.
     pub(super) fn update_size(
         &mut self,
         update: &SizeUpdate,
@@ -60,13 +60,26 @@ impl State {
         }
         inode.size = update.size;
         inode.blocks = update.blocks;
-        if update.mtime > inode.ctime {
-            inode.mtime = update.mtime;
-            inode.ctime = update.mtime;
+        // The times are those of servers, but told by a client.
+        let mtime = update.mtime.min(change.now);
+        if mtime > inode.mtime_set {
+            inode.mtime = mtime;
+            inode.mtime_set = mtime;
         }
-        inode.atime = inode.atime.max(update.atime);
-        inode.transaction = change.transaction;
+        inode.note_access(update.atime, change.now);
+        inode.touch_attributes(mtime, change.transaction);
         Ok(Reply::Done)
+    }
+
+    /// When clients last read inodes.
+    pub(super) fn update_accesses(&mut self, told: &TellAccesses, change: &Change) -> Reply {
+        for access in told.accesses.0.iter().take(ACCESSES_MAX) {
+            // One that is gone meanwhile was read all the same.
+            if let Ok(inode) = self.inode_mut(access.fid) {
+                inode.note_access(access.atime, change.now);
+            }
+        }
+        Reply::Done
     }
 
     pub(super) fn instantiate_layout(
@@ -122,12 +135,12 @@ fn change_attributes(
     if has(set::MODE) {
         set_mode(inode, request.permissions)?;
     }
+    inode.touch_attributes(change.now, change.transaction);
     if has(set::SIZE) {
         inode.size = request.size;
-        inode.mtime = change.now;
+        inode.set_mtime(inode.ctime);
     }
-    set_times(inode, request, change.now);
-    inode.transaction = change.transaction;
+    set_times(inode, request);
     Ok(Reply::Done)
 }
 
@@ -194,17 +207,28 @@ fn set_mode(inode: &mut Inode, permissions: u32) -> Result<(), Errno> {
     Ok(())
 }
 
-fn set_times(inode: &mut Inode, request: &SetAttributes, now: Timespec) {
+fn set_times(inode: &mut Inode, request: &SetAttributes) {
     let has = |flag: u32| request.valid & flag != 0;
+    if has(set::CTIME) {
+        inode.ctime = request.ctime;
+    }
     if has(set::ATIME_NOW) {
-        inode.atime = now;
+        inode.atime = inode.ctime;
     } else if has(set::ATIME) {
         inode.atime = request.atime;
     }
     if has(set::MTIME_NOW) {
-        inode.mtime = now;
+        inode.set_mtime(inode.ctime);
     } else if has(set::MTIME) {
-        inode.mtime = request.mtime;
+        inode.set_mtime(request.mtime);
     }
-    inode.ctime = if has(set::CTIME) { request.ctime } else { now };
+}
+
+impl Inode {
+    /// It was read `at`, which a client says.
+    fn note_access(&mut self, at: Timespec, now: Timespec) {
+        if self.flags & flags::NOATIME == 0 {
+            self.atime = self.atime.max(at.min(now));
+        }
+    }
 }

@@ -11,7 +11,7 @@ use crate::{
     operation::CreateInode,
     state::{
         Change, State,
-        inode::{Content, Inode, S_ISGID, S_IXGRP, flags},
+        inode::{Content, Inode, S_ISGID, flags},
     },
 };
 
@@ -140,19 +140,15 @@ fn inherit_acl(inode: &mut Inode, parent: &Inode, umask: u32) -> Result<(), Errn
     Ok(())
 }
 
-/// A directory with set-group-ID gives its group, to subdirectories the bit as well. A program
-/// that would be set-group-ID for a group its maker is not in loses the bit.
+/// A directory with set-group-ID gives its group, to subdirectories the bit as well. That nobody makes a program that is
+/// set-group-ID for a group its maker is not in is the client's to see to: only it knows the maker's groups.
 fn inherit_group(inode: &mut Inode, parent: &Inode) {
     if parent.permissions & S_ISGID == 0 {
         return;
     }
-    let own_group = inode.gid == parent.gid;
     inode.gid = parent.gid;
-    let runs_as_group = S_ISGID | S_IXGRP;
     if inode.is_directory() {
         inode.permissions |= S_ISGID;
-    } else if inode.permissions & runs_as_group == runs_as_group && !own_group && inode.uid != 0 {
-        inode.permissions &= !S_ISGID;
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use sheen_types::{Fid, FileKind, Layout};
+use sheen_types::{Fid, FileKind, Layout, Timespec, TransactionNumber};
 use sheen_wire::{DecodeError, Decoder, Encoder, Field};
 
 use crate::{
@@ -27,8 +27,8 @@ pub(super) mod number {
     pub(crate) const OST: u8 = 6;
     ///   An object to destroy.
     pub(crate) const DESTROYED: u8 = 7;
-    /// An inode.
-    pub(crate) const INODE: u8 = 8;
+    /// An inode as versions 1 and 2 have it: its mtime was decided when its attributes last changed.
+    pub(crate) const OLD_INODE: u8 = 8;
     ///   An entry of that directory.
     pub(crate) const CHILD: u8 = 9;
     ///   An extended attribute of that inode.
@@ -39,6 +39,8 @@ pub(super) mod number {
     pub(crate) const END: u8 = 12;
     /// The lease promised to clients.
     pub(crate) const PROMISE: u8 = 13;
+    /// An inode.
+    pub(crate) const INODE: u8 = 14;
 }
 
 /// An inode without names and extended attributes, which are items of their own.
@@ -58,6 +60,7 @@ impl Field for Inode {
         self.mtime.encode(out);
         self.ctime.encode(out);
         self.btime.encode(out);
+        self.mtime_set.encode(out);
         self.transaction.encode(out);
         match &self.content {
             Content::Plain => {}
@@ -68,31 +71,48 @@ impl Field for Inode {
     }
 
     fn decode(input: &mut Decoder<'_>) -> Result<Self, DecodeError> {
-        let kind = FileKind::decode(input)?;
-        let inode = Self {
-            kind,
-            permissions: Field::decode(input)?,
-            filesystem: Field::decode(input)?,
-            nlink: Field::decode(input)?,
-            uid: Field::decode(input)?,
-            gid: Field::decode(input)?,
-            projid: Field::decode(input)?,
-            flags: Field::decode(input)?,
-            size: Field::decode(input)?,
-            blocks: Field::decode(input)?,
-            atime: Field::decode(input)?,
-            mtime: Field::decode(input)?,
-            ctime: Field::decode(input)?,
-            btime: Field::decode(input)?,
-            transaction: Field::decode(input)?,
-            content: decode_content(kind, input)?,
-            xattrs: None,
-        };
-        if inode.permissions > 0o7777 {
-            return Err(DecodeError::Value("permissions"));
-        }
-        Ok(inode)
+        decode_inode(input, |input, _| Field::decode(input))
     }
+}
+
+/// An inode as versions 1 and 2 have it.
+pub(super) fn decode_old_inode(input: &mut Decoder<'_>) -> Result<Inode, DecodeError> {
+    decode_inode(input, |_, ctime| Ok(ctime))
+}
+
+/// An inode; `mtime_set` gives that time for its ctime.
+fn decode_inode(
+    input: &mut Decoder<'_>,
+    mtime_set: impl FnOnce(&mut Decoder<'_>, Timespec) -> Result<Timespec, DecodeError>,
+) -> Result<Inode, DecodeError> {
+    let kind = FileKind::decode(input)?;
+    let mut inode = Inode {
+        kind,
+        permissions: Field::decode(input)?,
+        filesystem: Field::decode(input)?,
+        nlink: Field::decode(input)?,
+        uid: Field::decode(input)?,
+        gid: Field::decode(input)?,
+        projid: Field::decode(input)?,
+        flags: Field::decode(input)?,
+        size: Field::decode(input)?,
+        blocks: Field::decode(input)?,
+        atime: Field::decode(input)?,
+        mtime: Field::decode(input)?,
+        ctime: Field::decode(input)?,
+        btime: Field::decode(input)?,
+        mtime_set: Timespec::ZERO,
+        transaction: TransactionNumber(0),
+        content: Content::Plain,
+        xattrs: None,
+    };
+    inode.mtime_set = mtime_set(input, inode.ctime)?;
+    inode.transaction = Field::decode(input)?;
+    inode.content = decode_content(kind, input)?;
+    if inode.permissions > 0o7777 {
+        return Err(DecodeError::Value("permissions"));
+    }
+    Ok(inode)
 }
 
 fn decode_content(kind: FileKind, input: &mut Decoder<'_>) -> Result<Content, DecodeError> {

@@ -80,6 +80,8 @@ pub(crate) struct Inode {
     pub(crate) mtime: Timespec,
     pub(crate) ctime: Timespec,
     pub(crate) btime: Timespec,
+    /// When `mtime` was decided here: what the objects of a file were written at counts if it is later.
+    pub(crate) mtime_set: Timespec,
     /// Last change of this inode.
     pub(crate) transaction: TransactionNumber,
     pub(crate) content: Content,
@@ -119,6 +121,7 @@ impl Inode {
             mtime: now,
             ctime: now,
             btime: now,
+            mtime_set: now,
             transaction,
             content,
             xattrs: None,
@@ -142,6 +145,8 @@ impl Inode {
             ctime: self.ctime,
             btime: self.btime,
             flags: self.flags,
+            mtime_set: self.mtime_set,
+            has_xattrs: self.xattrs.is_some(),
         }
     }
 
@@ -185,13 +190,19 @@ impl Inode {
 
     /// Entries or content changed.
     pub(crate) fn touch_content(&mut self, now: Timespec, transaction: TransactionNumber) {
-        self.mtime = now;
         self.touch_attributes(now, transaction);
+        self.set_mtime(self.ctime);
     }
 
-    /// Attributes or links changed.
+    /// Attributes or links changed. The time of a change never goes back, whatever the clock does.
     pub(crate) fn touch_attributes(&mut self, now: Timespec, transaction: TransactionNumber) {
-        self.ctime = now;
+        self.ctime = self.ctime.max(now);
         self.transaction = transaction;
+    }
+
+    /// Decides the time of the last change of content; the change this is part of has touched the attributes.
+    pub(crate) fn set_mtime(&mut self, mtime: Timespec) {
+        self.mtime = mtime;
+        self.mtime_set = self.ctime;
     }
 }

@@ -1,7 +1,8 @@
 //! What can be asked of the state. No query changes anything.
 
 use sheen_types::{
-    Attributes, ClientId, Epoch, Errno, Fid, FileKind, Layout, Name, OstIndex, TransactionNumber,
+    AttributeName, Attributes, ClientId, Epoch, Errno, Fid, FileKind, Layout, Name, OstIndex,
+    TransactionNumber,
 };
 use sheen_wire::{directory::DirectoryEntry, metadata::FilesystemInfo};
 
@@ -171,7 +172,7 @@ impl State {
     ///
     /// # Errors
     /// `ESTALE`; `ENODATA`: not set; `EOPNOTSUPP`: no such name space.
-    pub fn xattr(&self, fid: Fid, name: &Name) -> Result<&[u8], Errno> {
+    pub fn xattr(&self, fid: Fid, name: &AttributeName) -> Result<&[u8], Errno> {
         let inode = self.inode(fid)?;
         namespace(name.as_bytes())?;
         inode.xattr(name.as_bytes()).ok_or(Errno::ENODATA)

@@ -1,8 +1,9 @@
 //! SetAttributes, UpdateSize, InstantiateLayout.
 
 use sheen_wire::{
+    fields::List,
     lease::SizeUpdate,
-    metadata::{InstantiateLayout, set},
+    metadata::{Access, InstantiateLayout, TellAccesses, set},
 };
 
 use super::*;
@@ -40,7 +41,7 @@ fn a_change_of_owner_takes_set_id_bits_and_capabilities() {
         assert_eq!((h.stat(fid).uid, h.stat(fid).gid), (7, 8));
     }
     assert_eq!((h.stat(file).permissions, h.stat(dir).permissions), (0o755, 0o6755));
-    assert_eq!(h.state.xattr(file, &name("security.capability")), Err(Errno::ENODATA));
+    assert_eq!(h.state.xattr(file, &name("security.capability").into()), Err(Errno::ENODATA));
     // Without group execution set-group-ID means mandatory locking and stays.
     h.chmod(file, 0o6744);
     let request = h.setting(file, set::KILL_SUIDGID);
@@ -69,6 +70,42 @@ fn times_are_set_as_asked() {
     let request = SetAttributes { ctime: at(9), ..h.setting(file, set::CTIME) };
     set_ok(&mut h, request);
     assert_eq!(h.stat(file).ctime, at(9));
+}
+
+#[test]
+fn the_time_of_a_change_never_goes_back() {
+    let mut h = Harness::new();
+    let (file, dir) = (h.file(h.root, "f"), h.dir(h.root, "d"));
+    let before = h.stat(file).ctime;
+    let early = |h: &mut Harness, operation| {
+        let entry = Entry { time: at(1), ..h.entry(operation) };
+        h.apply_entry(entry).result.unwrap();
+    };
+    let request = SetAttributes { permissions: 0o600, ..h.setting(file, set::MODE) };
+    early(&mut h, Operation::SetAttributes(request));
+    early(&mut h, setxattr(file, "user.a", b"", 0));
+    early(&mut h, link(file, dir, "again"));
+    assert_eq!(h.stat(file).ctime, before);
+    let made = h.stat(dir);
+    assert_eq!((made.mtime, made.ctime), (made.btime, made.btime));
+    let request = h.setting(file, set::MTIME_NOW);
+    early(&mut h, Operation::SetAttributes(request));
+    assert_eq!((h.stat(file).mtime, h.stat(file).mtime_set), (before, before));
+}
+
+#[test]
+fn accesses_are_stored_many_at_a_time_and_change_nothing_else() {
+    let mut h = Harness::new();
+    let files: Vec<Fid> = (0..3).map(|n| h.file(h.root, &format!("f{n}"))).collect();
+    h.chattr(files[2], flags::NOATIME);
+    let before: Vec<Attributes> = files.iter().map(|file| h.stat(*file)).collect();
+    let atime = h.now();
+    let gone = Fid { oid: 999, ..files[0] };
+    let all = [(files[0], atime), (gone, atime), (files[1], at(1)), (files[2], atime)];
+    let all = all.map(|(fid, atime)| Access { fid, atime });
+    h.ok(Operation::UpdateAccesses(TellAccesses { accesses: List(all.to_vec()) }));
+    let after: Vec<Attributes> = files.iter().map(|file| h.stat(*file)).collect();
+    assert_eq!(after, [Attributes { atime, ..before[0] }, before[1], before[2]]);
 }
 
 #[test]
@@ -126,17 +163,26 @@ fn immutable_inodes_change_nothing_and_append_only_ones_little() {
 fn what_a_writer_learned_counts_if_it_is_later() {
     let mut h = Harness::new();
     let file = h.file(h.root, "f");
-    let ctime = h.stat(file).ctime;
-    let late = Timespec { seconds: ctime.seconds + 50, nanoseconds: 0 };
+    let late = h.now();
     let update = SizeUpdate { fid: file, size: 10, blocks: 8, mtime: late, atime: at(1) };
     h.ok(Operation::UpdateSize(update.clone()));
     let stat = h.stat(file);
     assert_eq!((stat.size, stat.blocks, stat.mtime, stat.ctime), (10, 8, late, late));
     assert_ne!(stat.atime, at(1));
+    let now = h.now();
     let early = SizeUpdate { size: 20, mtime: at(3), atime: at(99_999), ..update };
     h.ok(Operation::UpdateSize(early.clone()));
     let stat = h.stat(file);
-    assert_eq!((stat.size, stat.mtime, stat.atime), (20, late, at(99_999)));
+    assert_eq!((stat.size, stat.mtime, stat.atime), (20, late, now), "nobody reads tomorrow");
+    // A change of attributes since does not make it the older one.
+    let written = h.now();
+    h.chmod(file, 0o600);
+    let ctime = h.stat(file).ctime;
+    h.ok(Operation::UpdateSize(SizeUpdate { mtime: written, ..early.clone() }));
+    assert_eq!((h.stat(file).mtime, h.stat(file).ctime), (written, ctime));
+    let now = h.now();
+    h.ok(Operation::UpdateSize(SizeUpdate { mtime: at(99_999), ..early.clone() }));
+    assert_eq!((h.stat(file).mtime, h.stat(file).ctime), (now, now), "no clock but the server's");
     // A time set by hand after the write stays, though the write's is later.
     let request = SetAttributes { mtime: at(5), ..h.setting(file, set::MTIME) };
     h.ok(Operation::SetAttributes(request));
@@ -175,7 +221,7 @@ fn a_chmod_narrows_the_mask_of_an_access_list() {
     h.ok(setxattr(file, "system.posix_acl_access", &list, 0));
     assert_eq!(h.stat(file).permissions, 0o774);
     h.chmod(file, 0o700);
-    let kept = h.state.xattr(file, &name("system.posix_acl_access")).unwrap();
+    let kept = h.state.xattr(file, &name("system.posix_acl_access").into()).unwrap();
     let narrowed =
         acl::test::value(&[(1, 7, !0), (2, 6, 1000), (4, 5, !0), (16, 0, !0), (32, 0, !0)]);
     assert_eq!(kept, narrowed);

@@ -115,7 +115,8 @@ fn a_directory_with_set_group_id_gives_its_group() {
     assert_eq!((h.stat(sub).gid, h.stat(sub).permissions), (1000, 0o2755));
     let plain = h.file(top, "plain");
     assert_eq!((h.stat(plain).uid, h.stat(plain).gid), (2000, 1000));
-    for (text, asked, got) in [("program", 0o2775, 0o755), ("locked", 0o2664, 0o2644)] {
+    // Whether the maker may give it, the client knows.
+    for (text, asked, got) in [("program", 0o2775, 0o2755), ("locked", 0o2664, 0o2644)] {
         let request = h.creation(top, text, FileKind::Regular);
         let fid = request.fid;
         h.ok(create(Create { permissions: asked, ..request }));

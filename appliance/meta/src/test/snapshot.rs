@@ -76,8 +76,40 @@ fn a_snapshot_and_a_record_without_a_promise_are_read() {
     let start = Operation::ServerStart(crate::operation::Nothing {});
     let entry = Entry::internal(Timespec::ZERO, TransactionNumber(1), start);
     let mut record = encode_entries(std::slice::from_ref(&entry));
-    record[0] = 2;
-    assert_eq!(decode_entries(&record).unwrap(), [entry]);
+    for version in [2, 3] {
+        record[0] = version;
+        assert_eq!(decode_entries(&record).unwrap(), std::slice::from_ref(&entry));
+    }
+}
+
+/// The whole items of a chunk as version 2 wrote them: inodes without the time their mtime was decided at.
+fn as_version_2(chunk: &[u8], inodes: &[(usize, usize)]) -> Vec<u8> {
+    let mut old = chunk.to_vec();
+    for &(start, mtime_set) in inodes.iter().rev() {
+        old.drain(mtime_set..mtime_set + 12);
+        old[start] = 8;
+    }
+    old[8] = 2;
+    let checksum = sheen_types::checksum::crc32c(&old[4..]);
+    old[..4].copy_from_slice(&checksum.to_le_bytes());
+    old
+}
+
+#[test]
+fn inodes_of_a_snapshot_of_version_2_have_their_mtime_since_their_last_change() {
+    let mut h = Harness::new();
+    h.ok(setxattr(h.root, "user.a", b"", 0));
+    let root = h.stat(h.root);
+    assert_ne!(root.mtime_set, root.ctime);
+    let chunks: Vec<Vec<u8>> = h.state.snapshot().collect();
+    // The only inode: number, fid, and what comes before the time.
+    let fid = sheen_wire::Field::to_vec(&h.root);
+    let found = chunks[0].windows(17).position(|at| at[0] == 14 && at[1..] == fid);
+    let start = found.unwrap();
+    let old = as_version_2(&chunks[0], &[(start, start + 17 + 1 + 2 + 24 + 16 + 48)]);
+    let state = read(&[old]).unwrap();
+    let found = state.attributes(h.root).unwrap();
+    assert_eq!(found, Attributes { mtime_set: root.ctime, ..root });
 }
 
 #[test]

@@ -9,7 +9,7 @@ const ACCESS: &str = "system.posix_acl_access";
 const DEFAULT: &str = "system.posix_acl_default";
 
 fn get(h: &Harness, fid: Fid, text: &str) -> Result<Vec<u8>, Errno> {
-    h.state.xattr(fid, &name(text)).map(<[u8]>::to_vec)
+    h.state.xattr(fid, &name(text).into()).map(<[u8]>::to_vec)
 }
 
 #[test]
@@ -27,6 +27,7 @@ fn attributes_are_set_read_listed_and_removed() {
     assert_eq!(h.err(setxattr(file, "user.c", b"", 2)), Errno::ENODATA);
     assert_eq!(h.err(setxattr(file, "user.c", b"", 4)), Errno::EINVAL);
     h.ok(removexattr(file, "user.b"));
+    assert!(h.stat(file).has_xattrs && !h.stat(h.root).has_xattrs);
     assert_eq!(h.err(removexattr(file, "user.b")), Errno::ENODATA);
     assert_eq!(get(&h, file, "user.b"), Err(Errno::ENODATA));
 }
@@ -78,7 +79,7 @@ fn an_access_list_sets_the_mode_and_is_kept_if_it_says_more() {
     h.ok(removexattr(file, ACCESS));
     assert_eq!(get(&h, file, ACCESS), Err(Errno::ENODATA));
     assert_eq!(h.err(setxattr(file, ACCESS, &[9, 0, 0, 0], 0)), Errno::EOPNOTSUPP);
-    let request = SetXattr { fid: file, name: name(ACCESS), flags: 0, kill_sgid: true };
+    let request = SetXattr { fid: file, name: name(ACCESS).into(), flags: 0, kill_sgid: true };
     h.ok(Operation::SetXattr(PutXattr { request, value: value(NAMED) }));
     assert_eq!(h.stat(file).permissions, 0o774);
 }

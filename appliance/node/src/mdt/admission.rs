@@ -208,7 +208,8 @@ pub(crate) const fn makes_room(operation: &Operation) -> bool {
         | Operation::SetAttributes(_)
         | Operation::SetXattr(_)
         | Operation::InstantiateLayout(_)
-        | Operation::UpdateSize(_) => false,
+        | Operation::UpdateSize(_)
+        | Operation::UpdateAccesses(_) => false,
     }
 }
 

@@ -202,7 +202,7 @@ impl Mdt {
     pub(crate) fn on_time(&mut self, now: Tick, wall: Timespec) {
         let gap = now.since(self.now);
         self.now = now;
-        self.wall = wall;
+        self.wall = self.wall.max(wall);
         if gap <= self.times.tick * 10 {
             return;
         }
@@ -268,6 +268,7 @@ impl Mdt {
             Opcode::LeaseRequest => self.lease_request(incoming),
             Opcode::LeaseCancel => self.lease_cancel(incoming),
             Opcode::UpdateSize => self.update_size(incoming),
+            Opcode::TellAccesses => self.tell_accesses(incoming),
             Opcode::LockSet => self.lock_set(incoming),
             Opcode::LockTest => self.lock_test(&incoming),
             Opcode::LockCancel => self.lock_cancel(&incoming),

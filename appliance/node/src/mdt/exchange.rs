@@ -11,7 +11,7 @@ use sheen_ports::{
     Block, Clock, CloseReason, ConnectionId, Entropy, Fabric, FabricEvent, NotifyError, RequestId,
 };
 use sheen_types::{Errno, Tick, checksum::crc32c};
-use sheen_wire::{Frame, Kind, Opcode};
+use sheen_wire::{Frame, Kind, Opcode, metadata::ACCESSES_MAX};
 
 use super::{
     gateway::OstGateway,
@@ -22,6 +22,11 @@ use super::{
 /// Longest list of things to assert again.
 const REASSERT_BYTES_MAX: usize = 1 << 20;
 
+/// Bytes of an access.
+const ACCESS_BYTES: usize = 16 + 12;
+/// Longest list of accesses; one more than may be told is told its own error.
+const ACCESSES_BYTES_MAX: usize = 2 + (ACCESSES_MAX + 1) * ACCESS_BYTES;
+
 /// Longest payload of a request. Those without one have none that is looked at.
 const fn payload_bytes_max(opcode: Opcode) -> usize {
     match opcode {
@@ -29,6 +34,7 @@ const fn payload_bytes_max(opcode: Opcode) -> usize {
         Opcode::Create => Limits::SYMLINK_BYTES_MAX + 1,
         Opcode::SetXattr => Limits::XATTR_BYTES_MAX,
         Opcode::Reassert => REASSERT_BYTES_MAX,
+        Opcode::TellAccesses => ACCESSES_BYTES_MAX,
         _ => 0,
     }
 }

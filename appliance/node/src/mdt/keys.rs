@@ -52,6 +52,7 @@ impl Mdt {
             Operation::InstantiateLayout(request) => keys.push(Key::Inode(request.fid)),
             Operation::OrphanRelease(release) => keys.push(Key::Inode(release.fid)),
             Operation::UpdateSize(_)
+            | Operation::UpdateAccesses(_)
             | Operation::ServerStart(_)
             | Operation::LeasePromise(_)
             | Operation::Connect(_)

@@ -10,7 +10,7 @@ use sheen_types::{ClientId, Errno, Fid, FileKind, Tick, attributes::frozen};
 use sheen_wire::{
     Field, Opcode,
     lease::{LeaseCancel, LeaseReply, LeaseRequest, LeaseRevoke, LockMode, SizeUpdate, bits},
-    metadata::{Close, Open, OpenReply, UpdateSize},
+    metadata::{ACCESSES_MAX, Close, Open, OpenReply, TellAccesses, UpdateSize},
 };
 
 use super::{
@@ -188,6 +188,18 @@ impl Mdt {
             return self.answer(&incoming, Answer::empty());
         }
         self.begin_change(client, None, Operation::UpdateSize(update), Task::Answer(incoming));
+    }
+
+    /// A client tells when inodes were last read.
+    pub(crate) fn tell_accesses(&mut self, incoming: Incoming) {
+        match TellAccesses::from_bytes(&incoming.payload) {
+            Ok(told) if told.accesses.0.len() <= ACCESSES_MAX => {
+                let client = incoming.frame.client;
+                let operation = Operation::UpdateAccesses(told);
+                self.begin_change(client, None, operation, Task::Answer(incoming));
+            }
+            Ok(_) | Err(_) => self.answer(&incoming, Answer::error(Errno::EPROTO)),
+        }
     }
 
     /// A client opens an inode.

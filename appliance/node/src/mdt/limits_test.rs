@@ -233,7 +233,7 @@ fn changes_with_long_bodies_are_cut_into_proposals_the_log_takes() {
         .collect();
     let set_xattr = |world: &World, a: &mut Client, tag: u16, bytes: usize| {
         let fid = fids[usize::from(tag)];
-        let request = SetXattr { fid, name: name("user.x"), flags: 0, kill_sgid: false };
+        let request = SetXattr { fid, name: name("user.x").into(), flags: 0, kill_sgid: false };
         a.send(world, Opcode::SetXattr, tag, &request.to_vec(), &vec![7; bytes])
     };
     world.stalled.set(true);

@@ -69,6 +69,8 @@ mod eviction_test;
 #[cfg(test)]
 mod limits_test;
 #[cfg(test)]
+mod times_test;
+#[cfg(test)]
 mod payload_test;
 #[cfg(test)]
 mod zone_test;

@@ -12,7 +12,10 @@ use sheen_meta::{
     touches,
 };
 use sheen_types::{ClientId, Errno, Fid, Tag, Xid};
-use sheen_wire::{DecodeError, Frame, Opcode, metadata::Connect};
+use sheen_wire::{
+    DecodeError, Frame, Opcode,
+    metadata::{Connect, SetAttributes, set},
+};
 
 use super::{
     core::Mdt,
@@ -337,7 +340,13 @@ impl Mdt {
                 random: self.random_bytes(),
             }),
             Opcode::FilesystemDelete => Operation::FilesystemDelete(incoming.body()?),
-            Opcode::SetAttributes => Operation::SetAttributes(incoming.body()?),
+            Opcode::SetAttributes => {
+                let request: SetAttributes = incoming.body()?;
+                if request.valid & set::CTIME != 0 {
+                    return Err(DecodeError::Value("time of a change"));
+                }
+                Operation::SetAttributes(request)
+            }
             Opcode::Create => {
                 Operation::Create(CreateInode { request: incoming.body()?, target: payload() })
             }

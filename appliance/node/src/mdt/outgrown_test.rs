@@ -107,7 +107,7 @@ fn if_it_cannot_be_compressed_the_blocks_kept_for_deletes_suffice() {
         let fid = made.body::<EntryReply>().attributes.fid;
         let set = sheen_wire::metadata::SetXattr {
             fid,
-            name: super::test_support::name("user.a"),
+            name: super::test_support::name("user.a").into(),
             flags: 0,
             kill_sgid: false,
         };
@@ -132,7 +132,7 @@ fn if_it_cannot_be_compressed_the_blocks_kept_for_deletes_suffice() {
     let fid = fid.body::<EntryReply>().attributes.fid;
     let set = sheen_wire::metadata::SetXattr {
         fid,
-        name: super::test_support::name("user.a"),
+        name: super::test_support::name("user.a").into(),
         flags: 0,
         kill_sgid: false,
     };

@@ -16,7 +16,7 @@ use super::{
 };
 
 fn set_xattr(world: &World, client: &mut Client, fid: Fid, tag: u16, bytes: usize) -> Sent {
-    let request = SetXattr { fid, name: name("user.x"), flags: 0, kill_sgid: false };
+    let request = SetXattr { fid, name: name("user.x").into(), flags: 0, kill_sgid: false };
     client.send(world, Opcode::SetXattr, tag, &request.to_vec(), &vec![7; bytes])
 }
 

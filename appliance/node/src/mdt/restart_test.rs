@@ -351,7 +351,7 @@ fn a_state_as_large_as_its_snapshot_may_be_only_shrinks_until_there_is_room_agai
         }
         files.push(format!("file {}", files.len()));
         let fid = made.body::<EntryReply>().attributes.fid;
-        let set = SetXattr { fid, name: name("user.large"), flags: 0, kill_sgid: false };
+        let set = SetXattr { fid, name: name("user.large").into(), flags: 0, kill_sgid: false };
         let sent = a.send(&world, Opcode::SetXattr, 0, &set.to_vec(), &value);
         world.run();
         if sent.status(&world) != 0 {

@@ -171,6 +171,9 @@ impl<B: Block, F: Fabric, C: Clock, E: Entropy, G: OstGateway> MdtService<B, F, 
         work += self.recover();
         work += self.poll_fabric();
         work += self.poll_osts();
+        // What came in this turn is given a time of after it came: an OST may have told its sender of one by now, for a change
+        // that was before.
+        self.core.on_time(self.clock.now(), self.clock.wall());
         self.core.work_in_background();
         self.propose();
         work += self.run_group();

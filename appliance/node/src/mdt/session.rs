@@ -15,7 +15,7 @@ use sheen_wire::{
     fields::List,
     metadata::{
         ClientInfo, ClientList, Connect, ConnectReply, FilesystemInfo, OSTS_PER_REPLY, OstAddress,
-        OstList, OstListReply, Ping, Reassert,
+        OstList, OstListReply, Ping, PingReply, Reassert,
     },
 };
 
@@ -376,7 +376,7 @@ impl Mdt {
             session.cleaned = cleaned;
             self.note_progress(client);
         }
-        self.answer(incoming, Answer::empty());
+        self.answer(incoming, Answer::body(&PingReply { now: self.wall }));
     }
 
     /// What a client held when the MDT went away. Taken from sessions that were there then, until they said that it is all: others

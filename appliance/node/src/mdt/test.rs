@@ -334,11 +334,11 @@ fn payloads_travel_both_ways() {
     let fid = sent.reply(&world).unwrap().body::<EntryReply>().attributes.fid;
     assert_eq!(a.call(&mut world, Opcode::ReadLink, &ReadLink { fid }).payload, b"to/somewhere");
     let fid = a.create(&mut world, "file").attributes.fid;
-    let set = SetXattr { fid, name: name("user.color"), flags: 0, kill_sgid: false };
+    let set = SetXattr { fid, name: name("user.color").into(), flags: 0, kill_sgid: false };
     let sent = a.send(&world, Opcode::SetXattr, 0, &set.to_vec(), b"green");
     world.run();
     assert_eq!(sent.status(&world), 0);
-    let get = XattrName { fid, name: name("user.color") };
+    let get = XattrName { fid, name: name("user.color").into() };
     assert_eq!(a.call(&mut world, Opcode::GetXattr, &get).payload, b"green");
 }
 

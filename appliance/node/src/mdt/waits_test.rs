@@ -94,7 +94,7 @@ const fn instantiate(fid: Fid, start: u64) -> InstantiateLayout {
 }
 
 fn xattr() -> SetXattr {
-    SetXattr { fid: Fid::NONE, name: name("user.x"), flags: 0, kill_sgid: false }
+    SetXattr { fid: Fid::NONE, name: name("user.x").into(), flags: 0, kill_sgid: false }
 }
 
 fn park(world: &mut World, client: &mut Client, fid: Fid, parked: Parked) -> Sent {
@@ -118,7 +118,7 @@ fn park(world: &mut World, client: &mut Client, fid: Fid, parked: Parked) -> Sen
             client.send(world, Opcode::SetXattr, 1, &set.to_vec(), b"value")
         }
         Parked::RemoveXattr => {
-            let remove = XattrName { fid, name: name("user.y") };
+            let remove = XattrName { fid, name: name("user.y").into() };
             send(client, Opcode::RemoveXattr, &remove.to_vec())
         }
         Parked::Instantiate => {
@@ -179,7 +179,7 @@ fn holder_and_other_in(mut world: World) -> (World, Client, Client, Fid) {
         a.call(&mut world, Opcode::Create, &request).body();
     let fid = made.attributes.fid;
     a.create(&mut world, "other");
-    let set = SetXattr { fid, name: name("user.y"), ..xattr() };
+    let set = SetXattr { fid, name: name("user.y").into(), ..xattr() };
     let sent = a.send(&world, Opcode::SetXattr, 0, &set.to_vec(), b"value");
     world.run();
     assert_eq!(sent.status(&world), 0);

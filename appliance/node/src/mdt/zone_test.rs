@@ -79,7 +79,7 @@ pub(crate) fn set_xattr(
     text: &str,
     value: &[u8],
 ) -> i32 {
-    let set = SetXattr { fid, name: name(text), flags: 0, kill_sgid: false };
+    let set = SetXattr { fid, name: name(text).into(), flags: 0, kill_sgid: false };
     let sent = client.send(world, Opcode::SetXattr, 0, &set.to_vec(), value);
     world.run();
     sent.status(world)
@@ -189,7 +189,7 @@ impl Mixture {
     /// Takes everything away, one thing at a time, the server dying after each.
     fn empty(self, world: &mut World, client: &mut Client) {
         for (fid, file) in self.files {
-            let large = XattrName { fid, name: name("user.large") };
+            let large = XattrName { fid, name: name("user.large").into() };
             let removed = status(client, world, Opcode::RemoveXattr, &large);
             assert!([0, -Errno::ENODATA.0].contains(&removed), "{removed}");
             remove(world, client, Fid::ROOT, &file, false);

@@ -4,7 +4,7 @@ use sheen_dma::Buffer;
 use sheen_ports::{Block, Clock, Fabric, RequestId};
 use sheen_store::RequestToken;
 use sheen_types::{
-    ClientId, Errno, Fid, OstIndex, Tick, TransactionNumber, units::BLOCK_BYTES_U64,
+    ClientId, Errno, Fid, OstIndex, Tick, Timespec, TransactionNumber, units::BLOCK_BYTES_U64,
 };
 use sheen_wire::{
     Field, Frame, Opcode,
@@ -99,7 +99,8 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
             }
             Ask::Write(write) if frame.payload_bytes == 0 => {
                 let attributes = self.attributes(number, write.object)?;
-                let reply = WriteReply { size: attributes.size, blocks: attributes.blocks };
+                let ObjectAttributes { size, blocks, mtime, .. } = attributes;
+                let reply = WriteReply { size, blocks, mtime };
                 Ok(Some(reply.to_vec()))
             }
             Ask::Read(_) | Ask::Write(_) | Ask::Change(_) if self.is_full() => Err(Errno::EAGAIN),
@@ -149,12 +150,7 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
                 blocks: found.blocks * SECTORS_PER_BLOCK,
                 mtime: found.mtime,
             },
-            None => ObjectAttributes {
-                exists: false,
-                size: 0,
-                blocks: 0,
-                mtime: sheen_types::Timespec::ZERO,
-            },
+            None => ObjectAttributes { exists: false, size: 0, blocks: 0, mtime: Timespec::ZERO },
         })
     }
 
@@ -164,7 +160,25 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
         Ok(GlimpseReply { objects: List(objects?) }.to_vec())
     }
 
-    fn begin_change(&mut self, origin: Origin, number: usize, change: Change) -> Result<(), Errno> {
+    /// The time of a change that says `given`. Looked at change by change: a clock read once for a turn could lie before a time
+    /// that the MDT gave meanwhile, and the change would count as the older one.
+    pub(crate) fn time_of_change(&mut self, given: Timespec) -> Timespec {
+        self.wall = self.wall.max(self.clock.wall());
+        if given == Timespec::ZERO { self.wall } else { given.min(self.wall) }
+    }
+
+    fn begin_change(
+        &mut self,
+        origin: Origin,
+        number: usize,
+        mut change: Change,
+    ) -> Result<(), Errno> {
+        if let Change::Punch(sheen_store::Punch { mtime, .. })
+        | Change::Truncate(sheen_store::Truncate { mtime, .. })
+        | Change::Allocate(sheen_store::Allocate { mtime, .. }) = &mut change
+        {
+            *mtime = self.time_of_change(*mtime);
+        }
         let repack = match &change {
             Change::Repack(repack, compression) => Some(Wanted {
                 object: repack.object,

@@ -6,7 +6,7 @@ use sheen_dma::{Arena, ArenaError, Pool};
 use sheen_ports::{Block, Clock, Fabric, FabricEvent};
 use sheen_reactor::Service;
 use sheen_store::{Command, Limits, Packed, ReadPlan};
-use sheen_types::{BLOCK_BYTES, Errno, OstIndex, Tick, units::BLOCK_BYTES_U64};
+use sheen_types::{BLOCK_BYTES, Errno, OstIndex, Tick, Timespec, units::BLOCK_BYTES_U64};
 use sheen_wire::{Field, Frame, codec::Encoder};
 
 use crate::{buffer_shares::BufferShares, mdt::gateway::OstSpace, stats::ConnectionStats};
@@ -66,6 +66,8 @@ pub struct OstService<B, F, C> {
     pub(crate) fabric: F,
     pub(crate) incarnation: u64,
     pub(crate) clock: C,
+    /// The last time a change was given.
+    pub(crate) wall: Timespec,
     pub(crate) buffers: Pool,
     pub(crate) shares: BufferShares,
     /// For images of changes without payload, when `buffers` has nothing left.
@@ -185,6 +187,7 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
             finished: Vec::new(),
             turns: 0,
             now: clock.now(),
+            wall: Timespec::ZERO,
             clock,
         };
         for (number, ((index, mut block), reserve)) in targets.into_iter().zip(reserves).enumerate()

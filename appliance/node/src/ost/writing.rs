@@ -128,13 +128,14 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
         let packed = (!self.scratch.packed.is_empty()).then_some(write.object);
         self.operations.get_mut(token).work =
             Work::Storing { image: Image::new(buffer), packed, repack: None };
+        let mtime = self.time_of_change(write.mtime);
         let write = Write {
             object: write.object,
             offset: write.offset,
             length: length as u64,
             checksums: &self.scratch.checksums,
             packed: &self.scratch.packed,
-            mtime: write.mtime,
+            mtime,
             owner: Owner { uid: write.uid, gid: write.gid, projid: write.projid },
             durable: write.durable,
         };
@@ -174,11 +175,11 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
         }
         let origin = &operation.origin;
         match (result, origin) {
-            (Ok(Outcome { size, blocks, change }), Origin::Fabric { frame, .. })
+            (Ok(Outcome { size, blocks, mtime, change }), Origin::Fabric { frame, .. })
                 if has_write_reply(frame.opcode) =>
             {
                 let blocks = blocks * SECTORS_PER_BLOCK;
-                self.answer_with(origin, change, &WriteReply { size, blocks });
+                self.answer_with(origin, change, &WriteReply { size, blocks, mtime });
             }
             (result, Origin::Tidying) => self.end_tidying(operation.target, result.map(|_| ())),
             (Ok(outcome), _) => self.answer_change(origin, outcome.change, Ok(&[])),

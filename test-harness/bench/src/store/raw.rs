@@ -12,7 +12,7 @@ use sheen_ports::{
     Block, BlockCommand, BlockCompletion, BlockOperation, Fabric, FabricEvent, RequestId,
 };
 use sheen_reactor::Service;
-use sheen_types::{Lba, Tick};
+use sheen_types::{Lba, Tick, Timespec};
 use sheen_wire::object::{ObjectRead, ObjectWrite, ReadReply, WriteReply};
 use sheen_wire::{Field, Frame, Opcode, codec::Encoder};
 
@@ -123,7 +123,7 @@ impl<B: Block> Raw<B> {
             reply.payload_bytes = u32::try_from(frame.committed).unwrap_or(0);
             payload = completion.buffer;
         } else {
-            WriteReply { size: 0, blocks: 0 }.encode(&mut body);
+            WriteReply { size: 0, blocks: 0, mtime: Timespec::ZERO }.encode(&mut body);
             completion.buffer.into_iter().for_each(|buffer| self.buffers.give(buffer));
         }
         self.message.clear();

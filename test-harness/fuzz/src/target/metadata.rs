@@ -155,7 +155,8 @@ impl History {
         let credentials = Credentials { uid: 0, gid: 0 };
         let request = Link { fid: file, parent: directory, name: name("second") };
         self.add(client, Operation::Link(request));
-        let request = SetXattr { fid: file, name: name("user.note"), flags: 0, kill_sgid: false };
+        let request =
+            SetXattr { fid: file, name: name("user.note").into(), flags: 0, kill_sgid: false };
         let value = b"value".to_vec();
         self.add(client, Operation::SetXattr(PutXattr { request, value }));
         let request = Unlink {

@@ -223,6 +223,12 @@ impl MountOptions {
         self.set | self.atime.map_or(MsFlags::empty(), atime_flag)
     }
 
+    /// Whether directories keep no access times (`nodiratime`).
+    #[must_use]
+    pub fn without_directory_atime(&self) -> bool {
+        self.set.contains(MsFlags::MS_NODIRATIME)
+    }
+
     /// Flags for a remount of what has `current` flags: what is not said stays.
     #[must_use]
     pub fn flags_after(&self, current: MsFlags) -> MsFlags {

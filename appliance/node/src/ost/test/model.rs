@@ -6,12 +6,12 @@ use sheen_wire::{
     fields::List,
     object::{
         GlimpseReply, ObjectAllocate, ObjectDestroy, ObjectGlimpse, ObjectPunch, ObjectSeek,
-        ObjectStatistics, ObjectStatisticsReply, ObjectSync, ObjectTruncate, PunchMode, ReadReply,
-        SeekReply, SeekTarget, WriteReply,
+        ObjectStatistics, ObjectStatisticsReply, ObjectSync, ObjectTruncate, ObjectWrite,
+        PunchMode, ReadReply, SeekReply, SeekTarget, WriteReply,
     },
 };
 
-use super::rig::{ARENA_BYTES, Chance, OST, Rig, object, write_body};
+use super::rig::{ARENA_BYTES, Chance, NOW, OST, Rig, object, write_body};
 
 const MTIME: Timespec = Timespec { seconds: 2_000, nanoseconds: 0 };
 
@@ -197,7 +197,26 @@ fn an_empty_write_changes_nothing() {
     let mut rig = Rig::new(16 << 10);
     assert_eq!(
         rig.write(object(1), 77, &[]).body::<WriteReply>(),
-        WriteReply { size: 0, blocks: 0 }
+        WriteReply { size: 0, blocks: 0, mtime: Timespec::ZERO }
     );
     assert!(!glimpse(&mut rig, &[object(1)]).objects.0[0].exists);
+}
+
+#[test]
+fn a_change_has_the_time_of_the_service_or_the_one_it_had_before() {
+    let mut rig = Rig::new(16 << 10);
+    let at = |seconds| Timespec { seconds, nanoseconds: 0 };
+    let mut write = |object, mtime| {
+        let body = ObjectWrite { mtime, ..write_body(object, 0, false) };
+        let reply: WriteReply = rig.call(Opcode::ObjectWrite, &body, &[1; 10], 0).body();
+        assert_eq!(glimpse(&mut rig, &[object]).objects.0[0].mtime, reply.mtime);
+        reply.mtime
+    };
+    assert_eq!(write(object(1), Timespec::ZERO), NOW);
+    assert_eq!(write(object(2), at(1_500)), at(1_500), "sent again");
+    assert_eq!(write(object(2), at(1_400)), at(1_500), "never back");
+    assert_eq!(write(object(3), at(5_000)), NOW, "no clock but the service's");
+    let cut = ObjectTruncate { ost: OST, object: object(2), size: 1, mtime: Timespec::ZERO };
+    let reply: WriteReply = rig.call(Opcode::ObjectTruncate, &cut, &[], 0).body();
+    assert_eq!(reply.mtime, NOW);
 }

@@ -1,0 +1,343 @@
+//! When inodes were last read: noted here by the rules of the mount, shown by `stat` of this client at once, and told to the
+//! MDT some time later, many in one request, as Linux does with `lazytime`. One change of metadata for each file read would cost
+//! more than reading it.
+//!
+//! Times are the server's: its clock is followed by the answers to pings, so that a clock set wrong here does not matter. What
+//! is not told when the client ends without a good-bye is lost. Reads out of the kernel's pages are not seen.
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
+};
+
+use sheen_ports::Cancel;
+use sheen_types::{FileKind, Tick, Timespec};
+use sheen_wire::{
+    Field, Opcode,
+    fields::List,
+    metadata::{ACCESSES_MAX, Access, TellAccesses},
+};
+
+use crate::{
+    client::Client,
+    inode::{Inode, InodeState},
+    request::Request,
+};
+
+/// Which reads count.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum AccessTimes {
+    /// None (`noatime`).
+    Never,
+    /// The first after a change of the inode, or after a day (`relatime`).
+    #[default]
+    Relative,
+    /// Every one (`strictatime`).
+    Always,
+}
+
+/// How long after it was noted the MDT is told. Chosen by eye: the time after which Linux writes dirty pages.
+const DELAY: Duration = Duration::from_secs(30);
+/// Most inodes that wait to be told of. Further accesses are not noted until there is room.
+const PENDING_MAX: usize = 16 * ACCESSES_MAX;
+/// After so long an answer counts however long it took: clocks run apart by 10 µs a second at worst.
+const SAMPLE_AGE: Duration = Duration::from_secs(60);
+/// `FS_NOATIME_FL`.
+const NOATIME: u32 = 0x80;
+const DAY_SECONDS: i64 = 86_400;
+
+/// The server's clock, as far as it can be told from here.
+#[derive(Debug, Default)]
+pub(crate) struct ServerClock(Mutex<Option<Sample>>);
+
+#[derive(Clone, Copy, Debug)]
+struct Sample {
+    time: Timespec,
+    /// When it was that time there: half-way between question and answer.
+    at: Tick,
+    round_trip: Duration,
+}
+
+impl ServerClock {
+    /// The server said `time` in an answer to what was `sent`.
+    pub(crate) fn note(&self, time: Timespec, sent: Tick, received: Tick) {
+        let round_trip = received.since(sent);
+        let sample = Sample { time, at: sent.after(round_trip / 2), round_trip };
+        let mut last = self.0.lock().expect("no panic while locked");
+        let worse = |last: &Sample| {
+            round_trip > last.round_trip * 2 && received.since(last.at) < SAMPLE_AGE
+        };
+        if !last.as_ref().is_some_and(worse) {
+            *last = Some(sample);
+        }
+    }
+
+    /// Its time `now`; None: it was never told.
+    fn at(&self, now: Tick) -> Option<Timespec> {
+        let last = *self.0.lock().expect("no panic while locked");
+        last.map(|last| last.time.after(now.since(last.at)))
+    }
+}
+
+/// Inodes whose access the MDT has not heard of.
+#[derive(Debug, Default)]
+pub(crate) struct Accesses(Mutex<Pending>);
+
+#[derive(Debug, Default)]
+struct Pending {
+    /// In the order in which they were read. Held, so that none is dropped before it is told of.
+    inodes: Vec<Arc<Inode>>,
+    /// When the first was read.
+    since: Tick,
+    /// Somebody is about to tell.
+    telling: bool,
+}
+
+impl Accesses {
+    fn lock(&self) -> MutexGuard<'_, Pending> {
+        self.0.lock().expect("no panic while locked")
+    }
+
+    /// Enters an inode that was not entered; whether there was room.
+    fn enter(&self, inode: &Arc<Inode>, now: Tick) -> bool {
+        let mut pending = self.lock();
+        if pending.inodes.len() >= PENDING_MAX {
+            return false;
+        }
+        if pending.inodes.is_empty() {
+            pending.since = now;
+        }
+        pending.inodes.push(inode.clone());
+        true
+    }
+
+    /// Whether it is time to tell; if so, whoever asked must.
+    fn is_due(&self, now: Tick) -> bool {
+        let mut pending = self.lock();
+        let waited = !pending.inodes.is_empty() && now.since(pending.since) >= DELAY;
+        let due = !pending.telling && (waited || pending.inodes.len() >= ACCESSES_MAX);
+        pending.telling |= due;
+        due
+    }
+
+    /// The next to be told of; none: that was all.
+    fn take(&self) -> Vec<Arc<Inode>> {
+        let mut pending = self.lock();
+        let count = pending.inodes.len().min(ACCESSES_MAX);
+        pending.telling = count > 0;
+        pending.inodes.drain(..count).collect()
+    }
+}
+
+impl Client {
+    /// Notes that content, entries or target of an inode were just read, if that counts on this mount.
+    pub fn note_access(&self, inode: &Arc<Inode>) {
+        let policy = self.config.access_times;
+        if policy == AccessTimes::Never {
+            return;
+        }
+        let now = self.clock.now();
+        let Some(time) = self.server_clock.at(now) else { return };
+        let mut state = inode.lock();
+        if state.kind == Some(FileKind::Directory) && self.config.no_directory_access_times {
+            return;
+        }
+        let Some(time) = state.access_due(policy, time) else { return };
+        if state.accessed.is_some() || self.accesses.enter(inode, now) {
+            state.accessed = Some(time);
+        }
+    }
+
+    /// Tells the MDT of accesses some time after they were noted. To be called now and then.
+    pub(crate) fn tell_due_accesses(&self) {
+        if self.accesses.is_due(self.clock.now()) {
+            self.janitor.favour(|client| client.tell_accesses(&Cancel::new()));
+        }
+    }
+
+    /// Tells the MDT of all accesses it has not heard of. Failure is of no consequence.
+    pub(crate) fn tell_accesses(self: &Arc<Self>, cancel: &Cancel) {
+        loop {
+            let inodes = self.accesses.take();
+            if inodes.is_empty() {
+                return;
+            }
+            let told: Vec<(&Arc<Inode>, Timespec)> =
+                inodes.iter().filter_map(|inode| Some((inode, inode.lock().accessed?))).collect();
+            if !told.is_empty() {
+                self.tell_these(&told, cancel);
+            }
+        }
+    }
+
+    fn tell_these(self: &Arc<Self>, told: &[(&Arc<Inode>, Timespec)], cancel: &Cancel) {
+        let access = |&(inode, atime): &(&Arc<Inode>, Timespec)| Access { fid: inode.fid, atime };
+        let payload = TellAccesses { accesses: List(told.iter().map(access).collect()) }.to_vec();
+        let mut request = Request::bare(Opcode::TellAccesses);
+        let asked = self.payload_of(&payload, cancel).and_then(|payload| {
+            request.payload = Some(payload);
+            self.ask(request, cancel).map(drop)
+        });
+        if let Err(errno) = asked {
+            tracing::debug!(%errno, inodes = told.len(), "telling access times");
+        }
+        let now = self.clock.now();
+        for &(inode, atime) in told {
+            let mut state = inode.lock();
+            if let (Ok(()), Some(attributes)) = (asked, &mut state.attributes) {
+                attributes.atime = attributes.atime.max(atime);
+            }
+            // Read again meanwhile: that is told next time.
+            let newer = state.accessed.is_some_and(|accessed| accessed > atime);
+            if !newer || !self.accesses.enter(inode, now) {
+                state.accessed = None;
+            }
+        }
+    }
+}
+
+impl InodeState {
+    /// The access time to note for a read at `now`, if one is due.
+    fn access_due(&self, policy: AccessTimes, now: Timespec) -> Option<Timespec> {
+        let attributes = self.attributes.filter(|attributes| attributes.flags & NOATIME == 0)?;
+        let written = self.known.map_or(Timespec::ZERO, |known| known.mtime);
+        let mtime = if written > attributes.mtime_set { written } else { attributes.mtime };
+        let ctime = attributes.ctime.max(written);
+        let before = self.accessed.map_or(attributes.atime, |at| at.max(attributes.atime));
+        // A read comes after the write it was told of, however well the server's clock is known.
+        let now = now.max(written.just_after());
+        let due = policy == AccessTimes::Always
+            || before <= mtime
+            || before <= ctime
+            || now.seconds.saturating_sub(before.seconds) >= DAY_SECONDS;
+        (due && now > before).then_some(now)
+    }
+}
+
+#[cfg(test)]
+mod test {
+    use sheen_types::{Attributes, Fid};
+
+    use super::*;
+    use crate::{
+        ClientConfig,
+        fake::{FILE, Fake},
+        glimpse::test::attributes,
+        inode::Known,
+        scenarios::{READ, connect_with, note_once_known, read, write},
+    };
+
+    fn at(seconds: i64) -> Timespec {
+        Timespec { seconds, nanoseconds: 0 }
+    }
+
+    fn told(fake: &Fake) -> Vec<Vec<Access>> {
+        let sent = fake.sent(Opcode::TellAccesses);
+        let told = sent.iter().map(|sent| TellAccesses::from_bytes(&sent.payload).unwrap());
+        told.map(|told| told.accesses.0).collect()
+    }
+
+    fn state_of(attributes: Attributes) -> InodeState {
+        let mut state = InodeState::default();
+        state.attributes = Some(attributes);
+        state
+    }
+
+    #[test]
+    fn a_read_counts_after_a_change_or_a_day_and_not_again() {
+        let due = |attributes: Attributes, now: i64| {
+            state_of(attributes).access_due(AccessTimes::Relative, at(now)).map(|at| at.seconds)
+        };
+        let read = Attributes { atime: at(40), ..attributes() };
+        assert_eq!(due(read, 50), None);
+        assert_eq!(due(Attributes { mtime: at(41), ..read }, 50), Some(50));
+        assert_eq!(due(Attributes { ctime: at(40), ..read }, 50), Some(50));
+        assert_eq!(due(read, 40 + DAY_SECONDS), Some(40 + DAY_SECONDS));
+        assert_eq!(due(Attributes { flags: NOATIME, ..attributes() }, 50), None);
+        let mut state = state_of(read);
+        assert_eq!(state.access_due(AccessTimes::Always, at(41)), Some(at(41)));
+        state.accessed = Some(at(45));
+        assert_eq!(state.access_due(AccessTimes::Always, at(44)), None, "never back");
+        state.known = Some(Known { mtime: at(60), ..Known::default() });
+        let found = state.access_due(AccessTimes::Relative, at(59));
+        assert_eq!(found, Some(at(60).just_after()), "later than the write it follows");
+    }
+
+    #[test]
+    fn the_quickest_answer_of_a_minute_tells_the_time() {
+        let clock = ServerClock::default();
+        let tick = |milliseconds| Tick(0).after(Duration::from_millis(milliseconds));
+        assert_eq!(clock.at(tick(5)), None);
+        clock.note(at(100), tick(1000), tick(1010));
+        assert_eq!(clock.at(tick(2005)), Some(at(101)));
+        clock.note(at(500), tick(2000), tick(3000));
+        assert_eq!(clock.at(tick(2005)), Some(at(101)), "a hundred times slower");
+        clock.note(at(200), tick(70_000), tick(71_000));
+        assert_eq!(clock.at(tick(71_500)), Some(at(201)));
+    }
+
+    fn start(change: impl FnOnce(&mut ClientConfig)) -> (Fake, Arc<Client>, Arc<Inode>) {
+        let fake = Fake::new();
+        let client = connect_with(&fake, change);
+        let file = client.inode(FILE);
+        client.open(&file, READ, &Cancel::new()).unwrap();
+        (fake, client, file)
+    }
+
+    #[test]
+    fn many_files_are_told_of_in_one_request_that_nobody_waits_for() {
+        let (fake, client, file) = start(|_| {});
+        note_once_known(&client, &file);
+        let others: Vec<Arc<Inode>> =
+            (100..110).map(|oid| client.inode(Fid::new(Fid::NORMAL_SEQUENCE_FIRST, oid))).collect();
+        for other in &others {
+            other.lock().attributes = file.lock().attributes;
+            client.note_access(other);
+            client.note_access(other);
+            client.forget(other.fid);
+        }
+        client.tell_due_accesses();
+        assert!(told(&fake).is_empty(), "they can wait");
+        let shown = client.attributes(&file, &Cancel::new()).unwrap().attributes.atime;
+        assert_eq!(Some(shown), file.lock().accessed);
+        client.tell_accesses(&Cancel::new());
+        let fids = told(&fake).iter().map(|told| told.len()).collect::<Vec<_>>();
+        assert_eq!(fids, [11]);
+        assert_eq!(file.lock().accessed, None);
+        assert_eq!(client.attributes(&file, &Cancel::new()).unwrap().attributes.atime, shown);
+        client.note_access(&file);
+        client.disconnect();
+        assert_eq!(told(&fake).len(), 1, "nothing is due any more");
+    }
+
+    #[test]
+    fn a_full_request_is_told_at_once() {
+        let (fake, client, file) = start(|_| {});
+        note_once_known(&client, &file);
+        for oid in 1..=u32::try_from(ACCESSES_MAX).unwrap() {
+            let other = client.inode(Fid::new(Fid::NORMAL_SEQUENCE_FIRST + 1, oid));
+            other.lock().attributes = file.lock().attributes;
+            client.note_access(&other);
+        }
+        client.tell_due_accesses();
+        fake.wait_until("it is told", |state| {
+            state.log.iter().any(|sent| sent.opcode == Opcode::TellAccesses)
+        });
+        assert_eq!(told(&fake)[0].len(), ACCESSES_MAX);
+        client.disconnect();
+        let counts: Vec<usize> = told(&fake).iter().map(Vec::len).collect();
+        assert_eq!(counts, [ACCESSES_MAX, 1], "the rest when it ends");
+    }
+
+    #[test]
+    fn a_mount_without_access_times_tells_none() {
+        let (fake, client, file) = start(|config| config.access_times = AccessTimes::Never);
+        write(&fake, &client, &file, 0, b"content");
+        assert_eq!(read(&fake, &client, &file, 0, 7), b"content");
+        client.server_clock.note(at(1 << 33), Tick(0), Tick(0));
+        client.note_access(&file);
+        assert_eq!(file.lock().accessed, None);
+        client.disconnect();
+        assert!(told(&fake).is_empty());
+    }
+}
