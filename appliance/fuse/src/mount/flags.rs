@@ -6,7 +6,7 @@ use sheen_client::{Changes, Inode};
 use sheen_types::Errno;
 
 use crate::{
-    kernel::{Context, Ioctl, IoctlAnswer, control},
+    kernel::{Context, Ioctl, IoctlAnswer, NodeId, control},
     mount::{Mount, caller},
 };
 
@@ -78,6 +78,7 @@ impl Mount {
         let change = |changes: Changes| {
             let changes = Changes { caller: caller(context), ..changes };
             self.client.set_attributes(&inode, &changes, &context.cancel)?;
+            self.forget_attributes(ioctl.node);
             Ok(IoctlAnswer { result: 0, output: Vec::new() })
         };
         match ioctl.command {
@@ -109,6 +110,13 @@ impl Mount {
         }
     }
 
+    /// An ioctl changed attributes, which the kernel does not know of: it asks before it shows them again.
+    fn forget_attributes(&self, node: NodeId) {
+        if let Err(error) = self.notifier.invalidate_attributes(node) {
+            tracing::debug!(%error, "the kernel keeps attributes that changed");
+        }
+    }
+
     /// Only for who may write: the descriptor says so.
     fn repack(
         &self,
@@ -123,10 +131,8 @@ impl Mount {
         let end = asked.offset.checked_add(asked.length).ok_or(Errno::EINVAL)?;
         let range = asked.offset..end;
         let result = self.client.repack(inode, range, asked.compression, &context.cancel);
-        // The kernel's idea of the file's space is old, also where the work ended half-way.
-        if let Err(error) = self.notifier.invalidate_attributes(ioctl.node) {
-            tracing::debug!(%error, "the kernel keeps the space of a file");
-        }
+        // Also where the work ended half-way: the file's space is another.
+        self.forget_attributes(ioctl.node);
         result.map(|()| IoctlAnswer { result: 0, output: Vec::new() })
     }
 }
