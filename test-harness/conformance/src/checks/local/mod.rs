@@ -1,4 +1,4 @@
-//! What programs get from a local file system and must get from two mounts: checks of permission, set-ID bits that go,
+//! What programs get from a local file system and must get from two mounts: checks of permission, set-ID bits that go, times,
 //! content of mappings, names that go.
 
 mod moments;
@@ -31,6 +31,9 @@ pub const ACTOR: &str = "local-user";
 const CHECK: &str = "local";
 const SECRET: &[u8] = b"a secret of root";
 const SCRIPT: &str = include_str!("../../../scripts/mapping.py");
+/// Says what a file system does with times, set-ID bits and names of attributes; and what it says of ext4.
+const SURVEY: &str = include_str!("../../../scripts/local.py");
+const SURVEY_OF_EXT4: &str = include_str!("../../../scripts/local.expected");
 const DEADLINE: Duration = Duration::from_secs(60);
 
 /// Runs the check.
@@ -56,6 +59,9 @@ pub fn run(context: &mut Context<'_>) {
         });
         report.case(CHECK, "set-ID bits go when another user changes content", || {
             loses_set_ids(&work, there)
+        });
+        report.case(CHECK, "times, set-ID bits and names of attributes are as on ext4", || {
+            is_as_ext4(&scratch.join("local.py"), &work.join("survey"))
         });
         let script = scratch.join("mapping.py");
         report.case(CHECK, "what a mapping changed is found and copied", || {
@@ -250,6 +256,23 @@ fn loses_set_ids(here: &Path, there: &Path) -> anyhow::Result<String> {
     let found = mode_of(&file)?;
     ensure!(found == both, "after an allocation by root: {found:o}");
     Ok(String::new())
+}
+
+fn is_as_ext4(script: &Path, place: &Path) -> anyhow::Result<String> {
+    fs::write(script, SURVEY)?;
+    fs::create_dir(place)?;
+    fs::set_permissions(place, Permissions::from_mode(0o777))?;
+    let mut command = Command::new("python3");
+    command.arg(script).arg(place);
+    let said = process::run(&mut command, DEADLINE)?;
+    let mut lines = 0;
+    for (found, expected) in said.lines().zip(SURVEY_OF_EXT4.lines()) {
+        ensure!(found == expected, "{found:?}, on ext4 {expected:?}");
+        lines += 1;
+    }
+    ensure!(lines == SURVEY_OF_EXT4.lines().count(), "it ended behind {lines} lines");
+    fs::remove_dir_all(place)?;
+    Ok(format!("{lines} lines"))
 }
 
 /// Copies a file while a program has changed it through a mapping and lives on; `cp` asks for holes first.
