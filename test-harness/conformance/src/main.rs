@@ -99,13 +99,19 @@ enum Check {
     Frozen,
     /// What a local file system gives, from two mounts
     Local,
+    /// Calls under a timer
+    Signals,
+    /// Real programs as an ordinary user, under a timer
+    User,
+    /// Suites of others
+    Foreign,
     /// `sheen up` straight after `kill -9`
     Up,
     /// The command line as an administrator meets it
     Administration,
 }
 
-const ORDER: [Check; 19] = [
+const ORDER: [Check; 22] = [
     Check::Git,
     Check::Litmus,
     Check::Fio,
@@ -113,6 +119,9 @@ const ORDER: [Check; 19] = [
     Check::Pjdfstest,
     Check::Frozen,
     Check::Local,
+    Check::Signals,
+    Check::User,
+    Check::Foreign,
     Check::Garbage,
     Check::Metrics,
     Check::Compression,
@@ -321,6 +330,9 @@ fn run_check(check: Check, context: &mut Context<'_>) {
         Check::Keys => checks::keys::run(context),
         Check::Frozen => checks::frozen::run(context),
         Check::Local => checks::local::run(context),
+        Check::Signals => checks::signals::run(context),
+        Check::User => checks::user::run(context),
+        Check::Foreign => checks::foreign::run(context),
         Check::Up => checks::up::run(context),
         Check::Administration => checks::administration::run(context),
     }

@@ -16,7 +16,7 @@ use crate::programs;
 use crate::report::line;
 
 /// The packages of PyPI it is made of: `moto[kms,iam]` with what its server needs of `moto[server]`, and their dependencies.
-const PACKAGES: &str = include_str!("../scripts/moto.txt");
+pub const PACKAGES: &str = include_str!("../scripts/moto.txt");
 /// The version of `moto` among them.
 pub const VERSION: &str = "5.2.5";
 const INSTALL_DEADLINE: Duration = Duration::from_secs(600);

@@ -38,6 +38,22 @@ pub const ACL: Package = Package { name: "libacl1-dev", program: "/usr/include/s
 pub const SWTPM: Package = Package { name: "swtpm", program: "swtpm" };
 /// What makes environments for Python's packages, on systems that keep it apart from Python.
 pub const VENV: Package = Package { name: "python3-venv", program: "/usr/share/doc/python3-venv" };
+/// The C compiler.
+pub const GCC: Package = Package { name: "gcc", program: "cc" };
+/// The headers of C's library.
+pub const LIBC: Package = Package { name: "libc6-dev", program: "/usr/include/stdio.h" };
+/// `make`.
+pub const MAKE: Package = Package { name: "make", program: "make" };
+/// Debian's Python, which every user can reach.
+pub const SYSTEM_PYTHON: Package = Package { name: "python3", program: "/usr/bin/python3" };
+/// `stress-ng`.
+pub const STRESS: Package = Package { name: "stress-ng", program: "stress-ng" };
+/// `dbench`.
+pub const DBENCH: Package = Package { name: "dbench", program: "dbench" };
+/// `bonnie++`.
+pub const BONNIE: Package = Package { name: "bonnie++", program: "/usr/sbin/bonnie++" };
+/// `fs_mark`.
+pub const FS_MARK: Package = Package { name: "fsmark", program: "fs_mark" };
 /// What makes network namespaces.
 pub const IPROUTE: Package = Package { name: "iproute2", program: "ip" };
 
@@ -92,6 +108,20 @@ pub fn require(packages: &[Package]) -> anyhow::Result<()> {
         None => Ok(()),
         Some(package) => bail!("{} was installed but {} is absent", package.name, package.program),
     }
+}
+
+/// Compiles a C program of ours to `program`, which every user may run.
+///
+/// # Errors
+/// When there is no compiler, or it refuses.
+pub fn compile(source: &str, program: &Path, arguments: &[&str]) -> anyhow::Result<()> {
+    require(&[GCC, LIBC])?;
+    let text = program.with_extension("c");
+    std::fs::write(&text, source)?;
+    let mut command = Command::new("cc");
+    command.args(["-O1", "-Wall", "-Wextra", "-Werror"]).args(arguments);
+    command.arg("-o").arg(program).arg(&text);
+    process::run(&mut command, INSTALL_DEADLINE).map(drop)
 }
 
 #[cfg(test)]

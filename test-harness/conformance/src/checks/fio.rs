@@ -14,12 +14,16 @@ const CHECK: &str = "fio";
 const DEADLINE: Duration = Duration::from_secs(600);
 
 /// One way to write and read back.
-struct Job {
-    name: &'static str,
-    arguments: &'static [&'static str],
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Job {
+    /// What it does.
+    pub(super) name: &'static str,
+    /// How fio is told.
+    pub(super) arguments: &'static [&'static str],
 }
 
-const JOBS: [Job; 8] = [
+/// The ways.
+pub(super) const JOBS: [Job; 8] = [
     Job {
         name: "random 4 KiB, buffered",
         arguments: &["--ioengine=psync", "--rw=randwrite", "--bs=4k"],
@@ -81,7 +85,8 @@ pub fn run(context: &mut Context<'_>) {
         context.report.case(CHECK, job.name, || {
             programs::require(&[programs::FIO])?;
             let file = work.join(format!("file-{number}"));
-            let figures = write_and_verify(&file, &scratch, job.arguments, mebibytes, seed)?;
+            let figures =
+                write_and_verify(&file, &scratch, job.arguments, (mebibytes, seed), &|_| {})?;
             std::fs::remove_file(&file)?;
             Ok(figures)
         });
@@ -89,14 +94,17 @@ pub fn run(context: &mut Context<'_>) {
     context.remove(CHECK, &work);
 }
 
-fn write_and_verify(
+/// Writes `file` and reads it back, with so many MiB and so seeded; `prepare` may make the call another user's. Gives the
+/// figures.
+pub(super) fn write_and_verify(
     file: &Path,
     scratch: &Path,
     arguments: &[&str],
-    mebibytes: u32,
-    seed: u64,
+    (mebibytes, seed): (u32, u64),
+    prepare: &dyn Fn(&mut Command),
 ) -> anyhow::Result<String> {
     let mut command = base(file, scratch, mebibytes, seed);
+    prepare(&mut command);
     command.args(arguments).arg("--do_verify=1");
     let said = process::run(&mut command, DEADLINE)?;
     // Warnings may stand before the document.
@@ -129,7 +137,7 @@ mod tests {
         let work = tempfile::tempdir().unwrap();
         let file = work.path().join("file");
         let arguments = ["--ioengine=psync", "--rw=randwrite", "--bs=4k"];
-        write_and_verify(&file, work.path(), &arguments, 4, 1).unwrap();
+        write_and_verify(&file, work.path(), &arguments, (4, 1), &|_| {}).unwrap();
         let changed = std::fs::File::options().read(true).write(true).open(&file).unwrap();
         let mut byte = [0];
         changed.read_at(&mut byte, 1_000_000).unwrap();

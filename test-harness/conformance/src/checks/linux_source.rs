@@ -60,7 +60,7 @@ pub fn run(context: &mut Context<'_>) {
 }
 
 /// The archive to unpack: the package's own, or the parts of it packed again for `quick`.
-fn prepared_archive(cache: &Path, effort: Effort) -> anyhow::Result<PathBuf> {
+pub(super) fn prepared_archive(cache: &Path, effort: Effort) -> anyhow::Result<PathBuf> {
     fs::create_dir_all(cache)?;
     let whole = cache.join(format!("{PACKAGE}.tar.xz"));
     if !whole.exists() {

@@ -11,6 +11,7 @@ pub mod compression;
 pub mod encryption;
 pub mod exposition;
 pub mod fio;
+pub mod foreign;
 pub mod frozen;
 pub mod full;
 pub mod garbage;
@@ -24,11 +25,13 @@ pub mod pause;
 pub mod pjdfstest;
 pub mod postgres;
 pub mod power;
+pub mod signals;
 pub mod sqlite;
 pub mod step_log;
 pub mod step_writer;
 pub mod tables;
 pub mod up;
+pub mod user;
 
 /// How much of a check is run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
