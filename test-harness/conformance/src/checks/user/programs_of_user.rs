@@ -17,6 +17,12 @@ const ALARM: &str = include_str!("../../../scripts/alarm.c");
 pub(super) const USER: u32 = 65534;
 const DEADLINE: Duration = Duration::from_secs(600);
 
+/// The system's certificates, which Node.js does not ask for by itself.
+const CERTIFICATES: &str = "/etc/ssl/certs/ca-certificates.crt";
+/// What a way out of the machine may depend on.
+const NETWORK: [&str; 6] =
+    ["http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"];
+
 /// An ordinary user.
 #[derive(Debug)]
 pub(super) struct User {
@@ -41,6 +47,10 @@ impl User {
         command.uid(USER).gid(USER).current_dir(home).env_clear();
         command.env("PATH", "/usr/local/bin:/usr/bin:/bin").env("LANG", "C.UTF-8");
         command.env("HOME", home).env("TMPDIR", home).env("LD_PRELOAD", &self.alarm);
+        command.env("NODE_EXTRA_CA_CERTS", CERTIFICATES);
+        for name in NETWORK {
+            command.envs(std::env::var_os(name).map(|value| (name, value)));
+        }
     }
 
     fn run(&self, command: &mut Command, home: &Path) -> anyhow::Result<String> {
