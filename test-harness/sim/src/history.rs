@@ -76,8 +76,9 @@ impl History {
             if ended.operation.is_change() && ended.transaction == 0 {
                 return Err(describe("a change without a transaction".to_owned()));
             }
-            let fades = subject(&ended.operation)
-                .is_some_and(|fid| namespace.may_be_gone(fid) || namespace.goes_with(fid, &ending));
+            let fades = subjects(&ended.operation)
+                .into_iter()
+                .any(|fid| namespace.may_be_gone(fid) || namespace.goes_with(fid, &ending));
             let expected = namespace.apply(*actor, &ended.operation);
             if fades && ended.status == -Errno::ESTALE.0 {
                 continue;
@@ -100,18 +101,23 @@ impl History {
     }
 }
 
-/// The inode a request names by its id.
-fn subject(operation: &Operation) -> Option<Fid> {
+/// The inodes a request names by their ids.
+fn subjects(operation: &Operation) -> Vec<Fid> {
     match operation {
-        Operation::Link(link) => Some(link.fid),
-        Operation::Open(open) => Some(open.fid),
-        Operation::SetAttributes(request) => Some(request.fid),
-        Operation::SetXattr(request, _) => Some(request.fid),
-        Operation::RemoveXattr(request) | Operation::GetXattr(request) => Some(request.fid),
-        Operation::GetAttributes(fid) | Operation::ListXattr(fid) | Operation::ReadLink(fid) => {
-            Some(*fid)
-        }
-        _ => None,
+        Operation::Create(create, _) => vec![create.parent],
+        Operation::Link(link) => vec![link.parent, link.fid],
+        Operation::Unlink(unlink) => vec![unlink.parent],
+        Operation::Rename(rename) => vec![rename.from_parent, rename.to_parent],
+        Operation::Lookup(lookup) => vec![lookup.parent],
+        Operation::Open(open) => vec![open.fid],
+        Operation::SetAttributes(request) => vec![request.fid],
+        Operation::SetXattr(request, _) => vec![request.fid],
+        Operation::RemoveXattr(request) | Operation::GetXattr(request) => vec![request.fid],
+        Operation::GetAttributes(fid)
+        | Operation::ListXattr(fid)
+        | Operation::ReadLink(fid)
+        | Operation::ReadDirectory(fid) => vec![*fid],
+        _ => Vec::new(),
     }
 }
 

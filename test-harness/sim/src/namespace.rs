@@ -159,6 +159,12 @@ impl Namespace {
         if node.kind == FileKind::Directory { Ok(node) } else { Err(Errno::ENOTDIR) }
     }
 
+    /// A directory that has a name, so that names can be made and listed in it.
+    fn living_directory(&self, fid: Fid) -> Result<&Node, Errno> {
+        let node = self.directory(fid)?;
+        if node.nlink == 0 { Err(Errno::ENOENT) } else { Ok(node) }
+    }
+
     fn lookup(&self, parent: Fid, name: &Name) -> Result<Fid, Errno> {
         self.directory(parent)?.names.get(name).copied().ok_or(Errno::ENOENT)
     }
@@ -196,7 +202,7 @@ impl Namespace {
                 if link { Ok(Expected::Bytes(node.target.clone())) } else { Err(Errno::EINVAL) }
             }
             Operation::ReadDirectory(fid) => {
-                Ok(Expected::Names(self.directory(*fid)?.names.clone()))
+                Ok(Expected::Names(self.living_directory(*fid)?.names.clone()))
             }
             Operation::Open(open) => {
                 self.get_mut(open.fid)?.openers.insert(actor);
@@ -221,7 +227,7 @@ impl Namespace {
     }
 
     fn create(&mut self, actor: usize, create: &Create, target: &[u8]) -> Result<Expected, Errno> {
-        let found = self.directory(create.parent)?.names.get(&create.name).copied();
+        let found = self.living_directory(create.parent)?.names.get(&create.name).copied();
         if let Some(fid) = found.filter(|_| !create.unnamed) {
             let opens = !create.exclusive && create.kind == FileKind::Regular;
             return if opens {
@@ -249,7 +255,7 @@ impl Namespace {
     }
 
     fn link(&mut self, link: &Link) -> Result<Expected, Errno> {
-        let taken = self.directory(link.parent)?.names.contains_key(&link.name);
+        let taken = self.living_directory(link.parent)?.names.contains_key(&link.name);
         let node = self.get(link.fid)?;
         if taken {
             return Err(Errno::EEXIST);
@@ -285,9 +291,6 @@ impl Namespace {
         node.nlink = if node.kind == FileKind::Directory { 0 } else { node.nlink - 1 };
         let nlink = node.nlink;
         node.is_fading = nlink == 0 && node.openers.is_empty();
-        if node.kind == FileKind::Directory {
-            self.nodes.remove(&fid);
-        }
         nlink
     }
 
@@ -304,8 +307,8 @@ impl Namespace {
 
     fn rename(&mut self, rename: &Rename) -> Result<Expected, Errno> {
         let exchange = rename.flags & 2 != 0;
-        self.directory(rename.from_parent)?;
-        self.directory(rename.to_parent)?;
+        self.living_directory(rename.from_parent)?;
+        self.living_directory(rename.to_parent)?;
         let source = self.lookup(rename.from_parent, &rename.from_name)?;
         let target = self.lookup(rename.to_parent, &rename.to_name).ok();
         if target.is_some() && rename.flags & 1 != 0 {
