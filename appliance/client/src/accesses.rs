@@ -114,18 +114,37 @@ impl Accesses {
     /// Whether it is time to tell; if so, whoever asked must.
     fn is_due(&self, now: Tick) -> bool {
         let mut pending = self.lock();
-        let waited = !pending.inodes.is_empty() && now.since(pending.since) >= DELAY;
-        let due = !pending.telling && (waited || pending.inodes.len() >= ACCESSES_MAX);
+        let due = !pending.telling && pending.is_due(now);
         pending.telling |= due;
         due
     }
 
-    /// The next to be told of; none: that was all.
+    /// The next to be told of, as one request has room for; none: that was all.
     fn take(&self) -> Vec<Arc<Inode>> {
+        self.lock().take()
+    }
+
+    /// The next to be told of, if it is time; none: the rest can wait.
+    fn take_due(&self, now: Tick) -> Vec<Arc<Inode>> {
         let mut pending = self.lock();
-        let count = pending.inodes.len().min(ACCESSES_MAX);
-        pending.telling = count > 0;
-        pending.inodes.drain(..count).collect()
+        if pending.is_due(now) {
+            return pending.take();
+        }
+        pending.telling = false;
+        Vec::new()
+    }
+}
+
+impl Pending {
+    fn is_due(&self, now: Tick) -> bool {
+        let waited = !self.inodes.is_empty() && now.since(self.since) >= DELAY;
+        waited || self.inodes.len() >= ACCESSES_MAX
+    }
+
+    fn take(&mut self) -> Vec<Arc<Inode>> {
+        let count = self.inodes.len().min(ACCESSES_MAX);
+        self.telling = count > 0;
+        self.inodes.drain(..count).collect()
     }
 }
 
@@ -151,14 +170,21 @@ impl Client {
     /// Tells the MDT of accesses some time after they were noted. To be called now and then.
     pub(crate) fn tell_due_accesses(&self) {
         if self.accesses.is_due(self.clock.now()) {
-            self.janitor.favour(|client| client.tell_accesses(&Cancel::new()));
+            self.janitor.favour(|client| {
+                let due = || client.accesses.take_due(client.clock.now());
+                client.tell_each(due, &Cancel::new());
+            });
         }
     }
 
     /// Tells the MDT of all accesses it has not heard of. Failure is of no consequence.
     pub(crate) fn tell_accesses(self: &Arc<Self>, cancel: &Cancel) {
+        self.tell_each(|| self.accesses.take(), cancel);
+    }
+
+    fn tell_each(self: &Arc<Self>, take: impl Fn() -> Vec<Arc<Inode>>, cancel: &Cancel) {
         loop {
-            let inodes = self.accesses.take();
+            let inodes = take();
             if inodes.is_empty() {
                 return;
             }

@@ -80,12 +80,19 @@ impl Mount {
             }
         }
         let mut asker = self.asker(request)?;
+        let mut wanted = wanted(request);
+        let waits = wanted.wait;
         loop {
             asker.asked = Instant::now();
             let (signal, cancel) = (&context.signal, &context.cancel);
-            let outcome = self.client.set_lock(&inode, &wanted(request), signal, cancel);
-            if outcome != Err(Errno::EAGAIN) || !self.may_end(context, &asker)? {
-                return outcome;
+            match self.client.set_lock(&inode, &wanted, signal, cancel) {
+                Err(Errno::EAGAIN) if self.may_end(context, &asker)? => {}
+                // A lock that nobody holds is taken whatever signal comes: no wait is interrupted where there is none.
+                Err(Errno::EINTR) if wanted.wait && !context.cancel.is_cancelled() => {
+                    wanted.wait = false;
+                }
+                Err(Errno::EAGAIN) if waits => return Err(Errno::EINTR),
+                outcome => return outcome,
             }
         }
     }
