@@ -62,8 +62,7 @@ impl Planted {
         match self {
             Self::LyingDevice | Self::NewNumbers | Self::NoReplay | Self::ObjectsFirst => 4,
             Self::BlockedHolder | Self::FullLog => 12,
-            Self::EndlessLease => 20,
-            Self::WrongEpoch | Self::SilentRemover => 60,
+            Self::EndlessLease | Self::WrongEpoch | Self::SilentRemover => 60,
         }
     }
 

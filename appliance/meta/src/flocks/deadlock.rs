@@ -23,15 +23,27 @@ struct Search {
 impl FileLocks {
     /// Whether an owner in the way of `lock` waits, through any number of others, for `owner`.
     pub(super) fn would_deadlock(&self, owner: Owner, lock: &FileLock) -> bool {
-        let mut search = Search { seen: BTreeSet::new(), open: Vec::new(), steps: STEPS_MAX };
-        self.add_blockers(owner, lock, &mut search);
+        let mut steps = STEPS_MAX;
+        self.finds_ring(owner, lock, &mut steps)
+    }
+
+    /// [`FileLocks::would_deadlock`] in at most so many steps, which are counted down.
+    pub(super) fn finds_ring(&self, owner: Owner, lock: &FileLock, steps: &mut usize) -> bool {
+        let mut search = Search { seen: BTreeSet::new(), open: Vec::new(), steps: *steps };
+        let found = self.search(owner, lock, &mut search);
+        *steps = search.steps;
+        found
+    }
+
+    fn search(&self, owner: Owner, lock: &FileLock, search: &mut Search) -> bool {
+        self.add_blockers(owner, lock, search);
         while let Some(blocker) = search.open.pop() {
             for (_, wanted) in self.waiting_owners.get(&blocker).into_iter().flatten() {
                 let resource = self.resources.get(&(wanted.fid, LockFamily::Posix));
                 if resource.is_some_and(|r| r.held.keeps(owner, wanted, &mut search.steps)) {
                     return true;
                 }
-                self.add_blockers(blocker, wanted, &mut search);
+                self.add_blockers(blocker, wanted, search);
                 if search.steps == 0 {
                     return false;
                 }

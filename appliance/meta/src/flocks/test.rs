@@ -336,13 +336,15 @@ fn the_search_for_rings_costs_by_owners_and_not_by_their_ranges() {
         set(&mut locks, B, &FileLock { owner, ..byte }).unwrap();
         wait(&mut locks, owner, owner, &record(FILE, Write, 0, RANGE_END));
     }
-    let begun = std::time::Instant::now();
-    for owner in 1000..1010 {
-        wait(&mut locks, owner, owner, &record(OTHER, Write, 0, RANGE_END));
-        assert!(locks.cancel(B, Xid(owner)));
-    }
-    let took = begun.elapsed();
-    assert!(took < std::time::Duration::from_secs(2), "ten waits took {took:?}");
+    let asked = record(OTHER, Write, 0, RANGE_END);
+    let mut steps = usize::MAX;
+    assert!(!locks.finds_ring(Owner { client: B, owner: 1000 }, &asked, &mut steps));
+    let taken = usize::MAX - steps;
+    assert!(taken < 30_000, "{taken} steps for 100 owners of one range and one of 30,000");
+    // Out of steps, it lets the request wait.
+    let mut steps = 10;
+    assert!(!locks.finds_ring(Owner { client: B, owner: 1000 }, &asked, &mut steps));
+    assert_eq!(steps, 0);
     // And a ring is still one: A waits for what the others hold, who wait for A.
     let closing = record(OTHER, Write, 50, 50);
     let answer = locks.set(A, &closing, Some(Xid(1)), &mut Vec::new());
@@ -350,7 +352,7 @@ fn the_search_for_rings_costs_by_owners_and_not_by_their_ranges() {
 }
 
 #[test]
-fn giving_back_costs_little_though_many_wait_for_something_else() {
+fn giving_back_wakes_nobody_who_waits_for_something_else() {
     use LockType::{Read, Unlock, Write};
     let mut locks = FileLocks::new(LockLimits::default());
     for at in 0..30_000 {
@@ -360,12 +362,9 @@ fn giving_back_costs_little_though_many_wait_for_something_else() {
     for owner in 0..100 {
         wait(&mut locks, owner, owner, &record(FILE, Read, 0, RANGE_END));
     }
-    let begun = std::time::Instant::now();
     for at in 0..200 {
         set(&mut locks, A, &record(FILE, Unlock, at * 2, at * 2)).unwrap();
     }
-    let took = begun.elapsed();
-    assert!(took < std::time::Duration::from_secs(2), "200 unlocks took {took:?}");
     let mut ended = Vec::new();
     locks.set(C, &record(FILE, Unlock, 1 << 40, 1 << 40), None, &mut ended);
     assert_eq!(ended.len(), 100);
