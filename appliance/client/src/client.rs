@@ -179,7 +179,7 @@ impl Client {
         let session = Session::new(&config, clock.clone());
         let link = connector.connect(&config.address, 0).map_err(ConnectError::Unreachable)?;
         let sent = clock.now();
-        let reply = session.shake_hands(&*link).map_err(|errno| match errno {
+        let reply = session.shake_hands(&*link, &Cancel::new()).map_err(|errno| match errno {
             Some(errno) => ConnectError::Refused(errno),
             None => ConnectError::Lost,
         })?;

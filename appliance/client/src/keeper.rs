@@ -23,6 +23,10 @@ use crate::{client::Client, session::Lane, statistics::count};
 /// First and longest pause between attempts to connect.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
 
+/// A Connect without an answer for so long is given up, and sent over another connection: whatever became of it, the
+/// mount does not wait for it for ever.
+const GREETED: Duration = Duration::from_secs(15);
+
 impl Client {
     /// Connects again whenever there is no connection, until the session ends.
     pub(crate) fn keep(self: Arc<Self>) {
@@ -70,7 +74,9 @@ impl Client {
     }
 
     fn greet(self: &Arc<Self>, link: &Arc<dyn Link>) -> Result<(), Errno> {
-        let reply = match self.session.shake_hands(&**link) {
+        let patience = Cancel::new();
+        self.finisher.cancel_at(self.clock.now().after(GREETED), patience.clone());
+        let reply = match self.session.shake_hands(&**link, &patience) {
             Ok(reply) => reply,
             Err(Some(Errno::ESTALE)) => {
                 self.begin_void();

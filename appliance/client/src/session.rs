@@ -140,20 +140,25 @@ impl Session {
         Xid(self.xid.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// Sends Connect on a new link. `Err(Some(errno))`: the MDT refuses; `Err(None)`: the link is lost.
-    pub(crate) fn shake_hands(&self, link: &dyn Link) -> Result<ConnectReply, Option<Errno>> {
+    /// Sends Connect on a new link. `Err(Some(errno))`: the MDT refuses; `Err(None)`: the link is lost, or `patience` was
+    /// cancelled before there was an answer.
+    pub(crate) fn shake_hands(
+        &self,
+        link: &dyn Link,
+        patience: &Cancel,
+    ) -> Result<ConnectReply, Option<Errno>> {
         let client = self.lock().identity.client;
         let body = Connect { client, ..self.connect.clone() };
         let mut frame = Frame::request(Opcode::Connect, self.next_xid());
         frame.client = client;
         let call = Call { frame, body: body.to_vec(), payload: None, room: None };
-        let (frame, body) = link.call(call, &Cancel::new()).reply.map_err(|_| None)?;
+        let (frame, body) = link.call(call, patience).reply.map_err(|_| None)?;
         if frame.status != 0 {
             return Err(Some(Errno(-frame.status)));
         }
         let mut reply = ConnectReply::from_bytes(&body).map_err(|_| Some(Errno::EPROTO))?;
         while std::mem::take(&mut reply.more_osts) {
-            let page = self.ask_osts(link, &reply)?;
+            let page = self.ask_osts(link, &reply, patience)?;
             reply.more_osts = page.more && !page.osts.0.is_empty();
             reply.osts.0.extend(page.osts.0);
         }
@@ -165,13 +170,14 @@ impl Session {
         &self,
         link: &dyn Link,
         known: &ConnectReply,
+        patience: &Cancel,
     ) -> Result<OstListReply, Option<Errno>> {
         let from = known.osts.0.last().map_or(0, |last| last.ost.0.saturating_add(1));
         let mut frame = Frame::request(Opcode::OstList, self.next_xid());
         (frame.client, frame.epoch) = (known.client, known.epoch);
         let body = OstList { from: OstIndex(from) }.to_vec();
         let call = Call { frame, body, payload: None, room: None };
-        let (frame, body) = link.call(call, &Cancel::new()).reply.map_err(|_| None)?;
+        let (frame, body) = link.call(call, patience).reply.map_err(|_| None)?;
         if frame.status != 0 {
             return Err(Some(Errno(-frame.status)));
         }
