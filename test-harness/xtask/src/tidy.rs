@@ -95,12 +95,16 @@ fn check_file(name: &Path, text: &str, broken: &mut Vec<String>) {
             }
         }
     }
-    for stub in ["todo!(", "unimplemented!(", "#[ignore"] {
-        if text.contains(stub) && !name.ends_with("tidy.rs") {
+    for stub in STUBS {
+        if text.contains(stub) {
             broken.push(format!("{shown}: holds {stub}…"));
         }
     }
 }
+
+/// What is not finished or not run says so by one of these. In parts, so that this file holds none.
+const STUBS: [&str; 3] =
+    [concat!("todo", "!("), concat!("unimplemented", "!("), concat!("#[", "ignore")];
 
 /// The top level is fixed.
 fn top_level(root: &Path, broken: &mut Vec<String>) -> Result<()> {
@@ -159,6 +163,7 @@ mod test {
 
     #[test]
     fn each_rule_can_fail() {
+        let stub = format!("//! D.\nfn f() {{ {}) }}\n", STUBS[0]);
         let long = format!("//! Long.\n{}", "\n".repeat(FILE_LINES_MAX));
         for (name, text) in [
             ("appliance/store/src/extent.rs", "fn undocumented() {}\n"),
@@ -166,7 +171,7 @@ mod test {
             ("appliance/node/src/lib.rs", "//! D.\n"),
             ("appliance/node/src/utils.rs", "//! D.\n"),
             ("appliance/node/src/a.rs", long.as_str()),
-            ("appliance/node/src/a.rs", "//! D.\nfn f() { todo!() }\n"),
+            ("appliance/node/src/a.rs", stub.as_str()),
         ] {
             assert_eq!(broken(name, text).len(), 1, "{name}: {text:.40}");
         }
