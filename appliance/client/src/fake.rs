@@ -544,6 +544,20 @@ impl State {
     }
 }
 
+/// A directory to be made.
+pub(crate) fn new_directory(name: &[u8]) -> crate::NewInode<'_> {
+    crate::NewInode {
+        name: Some(name),
+        kind: sheen_types::FileKind::Directory,
+        permissions: 0o755,
+        umask: 0,
+        rdev: 0,
+        target: &[],
+        owner: (0, 0),
+        exclusive: true,
+    }
+}
+
 pub(crate) fn object(number: u32) -> Fid {
     Fid::new(Fid::NORMAL_SEQUENCE_FIRST + 9, number + 1)
 }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use sheen_ports::Cancel;
-use sheen_types::{Errno, FileKind};
+use sheen_types::Errno;
 use sheen_wire::{
     Opcode,
     flock::{LockFamily, LockType},
@@ -14,8 +14,8 @@ use sheen_wire::{
 };
 
 use crate::{
-    Access, Changes, Client, Inode, LockWanted, NewInode, VolumeStatistics, WriteOptions,
-    fake::{FILE, Fake},
+    Access, Changes, Client, Inode, LockWanted, VolumeStatistics, WriteOptions,
+    fake::{FILE, Fake, new_directory},
     scenarios::{READ, WRITE, start},
 };
 
@@ -56,22 +56,9 @@ fn all_ended(client: &Client) {
     panic!("{} requests were left for ever", client.requests_left());
 }
 
-fn directory(name: &[u8]) -> NewInode<'_> {
-    NewInode {
-        name: Some(name),
-        kind: FileKind::Directory,
-        permissions: 0o755,
-        umask: 0,
-        rdev: 0,
-        target: &[],
-        owner: (0, 0),
-        exclusive: true,
-    }
-}
-
 pub(crate) fn make(client: &Arc<Client>, name: &[u8], cancel: &Cancel) -> Result<(), Errno> {
     let root = client.inode(client.root());
-    client.create(&root, &directory(name), None, cancel).map(drop)
+    client.create(&root, &new_directory(name), None, cancel).map(drop)
 }
 
 fn write(

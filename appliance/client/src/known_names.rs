@@ -267,7 +267,11 @@ mod test {
     use sheen_wire::Opcode;
 
     use super::*;
-    use crate::{LookedUp, NewInode, fake::Fake, scenarios::start};
+    use crate::{
+        LookedUp,
+        fake::{Fake, new_directory},
+        scenarios::start,
+    };
 
     struct World {
         fake: Fake,
@@ -275,27 +279,14 @@ mod test {
         directory: Arc<Inode>,
     }
 
-    fn new(name: &[u8], kind: FileKind) -> NewInode<'_> {
-        NewInode {
-            name: Some(name),
-            kind,
-            permissions: 0o755,
-            umask: 0,
-            rdev: 0,
-            target: &[],
-            owner: (0, 0),
-            exclusive: true,
-        }
-    }
-
     /// A directory this client made, with the name `old`.
     fn world() -> World {
         let (fake, client) = start();
         let root = client.inode(client.root());
         let never = Cancel::new();
-        let made = client.create(&root, &new(b"directory", FileKind::Directory), None, &never);
+        let made = client.create(&root, &new_directory(b"directory"), None, &never);
         let directory = made.unwrap().found.inode;
-        client.create(&directory, &new(b"old", FileKind::Directory), None, &never).unwrap();
+        client.create(&directory, &new_directory(b"old"), None, &never).unwrap();
         World { fake, client, directory }
     }
 
@@ -337,7 +328,7 @@ mod test {
         let world = world();
         let (root, never) = (world.client.inode(world.client.root()), Cancel::new());
         world.fake.change(|state| state.lose_after = Some(Opcode::Create));
-        let late = new(b"late", FileKind::Directory);
+        let late = new_directory(b"late");
         let made = world.client.create(&root, &late, None, &never).unwrap().found;
         assert_eq!(world.fake.sent(Opcode::Create).len(), 4, "one of three was sent again");
         assert!(made.name.losses().is_none(), "others may have moved it");

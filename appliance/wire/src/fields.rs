@@ -83,31 +83,37 @@ impl Field for Timespec {
     }
 }
 
+/// Writes one byte of length and the bytes, at most 255.
+fn encode_short(bytes: &[u8], out: &mut Encoder<'_>) {
+    u8::try_from(bytes.len()).unwrap_or(u8::MAX).encode(out);
+    out.bytes(bytes);
+}
+
+/// Reads one byte of length and so many bytes.
+fn decode_short<'a>(input: &mut Decoder<'a>) -> Result<&'a [u8], DecodeError> {
+    let length = usize::from(u8::decode(input)?);
+    input.bytes(length)
+}
+
 /// One byte of length and that many bytes; the rules of [`Name`] hold.
 impl Field for Name {
     fn encode(&self, out: &mut Encoder<'_>) {
-        let length = u8::try_from(self.as_bytes().len()).unwrap_or(u8::MAX);
-        length.encode(out);
-        out.bytes(self.as_bytes());
+        encode_short(self.as_bytes(), out);
     }
 
     fn decode(input: &mut Decoder<'_>) -> Result<Self, DecodeError> {
-        let length = usize::from(u8::decode(input)?);
-        Self::new(input.bytes(length)?).map_err(|_| DecodeError::Value("name"))
+        Self::new(decode_short(input)?).map_err(|_| DecodeError::Value("name"))
     }
 }
 
 /// One byte of length and that many bytes; the rules of [`AttributeName`] hold.
 impl Field for AttributeName {
     fn encode(&self, out: &mut Encoder<'_>) {
-        let length = u8::try_from(self.as_bytes().len()).unwrap_or(u8::MAX);
-        length.encode(out);
-        out.bytes(self.as_bytes());
+        encode_short(self.as_bytes(), out);
     }
 
     fn decode(input: &mut Decoder<'_>) -> Result<Self, DecodeError> {
-        let length = usize::from(u8::decode(input)?);
-        Self::new(input.bytes(length)?).map_err(|_| DecodeError::Value("attribute name"))
+        Self::new(decode_short(input)?).map_err(|_| DecodeError::Value("attribute name"))
     }
 }
 

@@ -21,7 +21,7 @@ use sheen_wire::{
 
 use super::{
     test_ports::Received,
-    test_support::{CREDENTIALS, Client, World, name},
+    test_support::{CREDENTIALS, Client, World, name, setting},
 };
 
 struct Chance(u64);
@@ -461,20 +461,7 @@ impl Model {
 }
 
 fn set_mode(fid: Fid, permissions: u32) -> SetAttributes {
-    SetAttributes {
-        fid,
-        valid: set::MODE,
-        permissions,
-        uid: 0,
-        gid: 0,
-        projid: 0,
-        size: 0,
-        atime: Timespec::ZERO,
-        mtime: Timespec::ZERO,
-        ctime: Timespec::ZERO,
-        flags: 0,
-        credentials: CREDENTIALS,
-    }
+    SetAttributes { permissions, ..setting(fid, set::MODE) }
 }
 
 fn check_all(world: &World, models: &[Model], contents: &Contents) {

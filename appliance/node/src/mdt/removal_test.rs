@@ -2,21 +2,21 @@
 
 use std::time::Duration;
 
-use sheen_types::{Errno, Fid, OstIndex, Timespec, attributes::frozen};
+use sheen_types::{Errno, Fid, OstIndex, attributes::frozen};
 use sheen_wire::{
     Field, Opcode,
     fields::List,
     lease::{LeaseRevoke, bits},
     metadata::{
-        Close, Credentials, EntryReply, GetAttributes, HeldLease, Open, OpenReply, Reassert,
-        SetAttributes, UnlinkReply, set,
+        Close, EntryReply, GetAttributes, HeldLease, Open, OpenReply, Reassert, SetAttributes,
+        UnlinkReply, set,
     },
 };
 
 use super::{
     OstJob,
     test::{lookup, rename, status, unlink},
-    test_support::{World, nothing_held},
+    test_support::{World, nothing_held, setting},
 };
 
 #[test]
@@ -185,20 +185,7 @@ fn an_immutable_file_is_not_opened_for_writing_and_an_append_only_one_for_append
     let request = a.create_request(Fid::ROOT, "file");
     let fid = a.call(&mut world, Opcode::Create, &request).body::<EntryReply>().attributes.fid;
     let mut open = |world: &mut World, flags: u32, write: bool, append: bool| {
-        let change = SetAttributes {
-            fid,
-            valid: set::FLAGS,
-            permissions: 0,
-            uid: 0,
-            gid: 0,
-            projid: 0,
-            size: 0,
-            atime: Timespec::ZERO,
-            mtime: Timespec::ZERO,
-            ctime: Timespec::ZERO,
-            flags,
-            credentials: Credentials { uid: 0, gid: 0 },
-        };
+        let change = SetAttributes { flags, ..setting(fid, set::FLAGS) };
         assert_eq!(a.call(world, Opcode::SetAttributes, &change).frame.status, 0);
         status(&mut a, world, Opcode::Open, &Open { fid, write, append })
     };

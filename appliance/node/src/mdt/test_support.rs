@@ -12,7 +12,7 @@ use sheen_consensus::{Format, GroupConfig, ZONE_BLOCKS_MIN, Zone};
 use sheen_dma::Arena;
 use sheen_ports::{CloseReason, ConnectionId, FabricEvent, RequestId};
 use sheen_types::{
-    ClientId, Epoch, Fid, FileKind, Lba, Name, OstIndex, Tag, Xid, checksum::crc32c,
+    ClientId, Epoch, Fid, FileKind, Lba, Name, OstIndex, Tag, Timespec, Xid, checksum::crc32c,
 };
 use sheen_wire::{
     Field, Frame, Opcode,
@@ -20,7 +20,7 @@ use sheen_wire::{
     lease::{LeaseCancel, LeaseRevoke},
     metadata::{
         Connect, ConnectReply, Create, Credentials, EntryReply, FilesystemCreate, FilesystemInfo,
-        OstAddress, Reassert, SequenceGrantReply,
+        OstAddress, Reassert, SequenceGrantReply, SetAttributes,
     },
 };
 
@@ -297,6 +297,24 @@ pub(crate) fn name(text: &str) -> Name {
 }
 
 pub(crate) const CREDENTIALS: Credentials = Credentials { uid: 0, gid: 0 };
+
+/// A request that sets what `valid` says, all of it to 0.
+pub(crate) fn setting(fid: Fid, valid: u32) -> SetAttributes {
+    SetAttributes {
+        fid,
+        valid,
+        permissions: 0,
+        uid: 0,
+        gid: 0,
+        projid: 0,
+        size: 0,
+        atime: Timespec::ZERO,
+        mtime: Timespec::ZERO,
+        ctime: Timespec::ZERO,
+        flags: 0,
+        credentials: CREDENTIALS,
+    }
+}
 
 impl Client {
     /// Connects over a new connection, to the session it had if any.

@@ -1,17 +1,16 @@
 //! Times: whose they are, and what telling them costs.
 
-use sheen_types::{Errno, Fid, Timespec};
+use sheen_types::{Errno, Fid};
 use sheen_wire::{
     Field, Opcode,
     fields::List,
     lease::bits,
     metadata::{
-        ACCESSES_MAX, Access, AttributesReply, Credentials, GetAttributes, PingReply,
-        SetAttributes, TellAccesses, set,
+        ACCESSES_MAX, Access, AttributesReply, GetAttributes, PingReply, TellAccesses, set,
     },
 };
 
-use super::test_support::{Client, World};
+use super::test_support::{Client, World, setting};
 
 fn tell(world: &mut World, client: &mut Client, accesses: Vec<Access>) -> i32 {
     let payload = TellAccesses { accesses: List(accesses) }.to_vec();
@@ -53,20 +52,7 @@ fn no_client_sets_the_time_of_a_change() {
     let mut world = World::new();
     let mut a = world.mount(1);
     let fid = a.create(&mut world, "file").attributes.fid;
-    let request = SetAttributes {
-        fid,
-        valid: set::CTIME,
-        permissions: 0,
-        uid: 0,
-        gid: 0,
-        projid: 0,
-        size: 0,
-        atime: Timespec::ZERO,
-        mtime: Timespec::ZERO,
-        ctime: Timespec::ZERO,
-        flags: 0,
-        credentials: Credentials { uid: 0, gid: 0 },
-    };
+    let request = setting(fid, set::CTIME);
     let sent = a.send(&world, Opcode::SetAttributes, 0, &request.to_vec(), &[]);
     world.run();
     assert_eq!(sent.status(&world), -Errno::EPROTO.0);

@@ -13,7 +13,7 @@ use sheen_wire::{
 use super::{
     MdtLimits,
     test::{data, lookup, rename, unlink},
-    test_support::{CREDENTIALS, Client, Sent, World, name},
+    test_support::{Client, Sent, World, name, setting},
 };
 
 /// What another client asks for and waits with.
@@ -72,20 +72,7 @@ const NEEDED: [Needed; 9] = [
 ];
 
 pub(super) fn set_attributes(fid: Fid, valid: u32) -> SetAttributes {
-    SetAttributes {
-        fid,
-        valid,
-        permissions: 0o600,
-        uid: 0,
-        gid: 0,
-        projid: 0,
-        size: 7,
-        atime: Timespec::ZERO,
-        mtime: Timespec::ZERO,
-        ctime: Timespec::ZERO,
-        flags: 0,
-        credentials: CREDENTIALS,
-    }
+    SetAttributes { permissions: 0o600, size: 7, ..setting(fid, valid) }
 }
 
 /// Objects for what lies behind the first component, which has them from the start.
