@@ -34,6 +34,9 @@ const SCRIPT: &str = include_str!("../../../scripts/mapping.py");
 /// Says what a file system does with times, set-ID bits and names of attributes; and what it says of ext4.
 const SURVEY: &str = include_str!("../../../scripts/local.py");
 const SURVEY_OF_EXT4: &str = include_str!("../../../scripts/local.expected");
+/// Says what the groups give that a user is in besides its own; and what it says of ext4.
+const GROUPS: &str = include_str!("../../../scripts/groups.py");
+const GROUPS_OF_EXT4: &str = include_str!("../../../scripts/groups.expected");
 const DEADLINE: Duration = Duration::from_secs(60);
 
 /// Runs the check.
@@ -61,7 +64,10 @@ pub fn run(context: &mut Context<'_>) {
             loses_set_ids(&work, there)
         });
         report.case(CHECK, "times, set-ID bits and names of attributes are as on ext4", || {
-            is_as_ext4(&scratch.join("local.py"), &work.join("survey"))
+            is_as_ext4(&scratch.join("local.py"), &work.join("survey"), SURVEY, SURVEY_OF_EXT4)
+        });
+        report.case(CHECK, "a user gets from its other groups what ext4 gives", || {
+            is_as_ext4(&scratch.join("groups.py"), &work.join("groups"), GROUPS, GROUPS_OF_EXT4)
         });
         let script = scratch.join("mapping.py");
         report.case(CHECK, "what a mapping changed is found and copied", || {
@@ -258,19 +264,19 @@ fn loses_set_ids(here: &Path, there: &Path) -> anyhow::Result<String> {
     Ok(String::new())
 }
 
-fn is_as_ext4(script: &Path, place: &Path) -> anyhow::Result<String> {
-    fs::write(script, SURVEY)?;
+fn is_as_ext4(script: &Path, place: &Path, source: &str, expected: &str) -> anyhow::Result<String> {
+    fs::write(script, source)?;
     fs::create_dir(place)?;
     fs::set_permissions(place, Permissions::from_mode(0o777))?;
     let mut command = Command::new("python3");
     command.arg(script).arg(place);
     let said = process::run(&mut command, DEADLINE)?;
     let mut lines = 0;
-    for (found, expected) in said.lines().zip(SURVEY_OF_EXT4.lines()) {
-        ensure!(found == expected, "{found:?}, on ext4 {expected:?}");
+    for (found, line) in said.lines().zip(expected.lines()) {
+        ensure!(found == line, "{found:?}, on ext4 {line:?}");
         lines += 1;
     }
-    ensure!(lines == SURVEY_OF_EXT4.lines().count(), "it ended behind {lines} lines");
+    ensure!(lines == expected.lines().count(), "it ended behind {lines} lines");
     fs::remove_dir_all(place)?;
     Ok(format!("{lines} lines"))
 }
