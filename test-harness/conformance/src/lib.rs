@@ -10,6 +10,7 @@ pub mod actor;
 pub mod background;
 pub mod checks;
 pub mod cluster;
+pub mod devices;
 pub mod interruption;
 pub mod metrics;
 pub mod moto;

@@ -5,13 +5,14 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use clap::{Parser, ValueEnum};
 use sheen_conformance::checks::step_writer::StepWriter;
 use sheen_conformance::checks::{self, Context, Effort, LaneContext};
 use sheen_conformance::cluster::{Cluster, ClusterOptions, workspace_root};
+use sheen_conformance::devices;
 use sheen_conformance::interruption::{self, Deadline, Guard};
 use sheen_conformance::random::Random;
 use sheen_conformance::report::{Report, line};
@@ -32,7 +33,8 @@ struct Arguments {
     /// Where downloads and builds are kept between runs
     #[arg(long)]
     cache: Option<PathBuf>,
-    /// Where device files, references and acknowledgements go; another file system than --dir
+    /// Where references and acknowledgements go, and device files but those of small forms, which are in memory; another
+    /// file system than --dir
     #[arg(long, default_value = "/var/tmp")]
     scratch: PathBuf,
     /// Write a summary as JSON to this file
@@ -59,6 +61,10 @@ enum Check {
     All,
     /// Every check in its small form, for every change
     Quick,
+    /// The checks that judge times, in their small form: on a machine that does nothing else
+    Timed,
+    /// The other checks, in their small form
+    Untimed,
     /// Clone, fsck, status
     Git,
     /// A build with dependencies
@@ -139,6 +145,10 @@ const ORDER: [Check; 22] = [
 /// Checks that make clusters of their own.
 const LANES: [Check; 3] = [Check::Power, Check::Pause, Check::Tables];
 
+/// Checks that judge how long something takes, or meet a timer a thousand times a second.
+const TIMED: [Check; 5] =
+    [Check::Power, Check::Pause, Check::Tables, Check::Frozen, Check::Signals];
+
 const MINUTE: Duration = Duration::from_secs(60);
 
 /// The seed of lanes in runs for every change, so that these are the same every time.
@@ -191,12 +201,8 @@ fn started() -> anyhow::Result<ExitCode> {
     let mut report = Report::new();
     let seed = arguments.seed.unwrap_or_else(Random::seed_from_clock);
     line(format_args!("seed {seed}"));
-    let list: Vec<Check> = match arguments.check {
-        Check::All | Check::Quick => [&ORDER[..], &LANES[..]].concat(),
-        one => vec![one],
-    };
     let (lanes, list): (Vec<Check>, Vec<Check>) =
-        list.into_iter().partition(|check| LANES.contains(check));
+        chosen(arguments.check).into_iter().partition(|check| LANES.contains(check));
     run_lanes(&arguments, &mut report, &lanes, seed)?;
     let on_one: Vec<Check> = list.iter().copied().filter(|check| *check != Check::Full).collect();
     if !on_one.is_empty() {
@@ -212,8 +218,23 @@ fn started() -> anyhow::Result<ExitCode> {
     Ok(if report.failed() == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
+/// The checks a name stands for.
+fn chosen(check: Check) -> Vec<Check> {
+    let all = ORDER.iter().chain(&LANES).copied();
+    match check {
+        Check::All | Check::Quick => all.collect(),
+        Check::Timed => all.filter(|one| TIMED.contains(one)).collect(),
+        Check::Untimed => all.filter(|one| !TIMED.contains(one)).collect(),
+        one => vec![one],
+    }
+}
+
 fn is_quick(arguments: &Arguments) -> bool {
-    arguments.quick || arguments.check == Check::Quick
+    arguments.quick || matches!(arguments.check, Check::Quick | Check::Timed | Check::Untimed)
+}
+
+fn effort_of(arguments: &Arguments) -> Effort {
+    if is_quick(arguments) { Effort::Quick } else { Effort::Full }
 }
 
 /// Runs lanes, each on clusters of its own.
@@ -232,16 +253,24 @@ fn run_lanes(
         std::fs::set_permissions(scratch.path(), std::fs::Permissions::from_mode(0o755))?;
         let mut context = LaneContext {
             report,
-            effort: if is_quick { Effort::Quick } else { Effort::Full },
+            effort: effort_of(arguments),
             scratch: scratch.path().to_path_buf(),
+            devices: devices::directory(effort_of(arguments), scratch.path()),
             rounds: arguments.rounds,
             seed: if is_quick && arguments.seed.is_none() { LANE_SEED } else { seed },
         };
         // A call into a mount that hangs cannot be interrupted from here.
         let _deadline = Deadline::new("lane", if is_quick { 10 * MINUTE } else { 240 * MINUTE });
+        let (begun, before) = (Instant::now(), context.report.cases().len());
         run_lane(*lane, &mut context);
+        context.report.check_ended(&name_of(*lane), before, begun);
     }
     Ok(())
+}
+
+/// What it is called on the command line.
+fn name_of(check: Check) -> String {
+    check.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
 }
 
 fn run_lane(lane: Check, context: &mut LaneContext<'_>) {
@@ -276,7 +305,7 @@ fn run_on_one(
     let mut context = Context {
         report,
         target: &mut target,
-        effort: if is_quick(arguments) { Effort::Quick } else { Effort::Full },
+        effort: effort_of(arguments),
         cache: cache_of(arguments)?,
         scratch: scratch.path().to_path_buf(),
         repository: arguments.repo.clone().unwrap_or_else(workspace_root),
@@ -284,7 +313,9 @@ fn run_on_one(
         seed,
     };
     for check in list {
+        let (begun, before) = (Instant::now(), context.report.cases().len());
         run_check(*check, &mut context);
+        context.report.check_ended(&name_of(*check), before, begun);
     }
     report.case("cluster", "unmount and stop", || {
         target.close()?;
@@ -304,7 +335,9 @@ fn target_of(arguments: &Arguments, device_bytes: u64) -> anyhow::Result<Target>
     if let Some(directory) = &arguments.dir {
         return Ok(Target::Directory(directory.canonicalize()?));
     }
-    let mut options = ClusterOptions::new(&arguments.scratch);
+    let directory = devices::directory(effort_of(arguments), &arguments.scratch);
+    line(format_args!("the cluster's device is below {}", directory.display()));
+    let mut options = ClusterOptions::new(&directory);
     options.device_bytes = device_bytes;
     Target::on_cluster(Cluster::start(options)?)
 }
@@ -312,7 +345,8 @@ fn target_of(arguments: &Arguments, device_bytes: u64) -> anyhow::Result<Target>
 fn run_check(check: Check, context: &mut Context<'_>) {
     match check {
         // Lanes have clusters of their own.
-        Check::All | Check::Quick | Check::Power | Check::Pause | Check::Tables => {}
+        Check::All | Check::Quick | Check::Timed | Check::Untimed => {}
+        Check::Power | Check::Pause | Check::Tables => {}
         Check::Git => checks::git::run(context),
         Check::Cargo => checks::cargo::run(context),
         Check::LinuxSource => checks::linux_source::run(context),
@@ -335,5 +369,24 @@ fn run_check(check: Check, context: &mut Context<'_>) {
         Check::Foreign => checks::foreign::run(context),
         Check::Up => checks::up::run(context),
         Check::Administration => checks::administration::run(context),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_check_is_timed_or_untimed_and_all_of_them_are_quick() {
+        let sorted = |checks: &[Check]| {
+            let mut names: Vec<String> = checks.iter().map(|check| name_of(*check)).collect();
+            names.sort();
+            names
+        };
+        let parts = [chosen(Check::Timed), chosen(Check::Untimed)].concat();
+        assert_eq!(sorted(&parts), sorted(&chosen(Check::Quick)));
+        let sets = [Check::All, Check::Quick, Check::Timed, Check::Untimed];
+        let single = Check::value_variants().iter().filter(|check| !sets.contains(check));
+        assert_eq!(sorted(&parts), sorted(&single.copied().collect::<Vec<_>>()));
     }
 }

@@ -34,6 +34,23 @@ pub struct Case {
 #[derive(Debug, Default)]
 pub struct Report {
     cases: Vec<Case>,
+    checks: Vec<CheckTime>,
+}
+
+/// How long all of a check took, with what it fetched and cleaned up between its cases.
+#[derive(Debug, Clone)]
+struct CheckTime {
+    name: String,
+    passed: usize,
+    failed: usize,
+    seconds: f64,
+}
+
+impl Display for CheckTime {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { name, passed, failed, seconds } = self;
+        write!(f, "check {name}: {passed} passed, {failed} failed in {seconds:.1} s")
+    }
 }
 
 #[derive(Serialize)]
@@ -75,6 +92,20 @@ impl Report {
         passed
     }
 
+    /// Says that a check has ended that began at `begun`, when there were `cases_before` outcomes.
+    pub fn check_ended(&mut self, name: &str, cases_before: usize, begun: Instant) {
+        let cases = self.cases.get(cases_before..).unwrap_or_default();
+        let failed = cases.iter().filter(|case| !case.passed).count();
+        let ended = CheckTime {
+            name: name.to_owned(),
+            passed: cases.len() - failed,
+            failed,
+            seconds: begun.elapsed().as_secs_f64(),
+        };
+        line(&ended);
+        self.checks.push(ended);
+    }
+
     /// The outcomes so far.
     #[must_use]
     pub fn cases(&self) -> &[Case] {
@@ -87,8 +118,9 @@ impl Report {
         self.cases.iter().filter(|case| !case.passed).count()
     }
 
-    /// Prints the failures again and the closing line.
+    /// Prints how long each check took, the failures again, and the closing line.
     pub fn close(&self) {
+        self.checks.iter().for_each(line);
         for case in self.cases.iter().filter(|case| !case.passed) {
             line(format_args!("FAILED {}: {}: {}", case.check, case.name, case.detail));
         }
@@ -118,5 +150,17 @@ mod tests {
         assert!(!report.case("self", "wrong", || anyhow::bail!("because")));
         assert_eq!(report.failed(), 1);
         assert_eq!(report.cases()[1].detail, "because");
+    }
+
+    #[test]
+    fn a_check_counts_its_own_cases() {
+        let mut report = Report::new();
+        report.case("other", "before", || Ok(String::new()));
+        let (begun, before) = (Instant::now(), report.cases().len());
+        report.case("self", "right", || Ok(String::new()));
+        report.case("self", "wrong", || anyhow::bail!("because"));
+        report.check_ended("self", before, begun);
+        let told = report.checks[0].to_string();
+        assert!(told.starts_with("check self: 1 passed, 1 failed in "), "{told}");
     }
 }

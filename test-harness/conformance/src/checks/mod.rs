@@ -61,6 +61,8 @@ pub struct LaneContext<'a> {
     pub effort: Effort,
     /// A directory that other users can reach; empty and removed after the run.
     pub scratch: PathBuf,
+    /// Where the devices of its clusters go.
+    pub devices: PathBuf,
     /// Rounds of lanes that go by rounds; `None` takes the effort's number.
     pub rounds: Option<u32>,
     /// Seed of all random choices.

@@ -12,15 +12,13 @@ use super::trouble::{Between, times};
 use crate::actor::program_for_all;
 use crate::background::Background;
 use crate::cluster::{Cluster, ClusterOptions, FILE_SYSTEM, Mount, Source};
+use crate::devices::MEMORY;
 use crate::network::{self, Namespace};
 use crate::process;
 
 const DEVICE_BYTES: u64 = 8 << 30;
 /// `sheen mount` and `sheen umount` take so long at most.
 const MOUNT_DEADLINE: Duration = Duration::from_secs(20);
-/// Where the device lies: in memory, since the lane measures how long programs wait for each other, and a disk that
-/// others write to flushes for seconds.
-const MEMORY: &str = "/dev/shm";
 
 /// Node, links and mounts; ended in the order of the fields.
 #[derive(Debug)]
@@ -42,6 +40,8 @@ impl Scene {
         fs::set_permissions(scratch, Permissions::from_mode(0o755))?;
         crate::programs::require(&[crate::programs::IPROUTE])?;
         let (link, other_link) = (Namespace::new(1)?, Namespace::new(2)?);
+        // In memory always, since the lane measures how long programs wait for each other, and a disk that others write to
+        // flushes for seconds.
         let mut options = ClusterOptions::new(Path::new(MEMORY));
         options.device_bytes = DEVICE_BYTES;
         options.listen = Some(network::listen_address());

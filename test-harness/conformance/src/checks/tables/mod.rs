@@ -43,32 +43,32 @@ pub fn run_actor(address: &str, filesystem: &str, count: &str) -> anyhow::Result
 
 /// Runs the check on clusters of its own.
 pub fn run(context: &mut LaneContext<'_>) {
-    let scratch = context.scratch.join(CHECK);
+    let devices = context.devices.clone();
     let effort = context.effort;
     let report = &mut *context.report;
     report.case(CHECK, "sessions", || {
-        let mut scene = Scene::start(&scratch, 8 << 30)?;
+        let mut scene = Scene::start(&devices, 8 << 30)?;
         let told = sessions::come_and_go(&mut scene, effort.pick(300, 10_000))?;
         scene.end(&told)
     });
     report.case(CHECK, "leases and opens", || {
-        let mut scene = Scene::start(&scratch, 8 << 30)?;
+        let mut scene = Scene::start(&devices, 8 << 30)?;
         let files = effort.pick(4000, 50_000);
         let told = sessions::ask_leases(&mut scene, files, effort.pick(5, 20))?;
         scene.end(&told)
     });
     report.case(CHECK, "rm -rf", || {
-        let mut scene = Scene::start(&scratch, 64 << 30)?;
+        let mut scene = Scene::start(&devices, 64 << 30)?;
         let told = removal::remove_all(&mut scene, effort.pick(4000, 1_000_000))?;
         scene.end(&told)
     });
     report.case(CHECK, "a device full of data", || {
-        let mut scene = Scene::start(&scratch, 512 << 20)?;
+        let mut scene = Scene::start(&devices, 512 << 20)?;
         let told = fullness::data(&mut scene)?;
         scene.end(&told)
     });
     report.case(CHECK, "a metadata zone full of files", || {
-        let mut scene = Scene::start(&scratch, 1 << 30)?;
+        let mut scene = Scene::start(&devices, 1 << 30)?;
         let told = fullness::metadata(&mut scene)?;
         scene.end(&told)
     });
@@ -82,8 +82,8 @@ struct Scene {
 }
 
 impl Scene {
-    fn start(scratch: &Path, device_bytes: u64) -> anyhow::Result<Self> {
-        let mut options = ClusterOptions::new(scratch);
+    fn start(devices: &Path, device_bytes: u64) -> anyhow::Result<Self> {
+        let mut options = ClusterOptions::new(devices);
         options.device_bytes = device_bytes;
         options.sections = format!(
             "[limits]\nmemory = {MEMORY_BYTES}\ninodes = {INODES_MAX}\nclients = {SESSIONS_MAX}\nleases = {LEASES_MAX}\n\n\
