@@ -16,7 +16,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::{
     command::{Step, target, workspace},
-    console, packages,
+    console, packages, programs,
 };
 
 /// LLVM's coverage for libFuzzer, as a stable compiler takes it.
@@ -38,9 +38,6 @@ const MUTATIONS_SEED: &str = "1";
 /// # Errors
 /// When an input stops a decoder.
 pub(crate) fn replay() -> Result<()> {
-    let build = ["build", "--release", "-p", "sheen-fuzz", "--bin", "sheen-fuzz-replay"];
-    Step::cargo(&build).run()?;
-    let program = target().join("release/sheen-fuzz-replay").display().to_string();
     let mutations = std::env::var("SHEEN_FUZZ_MUTATIONS").unwrap_or_else(|_| MUTATIONS.to_owned());
     let seed = std::env::var("SHEEN_FUZZ_SEED").unwrap_or_else(|_| MUTATIONS_SEED.to_owned());
     let mut arguments = vec!["--mutations", &mutations, "--seed", &seed];
@@ -48,7 +45,7 @@ pub(crate) fn replay() -> Result<()> {
     if let Some(targets) = &targets {
         arguments.extend(["--targets", targets]);
     }
-    Step::new(&program, &arguments).run()
+    programs::run("sheen-fuzz-replay", &arguments)
 }
 
 /// Looks for new inputs, for `SHEEN_FUZZ_SECONDS` with each target.

@@ -16,6 +16,8 @@ mod soak;
 mod mutants;
 mod nvme;
 mod crash;
+mod programs;
+mod rows;
 mod fuzz;
 mod tidy;
 

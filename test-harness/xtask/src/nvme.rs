@@ -4,10 +4,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use crate::{
-    command::{Step, target},
-    console, packages,
-};
+use crate::{command::Step, console, packages, programs};
 
 /// Every suite against the model, in the speed users get; the model in another process; a controller that misbehaves;
 /// and the counters of what the data path must not do.
@@ -16,14 +13,19 @@ use crate::{
 /// When one fails.
 pub(crate) fn suites() -> Result<()> {
     packages::ensure(packages::BENCH)?;
-    Step::cargo(&["test", "--release", "--package", "sheen-nvme-model"]).run()?;
-    Step::cargo(&["build", "--release", "--package", "sheen-nvme-model"]).run()?;
+    model_tests(&[])?;
     let seconds = std::env::var("SHEEN_CHAOS_SECONDS").unwrap_or_else(|_| "20".to_owned());
-    let model = target().join("release/sheen-nvme-model").display().to_string();
-    Step::new(&model, &["chaos", "--seconds", &seconds]).run()?;
-    Step::cargo(&["build", "--release", "--package", "sheen-bench"]).run()?;
-    let bench = target().join("release/sheen-bench").display().to_string();
-    Step::new(&bench, &["--only", "nvme-path"]).run()
+    programs::run("sheen-nvme-model", &["chaos", "--seconds", &seconds])?;
+    programs::step("sheen-bench", &["--only", "nvme-path"]).run()
+}
+
+/// The suites against the model in this process, in the speed users get.
+///
+/// # Errors
+/// When one fails or cannot be built.
+pub(crate) fn model_tests(arguments: &[&str]) -> Result<()> {
+    let test = ["test", "--release", "--package", "sheen-nvme-model"];
+    Step::cargo(&[&test[..], arguments].concat()).run()
 }
 
 /// Packages and the tests of them that Miri can run: what touches rings, arenas, queues. `memfd`, `io_uring` and

@@ -12,6 +12,17 @@ use crate::{console, packages};
 /// A name, and what it runs.
 pub(crate) type Stage = (&'static str, fn() -> Result<()>);
 
+/// Runs one, for a process that runs others too.
+///
+/// # Errors
+/// When it fails, or there is none of the name.
+pub(crate) fn run_one(stages: &[Stage], name: &str) -> Result<ExitCode> {
+    match stages.iter().find(|(stage, _)| *stage == name) {
+        Some((_, stage)) => stage().map(|()| ExitCode::SUCCESS),
+        None => bail!("there is no stage `{name}`"),
+    }
+}
+
 /// Runs the stages named, or all; says how long each took.
 ///
 /// # Errors
@@ -36,7 +47,9 @@ pub(crate) fn run(stages: &[Stage], arguments: &[String], help: &str) -> Result<
         console::step(&format!("stage {}/{}: {name}", number + 1, chosen.len()));
         let begun = Instant::now();
         stage()?;
-        times.push((name, begun.elapsed()));
+        let time = begun.elapsed();
+        console::step(&format!("stage {name}: passed in {:.0} s", time.as_secs_f64()));
+        times.push((name, time));
     }
     for (name, time) in &times {
         console::plain(&format!("stage {name}: passed in {:.0} s\n", time.as_secs_f64()));

@@ -2,11 +2,11 @@
 
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use crate::{
     command::{Step, target},
-    console, crash, fuzz, nvme, packages, stages, tidy,
+    console, crash, fuzz, nvme, packages, programs, rows, stages, tidy,
 };
 
 const TEST_HELP: &str = "\
@@ -16,7 +16,9 @@ Fixed seeds: the sources alone decide. `cargo xtask soak` draws new ones.
 
 Usage: cargo xtask test [STAGE...]
 
-Stages, in order: fmt, clippy, tidy, unit, nvme, miri, crash, sim, fuzz, guest, conformance. Default: all of them.
+Stages: fmt, tidy, programs, miri, conformance, unit; beside them, on processors these leave idle: clippy, image, crash,
+fuzz, tests, sim; and when both are through, with nothing beside them: nvme, guest, timing. Default: all of them. What stages
+beside others say is kept in target/test. Stages that are named run one behind the other.
 
 Environment:
   SHEEN_CRASH_STATES    Distinct crash states of the store stage crash restarts it on [default: 100000]
@@ -42,24 +44,53 @@ Options are those of the bench program: see `cargo xtask bench --help-all`.
 
 const STAGES: &[stages::Stage] = &[
     ("fmt", fmt),
-    ("clippy", clippy),
     ("tidy", tidy::check),
-    ("unit", unit),
-    ("nvme", nvme::suites),
+    ("programs", programs::stage),
     ("miri", nvme::miri),
+    ("clippy", clippy),
+    ("tests", tests),
+    ("unit", unit),
+    ("image", image),
     ("crash", crash::crash),
     ("sim", sim),
     ("fuzz", fuzz::replay),
-    ("guest", guest),
     ("conformance", conformance),
+    ("nvme", nvme::suites),
+    ("guest", guest),
+    ("timing", timing),
 ];
+
+/// What runs side by side. In front is what waits much, for timers, leases and flushes; beside it what computes and has the same
+/// outcome at any speed, first what has one thread. What judges times runs when all of that is through.
+const PLAN: rows::Plan<'_> = rows::Plan {
+    front: &["fmt", "tidy", "programs", "miri", "conformance", "unit"],
+    beside: &["clippy", "image", "crash", "fuzz", "tests", "sim"],
+    quiet: &["nvme", "guest", "timing"],
+};
+
+/// The argument of this program's calls of itself, one for each stage.
+const ONE: &str = "--one";
 
 /// Runs the stages named, or all.
 ///
 /// # Errors
 /// When a stage fails.
 pub(crate) fn test(arguments: &[String]) -> Result<ExitCode> {
-    stages::run(STAGES, arguments, TEST_HELP)
+    match arguments {
+        [] => all().map(|()| ExitCode::SUCCESS),
+        [one, name] if one == ONE => stages::run_one(STAGES, name),
+        named => stages::run(STAGES, named, TEST_HELP),
+    }
+}
+
+fn all() -> Result<()> {
+    // At once, since two installations at a time stand in each other's way.
+    for packages in [packages::RUN, packages::BENCH, packages::GUEST] {
+        packages::ensure(packages)?;
+    }
+    let this = std::env::current_exe().context("this program")?;
+    let program = [&this.display().to_string(), "test", ONE].map(str::to_owned).to_vec();
+    rows::run(&PLAN, &rows::Stages { program, logs: &target().join("test") })
 }
 
 /// Builds and runs the bench program.
@@ -95,34 +126,49 @@ fn unit() -> Result<()> {
     Step::cargo(&["test", "--workspace", "--no-fail-fast"]).run()
 }
 
+/// Builds the tests, which stage `unit` then runs.
+fn tests() -> Result<()> {
+    Step::cargo(&["test", "--workspace", "--no-run"]).run()
+}
+
 fn sim() -> Result<()> {
-    Step::cargo(&["build", "--release", "--package", "sheen-sim"]).run()?;
-    let program = target().join("release/sheen-sim").display().to_string();
-    Step::new(&program, &["planted"]).run()?;
+    programs::run("sheen-sim", &["planted"])?;
     let seeds = std::env::var("SHEEN_SIM_SEEDS").unwrap_or_else(|_| "60".to_owned());
     // Up to 20 the seeds ran without a planted bug before.
-    Step::new(&program, &["--first", "21", "--seeds", &seeds]).run()
+    programs::step("sheen-sim", &["--first", "21", "--seeds", &seeds]).run()
+}
+
+/// Makes the guest's image.
+fn image() -> Result<()> {
+    packages::ensure(packages::GUEST)?;
+    programs::run("sheen-guest", &["image"])
 }
 
 fn guest() -> Result<()> {
     packages::ensure(packages::GUEST)?;
-    Step::cargo(&["build", "--release", "-p", "sheen-cli", "-p", "sheen-guest"]).run()?;
-    let program = target().join("release/sheen-guest").display().to_string();
-    Step::new(&program, &["suite"]).run()
+    programs::run("sheen-guest", &["suite"])
 }
 
+/// The checks of conformance that judge no times.
 fn conformance() -> Result<()> {
-    Step::cargo(&[
-        "build",
-        "--release",
-        "-p",
-        "sheen-cli",
-        "-p",
-        "sheen-conformance",
-        "-p",
-        "sheen-litmus",
-    ])
-    .run()?;
-    let program = target().join("release/sheen-conformance").display().to_string();
-    Step::new(&program, &["quick"]).run()
+    programs::run("sheen-conformance", &["untimed"])
+}
+
+/// The others.
+fn timing() -> Result<()> {
+    programs::run("sheen-conformance", &["timed"])
+}
+
+#[cfg(test)]
+mod plan_test {
+    use super::*;
+
+    #[test]
+    fn every_stage_is_planned_once() {
+        let mut planned = [PLAN.front, PLAN.beside, PLAN.quiet].concat();
+        let mut stages: Vec<&str> = STAGES.iter().map(|(name, _)| *name).collect();
+        planned.sort_unstable();
+        stages.sort_unstable();
+        assert_eq!(planned, stages);
+    }
 }
