@@ -157,6 +157,11 @@ impl NodePages {
             ("sheen_opens", "Inodes clients hold open.", &stats.opens),
             ("sheen_file_locks", "File locks programs hold.", &stats.locks),
             ("sheen_queue_depth", "Requests in work.", &stats.requests_held),
+            (
+                "sheen_messages_waiting",
+                "Callbacks clients do not take yet, and what waits behind them.",
+                &stats.messages_waiting,
+            ),
             ("sheen_raft_log_bytes", "Bytes of the Raft log in use.", &stats.log_bytes),
             ("sheen_raft_term", "The Raft term.", &stats.term),
             ("sheen_serving", "Whether the target serves: 1, else 0.", &stats.serving),

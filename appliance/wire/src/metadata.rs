@@ -12,7 +12,9 @@ use crate::{
 };
 
 message! {
-    /// Opens a session, or with `client` != 0 re-opens one after a lost connection. Reply: [`ConnectReply`].
+    /// Opens a session, or with `client` != 0 re-opens one after a lost connection. Reply: [`ConnectReply`]. Callbacks come over
+    /// the connection from the first request on it that is none of the handshake (Connect, [`OstList`], [`Reassert`]): who sends
+    /// that must take them.
     pub struct Connect {
         /// Chosen at random by the client once; the same uuid gets the same session back.
         pub uuid: [u8; 16],

@@ -351,8 +351,7 @@ impl Actor {
         self.send_again();
         self.send_flights();
         if self.mdt.ready && self.now() >= self.ping_at() {
-            let frame = self.frame(Opcode::Ping);
-            self.send(Target::Mdt, Purpose::Ping, frame, &[], &[]);
+            self.ping();
         }
     }
 }

@@ -36,7 +36,7 @@ impl Mdt {
         reply: Reply,
     ) -> Answer {
         match reply {
-            Reply::Session(session) => self.session_answer(incoming, session),
+            Reply::Session(session) => self.connected(incoming, session),
             Reply::Sequence(sequence) => Answer::body(&SequenceGrantReply { sequence }),
             Reply::Filesystem(root) => match self.state.filesystem(root) {
                 Some(info) => Answer::body(&info),
@@ -50,13 +50,6 @@ impl Mdt {
                 unreachable!("only the server asks for it")
             }
         }
-    }
-
-    fn session_answer(&mut self, incoming: &Incoming, session: sheen_meta::SessionReply) -> Answer {
-        let client = session.client;
-        let answer = self.connected(incoming, session);
-        self.send_revokes_again(client);
-        answer
     }
 
     /// Create and Link. `Path: M8` of a create.

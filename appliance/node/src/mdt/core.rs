@@ -250,6 +250,7 @@ impl Mdt {
         {
             return self.answer(&incoming, Answer::error(errno));
         }
+        self.note_listening(&incoming.frame);
         match incoming.frame.opcode {
             Opcode::Ping => self.ping(&incoming),
             Opcode::Reassert => self.reassert(&incoming),

@@ -1,7 +1,8 @@
 //! Messages in and out: requests with their payloads from the fabric to the core, outputs from the core to the fabric and
 //! the OSTs. Path: M1 and M9.
 //!
-//! What is meant for a connection leaves in order: behind a callback the peer does not take yet, everything waits.
+//! What is meant for a connection leaves in order: behind a callback the peer does not take yet, everything waits but the end of
+//! the connection.
 
 use std::collections::VecDeque;
 
@@ -132,9 +133,6 @@ impl<B: Block, F: Fabric, C: Clock, E: Entropy, G: OstGateway> MdtService<B, F, 
                 self.send(output);
             }
         }
-        if self.core.outputs.is_empty() {
-            return 0;
-        }
         // Asked once more: a turn that applies and answers much takes its time.
         let now = self.clock.now();
         while let Some(output) = self.core.outputs.pop_front() {
@@ -142,6 +140,8 @@ impl<B: Block, F: Fabric, C: Clock, E: Entropy, G: OstGateway> MdtService<B, F, 
             self.send(output);
             sent += 1;
         }
+        let waiting: usize = self.backlog.values().map(VecDeque::len).sum();
+        self.core.stats.messages_waiting.set(waiting as u64);
         sent
     }
 
@@ -158,7 +158,8 @@ impl<B: Block, F: Fabric, C: Clock, E: Entropy, G: OstGateway> MdtService<B, F, 
     fn send(&mut self, output: Output) {
         let connection = match &output {
             Output::Reply { request, .. } => request.connection,
-            Output::Notify { connection, .. } | Output::Close { connection } => *connection,
+            Output::Notify { connection, .. } => *connection,
+            Output::Close { connection } => return self.close(*connection),
             Output::Ost { token, job } => {
                 if self.osts.submit(*token, job.clone()).is_err() {
                     self.core.ost_refused(*token);
@@ -169,8 +170,7 @@ impl<B: Block, F: Fabric, C: Clock, E: Entropy, G: OstGateway> MdtService<B, F, 
         if let Some(waiting) = self.backlog.get_mut(&connection) {
             waiting.push_back(output);
             if waiting.len() > self.core.limits.backlog_per_connection_max {
-                self.drop_backlog(connection);
-                self.fabric.close(connection);
+                self.close(connection);
             }
             return;
         }
@@ -178,26 +178,41 @@ impl<B: Block, F: Fabric, C: Clock, E: Entropy, G: OstGateway> MdtService<B, F, 
             Output::Reply { request, frame, body, payload, .. } => {
                 self.reply(request, frame, &body, &payload);
             }
-            Output::Close { connection } => self.fabric.close(connection),
             Output::Notify { connection, message } => {
                 if self.fabric.notify(connection, &message) == Err(NotifyError::Busy) {
                     let waiting = VecDeque::from([Output::Notify { connection, message }]);
                     self.backlog.insert(connection, waiting);
                 }
             }
-            Output::Ost { .. } => unreachable!("sent above"),
+            Output::Close { .. } | Output::Ost { .. } => unreachable!("done above"),
         }
     }
 
-    /// What waited for a connection goes nowhere.
-    fn drop_backlog(&mut self, connection: ConnectionId) {
-        for output in self.backlog.remove(&connection).unwrap_or_default() {
+    /// Ends a connection, whatever its peer has not taken yet: it may never take it.
+    fn close(&mut self, connection: ConnectionId) {
+        let undelivered = self.drop_backlog(connection);
+        if undelivered > 0 {
+            tracing::warn!(
+                connection = connection.0,
+                undelivered,
+                "a connection is closed whose peer takes no callbacks"
+            );
+        }
+        self.fabric.close(connection);
+    }
+
+    /// What waited for a connection goes nowhere. Returns how much it was.
+    fn drop_backlog(&mut self, connection: ConnectionId) -> usize {
+        let waiting = self.backlog.remove(&connection).unwrap_or_default();
+        let count = waiting.len();
+        for output in waiting {
             if let Output::Reply { payload, .. } = output
                 && !payload.is_empty()
             {
                 self.core.replying.give(connection, payload.len());
             }
         }
+        count
     }
 
     fn reply(&mut self, request: RequestId, mut frame: Frame, body: &[u8], payload: &[u8]) {

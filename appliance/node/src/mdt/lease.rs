@@ -50,14 +50,16 @@ impl Mdt {
     }
 
     fn send_revoke(&mut self, client: ClientId, revoke: &LeaseRevoke) {
-        let Some(session) = self.sessions.get(&client) else { return };
+        let Some(session) = self.sessions.get(&client).filter(|session| session.listens) else {
+            return;
+        };
         let Some(connection) = session.connection else { return };
         let message =
             callback(client, session.epoch, Opcode::LeaseRevoke, revoke.sequence, &revoke.to_vec());
         self.outputs.push_back(Output::Notify { connection, message });
     }
 
-    /// After a reconnect: what was asked over the old connection may not have arrived.
+    /// The client listens on a new connection: what was asked over the old one may not have arrived.
     pub(crate) fn send_revokes_again(&mut self, client: ClientId) {
         let asked = self.revokes.range(revokes_of(client));
         let messages: Vec<LeaseRevoke> =

@@ -61,6 +61,8 @@ mod osts_test;
 #[cfg(test)]
 mod sessions_test;
 #[cfg(test)]
+mod callbacks_test;
+#[cfg(test)]
 mod waits_test;
 #[cfg(test)]
 mod restart_test;

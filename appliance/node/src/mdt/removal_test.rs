@@ -83,6 +83,7 @@ fn objects_of_a_removed_file_wait_for_its_remover_to_give_data_back() {
             let held = HeldLease { fid, read_bits: 0, write_bits: bits::DATA };
             let held = Reassert { leases: List(vec![held]), ..nothing_held() };
             assert_eq!(a.reassert(&mut world, &held), 0);
+            a.call_empty(&mut world, Opcode::Ping);
             world.pass(Duration::from_secs(10));
             assert_eq!(destroys(&world), 0, "it may send changes again now");
         }

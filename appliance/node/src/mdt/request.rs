@@ -78,7 +78,7 @@ pub(crate) enum Output {
     },
     /// Send a callback.
     Notify { connection: ConnectionId, message: Vec<u8> },
-    /// End a connection, after what was sent before.
+    /// End a connection, after what was sent before and its peer took.
     Close { connection: ConnectionId },
     /// Hand a job to the OSTs.
     Ost { token: u64, job: OstJob },

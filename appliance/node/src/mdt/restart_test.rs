@@ -154,6 +154,8 @@ fn revokes_are_sent_again_over_a_new_connection() {
     let lost = a.revoke(&world);
     world.lose_connection(a.connection);
     a.reconnect(&mut world);
+    assert!(a.callback(&world).is_none(), "it may not be through with its handshake");
+    a.call_empty(&mut world, Opcode::Ping);
     let again = a.revoke(&world);
     assert_eq!(lost, again);
     a.give_back(&mut world, &again);

@@ -38,6 +38,8 @@ const FENCED_AGAIN_MAX: u64 = 1024;
 pub(crate) struct Session {
     /// Where callbacks go.
     pub connection: Option<ConnectionId>,
+    /// The client takes callbacks there: it has asked for more than its handshake.
+    pub listens: bool,
     /// Number of the Connect that bound it there.
     pub connected_by: Xid,
     pub epoch: Epoch,
@@ -60,6 +62,7 @@ impl Session {
     pub(crate) fn new(epoch: Epoch, now: Tick) -> Self {
         Self {
             connection: None,
+            listens: false,
             connected_by: Xid(0),
             epoch,
             last_answered: now,
@@ -316,6 +319,7 @@ impl Mdt {
             None => false,
         };
         session.connected_by = incoming.frame.xid;
+        session.listens = false;
         session.epoch = epoch;
         session.last_answered = now;
         let before = std::mem::replace(&mut session.connection, open.then_some(connection));
@@ -340,6 +344,19 @@ impl Mdt {
             more_osts,
         };
         Answer::body(&connect)
+    }
+
+    /// A request of a session is about to be carried out. The first one behind a handshake tells that the client takes callbacks
+    /// over this connection: what it was asked while it did not is sent now. During the handshake it waits for the next answer and
+    /// for nothing else, and answers would stand behind the callbacks it has no room for.
+    pub(crate) fn note_listening(&mut self, frame: &Frame) {
+        if matches!(frame.opcode, Opcode::Connect | Opcode::OstList | Opcode::Reassert) {
+            return;
+        }
+        let Some(session) = self.sessions.get_mut(&frame.client) else { return };
+        if !std::mem::replace(&mut session.listens, true) {
+            self.send_revokes_again(frame.client);
+        }
     }
 
     /// A session got another connection than `before`: that one serves nobody any more, and what came over it and was

@@ -71,6 +71,8 @@ pub struct MdtStats {
     pub locks: Counter,
     /// Requests held without an answer.
     pub requests_held: Counter,
+    /// Callbacks that peers do not take yet, and what goes to the same peers behind them.
+    pub messages_waiting: Counter,
     /// Revokes sent.
     pub revokes: Counter,
     /// Clients evicted.

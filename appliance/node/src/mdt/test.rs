@@ -398,6 +398,7 @@ fn a_late_connect_takes_no_session_from_a_later_connection() {
     assert_eq!(sent.status(&world), -Errno::ENOTCONN.0);
     world.lose_connection(late);
     (a.connection, a.epoch) = (current, epoch);
+    a.call_empty(&mut world, Opcode::Ping);
     b.call(&mut world, Opcode::Lookup, &lookup("name"));
     b.send(&world, Opcode::Unlink, 1, &unlink("name").to_vec(), &[]);
     world.run();

@@ -119,6 +119,8 @@ pub(crate) struct Wire {
     pub closed: Vec<ConnectionId>,
     /// Connections that take no callbacks now.
     pub busy: Vec<ConnectionId>,
+    /// Callbacks a peer may leave unread; None: any number.
+    pub unread_max: Option<usize>,
     /// Connections whose peers take no replies now.
     pub deaf: Vec<ConnectionId>,
     /// Buffers of replies that were not taken.
@@ -171,7 +173,8 @@ impl Fabric for FakeFabric {
 
     fn notify(&mut self, connection: ConnectionId, message: &[u8]) -> Result<(), NotifyError> {
         let mut wire = self.0.borrow_mut();
-        if wire.busy.contains(&connection) {
+        let unread = wire.callbacks.get(&connection).map_or(0, VecDeque::len);
+        if wire.busy.contains(&connection) || wire.unread_max.is_some_and(|max| unread >= max) {
             return Err(NotifyError::Busy);
         }
         let (frame, body) = Frame::decode_with(message).unwrap();

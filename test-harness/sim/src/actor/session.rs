@@ -125,6 +125,15 @@ impl Actor {
         let lane = self.lane(target);
         lane.ready = true;
         lane.pause = PAUSE.0;
+        if target == Target::Mdt {
+            // From here on it takes callbacks, and the MDT sends none before it hears more than the handshake.
+            self.ping();
+        }
+    }
+
+    pub(super) fn ping(&mut self) {
+        let frame = self.frame(Opcode::Ping);
+        self.send(Target::Mdt, Purpose::Ping, frame, &[], &[]);
     }
 
     pub(super) fn connected(&mut self, frame: &Frame, body: &[u8]) {
