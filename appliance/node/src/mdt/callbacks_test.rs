@@ -10,6 +10,7 @@ use sheen_wire::{
 };
 
 use super::{
+    MdtLimits,
     test::data,
     test_support::{Client, Sent, World, nothing_held},
 };
@@ -20,8 +21,10 @@ const UNREAD_MAX: usize = 8;
 const ASKED: usize = 40;
 
 /// A world where much is asked back from `a`, for `b` who waits for it.
-fn asked_for_much() -> (World, Client, Client, Vec<Sent>) {
-    let mut world = World::new();
+fn asked_for_much(set: impl FnOnce(&mut MdtLimits)) -> (World, Client, Client, Vec<Sent>) {
+    let mut limits = MdtLimits::default();
+    set(&mut limits);
+    let mut world = World::with_limits(limits);
     let (mut a, mut b) = (world.mount(1), world.mount(2));
     let files = (0..ASKED).map(|number| format!("file {number}"));
     let fids: Vec<_> = files.map(|file| a.create(&mut world, &file).attributes.fid).collect();
@@ -50,7 +53,7 @@ fn give_all_back(world: &mut World, client: &mut Client) {
 
 #[test]
 fn a_client_that_comes_back_has_its_answers_before_it_takes_callbacks() {
-    let (mut world, mut a, _, wants) = asked_for_much();
+    let (mut world, mut a, _, wants) = asked_for_much(|_| ());
     world.lose_connection(a.connection);
     assert_eq!(world.stats.messages_waiting.get(), 0, "it is asked again over the next one");
     a.reconnect(&mut world);
@@ -69,8 +72,25 @@ fn a_client_that_comes_back_has_its_answers_before_it_takes_callbacks() {
 }
 
 #[test]
+fn a_client_may_be_slow_to_take_whatever_is_asked_of_it() {
+    let (mut world, mut a, _, wants) = asked_for_much(|limits| {
+        limits.backlog_per_connection_max = ASKED / 4;
+    });
+    let service = world.service.as_mut().unwrap();
+    assert!(service.prepare_sleep(), "it keeps nobody awake");
+    service.end_sleep();
+    let pings: Vec<Sent> = (0..3).map(|_| a.send(&world, Opcode::Ping, 0, &[], &[])).collect();
+    world.run();
+    assert!(pings.iter().all(|ping| ping.reply(&world).is_none()), "in order");
+    give_all_back(&mut world, &mut a);
+    assert!(world.wire.borrow().closed.is_empty());
+    assert!(pings.iter().chain(&wants).all(|sent| sent.status(&world) == 0));
+    assert_eq!(world.stats.messages_waiting.get(), 0);
+}
+
+#[test]
 fn the_connection_of_an_evicted_client_is_closed_though_it_takes_no_callbacks() {
-    let (mut world, mut a, mut b, wants) = asked_for_much();
+    let (mut world, mut a, mut b, wants) = asked_for_much(|_| ());
     for _ in 0..6 {
         world.pass(Duration::from_secs(4));
         assert_eq!(b.call_empty(&mut world, Opcode::Ping).frame.status, 0);

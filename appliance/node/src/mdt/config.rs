@@ -100,7 +100,8 @@ pub struct MdtLimits {
     pub proposals_max: usize,
     /// Events taken from the fabric in one turn.
     pub events_per_turn: usize,
-    /// Callbacks and replies kept for a connection whose peer does not take callbacks; beyond it is closed.
+    /// Replies kept for a connection whose peer does not take callbacks; beyond it is closed. Callbacks are bounded by the leases
+    /// its client holds.
     pub backlog_per_connection_max: usize,
     /// Bytes of a snapshot handed to the log in one turn.
     pub snapshot_bytes_per_turn: usize,

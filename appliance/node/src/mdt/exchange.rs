@@ -40,6 +40,27 @@ const fn payload_bytes_max(opcode: Opcode) -> usize {
     }
 }
 
+/// Messages to a peer that has no room for the callback in front: callbacks, of which there are no more than the client holds
+/// leases, and replies.
+#[derive(Debug, Default)]
+pub(crate) struct Waiting {
+    outputs: VecDeque<Output>,
+    replies: usize,
+}
+
+impl Waiting {
+    fn push(&mut self, output: Output) {
+        self.replies += usize::from(matches!(output, Output::Reply { .. }));
+        self.outputs.push_back(output);
+    }
+
+    fn pop(&mut self) -> Option<Output> {
+        let output = self.outputs.pop_front()?;
+        self.replies -= usize::from(matches!(output, Output::Reply { .. }));
+        Some(output)
+    }
+}
+
 impl<B: Block, F: Fabric, C: Clock, E: Entropy, G: OstGateway> MdtService<B, F, C, E, G> {
     pub(crate) fn poll_fabric(&mut self) -> usize {
         let mut events = std::mem::take(&mut self.events);
@@ -128,11 +149,7 @@ impl<B: Block, F: Fabric, C: Clock, E: Entropy, G: OstGateway> MdtService<B, F, 
 
     pub(crate) fn send_outputs(&mut self) -> usize {
         let mut sent = 0;
-        for (_, waiting) in std::mem::take(&mut self.backlog) {
-            for output in waiting {
-                self.send(output);
-            }
-        }
+        self.flush_backlog();
         // Asked once more: a turn that applies and answers much takes its time.
         let now = self.clock.now();
         while let Some(output) = self.core.outputs.pop_front() {
@@ -140,7 +157,7 @@ impl<B: Block, F: Fabric, C: Clock, E: Entropy, G: OstGateway> MdtService<B, F, 
             self.send(output);
             sent += 1;
         }
-        let waiting: usize = self.backlog.values().map(VecDeque::len).sum();
+        let waiting: usize = self.backlog.values().map(|waiting| waiting.outputs.len()).sum();
         self.core.stats.messages_waiting.set(waiting as u64);
         sent
     }
@@ -168,23 +185,45 @@ impl<B: Block, F: Fabric, C: Clock, E: Entropy, G: OstGateway> MdtService<B, F, 
             }
         };
         if let Some(waiting) = self.backlog.get_mut(&connection) {
-            waiting.push_back(output);
-            if waiting.len() > self.core.limits.backlog_per_connection_max {
+            waiting.push(output);
+            if waiting.replies > self.core.limits.backlog_per_connection_max {
                 self.close(connection);
             }
-            return;
+        } else if let Some(output) = self.try_send(output) {
+            self.backlog.entry(connection).or_default().push(output);
         }
+    }
+
+    /// Sends a message; gives it back if its peer has no room for it now.
+    fn try_send(&mut self, output: Output) -> Option<Output> {
         match output {
             Output::Reply { request, frame, body, payload, .. } => {
                 self.reply(request, frame, &body, &payload);
+                None
             }
             Output::Notify { connection, message } => {
-                if self.fabric.notify(connection, &message) == Err(NotifyError::Busy) {
-                    let waiting = VecDeque::from([Output::Notify { connection, message }]);
-                    self.backlog.insert(connection, waiting);
+                let busy = self.fabric.notify(connection, &message) == Err(NotifyError::Busy);
+                busy.then_some(Output::Notify { connection, message })
+            }
+            Output::Close { .. } | Output::Ost { .. } => unreachable!("no message"),
+        }
+    }
+
+    /// Sends of what waits as much as is taken now.
+    fn flush_backlog(&mut self) {
+        let connections: Vec<ConnectionId> = self.backlog.keys().copied().collect();
+        for connection in connections {
+            while let Some(output) = self.backlog.get_mut(&connection).and_then(Waiting::pop) {
+                let refused = self.try_send(output);
+                if let (Some(output), Some(waiting)) = (refused, self.backlog.get_mut(&connection))
+                {
+                    waiting.outputs.push_front(output);
+                    break;
                 }
             }
-            Output::Close { .. } | Output::Ost { .. } => unreachable!("done above"),
+            if self.backlog.get(&connection).is_some_and(|waiting| waiting.outputs.is_empty()) {
+                self.backlog.remove(&connection);
+            }
         }
     }
 
@@ -203,9 +242,9 @@ impl<B: Block, F: Fabric, C: Clock, E: Entropy, G: OstGateway> MdtService<B, F, 
 
     /// What waited for a connection goes nowhere. Returns how much it was.
     fn drop_backlog(&mut self, connection: ConnectionId) -> usize {
-        let waiting = self.backlog.remove(&connection).unwrap_or_default();
-        let count = waiting.len();
-        for output in waiting {
+        let Waiting { outputs, .. } = self.backlog.remove(&connection).unwrap_or_default();
+        let count = outputs.len();
+        for output in outputs {
             if let Output::Reply { payload, .. } = output
                 && !payload.is_empty()
             {

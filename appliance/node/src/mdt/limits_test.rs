@@ -156,7 +156,7 @@ fn a_peer_that_takes_no_callbacks_for_long_loses_its_connection() {
     world.wire.borrow_mut().busy.push(a.connection);
     b.send(&world, Opcode::LeaseRequest, 0, &data(fid, LockMode::ProtectedWrite).to_vec(), &[]);
     world.run();
-    for _ in 0..7 {
+    for _ in 0..8 {
         a.send(&world, Opcode::Ping, 0, &[], &[]);
     }
     world.run();

@@ -23,10 +23,10 @@ use super::{
     config::MdtConfig,
     core::{Mdt, Phase},
     device::{ZoneDevice, ZoneEnd},
+    exchange::Waiting,
     gateway::{OstGateway, OstJobEnd},
     mutation::ChangeId,
     ports::{MdtFailure, MdtPorts},
-    request::Output,
     snapshots::{Assembler, Encoded},
     stats::{MdtStats, RecoveryPart},
 };
@@ -73,7 +73,7 @@ pub struct MdtService<B, F, C, E, G> {
     replay: VecDeque<(u64, Vec<u8>)>,
     pub(crate) snapshot: Encoded,
     /// Outputs that wait for peers who do not take callbacks.
-    pub(crate) backlog: BTreeMap<ConnectionId, VecDeque<Output>>,
+    pub(crate) backlog: BTreeMap<ConnectionId, Waiting>,
     pub(crate) events: Vec<FabricEvent>,
     stopping: bool,
 }
@@ -196,12 +196,13 @@ impl<B: Block, F: Fabric, C: Clock, E: Entropy, G: OstGateway> MdtService<B, F, 
         }
     }
 
-    /// Announces that the thread is about to sleep; false if something came meanwhile.
+    /// Announces that the thread is about to sleep; false if something came meanwhile. Peers that take no callbacks keep nobody
+    /// awake: they are tried again at the next tick, or when a request comes.
     pub fn prepare_sleep(&mut self) -> bool {
         let pollable = self.device.prepare_sleep();
         let fabric = self.fabric.prepare_sleep();
         let osts = self.osts.prepare_sleep();
-        pollable && fabric && osts && self.backlog.is_empty()
+        pollable && fabric && osts
     }
 
     /// Announces that the thread polls again.
