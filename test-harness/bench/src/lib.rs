@@ -11,6 +11,7 @@ pub mod fio;
 pub mod nvme;
 pub mod passthrough;
 pub mod objects;
+pub mod operations;
 pub mod rest;
 pub mod restart;
 pub mod samples;

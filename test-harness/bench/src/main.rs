@@ -11,7 +11,7 @@ use clap::{Parser, ValueEnum};
 use sheen_bench::block_io::{self, Extent, Places};
 use sheen_bench::table::Table;
 use sheen_bench::yardstick::{self, Yardstick};
-use sheen_bench::{compression, nvme, passthrough, rest, restart, small_files, store};
+use sheen_bench::{compression, nvme, operations, passthrough, rest, restart, small_files, store};
 use sheen_conformance::cluster::{Cluster, ClusterOptions, Mount};
 use sheen_conformance::interruption::{self, Guard};
 use sheen_conformance::programs;
@@ -39,6 +39,12 @@ struct Arguments {
     /// Objects a restarted node has
     #[arg(long, default_value_t = 1_000_000)]
     objects: u64,
+    /// File operations a round and user
+    #[arg(long, default_value_t = 500)]
+    operations: u32,
+    /// Another build's `sheen`, beside which file operations are measured
+    #[arg(long)]
+    before: Option<PathBuf>,
     /// Seconds a node at rest is watched each round
     #[arg(long, default_value_t = 60)]
     rest_seconds: u32,
@@ -68,6 +74,8 @@ enum Part {
     Sequential,
     /// Many small files beside the pass-through file system
     Small,
+    /// What file operations cost, as root and as a user, beside another build; their requests and commits
+    Operations,
     /// Processor time of a node at rest
     Rest,
     /// Time from kill -9 to serving
@@ -118,6 +126,7 @@ fn started() -> Result<()> {
         [small_files::WORD, phase, directory, files] => {
             return small_files::work(phase, directory.as_ref(), files.parse()?);
         }
+        [operations::WORD, directory] => return operations::serve(directory.as_ref()),
         _ => {}
     }
     let arguments = Arguments::parse();
@@ -143,6 +152,12 @@ fn started() -> Result<()> {
         let subject = Subject::start(&arguments)?;
         measure(&arguments, &subject, scratch.path(), &mut table)?;
         subject.close()?;
+    }
+    if is_wanted(&arguments, Part::Operations) {
+        let before = arguments.before.as_deref();
+        let (rounds, operations) = (arguments.rounds, arguments.operations);
+        let scratch = scratch.path();
+        operations::run(&mut table, operations::Extent { scratch, before, rounds, operations })?;
     }
     if is_wanted(&arguments, Part::Restart) {
         restart::run(&mut table, scratch.path(), arguments.objects, arguments.rounds)?;

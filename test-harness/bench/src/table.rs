@@ -46,10 +46,32 @@ pub struct Figure {
     pub is_reached: Option<bool>,
 }
 
+/// What one operation costs, as root and as an ordinary user.
+#[derive(Debug, Clone, Serialize)]
+pub struct Cost {
+    /// The operation.
+    pub operation: String,
+    /// In which build.
+    pub build: &'static str,
+    /// Requests to servers for each, and commits of the metadata log.
+    pub requests: [f64; 2],
+    /// See above.
+    pub commits: [f64; 2],
+    /// The same in the seconds after, when the operation has long returned.
+    pub later: [f64; 2],
+    /// See above.
+    pub later_commits: [f64; 2],
+    /// Names of the requests.
+    pub which: String,
+    /// Why they are needed.
+    pub reason: &'static str,
+}
+
 /// All figures of a run.
 #[derive(Debug, Default, Serialize)]
 pub struct Table {
     figures: Vec<Figure>,
+    costs: Vec<Cost>,
     notes: Vec<String>,
 }
 
@@ -104,6 +126,12 @@ impl Table {
         });
     }
 
+    /// Adds what an operation costs.
+    pub fn cost(&mut self, cost: Cost) {
+        line(cost_row(&cost));
+        self.costs.push(cost);
+    }
+
     fn add(&mut self, figure: Figure) {
         line(row(&figure));
         self.figures.push(figure);
@@ -117,6 +145,14 @@ impl Table {
             "figure", "unit", "rounds", "Sheen min/median/max", "other min/median/max", "ratio"
         ));
         self.figures.iter().for_each(|figure| line(row(figure)));
+        if !self.costs.is_empty() {
+            line("");
+            line(format_args!(
+                "{:<30} {:<7} {:<26} {:<26} which; why",
+                "requests (commits) each", "build", "root, + later", "user, + later"
+            ));
+        }
+        self.costs.iter().for_each(|cost| line(cost_row(cost)));
         self.notes.iter().for_each(|note| line(format_args!("note: {note}")));
     }
 
@@ -159,6 +195,16 @@ fn row(figure: &Figure) -> String {
         text_of(other),
         text_of(figure.ratio),
     )
+}
+
+fn cost_row(cost: &Cost) -> String {
+    let of = |who: usize| {
+        let during = format!("{:.2} ({:.2})", cost.requests[who], cost.commits[who]);
+        let (later, commits) = (cost.later[who], cost.later_commits[who]);
+        if later + commits > 0.0 { format!("{during} + {later:.2} ({commits:.2})") } else { during }
+    };
+    let Cost { operation, build, which, reason, .. } = cost;
+    format!("{operation:<30} {build:<7} {:<26} {:<26} {which}; {reason}", of(0), of(1))
 }
 
 fn text_of(spread: Option<Spread>) -> String {
