@@ -15,7 +15,10 @@ use sheen_wire::{
     },
 };
 
-use crate::failure::{Failure, FailureKind};
+use crate::{
+    failure::{Failure, FailureKind},
+    owner::Owner,
+};
 
 /// Service number of the MDT.
 const MDT_SERVICE: u32 = 0;
@@ -65,12 +68,19 @@ impl Admin {
         Ok(admin)
     }
 
-    /// Makes a file system.
+    /// Makes a file system whose root directory has these permissions and this owner.
     ///
     /// # Errors
     /// When the name is taken or not a name.
-    pub(crate) fn create(&mut self, name: &str, permissions: u32) -> Result<FilesystemInfo> {
-        let request = FilesystemCreate { name: name.as_bytes().to_vec(), permissions };
+    pub(crate) fn create(
+        &mut self,
+        name: &str,
+        permissions: u32,
+        owner: Owner,
+    ) -> Result<FilesystemInfo> {
+        let Owner { uid, gid } = owner;
+        let name = name.as_bytes().to_vec();
+        let request = FilesystemCreate { name, permissions, uid, gid };
         let (body, _) = self.call(Opcode::FilesystemCreate, &request.to_vec())?;
         FilesystemInfo::from_bytes(&body).context("the node's answer")
     }

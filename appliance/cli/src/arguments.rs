@@ -123,7 +123,7 @@ pub(crate) struct Up {
     /// Size of the sparse file, when it is made
     #[arg(long, value_name = "SIZE", default_value = "64GiB")]
     pub size: String,
-    /// Name of the file system, when it is made
+    /// Name of the file system, when it is made; it belongs to who makes it
     #[arg(long, value_name = "NAME", default_value = "sheen")]
     pub name: String,
     /// Leave encryption out, when the file is made; else a key file is made beside it
@@ -202,6 +202,9 @@ pub(crate) enum Fs {
         /// Permissions of its root directory, octal
         #[arg(long, value_name = "MODE", default_value = "755")]
         mode: String,
+        /// Owner of its root directory, names or numbers, as USER:GROUP or USER [default: who makes it]
+        #[arg(long, value_name = "USER:GROUP")]
+        owner: Option<String>,
         #[command(flatten)]
         address: NodeAddress,
     },

@@ -7,6 +7,7 @@ use std::{ffi::OsString, path::Path, process::ExitCode};
 
 mod arguments;
 mod answer;
+mod owner;
 mod failure;
 mod source;
 mod http;

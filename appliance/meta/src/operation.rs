@@ -18,8 +18,9 @@ use sheen_wire::{
 };
 
 /// Version of the encoding of entries. 1: first, without placement; 2: with it; 3: with [`LeasePromise`]; 4: with
-/// [`TellAccesses`], and names of attributes that hold a slash. All are read.
-pub const ENTRY_VERSION: u8 = 4;
+/// [`TellAccesses`], and names of attributes that hold a slash; 5: with an owner in [`FilesystemCreate`]. All are read.
+pub const ENTRY_VERSION: u8 = 5;
+const WITHOUT_OWNER: u8 = 4;
 const WITHOUT_ACCESSES: u8 = 3;
 const WITHOUT_PROMISE: u8 = 2;
 const WITHOUT_PLACEMENT: u8 = 1;
@@ -181,7 +182,15 @@ macro_rules! operations {
             }
 
             fn decode(input: &mut Decoder<'_>) -> Result<Self, DecodeError> {
-                match u8::decode(input)? {
+                let number = u8::decode(input)?;
+                Self::decode_body(number, input)
+            }
+        }
+
+        impl Operation {
+            /// Reads what follows an operation's number.
+            fn decode_body(number: u8, input: &mut Decoder<'_>) -> Result<Self, DecodeError> {
+                match number {
                     $($number => Ok(Self::$name(Field::decode(input)?)),)*
                     _ => Err(DecodeError::Value("operation")),
                 }
@@ -265,7 +274,8 @@ pub fn decode_entries(bytes: &[u8]) -> Result<Vec<Entry>, DecodeError> {
     let mut input = Decoder::new(bytes);
     let version = u8::decode(&mut input)?;
     let decode = match version {
-        ENTRY_VERSION | WITHOUT_ACCESSES | WITHOUT_PROMISE => Entry::decode,
+        ENTRY_VERSION => Entry::decode,
+        WITHOUT_OWNER | WITHOUT_ACCESSES | WITHOUT_PROMISE => decode_without_owner,
         WITHOUT_PLACEMENT => decode_without_placement,
         _ => return Err(DecodeError::Version(u16::from(version))),
     };
@@ -278,6 +288,11 @@ pub fn decode_entries(bytes: &[u8]) -> Result<Vec<Entry>, DecodeError> {
     Ok(entries)
 }
 
+fn decode_without_owner(input: &mut Decoder<'_>) -> Result<Entry, DecodeError> {
+    let entry = decode_without_placement(input)?;
+    Ok(Entry { placement: Field::decode(input)?, ..entry })
+}
+
 fn decode_without_placement(input: &mut Decoder<'_>) -> Result<Entry, DecodeError> {
     Ok(Entry {
         client: Field::decode(input)?,
@@ -285,9 +300,26 @@ fn decode_without_placement(input: &mut Decoder<'_>) -> Result<Entry, DecodeErro
         xid: Field::decode(input)?,
         time: Field::decode(input)?,
         transaction: Field::decode(input)?,
-        operation: Field::decode(input)?,
+        operation: decode_ownerless(input)?,
         placement: List(Vec::new()),
     })
+}
+
+/// Reads an operation as it was written up to version [`WITHOUT_OWNER`]: root owns new file systems.
+fn decode_ownerless(input: &mut Decoder<'_>) -> Result<Operation, DecodeError> {
+    const FILESYSTEM_CREATE: u8 = 5;
+    let number = u8::decode(input)?;
+    if number != FILESYSTEM_CREATE {
+        return Operation::decode_body(number, input);
+    }
+    let request = FilesystemCreate {
+        name: Field::decode(input)?,
+        permissions: Field::decode(input)?,
+        uid: 0,
+        gid: 0,
+    };
+    let random = Field::decode(input)?;
+    Ok(Operation::FilesystemCreate(MakeFilesystem { request, random }))
 }
 
 /// Bytes that the entry of an operation takes in a log record at most, whatever its placement.
@@ -347,7 +379,34 @@ mod test {
         assert_eq!(decode_entries(&bytes), Err(DecodeError::Short));
         bytes[0] = 1;
         assert_eq!(decode_entries(&bytes), Ok(vec![entry]));
-        bytes[0] = 5;
-        assert_eq!(decode_entries(&bytes), Err(DecodeError::Version(5)));
+        bytes[0] = ENTRY_VERSION + 1;
+        let newer = DecodeError::Version(u16::from(ENTRY_VERSION + 1));
+        assert_eq!(decode_entries(&bytes), Err(newer));
+    }
+
+    #[test]
+    fn file_systems_in_records_without_an_owner_are_roots() {
+        let request = FilesystemCreate { name: b"fs".to_vec(), permissions: 0o750, uid: 7, gid: 8 };
+        let make = MakeFilesystem { request: request.clone(), random: [9; 9] };
+        let internal = |make| {
+            Entry::internal(Timespec::ZERO, TransactionNumber(7), Operation::FilesystemCreate(make))
+        };
+        let entry = Entry { placement: List(vec![OstIndex(3)]), ..internal(make) };
+        let bytes = encode_entries(std::slice::from_ref(&entry));
+        assert_eq!(decode_entries(&bytes), Ok(vec![entry]));
+        // Behind owner and group: the random bits, and a list of one.
+        let owner_end = bytes.len() - 9 - 6;
+        let mut old = bytes;
+        old.drain(owner_end - 8..owner_end);
+        let request = FilesystemCreate { uid: 0, gid: 0, ..request };
+        let roots = internal(MakeFilesystem { request, random: [9; 9] });
+        for version in [2, 3, 4] {
+            old[0] = version;
+            let entry = Entry { placement: List(vec![OstIndex(3)]), ..roots.clone() };
+            assert_eq!(decode_entries(&old), Ok(vec![entry]), "{version}");
+        }
+        old.truncate(old.len() - 6);
+        old[0] = 1;
+        assert_eq!(decode_entries(&old), Ok(vec![roots]));
     }
 }

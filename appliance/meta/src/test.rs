@@ -79,7 +79,7 @@ impl Harness {
     }
 
     pub(crate) fn make_filesystem(&mut self, name: &str) -> Fid {
-        let request = FilesystemCreate { name: name.into(), permissions: 0o755 };
+        let request = FilesystemCreate { name: name.into(), permissions: 0o755, uid: 0, gid: 0 };
         let random = [7; 9];
         let operation = Operation::FilesystemCreate(MakeFilesystem { request, random });
         let reply = self.ok(operation);

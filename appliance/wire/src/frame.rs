@@ -12,7 +12,8 @@ use crate::{
 };
 
 /// Version of everything in this crate. 1: first. 2: the frame carries the server's incarnation. 3: times are the server's.
-pub const PROTOCOL_VERSION: u16 = 3;
+/// 4: a file system is made for an owner.
+pub const PROTOCOL_VERSION: u16 = 4;
 /// Bytes of an encoded [`Frame`].
 pub const FRAME_BYTES: usize = 72;
 /// Longest body. Frame and body fit one message slot of 1 KiB; what is longer travels as payload.

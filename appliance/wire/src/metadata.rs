@@ -161,6 +161,10 @@ message! {
         pub name: Vec<u8>,
         /// Permissions of the root directory.
         pub permissions: u32,
+        /// Owner of the root directory; `u32::MAX` is nobody's id, and refused.
+        pub uid: u32,
+        /// Group of the root directory; likewise.
+        pub gid: u32,
     }
 }
 

@@ -28,7 +28,7 @@ impl World {
     /// Makes the file system, the actors' sessions, directories and first files.
     pub(crate) fn set_up(&mut self) -> Result<(), String> {
         self.add_player("");
-        let request = FilesystemCreate { name: b"fs".to_vec(), permissions: 0o755 };
+        let request = FilesystemCreate { name: b"fs".to_vec(), permissions: 0o755, uid: 0, gid: 0 };
         let made = self.ask(0, Operation::FilesystemCreate(request))?;
         let info = FilesystemInfo::from_bytes(&made.body).map_err(|e| e.to_string())?;
         self.namespace = Namespace::new(info.root);

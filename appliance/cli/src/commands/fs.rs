@@ -11,6 +11,7 @@ use crate::{
     answer,
     arguments::Fs,
     failure::{Failure, FailureKind},
+    owner::Owner,
 };
 
 /// Clients named in a message.
@@ -52,7 +53,7 @@ impl From<&FilesystemInfo> for Shown {
 /// When the node refuses or does not answer.
 pub(crate) fn run(json: bool, fs: Fs) -> Result<()> {
     match fs {
-        Fs::Create { name, mode, address } => {
+        Fs::Create { name, mode, owner, address } => {
             let permissions = u32::from_str_radix(&mode, 8)
                 .ok()
                 .filter(|mode| *mode <= 0o7777)
@@ -60,9 +61,11 @@ pub(crate) fn run(json: bool, fs: Fs) -> Result<()> {
                     let text = format!("`{mode}` is no octal mode such as 755");
                     Failure::new(FailureKind::Usage, text)
                 })?;
+            let owner =
+                owner.map_or_else(|| Ok(Owner::of_process()), |text| Owner::parse(&text))?;
             let node = address.resolve()?;
             let mut admin = Admin::connect(&node)?;
-            let shown = Shown::from(&admin.create(&name, permissions)?);
+            let shown = Shown::from(&admin.create(&name, permissions, owner)?);
             answer::either(json, &shown, || {
                 format!(
                     "{} {}\nmount it with: sheen mount {}:/{} DIR",

@@ -23,6 +23,7 @@ use crate::{
     answer,
     arguments::Up,
     failure::{Failure, FailureKind},
+    owner::Owner,
     process,
 };
 
@@ -343,7 +344,7 @@ fn choose_file_system(address: &str, name: &str) -> Result<String> {
         return Ok(name.to_owned());
     }
     answer::progress(&format!("creating the file system {name}"));
-    admin.create(name, 0o755)?;
+    admin.create(name, 0o755, Owner::of_process())?;
     Ok(name.to_owned())
 }
 

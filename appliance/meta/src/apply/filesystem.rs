@@ -25,7 +25,7 @@ impl State {
             return Err(Errno::EINVAL);
         }
         let permissions = u16::try_from(request.permissions).map_err(|_| Errno::EINVAL)?;
-        if permissions > 0o7777 {
+        if permissions > 0o7777 || request.uid == u32::MAX || request.gid == u32::MAX {
             return Err(Errno::EINVAL);
         }
         if self.filesystem_number(&request.name).is_some() {
@@ -52,6 +52,7 @@ impl State {
         let kind = FileKind::Directory;
         let mut inode = Inode::new(kind, number, content, change.now, change.transaction);
         inode.permissions = permissions;
+        (inode.uid, inode.gid) = (request.uid, request.gid);
         inode.nlink = 2;
         self.add_inode(root, inode);
         Ok(Reply::Filesystem(root))

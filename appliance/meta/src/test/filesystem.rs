@@ -25,11 +25,25 @@ fn a_file_system_has_a_root_and_an_id() {
     assert_eq!((stat.kind, stat.permissions, stat.nlink), (FileKind::Directory, 0o755, 2));
     let names: Vec<_> = h.state.filesystems().into_iter().map(|f| (f.name, f.clients)).collect();
     assert_eq!(names, [(b"one".to_vec(), 1), (b"two".to_vec(), 0)]);
-    let request = FilesystemCreate { name: b"two".to_vec(), permissions: 0o755 };
+    let request = FilesystemCreate { name: b"two".to_vec(), permissions: 0o755, uid: 0, gid: 0 };
     let make = |request| Operation::FilesystemCreate(MakeFilesystem { request, random: [0; 9] });
     assert_eq!(h.err(make(request.clone())), Errno::EEXIST);
     let wrong = FilesystemCreate { name: b"-".to_vec(), ..request };
     assert_eq!(h.err(make(wrong)), Errno::EINVAL);
+}
+
+#[test]
+fn the_root_of_a_file_system_belongs_to_whom_it_is_made_for() {
+    let mut h = Harness::new();
+    let request = FilesystemCreate { name: b"own".to_vec(), permissions: 0o700, uid: 7, gid: 8 };
+    let make = |request| Operation::FilesystemCreate(MakeFilesystem { request, random: [0; 9] });
+    let Reply::Filesystem(root) = h.ok(make(request.clone())) else { panic!("no root") };
+    let stat = h.stat(root);
+    assert_eq!((stat.uid, stat.gid, stat.permissions), (7, 8, 0o700));
+    for (uid, gid) in [(u32::MAX, 8), (7, u32::MAX)] {
+        let nobodys = FilesystemCreate { name: b"other".to_vec(), uid, gid, ..request.clone() };
+        assert_eq!(h.err(make(nobodys)), Errno::EINVAL);
+    }
 }
 
 #[test]
@@ -98,7 +112,7 @@ fn a_deletion_goes_in_bounded_steps_and_leaves_nothing() {
 #[test]
 fn file_systems_are_bounded() {
     let mut h = Harness::with_limits(Limits { filesystems_max: 1, ..Limits::default() });
-    let request = FilesystemCreate { name: b"two".to_vec(), permissions: 0o755 };
+    let request = FilesystemCreate { name: b"two".to_vec(), permissions: 0o755, uid: 0, gid: 0 };
     let random = [0; 9];
     let make = Operation::FilesystemCreate(MakeFilesystem { request, random });
     assert_eq!(h.err(make), Errno::ENOSPC);

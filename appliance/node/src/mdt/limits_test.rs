@@ -269,7 +269,7 @@ fn a_name_no_file_system_can_have_is_refused_before_the_log() {
     let sent = peer.send_connect(&mut world);
     world.run();
     assert_eq!(sent.status(&world), -Errno::ENOENT.0);
-    let create = FilesystemCreate { name: vec![b'n'; 600], permissions: 0o755 };
+    let create = FilesystemCreate { name: vec![b'n'; 600], permissions: 0o755, uid: 0, gid: 0 };
     let mut admin = world.client(b"", 8);
     world.stalled.set(false);
     admin.reconnect(&mut world);

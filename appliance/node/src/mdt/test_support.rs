@@ -109,7 +109,7 @@ impl World {
         world.start();
         world.run();
         let mut admin = world.connect(b"", 0);
-        let name = FilesystemCreate { name: b"fs".to_vec(), permissions: 0o777 };
+        let name = FilesystemCreate { name: b"fs".to_vec(), permissions: 0o777, uid: 0, gid: 0 };
         let reply = admin.call(&mut world, Opcode::FilesystemCreate, &name);
         let info: FilesystemInfo = reply.body();
         assert_eq!((info.name, info.root), (b"fs".to_vec(), Fid::ROOT));

@@ -180,7 +180,7 @@ fn a_node_changes_keys_while_it_serves_and_starts_with_the_new_one_alone() {
     let address = format!("unix:{}", config.socket.display());
     let mut session = Session::open(&address);
     for name in ["a", "b", "c"] {
-        let create = FilesystemCreate { name: name.into(), permissions: 0o755 };
+        let create = FilesystemCreate { name: name.into(), permissions: 0o755, uid: 0, gid: 0 };
         session.call(Opcode::FilesystemCreate, &create.to_vec());
         let block = node.rotate_key(&new).unwrap();
         assert_eq!((block.slots.len(), &block.slots[0].source), (1, &new));
@@ -199,7 +199,7 @@ fn keeps_what_it_acknowledged(config: Config) {
     let node = Node::start(config.clone()).unwrap();
     let unix = format!("unix:{}", config.socket.display());
     let mut session = Session::open(&unix);
-    let create = FilesystemCreate { name: b"scratch".to_vec(), permissions: 0o755 };
+    let create = FilesystemCreate { name: b"scratch".to_vec(), permissions: 0o755, uid: 0, gid: 0 };
     session.call(Opcode::FilesystemCreate, &create.to_vec());
     let mut other = Session::open(&format!("tcp:{}", node.listen()));
     assert_eq!(other.names(), ["scratch"]);

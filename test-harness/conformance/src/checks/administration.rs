@@ -12,6 +12,7 @@ use super::Context;
 mod failures;
 mod folder;
 mod mounts;
+mod own_node;
 
 use folder::Folder;
 
@@ -37,6 +38,9 @@ pub fn run(context: &mut Context<'_>) {
     report.case(CHECK, "`umount` leaves mounts that are not ours alone", || mounts::foreign(&one));
     report.case(CHECK, "a user mounts, and the log is in a folder of the user", || {
         mounts::of_a_user(&one, &place)
+    });
+    report.case(CHECK, "a file system belongs to the user whose node it is", || {
+        own_node::works(&place)
     });
     report.case(
         CHECK,

@@ -99,7 +99,7 @@ fn history() -> Vec<Entry> {
         server,
         Operation::OstRegister(OstRegister { ost: OstIndex(0), accepts_objects: true }),
     );
-    let request = FilesystemCreate { name: b"one".to_vec(), permissions: 0o755 };
+    let request = FilesystemCreate { name: b"one".to_vec(), permissions: 0o755, uid: 0, gid: 0 };
     let made = Operation::FilesystemCreate(MakeFilesystem { request, random: [7; 9] });
     let root = match history.add(server, made) {
         Some(Reply::Filesystem(root)) => root,
