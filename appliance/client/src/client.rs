@@ -34,6 +34,7 @@ use crate::{
     revoke::RevokeQueue,
     session::Session,
     slots::Slots,
+    space::Space,
     statistics::{Counters, Snapshot},
     table::InodeTable,
     targets::Targets,
@@ -131,6 +132,7 @@ pub struct Client {
     /// Behind it, for what others wait for.
     pub(crate) reserve: Arc<Gate>,
     pub(crate) targets: Targets,
+    pub(crate) space: Space,
     pub(crate) unstable: Arc<Unstable>,
     pub(crate) losses: Losses,
     /// Lost changes `sync` told of.
@@ -202,6 +204,7 @@ impl Client {
             finisher: Finisher::default(),
             slow_targets: SlowTargets::default(),
             targets: Targets::default(),
+            space: Space::default(),
             inodes: InodeTable::default(),
             identifiers: Identifiers::default(),
             revokes,

@@ -86,6 +86,10 @@ pub(crate) struct State {
     pub(crate) made_anew: bool,
     /// Requests of this kind are refused so.
     pub(crate) refuse: Option<(Opcode, Errno)>,
+    /// What MakeRoom, and nothing else, ends: refusals for want of space.
+    pub(crate) lingers: bool,
+    /// Objects destroyed, as MakeRoom tells.
+    pub(crate) destroyed: u64,
     /// Files of one object, and where it is; all others are striped.
     pub(crate) narrow: BTreeMap<Fid, OstIndex>,
     /// Inode flags of the file.
@@ -432,6 +436,7 @@ impl State {
                 ok(LeaseReply { lease, attributes: self.attributes(FILE), shared: false }.to_vec())
             }
             Opcode::Lookup => ok(self.lookup().to_vec()),
+            Opcode::MakeRoom => ok(self.make_room().to_vec()),
             Opcode::Rename => ok(RenameReply { moved: MOVED, replaced: FILE }.to_vec()),
             Opcode::Unlink => ok(UnlinkReply { fid: FILE, nlink: 0 }.to_vec()),
             Opcode::Create => {
@@ -448,6 +453,14 @@ impl State {
             }
             _ => self.serve_object(call, payload),
         }
+    }
+
+    fn make_room(&mut self) -> MakeRoomReply {
+        if std::mem::take(&mut self.lingers) {
+            self.refuse = None;
+            self.destroyed += 1;
+        }
+        MakeRoomReply { destroyed: self.destroyed }
     }
 
     fn lookup(&mut self) -> EntryReply {

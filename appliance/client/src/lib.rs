@@ -32,6 +32,7 @@ mod resend;
 mod object_request;
 mod services;
 mod targets;
+mod space;
 mod left_object;
 mod gate;
 mod flight;
@@ -98,6 +99,8 @@ mod nameless_test;
 mod durability_test;
 #[cfg(test)]
 mod sick_target_test;
+#[cfg(test)]
+mod space_test;
 
 pub use accesses::AccessTimes;
 pub use attributes::{Caching, Observed};

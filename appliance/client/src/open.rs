@@ -127,6 +127,7 @@ impl Client {
     /// Closes what [`Client::open`] or [`Client::create`] opened. Waits for the server unless cancelled; it is closed then
     /// all the same, only the server hears of it later or not at all.
     pub fn close(self: &Arc<Self>, inode: &Arc<Inode>, write: bool, cancel: &Cancel) {
+        let _closing = self.space.closing();
         let Ok(mut state) = start(inode, cancel) else {
             // Another waits for the server; this one's time will come.
             let inode = inode.clone();

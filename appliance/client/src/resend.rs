@@ -76,14 +76,19 @@ impl Client {
         }
     }
 
-    fn resend(&self, ost: OstIndex, link: &Arc<dyn Link>, speaker: Speaker) -> Result<(), Lost> {
+    fn resend(
+        self: &Arc<Self>,
+        ost: OstIndex,
+        link: &Arc<dyn Link>,
+        speaker: Speaker,
+    ) -> Result<(), Lost> {
         tracing::warn!(
             ost = ost.0,
             "a target came back and may have forgotten changes: they are sent again"
         );
         let mut resent = 0_u64;
         while let Some(change) = self.unstable.next_old(ost, speaker) {
-            match self.resend_one(&change, link, speaker)? {
+            match self.resend_one(ost, &change, link, speaker)? {
                 Outcome::Done(number, committed) => {
                     count(&self.counters.changes_resent);
                     resent += 1;
@@ -101,13 +106,16 @@ impl Client {
     }
 
     fn resend_one(
-        &self,
+        self: &Arc<Self>,
+        ost: OstIndex,
         change: &KeptChange,
         link: &Arc<dyn Link>,
         speaker: Speaker,
     ) -> Result<Outcome, Lost> {
         let mut pause = PAUSE.0;
+        let mut patience = None;
         loop {
+            let before = self.space.came();
             let identity = self.session.identity();
             if !identity.covers(change.server) {
                 return Ok(Outcome::Refused(Errno::EIO));
@@ -127,6 +135,9 @@ impl Client {
                 Errno(0) => return Ok(Outcome::Done(reply.transaction.0, reply.committed)),
                 Errno::EAGAIN => {}
                 Errno::ENOTCONN | Errno::ESTALE => self.doubt_session(identity.epoch),
+                Errno::ENOSPC
+                    if self.await_space(ost, before, &mut patience, &Cancel::new()) == Ok(true) => {
+                }
                 errno => return Ok(Outcome::Refused(errno)),
             }
             self.session.wait_change(pause);

@@ -36,6 +36,8 @@ counters! {
     object_requests,
     /// Requests sent again after a lost connection.
     resent,
+    /// Times the MDT was asked to make room because an OST had none.
+    room_requests,
     /// Requests a server was too busy for and that were sent again.
     busy,
     /// Acknowledged changes sent again because an OST came back and may have forgotten them.

@@ -86,7 +86,7 @@ impl Targets {
 }
 
 impl Client {
-    /// Sends a request to an OST until it is answered.
+    /// Sends a request to an OST until it is answered; once more when there was no space for it and some may have come.
     ///
     /// # Errors
     /// The OST's, EINTR when cancelled, EIO when the session was ended meanwhile or the OST stays busy.
@@ -96,34 +96,50 @@ impl Client {
         cancel: &Cancel,
     ) -> Result<ObjectReply, Errno> {
         count(&self.counters.object_requests);
-        let number = self.service_of(request.ost)?;
+        let ost = request.ost;
+        let number = self.service_of(ost)?;
         let service = self.targets.services.get(number);
         let server = match &request.under {
             Some(under) => under.server,
             None => self.session.identity().server,
         };
-        // Before the place at the gate, which the flush that makes room needs, too.
-        let room = match request.kept_bytes() {
-            Some(bytes) => Some(self.room_to_keep(request.ost, bytes, cancel)?),
-            None => None,
-        };
-        let _place = self.targets.gate(request.ost).enter(cancel)?;
-        let mut admitted = Admitted { room, _place };
-        let mut lost = None;
-        let way = (number, &service);
-        let asked =
-            self.ask_until_answered(&mut request, &mut admitted, way, server, &mut lost, cancel);
-        match (asked, lost) {
-            (Ok(Asked::Answered(reply)), _) => Ok(reply),
-            (Ok(Asked::Left(call)), _) => {
-                self.leave_object(LeftObject::new(call, request, admitted));
-                Err(Errno::EINTR)
+        let mut patience = None;
+        loop {
+            let before = self.space.came();
+            // Before the place at the gate, which the flush that makes room needs, too.
+            let room = match request.kept_bytes() {
+                Some(bytes) => Some(self.room_to_keep(ost, bytes, cancel)?),
+                None => None,
+            };
+            let _place = self.targets.gate(ost).enter(cancel)?;
+            let mut admitted = Admitted { room, _place };
+            let mut lost = None;
+            let way = (number, &service);
+            let asked = self.ask_until_answered(
+                &mut request,
+                &mut admitted,
+                way,
+                server,
+                &mut lost,
+                cancel,
+            );
+            let errno = match (asked, lost) {
+                (Ok(Asked::Answered(reply)), _) => return Ok(reply),
+                (Ok(Asked::Left(call)), _) => {
+                    self.leave_object(LeftObject::new(call, request, admitted));
+                    return Err(Errno::EINTR);
+                }
+                (Err(errno), Some(with)) if request.underway.is_some() => {
+                    self.leave_object(LeftObject::lost(with, request, admitted));
+                    return Err(errno);
+                }
+                (Err(errno), _) => errno,
+            };
+            // Others may use its place meanwhile.
+            drop(admitted);
+            if errno != Errno::ENOSPC || !self.await_space(ost, before, &mut patience, cancel)? {
+                return Err(errno);
             }
-            (Err(errno), Some(with)) if request.underway.is_some() => {
-                self.leave_object(LeftObject::lost(with, request, admitted));
-                Err(errno)
-            }
-            (Err(errno), _) => Err(errno),
         }
     }
 

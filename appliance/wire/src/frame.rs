@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// Version of everything in this crate. 1: first. 2: the frame carries the server's incarnation. 3: times are the server's.
-/// 4: a file system is made for an owner.
+/// 4: a file system is made for an owner, room is asked for.
 pub const PROTOCOL_VERSION: u16 = 4;
 /// Bytes of an encoded [`Frame`].
 pub const FRAME_BYTES: usize = 72;
@@ -97,6 +97,8 @@ number_enum! {
         UpdateSize = 0x21,
         /// Tells when inodes were last read. Payload.
         TellAccesses = 0x22,
+        /// An OST had no room for a change: what lingers is to give some.
+        MakeRoom = 0x23,
         /// Asks for lease bits on an inode.
         LeaseRequest = 0x40,
         /// Gives lease bits back (asked by [`Opcode::LeaseRevoke`] or not).

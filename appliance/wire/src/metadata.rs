@@ -581,6 +581,23 @@ message! {
     }
 }
 
+message! {
+    /// [`crate::Opcode::MakeRoom`]. Reply: [`MakeRoomReply`], when what lost its name before is destroyed on that OST, or
+    /// after two seconds. -EINVAL: there is no such OST.
+    pub struct MakeRoom {
+        /// The OST that had no room.
+        pub ost: OstIndex,
+    }
+}
+
+message! {
+    /// Answer to [`MakeRoom`].
+    pub struct MakeRoomReply {
+        /// Objects destroyed on the OST since the MDT started. As before: no room came.
+        pub destroyed: u64,
+    }
+}
+
 /// Most inodes in one [`TellAccesses`].
 pub const ACCESSES_MAX: usize = 1024;
 

@@ -15,6 +15,7 @@ use super::{
     mutation::Task,
     removal::Lingering,
     request::Output,
+    room::RoomSeekers,
 };
 
 /// Inodes removed by one step of deleting a file system.
@@ -69,6 +70,8 @@ pub(crate) struct Background {
     next_tick: Tick,
     /// Inodes without a name that nobody has open yet.
     pub lingering: Lingering,
+    /// Requests that wait for room on an OST.
+    pub room: RoomSeekers,
     /// While it is later than now, inodes that lingered are giving room.
     pub room_comes_until: Tick,
     /// While it is later than now, the log takes only what makes room.
@@ -176,6 +179,7 @@ impl Mdt {
             self.destroy_objects();
             self.sweep_orphans();
         }
+        self.give_room();
         if self.now < self.background.next_tick {
             return;
         }
@@ -188,6 +192,7 @@ impl Mdt {
         }
         if matches!(self.phase, Phase::Serving | Phase::Grace { .. }) {
             self.end_lingering();
+            self.background.room.note_time();
             self.close_strangers();
             self.check_promise();
             self.check_sessions();

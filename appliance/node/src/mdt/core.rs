@@ -270,6 +270,7 @@ impl Mdt {
             Opcode::LeaseCancel => self.lease_cancel(incoming),
             Opcode::UpdateSize => self.update_size(incoming),
             Opcode::TellAccesses => self.tell_accesses(incoming),
+            Opcode::MakeRoom => self.make_room(incoming),
             Opcode::LockSet => self.lock_set(incoming),
             Opcode::LockTest => self.lock_test(&incoming),
             Opcode::LockCancel => self.lock_cancel(&incoming),
@@ -407,6 +408,7 @@ impl Mdt {
         held.extend(std::mem::take(&mut self.behind).into_values().flatten());
         held.extend(std::mem::take(&mut self.lease_queue).into_requests());
         held.extend(std::mem::take(&mut self.lock_waits).into_values());
+        held.extend(self.background.room.take_all());
         for incoming in held {
             self.answer(&incoming, Answer::error(Errno::EIO));
         }

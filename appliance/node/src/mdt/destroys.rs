@@ -104,6 +104,7 @@ impl Mdt {
             }
             window.jobs -= 1;
         }
+        self.background.room.note_destroyed(destroyed.ost, destroyed.objects.0.len() as u64);
         self.note_destroys(destroyed.ost);
         self.background.destroys_due.insert(destroyed.ost);
     }

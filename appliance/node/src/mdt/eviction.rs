@@ -18,7 +18,7 @@ use super::{
     core::{Mdt, Phase},
     lease::revokes_of,
     mutation::Task,
-    request::{Answer, Output},
+    request::{Answer, Incoming, Output},
     session::{Session, callback},
 };
 
@@ -154,6 +154,8 @@ impl Mdt {
         let own = (client, Xid(0))..=(client, Xid(u64::MAX));
         let waits: Vec<(ClientId, Xid)> = self.lock_waits.range(own).map(|(&key, _)| key).collect();
         dropped.extend(waits.into_iter().filter_map(|key| self.lock_waits.remove(&key)));
+        let own = |incoming: &Incoming| incoming.frame.client == client;
+        dropped.extend(self.background.room.take_where(own));
         let parked = self.parked_changes_of(client);
         for id in parked {
             if let Some(request) = self.abandon_change(id) {

@@ -275,6 +275,7 @@ impl Mdt {
         }
         if let Operation::OrphanRelease(release) = &change.operation {
             self.background.releasing.remove(&release.fid);
+            self.background.room.note_released();
         }
         for &(fid, bits) in &change.touched {
             self.leases.unpark(change.spared, fid, bits);

@@ -6,7 +6,8 @@
 //! Nothing is told by who does not use it: its remover gives no lease back.
 //!
 //! Lingering never costs room that is wanted: it is left out, and ended early, while space, inodes or the metadata zone are
-//! short ([`Mdt::is_short`]), and the oldest go when there are too many ([`super::MdtLimits::lingering_max`]). All lingering inodes are orphans
+//! short ([`Mdt::is_short`]), ends as soon as a client finds no room on an OST ([`super::room`]), and the oldest go when there are
+//! too many ([`super::MdtLimits::lingering_max`]). All lingering inodes are orphans
 //! in the replicated state, which a restart sweeps.
 
 use std::{
@@ -30,6 +31,8 @@ const ORPHANS_PER_SWEEP: usize = 256;
 pub(super) const SHORT_PART: u64 = 8;
 /// How long a change that finds no room waits for what lingered.
 const ROOM_COMES_WITHIN: Duration = Duration::from_millis(200);
+/// Most that is released in one turn because a client wants room on an OST: as much as one proposal carries.
+const RELEASED_PER_TURN: usize = 512;
 
 /// All an inode that goes away takes with it.
 const REMOVED: u32 = bits::ALL & !bits::OPEN;
@@ -164,6 +167,15 @@ impl Mdt {
     pub(crate) fn end_lingering(&mut self) {
         let most = if self.lingers() { self.limits.lingering_max } else { 0 };
         while let Some((fid, lingerer)) = self.background.lingering.pop(self.now, most) {
+            self.release(fid, lingerer.spared);
+        }
+        self.stats.inodes_lingering.set(self.background.lingering.len() as u64);
+    }
+
+    /// Releases the oldest of what lingers, a bounded number, whatever time they have left.
+    pub(crate) fn release_oldest(&mut self) {
+        for _ in 0..RELEASED_PER_TURN {
+            let Some((fid, lingerer)) = self.background.lingering.pop(self.now, 0) else { break };
             self.release(fid, lingerer.spared);
         }
         self.stats.inodes_lingering.set(self.background.lingering.len() as u64);

@@ -138,6 +138,7 @@ impl Mdt {
     fn forget_requests_of(&mut self, connection: ConnectionId, client: Option<ClientId>) {
         let of = |incoming: &Incoming| incoming.request.connection == connection;
         let mut forgotten = self.early.take_of(connection);
+        forgotten.extend(self.background.room.take_where(of));
         if let Some(client) = client {
             // What waits behind changes of others waits for the log alone and ends by itself.
             for id in self.parked_changes_of(client) {

@@ -44,6 +44,7 @@ fn tables(core: &Mdt) -> BTreeMap<&'static str, usize> {
         ("locks", core.locks.len()),
         ("lock waits", core.lock_waits.len() + core.locks.waiting()),
         ("revokes", core.revokes.len()),
+        ("room", core.background.room.len()),
         ("woken", core.woken.len() + core.unblocked.len() + core.again.len()),
         ("outputs", core.outputs.len()),
         ("jobs of OSTs", core.background.jobs_held()),

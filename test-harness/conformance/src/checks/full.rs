@@ -3,13 +3,16 @@
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
 use nix::errno::Errno;
+use nix::fcntl::{FallocateFlags, fallocate};
 use nix::sys::statvfs::statvfs;
 
 use super::Context;
+use crate::cluster::{Cluster, ClusterOptions};
+use crate::devices;
 use crate::process;
 use crate::random::Random;
 use crate::target::Target;
@@ -20,6 +23,11 @@ const WRITE_BYTES: usize = 256 << 10;
 /// The largest file system the check fills.
 const SPACE_MAX: u64 = 3 << 30;
 const RETURN_DEADLINE: Duration = Duration::from_secs(60);
+/// Of a device with one target, so that a file of most of it fits.
+const ONE_TARGET_BYTES: u64 = 1 << 30;
+const RESERVATIONS: usize = 8;
+/// Within this a refusal comes at once: what has to be waited for is waited for twice as long.
+const AT_ONCE: Duration = Duration::from_secs(1);
 
 /// Runs the check.
 pub fn run(context: &mut Context<'_>) {
@@ -66,6 +74,44 @@ pub fn run(context: &mut Context<'_>) {
         });
     }
     context.remove(CHECK, &work);
+    let devices = devices::directory(context.effort, &context.scratch);
+    context.report.case(CHECK, "what was removed gives its space to who reserves it", || {
+        reserve_what_was_removed(&devices)
+    });
+}
+
+/// Reserves two thirds of a target again and again, each time straight after what had them is removed, at this mount or at
+/// another.
+fn reserve_what_was_removed(devices: &Path) -> anyhow::Result<String> {
+    let mut options = ClusterOptions::new(devices);
+    options.device_bytes = ONE_TARGET_BYTES;
+    options.osts = 1;
+    let mut cluster = Cluster::start(options)?;
+    let mounts = [cluster.mount()?, cluster.mount()?];
+    let place = mounts[0].directory().to_path_buf();
+    let bytes = i64::try_from(free_bytes(&place)? / 3 * 2)?;
+    let reserve = |name: &str| -> anyhow::Result<(Result<(), Errno>, Duration)> {
+        let file = File::create(place.join(name))?;
+        let begun = Instant::now();
+        let reserved = fallocate(&file, FallocateFlags::empty(), 0, bytes);
+        Ok((reserved, begun.elapsed()))
+    };
+    let mut longest = Duration::ZERO;
+    for round in 0..RESERVATIONS {
+        let (reserved, took) = reserve("big")?;
+        reserved.with_context(|| format!("round {round}: {} MiB", bytes >> 20))?;
+        longest = longest.max(took);
+        fs::remove_file(mounts[round % mounts.len()].directory().join("big"))?;
+    }
+    reserve("kept")?.0?;
+    let (refused, took) = reserve("too much")?;
+    ensure!(refused == Err(Errno::ENOSPC), "more than there is: {refused:?}");
+    ensure!(took < AT_ONCE, "it was refused after {took:?}");
+    for mount in mounts {
+        mount.unmount()?;
+    }
+    cluster.stop()?;
+    Ok(format!("{RESERVATIONS} times {} MiB, longest {} ms", bytes >> 20, longest.as_millis()))
 }
 
 /// Files that were written whole and synced, with the seed of their contents.

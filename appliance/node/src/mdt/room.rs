@@ -1,0 +1,137 @@
+//! Room on an OST that a client did not find: what lingers gives it at once, and the client is told when it came.
+//!
+//! While anybody waits, inodes that linger are released, the oldest first, a bounded number each turn. A request is answered
+//! when as many releases have ended as were to come when it was made, and then as many objects are destroyed on its OST as were
+//! listed; when nothing is left to wait for; or after [`ANSWER_WITHIN`]. Counting costs no list of what each waits for; what others
+//! remove meanwhile may stand for what was there before, and gives as much room.
+//!
+//! Bound: one request of each client for each OST; a later one has the former answered.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use sheen_types::{ClientId, Errno, OstIndex, Tick};
+use sheen_wire::metadata::{MakeRoom, MakeRoomReply};
+
+use super::{
+    core::Mdt,
+    request::{Answer, Incoming},
+};
+
+/// Longest time to an answer. A file's holder that gives its lease back late is not waited for longer.
+const ANSWER_WITHIN: Duration = Duration::from_secs(2);
+
+/// A request that waits.
+#[derive(Debug)]
+struct Seeker {
+    incoming: Incoming,
+    deadline: Tick,
+    /// Waits until so many releases have ended, then for objects.
+    released: u64,
+    /// Waits until so many objects are destroyed; None: for releases.
+    destroyed: Option<u64>,
+}
+
+/// Requests that wait for room, and what came of it so far.
+#[derive(Debug, Default)]
+pub(crate) struct RoomSeekers {
+    waiting: BTreeMap<(ClientId, OstIndex), Seeker>,
+    /// Releases that ended since the start.
+    released: u64,
+    /// Objects destroyed since the start.
+    destroyed: BTreeMap<OstIndex, u64>,
+    /// Something came, or time went on.
+    due: bool,
+}
+
+impl RoomSeekers {
+    /// A release ended.
+    pub(crate) fn note_released(&mut self) {
+        self.released += 1;
+        self.due = true;
+    }
+
+    /// Objects are destroyed, and off the list.
+    pub(crate) fn note_destroyed(&mut self, ost: OstIndex, objects: u64) {
+        *self.destroyed.entry(ost).or_default() += objects;
+        self.due = true;
+    }
+
+    /// Deadlines are to be looked at.
+    pub(crate) fn note_time(&mut self) {
+        self.due = true;
+    }
+
+    /// Takes those requests.
+    pub(crate) fn take_where(&mut self, those: impl Fn(&Incoming) -> bool) -> Vec<Incoming> {
+        let taken = self.waiting.extract_if(.., |_, seeker| those(&seeker.incoming));
+        taken.map(|(_, seeker)| seeker.incoming).collect()
+    }
+
+    /// Takes every request.
+    pub(crate) fn take_all(&mut self) -> Vec<Incoming> {
+        self.take_where(|_| true)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        self.waiting.len()
+    }
+}
+
+impl Mdt {
+    /// A client found no room on an OST.
+    pub(crate) fn make_room(&mut self, incoming: Incoming) {
+        let Some(MakeRoom { ost }) = self.body_of(&incoming) else { return };
+        if self.osts.binary_search_by_key(&ost, |address| address.ost).is_err() {
+            return self.answer(&incoming, Answer::error(Errno::EINVAL));
+        }
+        let to_come = self.background.lingering.len() + self.background.releasing.len();
+        let seeker = Seeker {
+            deadline: self.now.after(ANSWER_WITHIN),
+            released: self.background.room.released + to_come as u64,
+            destroyed: None,
+            incoming,
+        };
+        let key = (seeker.incoming.frame.client, ost);
+        self.background.room.due = true;
+        if let Some(former) = self.background.room.waiting.insert(key, seeker) {
+            self.answer_seeker(ost, &former.incoming);
+        }
+    }
+
+    /// Releases some of what lingers if anybody waits for room, and answers whose wait is over. Called every turn.
+    pub(crate) fn give_room(&mut self) {
+        if self.background.room.waiting.is_empty() {
+            return;
+        }
+        self.release_oldest();
+        if !std::mem::take(&mut self.background.room.due) {
+            return;
+        }
+        let nothing_to_come =
+            self.background.lingering.len() == 0 && self.background.releasing.is_empty();
+        let RoomSeekers { waiting, released, destroyed, .. } = &mut self.background.room;
+        let mut over = Vec::new();
+        for (&(client, ost), seeker) in waiting {
+            let gone = destroyed.get(&ost).copied().unwrap_or_default();
+            let listed = self.state.destroys_pending_of(ost) as u64;
+            if seeker.destroyed.is_none() && (nothing_to_come || *released >= seeker.released) {
+                seeker.destroyed = Some(gone + listed);
+            }
+            let given = seeker.destroyed.is_some_and(|until| listed == 0 || gone >= until);
+            if given || seeker.deadline <= self.now {
+                over.push((client, ost));
+            }
+        }
+        for key in over {
+            if let Some(seeker) = self.background.room.waiting.remove(&key) {
+                self.answer_seeker(key.1, &seeker.incoming);
+            }
+        }
+    }
+
+    fn answer_seeker(&mut self, ost: OstIndex, incoming: &Incoming) {
+        let destroyed = self.background.room.destroyed.get(&ost).copied().unwrap_or_default();
+        self.answer(incoming, Answer::body(&MakeRoomReply { destroyed }));
+    }
+}
