@@ -349,20 +349,22 @@ pub(crate) struct Recompress {
 }
 
 /// Turns `mount.sheen SOURCE DIR [-sfnv] [-o OPTIONS] [-t TYPE]` (mount(8), "external helpers") into `sheen mount …`.
-pub(crate) fn from_mount_helper(given: &[OsString]) -> Vec<OsString> {
+/// None: a fake mount, of which nothing is to be done.
+pub(crate) fn from_mount_helper(given: &[OsString]) -> Option<Vec<OsString>> {
     let mut arguments: Vec<OsString> = vec!["sheen".into(), "mount".into()];
     let mut rest = given.iter().skip(1);
     while let Some(argument) = rest.next() {
         match argument.to_str() {
-            // Sloppy, fake, no mtab, verbose: nothing to do with us. A fake mount is never handed to a helper that mounts.
-            Some("-s" | "-n" | "-v" | "-f") => {}
+            Some("-f") => return None,
+            // Sloppy, no mtab, verbose: nothing to do with us.
+            Some("-s" | "-n" | "-v") => {}
             Some("-t" | "-N") => {
                 rest.next();
             }
             _ => arguments.push(argument.clone()),
         }
     }
-    arguments
+    Some(arguments)
 }
 
 #[cfg(test)]
@@ -379,9 +381,11 @@ mod test {
     fn what_mount_8_passes_is_understood() {
         let given =
             ["mount.sheen", "unix:/s:/fs", "/mnt", "-n", "-o", "rw,noatime"].map(OsString::from);
-        let arguments = Arguments::parse_from(from_mount_helper(&given));
+        let arguments = Arguments::parse_from(from_mount_helper(&given).unwrap());
         let Command::Mount(mount) = arguments.command else { panic!("not a mount") };
         assert_eq!(mount.source, "unix:/s:/fs");
         assert_eq!(mount.options, ["rw", "noatime"]);
+        let fake = ["mount.sheen", "unix:/s:/fs", "/mnt", "-f", "-o", "rw"].map(OsString::from);
+        assert_eq!(from_mount_helper(&fake), None, "mount(8) says what it would do by itself");
     }
 }

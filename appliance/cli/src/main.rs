@@ -33,9 +33,10 @@ fn main() -> ExitCode {
     let mut given: Vec<OsString> = std::env::args_os().collect();
     // Under the name that mount(8) calls, the arguments are mount(8)'s, and so are the exit codes.
     let name = given.first().and_then(|name| Path::new(name).file_name());
-    let is_helper = name.is_some_and(|name| name == "mount.sheen");
+    let is_helper = name.is_some_and(|name| name == "mount.sheen" || name == "mount.fuse.sheen");
     if is_helper {
-        given = arguments::from_mount_helper(&given);
+        let Some(words) = arguments::from_mount_helper(&given) else { return ExitCode::SUCCESS };
+        given = words;
         process::end_on_interrupt();
     }
     let arguments = match Arguments::try_parse_from(&given) {

@@ -171,12 +171,8 @@ pub(crate) fn stop(pid: i32, patience: Duration) -> Result<()> {
         Err(Errno::ESRCH) => return Ok(()),
         Err(errno) => bail!("cannot stop process {pid}: {errno}"),
     }
-    let begun = Instant::now();
-    while is_alive(pid) {
-        if begun.elapsed() > patience {
-            bail!("process {pid} did not stop in {} s", patience.as_secs());
-        }
-        std::thread::sleep(Duration::from_millis(10));
+    if !has_ended_in(pid, patience) {
+        bail!("process {pid} did not stop in {} s", patience.as_secs());
     }
     Ok(())
 }
@@ -210,6 +206,18 @@ pub(crate) fn await_end(pid: i32, patience: Duration) -> Result<()> {
         std::thread::sleep(Duration::from_millis(10));
     }
     Ok(())
+}
+
+/// Waits until a process has ended. Returns whether it has.
+pub(crate) fn has_ended_in(pid: i32, patience: Duration) -> bool {
+    let begun = Instant::now();
+    while is_alive(pid) {
+        if begun.elapsed() > patience {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    true
 }
 
 /// `PF_EXITING` of the kernel's `task_struct`.

@@ -26,7 +26,7 @@ const LOG: &str = "/var/log/sheen-mount.log";
 /// The same of others, in the folder for a user's state.
 const USER_LOG: &str = "sheen/mount.log";
 /// The command that [`guard`] carries out.
-const GUARD: &str = "guard-mount";
+pub(super) const GUARD: &str = "guard-mount";
 
 /// Mounts, or changes a mount.
 ///

@@ -8,6 +8,8 @@ use crate::answer;
 
 /// Where mount(8) looks for the helper of a type.
 pub(crate) const HELPER: &str = "/sbin/mount.sheen";
+/// The same of the type the kernel tells of mounts of ours: `mount -o remount DIR` knows no other.
+const KERNEL_HELPER: &str = "/sbin/mount.fuse.sheen";
 
 /// Installs the link.
 ///
@@ -21,20 +23,24 @@ pub(crate) fn run(json: bool) -> Result<()> {
     Ok(())
 }
 
-/// Makes [`HELPER`] lead to `program`; returns whether it did not before.
+/// Makes the helpers lead to `program`; returns whether they did not before.
 ///
 /// # Errors
 /// As [`run`].
 pub(crate) fn install(program: &Path) -> Result<bool> {
-    let helper = Path::new(HELPER);
+    Ok(lead(HELPER, program)? | lead(KERNEL_HELPER, program)?)
+}
+
+fn lead(name: &str, program: &Path) -> Result<bool> {
+    let helper = Path::new(name);
     match std::fs::read_link(helper) {
         Ok(there) if there == program => return Ok(false),
-        Ok(_) => std::fs::remove_file(helper).with_context(|| format!("replacing {HELPER}"))?,
+        Ok(_) => std::fs::remove_file(helper).with_context(|| format!("replacing {name}"))?,
         Err(_) if helper.exists() => {
-            bail!("{HELPER} is a file that is not ours; move it away first")
+            bail!("{name} is a file that is not ours; move it away first")
         }
         Err(_) => {}
     }
-    symlink(program, helper).with_context(|| format!("making {HELPER} (this needs root)"))?;
+    symlink(program, helper).with_context(|| format!("making {name} (this needs root)"))?;
     Ok(true)
 }

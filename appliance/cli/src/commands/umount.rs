@@ -1,15 +1,22 @@
 //! `sheen umount`.
 
-use std::path::Path;
+use std::{ffi::OsStr, path::Path, time::Duration};
 
 use anyhow::{Context, Result};
-use sheen_fuse::kernel::mountpoint::{Detach, MountPoint, detach, is_dead};
+use sheen_fuse::kernel::mountpoint::{Detach, MountPoint, detach, guarded, is_dead};
 
+use super::mount::GUARD;
 use crate::{
     answer,
     arguments::Umount,
     failure::{Failure, FailureKind},
+    process,
 };
+
+/// Where the kernel shows the connections of mounts, by their number.
+const CONNECTIONS: &str = "/sys/fs/fuse/connections";
+/// How long the process of a mount that was taken away may take to say so to the node.
+const FAREWELL: Duration = Duration::from_secs(30);
 
 /// Unmounts.
 ///
@@ -28,13 +35,26 @@ pub(crate) fn run(json: bool, umount: &Umount) -> Result<()> {
     Ok(())
 }
 
-/// Takes a mount of Sheen's away.
+/// Takes a mount of Sheen's away; returns when the process that served it has ended, if nobody can be using the mount any more.
+/// Only then the node knows that it is gone, and waits for it no more when it is started again.
 ///
 /// # Errors
 /// As [`run`].
 pub(crate) fn unmount(dir: &Path, how: Detach) -> Result<()> {
     match MountPoint::at(dir)? {
-        Some(there) if there.is_sheen() => Ok(detach(dir, how)?),
+        Some(there) if there.is_sheen() => {
+            let number = there.device.1;
+            let server = guarded(OsStr::new(GUARD), number);
+            detach(dir, how)?;
+            // Mounted elsewhere too, in another namespace say, it goes on.
+            let is_served = Path::new(CONNECTIONS).join(number.to_string()).exists();
+            if let Some(pid) = server.filter(|_| how == Detach::Normal && !is_served)
+                && !process::has_ended_in(pid, FAREWELL)
+            {
+                answer::progress(&format!("process {pid} has not yet taken leave of the node"));
+            }
+            Ok(())
+        }
         Some(MountPoint { type_name, source, .. }) => {
             let text = format!(
                 "{} is not a mount of Sheen's but {source} (type {type_name})",

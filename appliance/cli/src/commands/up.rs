@@ -204,25 +204,20 @@ fn text(shown: &Shown, place: &Place, helper: bool) -> String {
     )
 }
 
-/// Makes folder, configuration and device where they are not.
+/// Makes folder, configuration and device where they are not. What a run that was interrupted or refused left half made is made
+/// anew by the next.
 fn prepare(place: &Place, up: &Up) -> Result<sheen_node::Config> {
     std::fs::create_dir_all(&place.dir)
         .with_context(|| format!("cannot make {}", place.dir.display()))?;
     let path = place.config();
     if !path.exists() {
-        let size: Bytes = up.size.parse().with_context(|| format!("--size {}", up.size))?;
+        let text = configuration(place, up)?;
+        make_device(&sheen_node::Config::parse(&path, &text)?)?;
         answer::progress(&format!("writing {}", path.display()));
-        let addresses = addresses(up)?;
-        let mut text = sheen_node::Config::embedded_text(&place.dir, size, addresses);
-        // A device that lost its configuration stays what it is.
-        let is_new = !place.dir.join("device").exists();
-        let is_encrypted = if is_new { !up.no_encryption } else { place.key().exists() };
-        if is_encrypted {
-            text.push_str(&EncryptionConfig::under(make_key(place)?).text());
-        }
         process::write_whole(&path, &text)?;
     }
     let config = sheen_node::Config::load(&path)?;
+    is_of_this_place(place, &config)?;
     for (option, key, given, there) in [
         ("--listen", "listen", up.listen, config.listen),
         ("--metrics", "metrics", up.metrics, config.metrics),
@@ -234,12 +229,69 @@ fn prepare(place: &Place, up: &Up) -> Result<sheen_node::Config> {
             bail!(Failure::new(FailureKind::Usage, text).hint(hint));
         }
     }
-    let is_path = matches!(Way::of(&config.device.path), Ok(Way::Path(_)));
-    if is_path && !config.device.path.exists() {
-        answer::progress(&format!("making {} ({}, sparse)", config.device.path.display(), up.size));
-        super::format::write_empty(&config, sheen_node::device::Force::No)?;
-    }
+    make_device(&config)?;
     Ok(config)
+}
+
+/// The text of a new configuration; ports are chosen and the key is made.
+fn configuration(place: &Place, up: &Up) -> Result<String> {
+    let size: Bytes = up.size.parse().with_context(|| format!("--size {}", up.size))?;
+    let addresses = addresses(up)?;
+    let mut text = sheen_node::Config::embedded_text(&place.dir, size, addresses);
+    // A device that lost its configuration stays what it is.
+    let is_new = !place.dir.join("device").exists();
+    let is_encrypted = if is_new { !up.no_encryption } else { place.key().exists() };
+    if is_encrypted {
+        text.push_str(&EncryptionConfig::under(make_key(place)?).text());
+    }
+    Ok(text)
+}
+
+/// Makes the device a configuration names if it is a file and not there: under another name until it is formatted.
+fn make_device(config: &sheen_node::Config) -> Result<()> {
+    let path = &config.device.path;
+    if !matches!(Way::of(path), Ok(Way::Path(_))) || path.exists() {
+        return Ok(());
+    }
+    let size = config.device.size.map_or(String::new(), |size| format!(" ({size}, sparse)"));
+    answer::progress(&format!("making {}{size}", path.display()));
+    let mut unfinished = config.clone();
+    unfinished.device.path.as_mut_os_string().push(".new");
+    match std::fs::remove_file(&unfinished.device.path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(error)
+                .with_context(|| format!("removing {}", unfinished.device.path.display()));
+        }
+        _ => {}
+    }
+    super::format::write_empty(&unfinished, sheen_node::device::Force::No)?;
+    std::fs::rename(&unfinished.device.path, path)
+        .with_context(|| format!("naming {}", path.display()))
+}
+
+/// A folder that was copied or moved has a configuration that leads to where it was: what would be served is the old one.
+fn is_of_this_place(place: &Place, config: &sheen_node::Config) -> Result<()> {
+    let of = |path: &Path, name: &str| {
+        path.file_name()
+            .is_some_and(|there| there == name)
+            .then(|| path.parent())?
+            .map(Path::to_owned)
+    };
+    let made_for = of(&config.socket, "node.sock")
+        .filter(|there| of(&config.device.path, "device").as_ref() == Some(there));
+    let Some(other) = made_for.filter(|there| *there != place.dir) else { return Ok(()) };
+    // Another way to the same folder.
+    let same = |path: &Path| std::fs::canonicalize(path).ok();
+    if same(&other).is_some_and(|other| same(&place.dir) == Some(other)) {
+        return Ok(());
+    }
+    let text = format!("{} is the configuration of {}", place.config().display(), other.display());
+    let hint = format!(
+        "the folder was copied or moved: put it back, or write {} in place of {} in its node.toml",
+        place.dir.display(),
+        other.display()
+    );
+    Err(Failure::new(FailureKind::Refused, text).hint(hint).into())
 }
 
 /// Where a new node listens: as asked for, else at the usual ports, else at free ones.
@@ -262,14 +314,18 @@ fn addresses(up: &Up) -> Result<Addresses> {
 struct Held {
     address: SocketAddr,
     is_other: bool,
-    _listener: Option<TcpListener>,
+    _listener: TcpListener,
 }
 
 impl Held {
     fn new(given: Option<SocketAddr>, usual: SocketAddr) -> Result<Self> {
         if let Some(address) = given {
-            // The node says who has it, should it be taken.
-            return Ok(Self { address, is_other: false, _listener: None });
+            // Asked for in vain it must not stand in a configuration.
+            let listener = TcpListener::bind(address).map_err(|error| {
+                let text = format!("cannot listen at {address}: {error}");
+                Failure::new(FailureKind::InUse, text).hint("choose another address")
+            })?;
+            return Ok(Self { address, is_other: false, _listener: listener });
         }
         let (listener, is_other) = match TcpListener::bind(usual) {
             Ok(listener) => (listener, false),
@@ -279,7 +335,7 @@ impl Held {
             Err(error) => return Err(error).with_context(|| format!("cannot listen at {usual}")),
         };
         let address = listener.local_addr()?;
-        Ok(Self { address, is_other, _listener: Some(listener) })
+        Ok(Self { address, is_other, _listener: listener })
     }
 }
 
@@ -376,12 +432,48 @@ mod test {
         let held = Held::new(None, usual).unwrap();
         assert!(held.is_other && held.address != usual && held.address.ip() == usual.ip());
         assert!(TcpListener::bind(held.address).is_err(), "it is held until both are chosen");
-        assert_eq!(Held::new(Some(usual), usual).unwrap().address, usual);
+        assert!(Held::new(Some(usual), usual).is_err(), "asked for in vain");
         drop((taken, held));
+        assert_eq!(Held::new(Some(usual), usual).unwrap().address, usual);
         let held = Held::new(None, usual).unwrap();
         assert_eq!((held.is_other, held.address), (false, usual));
-        let chosen = addresses(&up(Some("127.0.0.1:7"))).unwrap();
-        assert_eq!(chosen.listen, "127.0.0.1:7".parse().unwrap());
+        let chosen = addresses(&up(Some("127.0.0.1:0"))).unwrap();
         assert_ne!(chosen.listen, chosen.metrics);
+    }
+
+    #[test]
+    fn the_configuration_of_another_folder_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = Place { dir: folder.path().join("copy") };
+        std::fs::create_dir_all(folder.path().join("first")).unwrap();
+        std::fs::create_dir(&place.dir).unwrap();
+        let of = |dir: &Path| {
+            let text = sheen_node::Config::embedded_text(dir, Bytes(1 << 30), Addresses::default());
+            sheen_node::Config::parse(&place.config(), &text).unwrap()
+        };
+        let error = is_of_this_place(&place, &of(&folder.path().join("first"))).unwrap_err();
+        assert!(error.to_string().contains("first"), "{error}");
+        is_of_this_place(&place, &of(&place.dir)).unwrap();
+        // Another way to it.
+        std::os::unix::fs::symlink(&place.dir, folder.path().join("link")).unwrap();
+        is_of_this_place(&place, &of(&folder.path().join("link"))).unwrap();
+        // What an administrator chose stays.
+        let mut chosen = of(&folder.path().join("first"));
+        chosen.device.path = "/dev/nvme9n9".into();
+        is_of_this_place(&place, &chosen).unwrap();
+    }
+
+    #[test]
+    fn a_first_start_that_was_refused_is_made_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = Place { dir: folder.path().join(".sheen") };
+        let mut asked = Up { size: "1MiB".to_owned(), ..up(Some("127.0.0.1:0")) };
+        assert!(prepare(&place, &asked).is_err(), "too small");
+        // Killed while it formatted.
+        std::fs::write(place.dir.join("device.new"), b"half").unwrap();
+        asked.size = "1GiB".to_owned();
+        asked.listen = None;
+        prepare(&place, &asked).unwrap();
+        assert!(place.dir.join("device").exists() && !place.dir.join("device.new").exists());
     }
 }

@@ -54,7 +54,7 @@ pub enum DeviceError {
     },
     /// It is encrypted, and no key is configured.
     #[error(
-        "{path}: is encrypted under {slots}; name that key in the configuration, as `key` of [encryption]",
+        "{path}: is encrypted under {slots}; name that key: `key` of [encryption] in the configuration, or `sheen fsck --key`",
         path = path.display()
     )]
     Encrypted {

@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use serde_json::Value;
@@ -17,6 +18,8 @@ mod own_node;
 use folder::Folder;
 
 const CHECK: &str = "administration";
+/// How long a node that starts waits for clients that did not take leave, or nearly.
+const GRACE: Duration = Duration::from_secs(15);
 
 /// Runs the check: two nodes of `sheen up` of its own, beside the file system under test.
 pub fn run(context: &mut Context<'_>) {
@@ -47,6 +50,10 @@ pub fn run(context: &mut Context<'_>) {
         "a mounted file system is not deleted unasked, and its clients are named",
         || deleted(&two),
     );
+    report.case(CHECK, "what `down` stopped is up again at once, five times", || again(&one));
+    report.case(CHECK, "a copied folder does not serve the device of the first", || {
+        copied(&one, &place)
+    });
     report.case(CHECK, "they end", || {
         one.down()?;
         two.down()
@@ -92,6 +99,31 @@ fn named(one: &Folder, two: &Folder) -> anyhow::Result<String> {
         ensure!(shown[0]["name"] == "sheen", "fs list --node {address}: {shown}");
     }
     two.answers(&["scrub", "status", "--node", &socket])?;
+    Ok(String::new())
+}
+
+/// A client that did not take leave would be waited for.
+fn again(folder: &Folder) -> anyhow::Result<String> {
+    let mut longest = Duration::ZERO;
+    for round in 0..5 {
+        fs::write(folder.mount().join(format!("round-{round}")), "content")?;
+        folder.down()?;
+        let begun = Instant::now();
+        folder.up(&[])?;
+        longest = longest.max(begun.elapsed());
+        ensure!(longest < GRACE, "round {round}: up after {} ms", longest.as_millis());
+    }
+    Ok(format!("at most {} ms", longest.as_millis()))
+}
+
+fn copied(folder: &Folder, place: &Path) -> anyhow::Result<String> {
+    let copy = Folder::new(&place.join("copy"))?;
+    let config = copy.path().join(".sheen/node.toml");
+    fs::create_dir_all(copy.path().join(".sheen"))?;
+    fs::copy(folder.path().join(".sheen/node.toml"), &config)?;
+    let failure = copy.fails(&["up", "--no-encryption"])?;
+    ensure!(failure.kind == "refused", "{failure:?}");
+    fs::remove_file(&config)?;
     Ok(String::new())
 }
 

@@ -7,10 +7,10 @@
 //! connection if the process does not end then.
 
 use std::{
-    ffi::OsString,
+    ffi::{OsStr, OsString},
     fs::{File, OpenOptions},
     io::{self, BufRead, BufReader, Write},
-    os::unix::{fs::OpenOptionsExt, process::CommandExt},
+    os::unix::{ffi::OsStrExt, fs::OpenOptionsExt, process::CommandExt},
     path::Path,
     process::{Child, ChildStdout, Command, Stdio},
     sync::{Arc, Mutex, MutexGuard, mpsc},
@@ -150,6 +150,30 @@ fn keep_guarded(shared: &Shared, ready: &mpsc::Sender<io::Result<()>>) {
     }
 }
 
+/// The process that serves the FUSE mount with minor device number `device`, as its guard's command line tells, which begins
+/// behind the program's name with `word`. None: it has no guard.
+#[must_use]
+pub fn guarded(word: &OsStr, device: u32) -> Option<i32> {
+    let processes = std::fs::read_dir("/proc").ok()?;
+    let lines = processes.flatten().filter_map(|process| {
+        process.file_name().to_str()?.parse::<u32>().ok()?;
+        std::fs::read(process.path().join("cmdline")).ok()
+    });
+    lines
+        .filter_map(|line| serves(&line, word))
+        .find(|found| found.1 == device)
+        .map(|found| found.0)
+}
+
+/// Of a guard's command line: the process it watches, and the mount.
+fn serves(line: &[u8], word: &OsStr) -> Option<(i32, u32)> {
+    let mut words = line.split(|byte| *byte == 0).skip(1);
+    let is_guard = words.next() == Some(word.as_bytes());
+    let mut number = || std::str::from_utf8(words.next()?).ok()?.parse::<u32>().ok();
+    let (parent, device) = is_guard.then(|| Some((number()?, number()?)))??;
+    Some((i32::try_from(parent).ok()?, device))
+}
+
 /// Waits, as the guard of the FUSE mount with minor device number `device` at `target`, for the end of the thread of process
 /// `parent` that started this one, and aborts the connection if others of its threads do not end. To be called by the only thread of a process.
 ///
@@ -212,4 +236,20 @@ fn abort_connection(abort: Option<File>, device: u32, target: &Path) -> io::Resu
         let _ = umount2(target, MntFlags::MNT_FORCE | MntFlags::UMOUNT_NOFOLLOW);
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod test {
+    use super::*;
+
+    #[test]
+    fn a_guard_tells_whom_it_watches() {
+        let word = OsStr::new("guard-mount");
+        let serves = |words: &[&str]| serves(words.join("\0").as_bytes(), word);
+        assert_eq!(serves(&["sheen", "guard-mount", "412", "57", "/mnt", ""]), Some((412, 57)));
+        assert_eq!(serves(&["sheen", "mount", "412", "57", ""]), None);
+        assert_eq!(serves(&["sheen", "guard-mount", "412", ""]), None);
+        assert_eq!(serves(&["vi", "guard-mount", "-1", "57", ""]), None);
+        assert_eq!(serves(&[]), None);
+    }
 }

@@ -17,6 +17,6 @@ mod guard;
 
 pub use attach::{AttachError, attach, is_dead, remount, wait_until_answers};
 pub use detach::{Detach, DetachError, abort, detach};
-pub use guard::{Guard, stand_guard};
+pub use guard::{Guard, guarded, stand_guard};
 pub use options::{AtimePolicy, MountOptions, OptionError};
 pub use table::{MountPoint, TableError};

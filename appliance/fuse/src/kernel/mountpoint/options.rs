@@ -75,8 +75,11 @@ impl Default for MountOptions {
     }
 }
 
-/// Options that speak to mount(8), systemd or fstab, not to us.
+/// Options that speak to mount(8), systemd or fstab, not to us; and those the kernel shows of every FUSE mount, which mount(8) repeats
+/// to a remount.
 const IGNORED: &[&str] = &[
+    "user_id",
+    "group_id",
     "_netdev",
     "auto",
     "noauto",

@@ -51,6 +51,13 @@ fn source_type_and_callers_options_are_taken() {
 }
 
 #[test]
+fn what_the_kernel_shows_of_a_mount_is_understood_when_it_is_repeated() {
+    let options =
+        parse("rw,relatime,user_id=0,group_id=0,default_permissions,allow_other,remount,ro");
+    assert!(options.remount && options.default_permissions);
+}
+
+#[test]
 fn a_remount_changes_only_what_it_says() {
     let current = MsFlags::MS_NOEXEC | MsFlags::MS_NOATIME | MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
     let after = parse("remount,ro").flags_after(current);

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, ensure};
 use nix::sys::signal::{Signal, kill};
 
-use super::folder::{Folder, failure};
+use super::folder::{DEADLINE, Folder, failure};
 use crate::cluster::sheen_program;
 use crate::interruption;
 use crate::process::{self, pid_of};
@@ -64,8 +64,10 @@ pub(super) fn helper(folder: &Folder) -> anyhow::Result<String> {
         let failed = failure(call(words).arg("--json"))?;
         ensure!(failed.code == code, "{words:?} ends with {}, not {code}: {failed:?}", failed.code);
     }
+    let fake = process::finish(&mut call(&["unix:/nowhere:/sheen", "-f"]), DEADLINE)?;
+    ensure!(fake.status.success(), "a fake mount: {fake:?}");
     interrupted(call)?;
-    Ok(format!("{} calls and an interrupt", cases.len()))
+    Ok(format!("{} calls, a fake mount and an interrupt", cases.len()))
 }
 
 /// A node that takes the connection and says nothing: the user loses patience.

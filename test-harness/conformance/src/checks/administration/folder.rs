@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::cluster::sheen_program;
 use crate::process;
 
-const DEADLINE: Duration = Duration::from_secs(60);
+pub(super) const DEADLINE: Duration = Duration::from_secs(60);
 
 /// What a call that failed said.
 #[derive(Debug)]
