@@ -10,15 +10,17 @@ use crate::{
 
 /// Bytes of a batch header.
 pub(crate) const HEADER_BYTES: usize = 64;
-/// Newest format this release writes and reads.
+/// Format of batches and pads.
 pub(crate) const FORMAT: u32 = 1;
+/// Format of marks, and the newest this release reads: one that does not know marks would take them for the log's end.
+pub(crate) const FORMAT_MARK: u32 = 2;
 
 /// Header of one batch: 64 bytes, little-endian, at the start of the batch's first block.
 ///
 /// | bytes  | field             | meaning                                                          |
 /// |--------|-------------------|------------------------------------------------------------------|
 /// | 0..4   | header_checksum   | CRC32C of bytes 4..64                                            |
-/// | 4..8   | format            | 1; stays at this place in every later format                     |
+/// | 4..8   | format            | 1, a mark 2; stays at this place in every later format           |
 /// | 8..16  | identity          | of the log                                                       |
 /// | 16..24 | home_lba          | device block where this header was meant to land                 |
 /// | 24..32 | sequence          | 1 for the first batch, then +1                                   |
@@ -26,12 +28,13 @@ pub(crate) const FORMAT: u32 = 1;
 /// | 40..48 | incarnation       | of the writer; rises whenever a log is opened                    |
 /// | 48..52 | payload_bytes     | bytes after the header; padding to whole blocks is zero          |
 /// | 52..56 | payload_checksum  | CRC32C of the payload                                            |
-/// | 56..60 | records           | records in the payload; 0 in a pad                               |
+/// | 56..60 | records           | records in the payload; 0 in a pad and in a mark                 |
 /// | 60..64 | blocks            | blocks up to the next batch                                      |
 ///
 /// Source of truth for `appliance/docs/formats/journal.md`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Header {
+    pub(crate) format: u32,
     pub(crate) sequence: u64,
     pub(crate) durable_sequence: u64,
     pub(crate) incarnation: u64,
@@ -43,7 +46,7 @@ pub(crate) struct Header {
 
 impl Header {
     pub(crate) fn encode(&self, identity: u64, home: Lba, out: &mut [u8]) {
-        put_u32(out, 4, FORMAT);
+        put_u32(out, 4, self.format);
         put_u64(out, 8, identity);
         put_u64(out, 16, home.0);
         put_u64(out, 24, self.sequence);
@@ -76,8 +79,8 @@ impl Header {
             return Err(Fault::Identity { expected: geometry.identity, found: identity });
         }
         let format = u32_at(raw, 4);
-        if format > FORMAT {
-            return Err(Fault::Format { expected: FORMAT, found: format });
+        if format > FORMAT_MARK {
+            return Err(Fault::Format { expected: FORMAT_MARK, found: format });
         }
         if format == 0 {
             return Err(Fault::Malformed { field: "format" });
@@ -87,6 +90,7 @@ impl Header {
             return Err(Fault::Misdirected { expected: geometry.lba(block), found: home });
         }
         let header = Self {
+            format,
             sequence: u64_at(raw, 24),
             durable_sequence: u64_at(raw, 32),
             incarnation: u64_at(raw, 40),
@@ -113,7 +117,9 @@ impl Header {
         let blocks_needed =
             (HEADER_BYTES as u64 + u64::from(self.payload_bytes)).div_ceil(BLOCK_BYTES as u64);
         let blocks = u64::from(self.blocks);
-        let fits = if self.is_pad() {
+        let fits = if self.is_mark() {
+            blocks == 1 && self.records == 0 && self.payload_bytes == 0
+        } else if self.is_pad() {
             blocks == to_end && self.payload_bytes == 0
         } else {
             blocks == blocks_needed && blocks <= to_end && self.blocks <= geometry.batch_blocks_max
@@ -123,6 +129,11 @@ impl Header {
 
     /// Whether the batch only fills the ring's last blocks.
     pub(crate) const fn is_pad(&self) -> bool {
-        self.records == 0
+        self.records == 0 && !self.is_mark()
+    }
+
+    /// Whether the batch only says what is durable before it.
+    pub(crate) const fn is_mark(&self) -> bool {
+        self.format == FORMAT_MARK
     }
 }

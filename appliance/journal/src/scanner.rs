@@ -117,6 +117,34 @@ pub struct Tail {
     pub incarnation: u64,
     /// Why what stands at `next` is not the next batch; None if the scan stopped at its last sequence.
     pub fault: Option<Fault>,
+    /// Where on the device that is.
+    pub lba: Lba,
+    /// Last batch read that has records; 0 if none has.
+    pub content_sequence: u64,
+}
+
+impl Tail {
+    /// Whether every batch with records is known durable: then nothing that was acknowledged can stand at the tail unless it was
+    /// written since.
+    #[must_use]
+    pub const fn is_proved(&self) -> bool {
+        self.content_sequence <= self.durable_sequence
+    }
+
+    /// What stands at the tail, if something was being written there, or rotted: not what earlier laps left, nor blank blocks.
+    #[must_use]
+    pub fn torn(&self) -> Option<Fault> {
+        self.fault.filter(|fault| match fault {
+            // Of a blank block the sum that should be is 0, too.
+            Fault::Checksum { expected, .. } => *expected != 0,
+            Fault::Malformed { .. } | Fault::Misdirected { .. } => true,
+            Fault::Sequence { .. }
+            | Fault::Incarnation { .. }
+            | Fault::Identity { .. }
+            | Fault::Format { .. }
+            | Fault::Unreadable => false,
+        })
+    }
 }
 
 /// Reads a log. Memory: one batch and one read, at most.
@@ -127,6 +155,7 @@ pub struct Scanner {
     last_sequence: u64,
     durable_sequence: u64,
     last_incarnation: u64,
+    content_sequence: u64,
     at: Position,
     window: Window,
     phase: Phase,
@@ -174,6 +203,7 @@ impl Scanner {
             last_sequence: start.last_sequence,
             durable_sequence: start.durable_sequence,
             last_incarnation: 0,
+            content_sequence: 0,
             at: start.position,
             window: Window::new(start.position.block, geometry.blocks),
             phase: Phase::Batches,
@@ -281,6 +311,9 @@ impl Scanner {
         };
         self.durable_sequence = self.durable_sequence.max(header.durable_sequence);
         self.last_incarnation = header.incarnation;
+        if header.records > 0 {
+            self.content_sequence = position.sequence;
+        }
         let payload_end = HEADER_BYTES + index(u64::from(header.payload_bytes));
         let start = self.window.consume(u64::from(header.blocks));
         Batch {
@@ -377,6 +410,8 @@ impl Scanner {
             durable_sequence: self.durable_sequence,
             incarnation: self.last_incarnation,
             fault,
+            lba: self.geometry.lba(self.at.block),
+            content_sequence: self.content_sequence,
         }
     }
 }

@@ -3,6 +3,10 @@
 //! Batches may be in flight side by side; a batch counts only when all before it are written too, because a scan stops
 //! at the first that is missing. Keeping that rule is the caller's part: acknowledge in order of `sequence`.
 //! A batch never crosses the end of the ring: a pad fills the rest of the lap.
+//!
+//! Each header says what was durable when it was formed, and so proves its predecessors. What nothing follows is proved by a
+//! *mark*: a block without records, written when what stands before it is known durable. Whoever reads the log tells a last batch
+//! that rotted from one that was never whole by it.
 
 use std::{error::Error, fmt};
 
@@ -12,7 +16,7 @@ use crate::{
     Geometry, Position,
     bytes::index,
     geometry::RECORD_FRAME_BYTES,
-    header::{HEADER_BYTES, Header},
+    header::{FORMAT, FORMAT_MARK, HEADER_BYTES, Header},
 };
 
 /// Buffers kept for reuse; more are dropped.
@@ -50,7 +54,7 @@ pub struct Sealed {
     pub lba: Lba,
     /// Its bytes, whole blocks. Give the buffer back with [`Writer::recycle`] when it was written.
     pub bytes: Vec<u8>,
-    /// Records in it; 0 in a pad, which is written like any batch.
+    /// Records in it; 0 in a pad and in a mark, which are written like any batch.
     pub records: u32,
 }
 
@@ -70,6 +74,10 @@ pub struct Writer {
     geometry: Geometry,
     incarnation: u64,
     durable_sequence: u64,
+    /// What the last header said was durable.
+    said_sequence: u64,
+    /// Last batch with records; 0: none by this writer.
+    content_sequence: u64,
     head: Position,
     tail: Position,
     blocks_used: u64,
@@ -94,6 +102,8 @@ impl Writer {
             geometry,
             incarnation,
             durable_sequence: 0,
+            said_sequence: 0,
+            content_sequence: 0,
             head,
             tail,
             blocks_used: 0,
@@ -168,13 +178,37 @@ impl Writer {
         if blocks > to_end {
             let mut bytes = self.take_buffer();
             bytes.resize(BLOCK_BYTES, 0);
-            return Some(self.finish(bytes, 0, 0, to_end));
+            return Some(self.finish(bytes, FORMAT, (0, 0), to_end));
         }
         let mut bytes = std::mem::take(&mut self.gathering);
         let payload_bytes = bytes.len() - HEADER_BYTES;
         let records = std::mem::take(&mut self.gathering_records);
         bytes.resize(index(blocks) * BLOCK_BYTES, 0);
-        Some(self.finish(bytes, payload_bytes, records, blocks))
+        Some(self.finish(bytes, FORMAT, (payload_bytes, records), blocks))
+    }
+
+    /// Last batch with records that no header says is durable yet; None if there is none: another mark would say nothing new.
+    #[must_use]
+    pub fn unmarked(&self) -> Option<u64> {
+        Some(self.content_sequence).filter(|&sequence| sequence > self.said_sequence)
+    }
+
+    /// Turns into a block to write that some of what no header says yet is durable; None if that is not so, or something
+    /// gathers, whose header will say it.
+    ///
+    /// # Errors
+    /// [`AppendError::RingFull`] when the ring has no room beside `reserve_blocks`.
+    pub fn mark(&mut self, reserve_blocks: u64) -> Result<Option<Sealed>, AppendError> {
+        let proved = self.durable_sequence.min(self.content_sequence);
+        if self.gathering_records > 0 || proved <= self.said_sequence {
+            return Ok(None);
+        }
+        if self.free_blocks() < 1 + reserve_blocks {
+            return Err(AppendError::RingFull);
+        }
+        let mut bytes = self.take_buffer();
+        bytes.resize(BLOCK_BYTES, 0);
+        Ok(Some(self.finish(bytes, FORMAT_MARK, (0, 0), 1)))
     }
 
     /// Notes that every batch up to `sequence` is durable; later headers say so.
@@ -184,6 +218,12 @@ impl Writer {
     pub fn set_durable(&mut self, sequence: u64) {
         assert!(sequence < self.tail.sequence, "only a sealed batch can be durable");
         self.durable_sequence = self.durable_sequence.max(sequence);
+    }
+
+    /// Up to this [`Writer::set_durable`] said that all is durable.
+    #[must_use]
+    pub const fn durable_sequence(&self) -> u64 {
+        self.durable_sequence
     }
 
     /// Gives up the batches before `head`. Call when what says where the log begins (an anchor) is durable.
@@ -245,8 +285,8 @@ impl Writer {
     fn finish(
         &mut self,
         mut bytes: Vec<u8>,
-        payload_bytes: usize,
-        records: u32,
+        format: u32,
+        (payload_bytes, records): (usize, u32),
         blocks: u64,
     ) -> Sealed {
         assert!(self.blocks_used + blocks <= self.geometry.blocks, "room was checked at append");
@@ -254,6 +294,7 @@ impl Writer {
         let lba = self.geometry.lba(position.block);
         let fits = "a batch is far below 4 GiB";
         let header = Header {
+            format,
             sequence: position.sequence,
             durable_sequence: self.durable_sequence,
             incarnation: self.incarnation,
@@ -263,6 +304,10 @@ impl Writer {
             blocks: u32::try_from(blocks).expect(fits),
         };
         header.encode(self.geometry.identity, lba, &mut bytes);
+        self.said_sequence = self.durable_sequence;
+        if records > 0 {
+            self.content_sequence = position.sequence;
+        }
         self.blocks_used += blocks;
         self.tail = Position {
             sequence: position.sequence + 1,

@@ -278,8 +278,9 @@ fn each_fault_has_its_name() {
     assert_eq!(fault(&|b| b[56] = 2), Fault::Malformed { field: "records" });
     assert_eq!(fault(&|b| b[40] = 0), Fault::Incarnation { expected: 1, found: 0 });
     // These two are never an honest end.
-    let newer = scan_with(&|b| b[4] = 2).unwrap_err();
-    assert_eq!(newer.fault, Fault::Format { expected: 1, found: 2 });
+    let newer = scan_with(&|b| b[4] = 3).unwrap_err();
+    assert_eq!(newer.fault, Fault::Format { expected: 2, found: 3 });
+    assert_eq!(fault(&|b| b[4] = 2), Fault::Malformed { field: "blocks" }, "no mark has records");
     let later = scan_with(&|b| b[40] = 10).unwrap_err();
     assert_eq!(later.fault, Fault::Incarnation { expected: 9, found: 10 });
 }
@@ -348,4 +349,75 @@ fn an_anchor_is_known_by_its_place_and_the_newer_copy_counts() {
     format[..4].copy_from_slice(&sum.to_le_bytes());
     let newer = Anchor::newer(homes, read(&format, 0), read(&old, 1)).unwrap_err();
     assert_eq!(newer.faults[0], Fault::Format { expected: 1, found: 2 }, "not overruled");
+}
+
+/// A log of three batches and a mark that says that they are durable.
+fn marked() -> (Ring, Writer, Vec<Sealed>) {
+    let (mut ring, mut writer) = (Ring::new(RING), writer(RING));
+    let mut batches: Vec<Sealed> =
+        (1..=3_u8).map(|number| write_one(&mut writer, &mut ring, &[number; 5000])).collect();
+    assert_eq!(writer.unmarked(), Some(3));
+    assert_eq!(writer.mark(0), Ok(None), "nothing is durable yet");
+    writer.set_durable(3);
+    let mark = writer.mark(0).unwrap().unwrap();
+    assert_eq!((mark.position.sequence, mark.records, mark.bytes.len()), (4, 0, BLOCK_BYTES));
+    ring.write(&mark);
+    batches.push(mark);
+    (ring, writer, batches)
+}
+
+#[test]
+fn a_bad_last_batch_before_a_mark_is_damage_and_a_bad_mark_is_none() {
+    let (mut ring, _, batches) = marked();
+    let (records, tail) = ring.scan(&start(Position::START)).unwrap();
+    assert_eq!((records.len(), tail.next.sequence, tail.durable_sequence), (3, 5, 3));
+    assert!(tail.is_proved());
+    // Header, payload, and the block behind the first.
+    for (at, byte) in [(0, 30), (0, 200), (1, 10)] {
+        let lba = batches[2].lba.plus(at);
+        ring.spoil(lba, byte);
+        let damage = ring.scan(&start(Position::START)).unwrap_err();
+        assert_eq!((damage.lba, damage.sequence), (batches[2].lba, 3));
+        assert!(matches!(damage.fault, Fault::Checksum { .. }), "{damage}");
+        ring.spoil(lba, byte);
+    }
+    ring.spoil(batches[3].lba, 30);
+    let (records, tail) = ring.scan(&start(Position::START)).unwrap();
+    assert_eq!((records.len(), tail.next, tail.lba), (3, batches[3].position, batches[3].lba));
+    assert!(!tail.is_proved() && tail.torn().is_some());
+}
+
+#[test]
+fn a_mark_is_written_once_and_the_log_goes_on_behind_it() {
+    let (mut ring, mut writer, _) = marked();
+    assert_eq!((writer.unmarked(), writer.mark(0)), (None, Ok(None)));
+    writer.set_durable(4);
+    assert_eq!(writer.mark(0), Ok(None), "a mark is nothing to be marked");
+    // On over the end of the ring, each record marked. A mark can fill the last block of a lap.
+    for number in 4..60_u8 {
+        let length = if number % 3 == 0 { 9000 } else { 100 };
+        writer.append(&vec![number; length]).unwrap();
+        assert_eq!(writer.mark(0), Ok(None), "what gathers will say it");
+        let sealed = loop {
+            let sealed = writer.seal().unwrap();
+            ring.write(&sealed);
+            if sealed.records > 0 {
+                break sealed;
+            }
+        };
+        writer.set_durable(sealed.position.sequence);
+        let mark = writer.mark(0).unwrap().unwrap();
+        ring.write(&mark);
+        let (records, tail) = ring.scan(&start(sealed.position)).unwrap();
+        assert_eq!(records, [vec![number; length]]);
+        assert_eq!(tail.next, writer.tail());
+        assert!(tail.is_proved());
+        writer.trim(sealed.position);
+    }
+    let (records, mut full) = (writer.unmarked(), writer);
+    assert_eq!(records, None);
+    write_one(&mut full, &mut ring, &[1; 100]);
+    full.set_durable(full.tail().sequence - 1);
+    assert_eq!(full.mark(RING.blocks), Err(AppendError::RingFull));
+    assert!(full.unmarked().is_some(), "nothing changed");
 }
