@@ -86,6 +86,16 @@ impl Log {
         Some(batches)
     }
 
+    /// A mark to write: that the last records are durable. None if the log says so already, or what is left is kept for others.
+    pub(crate) fn mark(&mut self) -> Option<Sealed> {
+        self.writer.mark(kept_blocks(LogRoom::Ordinary)).ok().flatten()
+    }
+
+    /// Last batch of which nothing in the log says that it is durable.
+    pub(crate) fn unmarked(&self) -> Option<u64> {
+        self.writer.unmarked()
+    }
+
     /// Whether proposals of `bytes` in total still fit, with what is kept left free. Counted twice, for the pad at the ring's
     /// end.
     pub(crate) fn has_room(&self, bytes: usize, room: LogRoom) -> bool {

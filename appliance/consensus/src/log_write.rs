@@ -76,6 +76,33 @@ impl Group {
         }
     }
 
+    /// Last batch of the log of which nothing in it says that it is durable; None if there is none. A reader tells a last record that
+    /// rotted from one that was never whole by a mark, and without one it cannot.
+    #[must_use]
+    pub fn unmarked(&self) -> Option<u64> {
+        if self.stopped { None } else { self.log.unmarked() }
+    }
+
+    /// Writes a mark, unless log writes are in flight: their headers, or a later mark, will say it. For moments of rest: it costs a
+    /// durable write.
+    pub fn mark(&mut self) {
+        if self.stopped || !self.writes.is_empty() {
+            return;
+        }
+        let Some(Sealed { position, lba, bytes, .. }) = self.log.mark() else { return };
+        let io = self.next_io();
+        let (sequence, last_index) = (position.sequence, self.durable_index);
+        self.writes.push_back(LogWrite { ios: vec![io], sequence, last_index });
+        self.writes_submitted += 1;
+        self.commands.push_back(Command::Write { io, lba, bytes, durable: true });
+    }
+
+    /// Whether no log write is in flight.
+    #[must_use]
+    pub fn is_at_rest(&self) -> bool {
+        self.writes.is_empty()
+    }
+
     /// Entries from `from` on, as many as fit a write (at least one).
     pub(crate) fn run_from(&self, from: u64) -> Run {
         let skip = usize::try_from(from - self.contents_first).unwrap_or(usize::MAX);

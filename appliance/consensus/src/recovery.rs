@@ -171,6 +171,17 @@ impl Recovery {
         }
     }
 
+    /// Where the log ended, once it was read.
+    #[must_use]
+    pub fn log_end(&self) -> Option<Tail> {
+        match self.phase {
+            Phase::Flush { tail } | Phase::WriteAnchors { tail, .. } | Phase::Ready { tail } => {
+                Some(tail)
+            }
+            Phase::Anchor { .. } | Phase::Snapshot { .. } | Phase::Scan { .. } => None,
+        }
+    }
+
     /// The bytes of a read; None if the device could not read them.
     ///
     /// # Panics

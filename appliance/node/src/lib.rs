@@ -15,6 +15,7 @@ pub mod ost;
 pub mod server;
 mod service_thread;
 pub mod stats;
+mod resting;
 mod strangers;
 
 pub use config::{Config, ConfigError};

@@ -82,6 +82,10 @@ impl Store {
             self.try_apply(number, commands);
         }
         self.scratch.recorded = recorded;
+        if self.mark_to_flush == Some(sequence) {
+            self.mark_to_flush = None;
+            self.flusher.want();
+        }
     }
 
     fn on_flush(&mut self, commands: &mut Vec<Command>) {

@@ -9,7 +9,7 @@ use sheen_journal::Damage;
 use sheen_types::{Fid, Lba};
 
 use crate::{
-    BadAnchor, Claim, ObjectAttributes, Store, Zone,
+    BadAnchor, Claim, JournalEnd, ObjectAttributes, Store, Zone,
     index::Index,
     layout::Layout,
     object::{Object, ObjectPiece},
@@ -89,6 +89,7 @@ pub struct Inspection {
     conflicts: Vec<Conflict>,
     healed: Vec<Damage>,
     bad_anchor: Option<BadAnchor>,
+    journal_end: JournalEnd,
 }
 
 impl Inspection {
@@ -96,10 +97,10 @@ impl Inspection {
         layout: Layout,
         identity: u64,
         index: Index,
-        (healed, bad_anchor): (Vec<Damage>, Option<BadAnchor>),
+        ((healed, bad_anchor), journal_end): ((Vec<Damage>, Option<BadAnchor>), JournalEnd),
     ) -> Self {
         let conflicts = find_conflicts(&layout, &index);
-        Self { layout, identity, index, conflicts, healed, bad_anchor }
+        Self { layout, identity, index, conflicts, healed, bad_anchor, journal_end }
     }
 
     pub(crate) fn parts(&self) -> (&Layout, &Index) {
@@ -121,6 +122,12 @@ impl Inspection {
     #[must_use]
     pub const fn bad_anchor(&self) -> Option<BadAnchor> {
         self.bad_anchor
+    }
+
+    /// How the journal ends.
+    #[must_use]
+    pub const fn journal_end(&self) -> &JournalEnd {
+        &self.journal_end
     }
 
     /// Every object and what it knows of itself, in order of ids.
@@ -289,7 +296,7 @@ mod test {
         map(&mut index, a, 50, data + 20, 10);
         map(&mut index, b, 7, data + 5, 20);
         map(&mut index, b, 100, 3, 2);
-        let inspection = Inspection::new(layout, 1, index, (Vec::new(), None));
+        let inspection = Inspection::new(layout, 1, index, Default::default());
         let lba = |place| layout.lba(place);
         assert_eq!(
             inspection.conflicts(),

@@ -80,12 +80,26 @@ impl Log {
     pub(crate) fn seal(&mut self, mut place: impl FnMut(u32, RecordId)) -> Option<Sealed> {
         let sealed = self.writer.seal()?;
         let mut operations = self.spares.pop().unwrap_or_default();
+        // A pad comes without.
         if sealed.records > 0 {
             std::mem::swap(&mut operations, &mut self.gathering);
         }
         for (index, &operation) in (0..).zip(&operations) {
             place(operation, RecordId { sequence: sealed.position.sequence, index });
         }
+        self.push(&sealed, operations);
+        Some(sealed)
+    }
+
+    /// A mark to write: that batches are durable which no header says so of. None if there are none, or no room.
+    pub(crate) fn mark(&mut self) -> Option<Sealed> {
+        let sealed = self.writer.mark(VOID_BLOCKS).ok().flatten()?;
+        let operations = self.spares.pop().unwrap_or_default();
+        self.push(&sealed, operations);
+        Some(sealed)
+    }
+
+    fn push(&mut self, sealed: &Sealed, operations: Vec<u32>) {
         self.batches.push_back(BatchState {
             position: sealed.position,
             written: false,
@@ -94,7 +108,6 @@ impl Log {
         });
         self.in_flight += 1;
         self.blocks_written += (sealed.bytes.len() / sheen_types::BLOCK_BYTES) as u64;
-        Some(sealed)
     }
 
     /// A batch was written; pushes the operations whose records count now: all before them are written too.

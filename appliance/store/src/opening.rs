@@ -12,6 +12,7 @@ use crate::{
     anchor::{ANCHOR_KIND, AnchorState, BadAnchor, VOIDS_MAX},
     discard::Discards,
     io::Io,
+    journal_end::JournalEnd,
     layout::anchor_lbas,
     loading::{Loading, Loads},
     log::Log,
@@ -347,14 +348,16 @@ fn verify(
     if !verification.is_done() {
         return Ok(Phase::Verification { base, tail, replay, verification });
     }
-    verification.decide(&mut replay);
+    let dropped = verification.decide(&mut replay);
+    let end = JournalEnd::new(&tail, &dropped);
     if goal == Goal::Inspect {
         let (index, _, _) = replay.finish();
         let healed = (base.healed, base.bad_anchor);
-        let inspection = Inspection::new(base.state.layout, base.identity, index, healed);
+        let inspection = Inspection::new(base.state.layout, base.identity, index, (healed, end));
         return Ok(Phase::Inspected(Box::new(inspection)));
     }
     let mut store = assemble(base, &tail, replay, limits)?;
+    store.journal_end = end;
     store.pump(commands);
     Ok(Phase::Switch(store))
 }

@@ -21,6 +21,7 @@ use crate::{
     flusher::Flusher,
     image::{are_sound, bind_image, image_parts},
     index::Index,
+    journal_end::JournalEnd,
     layout::Layout,
     log::Log,
     operation::{Kind, Operations, Promise, State},
@@ -44,12 +45,16 @@ pub struct Store {
     pub(crate) claims: Claims,
     pub(crate) operations: Operations,
     pub(crate) flusher: Flusher,
+    /// The mark under way that a flush is to follow.
+    pub(crate) mark_to_flush: Option<u64>,
     pub(crate) switch: Switch,
     /// What no checkpoint says yet.
     pub(crate) dirty: Dirty,
     pub(crate) discards: Discards,
     /// Batches of the checkpoint that were bad in one copy when the store was opened.
     pub(crate) healed_batches: u64,
+    /// How the journal ended then.
+    pub(crate) journal_end: JournalEnd,
     /// The copy of the anchor that was written anew from its twin then.
     pub(crate) healed_anchor: Option<BadAnchor>,
     /// Operations that have their blocks and wait for journal room or space, in order.
@@ -108,12 +113,14 @@ impl Store {
             claims: Claims::default(),
             operations: Operations::new(limits.requests_max),
             flusher: Flusher::default(),
+            mark_to_flush: None,
             switch,
             dirty: Dirty::new(layout.delta_bytes_max()),
             // Nothing while it opens.
             discards: Discards::new(&layout, false),
             healed_batches: 0,
             healed_anchor: None,
+            journal_end: JournalEnd::default(),
             ready: VecDeque::new(),
             granted: Vec::new(),
             promised: Promise::default(),
@@ -358,6 +365,12 @@ impl Store {
     #[must_use]
     pub const fn healed_anchor(&self) -> Option<BadAnchor> {
         self.healed_anchor
+    }
+
+    /// How the journal ended when the store was opened.
+    #[must_use]
+    pub const fn journal_end(&self) -> &JournalEnd {
+        &self.journal_end
     }
 
     /// Takes the buffer of a [`Command::WriteBytes`] back.

@@ -109,21 +109,26 @@ impl Verification {
         self.in_flight == 0 && self.sent == self.looks.len()
     }
 
-    /// Applies the records believed and rejects the others.
-    pub(crate) fn decide(self, replay: &mut Replay) {
+    /// Applies the records believed and rejects the others, whose objects are returned.
+    pub(crate) fn decide(self, replay: &mut Replay) -> Vec<Fid> {
         let mut fallen = vec![false; self.doubts.len()];
         let mut believed = self.believe(&fallen);
         // Each round lets at least one more record fall, so there are no more rounds than records.
         while self.let_fall(&believed, &mut fallen) {
             believed = self.believe(&fallen);
         }
+        let mut rejected = Vec::new();
         for (doubt, believed) in self.doubts.iter().zip(believed) {
             if believed {
                 replay.apply(doubt.id, &doubt.record);
             } else {
                 replay.reject(doubt.id);
+                if let Record::Change(change) = &doubt.record {
+                    rejected.push(change.object);
+                }
             }
         }
+        rejected
     }
 
     /// Which records their data speaks for, if the fallen ones never happened.

@@ -91,6 +91,7 @@ fn text(report: &Report) -> String {
             Bytes(zone.verified_bytes)
         ));
     }
+    lines.extend(report.notes.iter().map(|note| format!("note: {note}")));
     for finding in report.findings.iter().take(SHOWN_MAX) {
         let mark = if finding.repairable { "bad, repairable" } else { "BAD" };
         lines.push(format!("{mark}: {finding}"));

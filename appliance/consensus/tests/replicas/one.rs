@@ -232,3 +232,67 @@ fn a_failed_log_write_stops_the_replica_for_good() {
     assert_eq!(replica.group.poll_command(), Some(Command::Stopped));
     assert_eq!(replica.group.propose(line(2)), Err(ProposeError::Stopped));
 }
+
+#[test]
+fn a_rotten_last_record_before_a_mark_ends_recovery_by_name_and_without_one_nobody_can_tell() {
+    let mut chance = Chance(5);
+    for marked in [false, true] {
+        let mut device = formatted(1, &[1]);
+        let mut replica = start(&mut device);
+        replica.settle(&mut device, &mut chance);
+        replica.group.propose(line(1)).unwrap();
+        replica.settle(&mut device, &mut chance);
+        assert!(replica.group.unmarked().is_some() && replica.group.is_at_rest());
+        let last = zone().ring().start.0 + 1;
+        if marked {
+            replica.group.mark();
+            assert!(!replica.group.is_at_rest());
+            replica.settle(&mut device, &mut chance);
+            assert_eq!(replica.group.unmarked(), None);
+            replica.group.mark();
+            assert!(replica.group.is_at_rest(), "there is nothing new to say");
+        }
+        assert!(device.rot(last, 70));
+        match recover(&mut device, GroupConfig::default(), Tick(0)) {
+            Err(RecoveryError::Log(damage)) => {
+                assert!(marked);
+                assert_eq!(damage.lba.0, last);
+            }
+            Ok(_) => assert!(!marked),
+            Err(other) => panic!("{other}"),
+        }
+    }
+}
+
+#[test]
+fn proposals_and_snapshots_go_on_around_marks() {
+    let (mut device, mut chance) = (formatted(1, &[1]), Chance(6));
+    let mut expected = Vec::new();
+    for start_number in 0..6 {
+        let mut replica = start(&mut device);
+        replica.settle(&mut device, &mut chance);
+        assert_eq!(replica.applied, expected);
+        for number in 0..20 {
+            let number = start_number * 20 + number;
+            expected.push(line(number));
+            replica.group.propose(line(number)).unwrap();
+            if number % 3 > 0 {
+                replica.settle(&mut device, &mut chance);
+                replica.group.mark();
+            }
+            // A proposal beside the mark.
+            if number % 3 == 1 {
+                replica.run(&mut device);
+            } else {
+                replica.settle(&mut device, &mut chance);
+            }
+            if number % 17 == 0 {
+                replica.settle(&mut device, &mut chance);
+                replica.snapshot();
+            }
+        }
+        replica.settle(&mut device, &mut chance);
+        assert_eq!(replica.applied, expected);
+        device.crash(&mut chance);
+    }
+}

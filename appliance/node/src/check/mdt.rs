@@ -22,9 +22,10 @@ pub(super) fn check(
     report: &mut Report,
     progress: &mut dyn FnMut(Progress),
 ) {
-    let mut view = View { blocks, over: Some(BTreeMap::new()), bytes_read: 0 };
+    let mut view = View { blocks, over: Some(BTreeMap::new()), bytes_read: 0, torn: None };
     let result = view.recover();
     let verified_bytes = view.bytes_read;
+    report.notes.extend(view.torn.take());
     progress(Progress {
         zone: ZoneKind::Mdt,
         verified: Bytes(verified_bytes),
@@ -43,7 +44,7 @@ pub(super) fn check(
 
 /// Recovers for real: the anchors are written anew.
 pub(super) fn open_and_close(blocks: &mut ZoneBlocks) {
-    let mut view = View { blocks, over: None, bytes_read: 0 };
+    let mut view = View { blocks, over: None, bytes_read: 0, torn: None };
     let mut state = Assembly::new();
     // What cannot be recovered was named by the check and stays as it is.
     let _ = view.recover_group(&mut state);
@@ -54,6 +55,8 @@ struct View<'a> {
     blocks: &'a mut ZoneBlocks,
     over: Option<BTreeMap<u64, Vec<u8>>>,
     bytes_read: u64,
+    /// What stands at the end of the log, if it is torn.
+    torn: Option<String>,
 }
 
 /// The state of a snapshot, on its way.
@@ -124,7 +127,16 @@ impl View<'_> {
                     recovery.on_done(io, done);
                 }
                 Some(RecoveryStep::SnapshotBytes(bytes)) => assembly.push(&bytes),
-                Some(RecoveryStep::Ready) => return Ok(recovery.finish(Tick(0))),
+                Some(RecoveryStep::Ready) => {
+                    self.torn = recovery.log_end().and_then(|tail| {
+                        let fault = tail.torn()?;
+                        Some(format!(
+                            "mdt: the log ends at {} of its zone, torn: {fault} (a record that was not acknowledged is gone; an acknowledged one has rotted)",
+                            tail.lba
+                        ))
+                    });
+                    return Ok(recovery.finish(Tick(0)));
+                }
             }
         }
     }

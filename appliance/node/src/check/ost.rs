@@ -41,6 +41,7 @@ pub(super) fn check(
                 report.add(Finding::healable(Kind::Twin, lba, text).of_zone(zone));
             }
             report_anchor(&inspection, zone, report);
+            report_end(&inspection, zone, report);
             let mut reading = Reading { blocks, zone, report, progress, verified: 0, total: 0 };
             reading.read_all(&inspection);
             facts.verified_bytes = reading.verified * BLOCK_BYTES_U64;
@@ -95,6 +96,17 @@ fn report_anchor(inspection: &Inspection, zone: ZoneEntry, report: &mut Report) 
         let text = format!("anchor copy {copy}, read from its twin instead: {flaw}");
         let finding = Finding::healable(Kind::Twin, zone.first.plus(lba.0), text);
         report.add(finding.of_zone(zone));
+    }
+}
+
+/// What was being written when the store ended is gone by right. What nobody marked as durable and has rotted looks the same.
+fn report_end(inspection: &Inspection, zone: ZoneEntry, report: &mut Report) {
+    let end = inspection.journal_end();
+    if end.is_torn() {
+        let zone = zone_name(zone.kind);
+        report.notes.push(format!(
+            "{zone}: {end} (a change that was not acknowledged is gone; an acknowledged one has rotted)"
+        ));
     }
 }
 

@@ -131,6 +131,8 @@ pub struct Report {
     pub uuid: String,
     /// What each zone holds.
     pub zones: Vec<ZoneFacts>,
+    /// What is not wrong and still worth a word: what a crash, or rot nobody can tell from it, left at the end of a log.
+    pub notes: Vec<String>,
     /// What is wrong, at most [`Report::FINDINGS_MAX`].
     pub findings: Vec<Finding>,
     /// What is wrong, all of it.
@@ -148,6 +150,7 @@ impl Report {
             device: device.into(),
             uuid: superblock.uuid_text(),
             zones: Vec::new(),
+            notes: Vec::new(),
             findings: Vec::new(),
             findings_total: 0,
             repairable: 0,

@@ -326,3 +326,50 @@ fn a_device_in_use_and_a_file_that_is_no_device_are_refused() {
     let is_refused = matches!(refused, Err(CheckError::Device(DeviceError::Superblock { .. })));
     assert!(is_refused, "{refused:?}");
 }
+
+/// One object more on a filled OST, written and flushed last; whether its journal is marked.
+fn filled_and_closed(marked: bool) -> (TempDir, std::path::PathBuf) {
+    let (folder, path) = filled();
+    let (_device, _, mut blocks) = ost_1(&path, None);
+    let (mut store, mut commands) = open(&mut blocks);
+    write(&mut blocks, &mut store, &mut commands, OBJECTS + 1, &[0xe7; BLOCK_BYTES]);
+    if marked {
+        store.mark(true, &mut commands);
+        settle(&mut blocks, &mut store, &mut commands, &[]);
+    }
+    (folder, path)
+}
+
+#[test]
+fn the_newest_content_is_named_if_it_rots_behind_a_mark_and_noted_without_one() {
+    for marked in [true, false] {
+        let (_folder, path) = filled_and_closed(marked);
+        let report = check(&path);
+        assert!(report.is_clean() && report.notes.is_empty(), "{report:?}");
+        let (object, _, lba) = *places(&path).last().unwrap();
+        flip(&path, lba, 100);
+        let report = check(&path);
+        let found: Vec<_> = report.findings.iter().map(|found| (found.lba, found.kind)).collect();
+        if marked {
+            assert_eq!(found, [(lba.0, Kind::Rotten)]);
+            assert!(report.notes.is_empty(), "{report:?}");
+        } else {
+            assert_eq!(found, []);
+            assert!(report.notes[0].contains(&object.to_string()), "{report:?}");
+        }
+    }
+}
+
+#[test]
+fn the_newest_journal_batch_is_named_if_it_rots_behind_a_mark() {
+    let (_folder, path) = filled_and_closed(true);
+    let first = ost_1(&path, None).1;
+    // The journal begins behind the anchor; the mark is its last block.
+    let format = |lba: Lba| u32::from_le_bytes(read(&path, lba)[4..8].try_into().unwrap());
+    let mark = (1..64).map(|at| first.plus(at)).find(|&lba| format(lba) == 2).unwrap();
+    let last = Lba(mark.0 - 1);
+    flip(&path, last, 70);
+    let report = check(&path);
+    let found: Vec<_> = report.findings.iter().map(|found| (found.lba, found.kind)).collect();
+    assert_eq!(found, [(last.0, Kind::Zone)], "{report:?}");
+}

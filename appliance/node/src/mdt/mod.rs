@@ -11,6 +11,7 @@
 mod config;
 mod ports;
 mod service;
+mod marking;
 mod startup;
 mod exchange;
 mod reactor_service;

@@ -443,3 +443,61 @@ fn a_longer_lease_of_an_earlier_start_is_kept() {
     }
     assert_eq!(wants.status(&world), 0);
 }
+
+/// Blocks of the log ring that hold something, and the format each begins with.
+fn ring(world: &World) -> Vec<(u64, u32)> {
+    let ring = sheen_consensus::Zone::new(sheen_consensus::ZONE_BLOCKS_MIN).unwrap().ring();
+    let first = ring.start.0 + 8;
+    let blocks = world.blocks.borrow();
+    let format = |block: &[u8]| u32::from_le_bytes(block[4..8].try_into().unwrap());
+    blocks.range(first..first + ring.blocks).map(|(&at, block)| (at, format(block))).collect()
+}
+
+const MARK: u32 = 2;
+
+#[test]
+fn a_record_that_rots_after_a_stop_is_named_at_the_next_start() {
+    let mut world = World::new();
+    let mut a = world.mount(1);
+    a.create(&mut world, "the last file");
+    let last = ring(&world).last().unwrap().0;
+    let service = world.service.as_mut().unwrap();
+    service.stop();
+    for _ in 0..100 {
+        service.turn();
+    }
+    assert!(service.is_stopped());
+    world.blocks.borrow_mut().get_mut(&last).unwrap()[70] ^= 1;
+    world.start();
+    let service = world.service.as_mut().unwrap();
+    for _ in 0..1000 {
+        service.turn();
+    }
+    match service.failure() {
+        Some(super::MdtFailure::Recovery(sheen_consensus::RecoveryError::Log(damage))) => {
+            assert_eq!(damage.lba.0 + 8, last);
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_metadata_log_at_rest_is_marked_once() {
+    let mut world = World::new();
+    let mut a = world.mount(1);
+    a.create(&mut world, "file");
+    assert_ne!(ring(&world).last().unwrap().1, MARK);
+    world.pass(Duration::from_millis(1500));
+    let marked = ring(&world);
+    assert_eq!(marked.last().unwrap().1, MARK);
+    world.pass(Duration::from_secs(3));
+    assert_eq!(ring(&world), marked);
+    a.create(&mut world, "another");
+    world.pass(Duration::from_millis(1500));
+    assert_eq!(ring(&world).last().unwrap().1, MARK);
+    world.restart();
+    a.reconnect(&mut world);
+    assert_eq!(a.reassert(&mut world, &nothing_held()), 0);
+    let found: EntryReply = a.call(&mut world, Opcode::Lookup, &lookup("another")).body();
+    assert!(found.attributes.nlink > 0);
+}

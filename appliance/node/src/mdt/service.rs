@@ -16,7 +16,7 @@ use sheen_ports::{Block, Clock, ConnectionId, Entropy, Fabric, FabricEvent, Requ
 use sheen_types::Tick;
 use sheen_wire::Frame;
 
-use crate::stats::ConnectionStats;
+use crate::{resting::Resting, stats::ConnectionStats};
 
 use super::{
     commit::Batch,
@@ -25,6 +25,7 @@ use super::{
     device::{ZoneDevice, ZoneEnd},
     exchange::Waiting,
     gateway::{OstGateway, OstJobEnd},
+    marking::Stopping,
     mutation::ChangeId,
     ports::{MdtFailure, MdtPorts},
     snapshots::{Assembler, Encoded},
@@ -75,7 +76,8 @@ pub struct MdtService<B, F, C, E, G> {
     /// Outputs that wait for peers who do not take callbacks.
     pub(crate) backlog: BTreeMap<ConnectionId, Waiting>,
     pub(crate) events: Vec<FabricEvent>,
-    stopping: bool,
+    pub(crate) resting: Resting<u64>,
+    pub(crate) stopping: Stopping,
 }
 
 impl<B: Block, F: Fabric, C: Clock, E: Entropy, G: OstGateway> MdtService<B, F, C, E, G> {
@@ -110,7 +112,8 @@ impl<B: Block, F: Fabric, C: Clock, E: Entropy, G: OstGateway> MdtService<B, F, 
             snapshot: Encoded::default(),
             backlog: BTreeMap::new(),
             events: Vec::new(),
-            stopping: false,
+            resting: Resting::default(),
+            stopping: Stopping::Serving,
         }
     }
 
@@ -129,15 +132,17 @@ impl<B: Block, F: Fabric, C: Clock, E: Entropy, G: OstGateway> MdtService<B, F, 
         self.core.phase == Phase::Serving
     }
 
-    /// Lets it end; what is proposed may or may not be carried out.
+    /// Lets it end; what is proposed may or may not be carried out. What the log has is marked as durable.
     pub fn stop(&mut self) {
-        self.stopping = true;
+        if self.stopping == Stopping::Serving {
+            self.stopping = Stopping::Writing;
+        }
     }
 
-    /// Whether [`MdtService::stop`] was called.
+    /// Whether it ended, after [`MdtService::stop`].
     #[must_use]
     pub fn is_stopped(&self) -> bool {
-        self.stopping
+        self.stopping == Stopping::Ended
     }
 
     /// Where the fabric's connections are counted.
@@ -164,6 +169,9 @@ impl<B: Block, F: Fabric, C: Clock, E: Entropy, G: OstGateway> MdtService<B, F, 
     /// Does what there is to do. Returns how much it did; 0: nothing until an event or [`MdtService::next_deadline`].
     pub fn turn(&mut self) -> usize {
         self.core.on_time(self.clock.now(), self.clock.wall());
+        if self.stopping != Stopping::Serving {
+            return self.turn_to_end();
+        }
         if self.core.random.is_none() {
             self.core.random = Some([self.entropy.next_u64(), self.entropy.next_u64()]);
         }
@@ -180,6 +188,7 @@ impl<B: Block, F: Fabric, C: Clock, E: Entropy, G: OstGateway> MdtService<B, F, 
         work += self.write_snapshot();
         // Replies may have let changes go on.
         self.propose();
+        self.mark_at_rest();
         work += self.run_group();
         work += self.send_outputs();
         self.device.submit_waiting();
@@ -191,7 +200,9 @@ impl<B: Block, F: Fabric, C: Clock, E: Entropy, G: OstGateway> MdtService<B, F, 
     pub fn next_deadline(&self) -> Option<Tick> {
         let tick = self.core.next_tick();
         match &self.stage {
-            Stage::Running(group) => Some(group.deadline().map_or(tick, |at| at.min(tick))),
+            Stage::Running(group) => {
+                [Some(tick), group.deadline(), self.resting.deadline()].into_iter().flatten().min()
+            }
             Stage::Recovering { .. } | Stage::Failed(_) => Some(tick),
         }
     }
@@ -230,7 +241,7 @@ impl<B: Block, F: Fabric, C: Clock, E: Entropy, G: OstGateway> MdtService<B, F, 
         self.core.fail();
     }
 
-    fn poll_device(&mut self) -> usize {
+    pub(crate) fn poll_device(&mut self) -> usize {
         let mut ends: Vec<ZoneEnd> = Vec::new();
         let count = self.device.poll(&mut ends);
         for ZoneEnd { io, result } in ends {
@@ -289,7 +300,7 @@ impl<B: Block, F: Fabric, C: Clock, E: Entropy, G: OstGateway> MdtService<B, F, 
         self.core.settle();
     }
 
-    fn run_group(&mut self) -> usize {
+    pub(crate) fn run_group(&mut self) -> usize {
         let mut work = 0;
         let Stage::Running(group) = &mut self.stage else { return 0 };
         group.on_timer(self.core.now);

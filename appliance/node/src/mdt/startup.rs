@@ -70,6 +70,18 @@ impl<B: Block, F: Fabric, C: Clock, E: Entropy, G: OstGateway> MdtService<B, F, 
                 Err(error) => return self.fail(MdtFailure::Snapshot(error)),
             }
         }
+        if let Some(tail) = recovery.log_end() {
+            let (lba, marked) = (tail.lba, tail.is_proved());
+            match tail.torn() {
+                Some(fault) => tracing::warn!(
+                    %lba,
+                    %fault,
+                    marked,
+                    "metadata log tail torn: a record that was not acknowledged is gone; an acknowledged one has rotted"
+                ),
+                None => tracing::info!(%lba, marked, "metadata log read"),
+            }
+        }
         let group = recovery.finish(self.core.now);
         self.core.admission.set_room(Room::of_area(group.snapshot_bytes_max()));
         self.stage = Stage::Running(Box::new(group));

@@ -25,6 +25,7 @@ mod target;
 pub mod statistics;
 pub mod scrub;
 mod service;
+mod marking;
 mod dispatch;
 mod writing;
 mod reading;

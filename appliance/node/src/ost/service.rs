@@ -87,7 +87,7 @@ pub struct OstService<B, F, C> {
     pub(crate) stats: Arc<OstServiceStats>,
     pub(crate) desk: Option<ServiceDesk>,
     pub(crate) desk_is_behind: bool,
-    stopping: Stopping,
+    pub(crate) stopping: Stopping,
     events: Vec<FabricEvent>,
     finished: Vec<Finished>,
     turns: u32,
@@ -109,7 +109,7 @@ pub(crate) struct Scratch {
     pub(crate) message: Vec<u8>,
 }
 
-/// Serving → Draining → Flushing → Ended.
+/// Serving → Draining → Flushing → Marking → Ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Stopping {
     Serving,
@@ -117,6 +117,8 @@ pub(crate) enum Stopping {
     Draining,
     /// The stores make everything durable.
     Flushing,
+    /// Their journals say so.
+    Marking,
     Ended,
 }
 
@@ -342,32 +344,6 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
         self.targets[number].device.ring();
     }
 
-    fn advance_stop(&mut self) {
-        let idle = self.operations.len() == 0;
-        match self.stopping {
-            Stopping::Draining if !idle => {
-                if self.operations.iter().all(Operation::waits_for_peer) {
-                    // Their clients send again what was not answered.
-                    self.close_pulling(None, |_| true);
-                }
-            }
-            Stopping::Draining => {
-                self.stopping = Stopping::Flushing;
-                for target in 0..self.targets.len() {
-                    self.targets[target].give_up_opening();
-                    self.sync_for(target, Origin::Stop);
-                }
-            }
-            Stopping::Flushing
-                if idle && !self.targets.iter().any(|target| target.device.is_busy()) =>
-            {
-                self.publish();
-                self.stopping = Stopping::Ended;
-            }
-            Stopping::Serving | Stopping::Flushing | Stopping::Ended => {}
-        }
-    }
-
     /// Ends an operation; its buffer is its peer's no more.
     pub(crate) fn end_operation(&mut self, token: u64) -> Operation {
         let operation = self.operations.remove(token);
@@ -476,6 +452,7 @@ impl<B: Block, F: Fabric, C: Clock> Service for OstService<B, F, C> {
         }
         for number in 0..self.targets.len() {
             work += self.take_completions(number) + self.scrub(number) + self.tidy(number);
+            work += self.mark_at_rest(number);
             self.pump(number);
         }
         if !self.pending_fences.is_empty() {
@@ -536,7 +513,8 @@ impl<B: Block, F: Fabric, C: Clock> Service for OstService<B, F, C> {
         let scrub = self.targets.iter().filter_map(|target| target.scrub.deadline()).min();
         // Time enough is when it is past.
         let strangers = self.attachments.deadline().map(|at| at.after(Duration::from_nanos(1)));
-        [desk, scrub, strangers].into_iter().flatten().min()
+        let rest = self.targets.iter().filter_map(|target| target.resting.deadline()).min();
+        [desk, scrub, strangers, rest].into_iter().flatten().min()
     }
 
     fn is_finished(&self) -> bool {

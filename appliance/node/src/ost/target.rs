@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use sheen_ports::Block;
-use sheen_store::{Command, IoToken, Limits, Opening, Progress, Store, Zone};
+use sheen_store::{Command, IoToken, JournalEnd, Limits, Opening, Progress, Store, Unmarked, Zone};
 use sheen_types::{Lba, OstIndex, Tick, units::BLOCK_BYTES_U64};
+
+use crate::resting::Resting;
 
 use super::{
     device::{Device, Finished},
@@ -40,6 +42,8 @@ pub(crate) struct Target<B> {
     pub(crate) stats: Arc<OstStats>,
     pub(crate) scrub: Scrub,
     pub(crate) tidying: Tidying,
+    /// Whether the journal is.
+    pub(crate) resting: Resting<Unmarked>,
     started: Option<Tick>,
     stop_logged: bool,
 }
@@ -58,7 +62,17 @@ impl<B: Block> Target<B> {
         let state = State::Opening(Some(opening));
         let scrub = Scrub::new(scrub, stats.clone());
         let tidying = Tidying::new(tidy, stats.clone());
-        Self { index, device, state, stats, scrub, tidying, started: None, stop_logged: false }
+        Self {
+            index,
+            device,
+            state,
+            stats,
+            scrub,
+            tidying,
+            resting: Resting::default(),
+            started: None,
+            stop_logged: false,
+        }
     }
 
     pub(crate) fn store(&mut self) -> Option<&mut Store> {
@@ -142,6 +156,7 @@ impl<B: Block> Target<B> {
                     .set(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
                 self.stats.ready.set(1);
                 log_healed(self.index, &store);
+                log_end(self.index, store.journal_end());
                 tracing::info!(
                     ost = self.index.0,
                     ?took,
@@ -192,6 +207,19 @@ impl<B: Block> Target<B> {
         stats.checkpoint_bytes_written.set(now.checkpoint_blocks_written * BLOCK_BYTES_U64);
         stats.checkpoints.set(now.checkpoints);
         stats.flushes.set(now.flushes);
+    }
+}
+
+/// What the journal ended with.
+fn log_end(index: OstIndex, end: &JournalEnd) {
+    if end.is_torn() {
+        tracing::warn!(
+            ost = index.0,
+            %end,
+            "journal tail torn: a change that was not acknowledged is gone; an acknowledged one has rotted"
+        );
+    } else {
+        tracing::info!(ost = index.0, %end, "journal read");
     }
 }
 

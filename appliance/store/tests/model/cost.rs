@@ -9,7 +9,7 @@ use crate::{
     world::World,
 };
 
-const OBJECT: Fid = Fid::new(Fid::NORMAL_SEQUENCE_FIRST, 1);
+pub(crate) const OBJECT: Fid = Fid::new(Fid::NORMAL_SEQUENCE_FIRST, 1);
 
 pub(crate) fn open_world(blocks: u64, limits: Limits) -> (World, Chance) {
     let mut chance = Chance::new(1);

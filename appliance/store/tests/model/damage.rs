@@ -6,7 +6,7 @@ use sheen_types::Lba;
 
 use crate::{
     chance::Chance,
-    cost::{open_world, write_block},
+    cost::{OBJECT, open_world, write_block},
     device::{BLOCK, Crash, Pending},
     world::World,
 };
@@ -128,13 +128,92 @@ fn a_journal_batch_of_another_place_is_named_misdirected() {
 }
 
 #[test]
-fn the_last_journal_batch_rotten_is_a_torn_tail() {
+fn the_last_journal_batch_rotten_without_a_mark_is_a_torn_tail_and_told() {
     let (mut world, mut chance) = closed_store();
     let journal = batches(&world, 1..65);
+    let end = world.inspect().unwrap().journal_end().clone();
+    assert!(!end.is_proved && !end.is_torn(), "{end}");
     // Nothing says of the last batch that it was durable.
     spoil(&mut world, *journal.last().unwrap());
-    world.open(Crash::Kill, &mut chance);
+    world.open_once(&mut chance).unwrap();
     assert_eq!(world.store().statistics().used_blocks, 29);
+    let end = world.store().journal_end();
+    assert_eq!(end.lba, *journal.last().unwrap());
+    assert!(matches!(end.torn, Some(Fault::Checksum { .. })), "{end}");
+}
+
+/// Where the last block lies.
+fn last_block(world: &World) -> Lba {
+    let runs = world.inspect().unwrap().stored(OBJECT).unwrap();
+    let last = runs.last().unwrap();
+    last.lba.plus(last.blocks - 1)
+}
+
+#[test]
+fn rotten_content_of_the_last_batch_without_a_mark_is_dropped_and_told() {
+    let (mut world, mut chance) = closed_store();
+    let lba = last_block(&world);
+    spoil(&mut world, lba);
+    let end = world.inspect().unwrap().journal_end().clone();
+    assert_eq!((end.dropped, &end.objects[..]), (1, &[OBJECT][..]));
+    assert!(end.is_torn() && !end.is_proved, "{end}");
+    world.open_once(&mut chance).unwrap();
+    assert_eq!(world.store().statistics().used_blocks, 29);
+    assert_eq!(*world.store().journal_end(), end);
+}
+
+/// As [`closed_store`], ended well: behind the last flush its journal is marked.
+fn marked_store() -> (World, Chance) {
+    let (mut world, mut chance) = closed_store();
+    world.open_once(&mut chance).unwrap();
+    for request in 30..33 {
+        world.images.insert(request, vec![0; BLOCK]);
+        let write = write_block(request);
+        let token = RequestToken(request);
+        world.call(|store, commands| store.write(token, &write, commands)).unwrap();
+        world.call(|store, commands| store.sync(RequestToken(1000 + request), commands)).unwrap();
+        world.settle(&mut chance);
+    }
+    // It covers what completed before it.
+    world.call(|store, commands| store.sync(RequestToken(2000), commands)).unwrap();
+    world.settle(&mut chance);
+    let unmarked = world.store().unmarked().unwrap();
+    assert!(unmarked.is_durable());
+    world.call(|store, commands| store.mark(true, commands));
+    world.settle(&mut chance);
+    assert_eq!(world.store().unmarked(), None);
+    let before = world.io_count;
+    world.call(|store, commands| store.mark(true, commands));
+    assert_eq!(world.io_count, before, "there is nothing new to say");
+    world.crash(Crash::Power, &mut chance);
+    assert!(world.inspect().unwrap().journal_end().is_proved);
+    (world, chance)
+}
+
+#[test]
+fn a_rotten_last_batch_before_a_mark_is_an_error_with_its_place() {
+    let (mut world, mut chance) = marked_store();
+    let lba = *batches(&world, 1..65).last().unwrap();
+    spoil(&mut world, lba);
+    match world.open_once(&mut chance) {
+        Err(OpenError::Journal(damage)) => assert_eq!(damage.lba, lba),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn rotten_content_of_the_last_batch_before_a_mark_stays_and_is_known_bad() {
+    let (mut world, mut chance) = marked_store();
+    let lba = last_block(&world);
+    spoil(&mut world, lba);
+    assert_eq!(last_block(&world), lba, "it is still there");
+    world.open_once(&mut chance).unwrap();
+    assert_eq!(world.store().statistics().used_blocks, 33);
+    assert!(!world.store().journal_end().is_torn());
+    // A read has the checksum that the block does not match.
+    let runs = world.store().stored(OBJECT).unwrap();
+    let expected = *runs.last().unwrap().checksums.last().unwrap();
+    assert_ne!(sheen_types::checksum::crc32c(&world.device.read(lba)), expected);
 }
 
 /// The batches of the checkpoint in use: both copies, as pairs.

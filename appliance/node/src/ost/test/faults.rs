@@ -386,3 +386,49 @@ fn a_client_that_attaches_anew_loses_its_old_connection() {
     rig.service.fabric_mut().connection = 2;
     assert_eq!(rig.read(object(1), 0, 100).payload, vec![2; 100]);
 }
+
+fn stop(rig: &mut Rig) {
+    rig.service.stop();
+    for _ in 0..100 {
+        rig.turn();
+    }
+    assert!(rig.service.is_finished());
+}
+
+#[test]
+fn what_rots_after_a_stop_is_an_error_and_not_a_hole() {
+    for mut rig in [Rig::new(4096), Rig::volatile(4096)] {
+        let content: Vec<u8> = (0..BLOCK_BYTES).map(|at| at.to_le_bytes()[0] ^ 0x5a).collect();
+        assert_eq!(rig.write(object(1), 0, &content).status(), 0);
+        stop(&mut rig);
+        let lba = find_block(&rig, 4096, &content);
+        let mut rotten = content.clone();
+        rotten[100] ^= 1;
+        write_device(&rig.medium, lba, &rotten);
+        let mut again = Rig::open(rig.medium.clone(), 16, None);
+        let reply = again.read(object(1), 0, BLOCK_BYTES);
+        assert_eq!(reply.status(), -Errno::EIO.0, "{} bytes read", reply.payload.len());
+    }
+}
+
+#[test]
+fn a_journal_at_rest_is_marked_once_and_then_nobody_wakes() {
+    let second = Tick(0).after(std::time::Duration::from_secs(1));
+    for (mut rig, durable) in [(Rig::new(4096), false), (Rig::volatile(4096), true)] {
+        let body = write_body(object(1), 0, durable);
+        assert_eq!(rig.call(Opcode::ObjectWrite, &body, &[7; 100], 0).status(), 0);
+        rig.settle();
+        rig.service.publish();
+        let written = |rig: &Rig| rig.service.stats().targets[0].journal_bytes_written.get();
+        let before = written(&rig);
+        assert_eq!(rig.service.next_deadline(), Some(second));
+        let mut now = second;
+        for _ in 0..100 {
+            rig.service.turn(now);
+            now = now.after(std::time::Duration::from_millis(50));
+        }
+        rig.service.publish();
+        assert_eq!(written(&rig), before + BLOCK_BYTES as u64, "one block");
+        assert_eq!(rig.service.next_deadline(), None);
+    }
+}
