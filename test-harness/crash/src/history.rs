@@ -390,6 +390,16 @@ impl History {
         self.call(|store, _, _| store.checkpoint());
     }
 
+    /// Marks the journal, if there is something to say.
+    ///
+    /// # Errors
+    /// The witness's.
+    pub fn mark(&mut self, witness: &mut impl Witness) -> Result<(), Failure> {
+        let flushed = self.chance.one_in(2);
+        self.call(|store, _, commands| store.mark(flushed, commands));
+        self.carry_out(witness)
+    }
+
     /// Lets one operation complete; false if none is under way.
     ///
     /// # Errors

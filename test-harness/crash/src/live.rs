@@ -1,6 +1,6 @@
 //! An image to be damaged: many objects of all kinds, an aged journal, checkpoints, and what blocks held before.
 
-use sheen_store::{Limits, Zone};
+use sheen_store::{Limits, RequestToken, Zone};
 use sheen_types::Lba;
 
 use crate::{
@@ -17,8 +17,10 @@ const OBJECTS: usize = 24;
 const BLOCKS: usize = 2048;
 /// Changes behind which the image is remembered: the later ones are still known to the journal.
 const MOMENTS: [usize; 6] = [200, 400, 520, 560, 580, 592];
-/// Changes in all.
+/// Changes before the last opening.
 const CHANGES: usize = 600;
+/// Changes since: of them only the mark behind the last one says that they are durable.
+const LAST_CHANGES: usize = 20;
 
 /// The image.
 #[derive(Debug)]
@@ -31,6 +33,8 @@ pub struct Live {
     pub content: Vec<State>,
     /// Earlier images.
     pub earlier: Vec<Image>,
+    /// The block of the mark that ends the journal.
+    pub mark: Lba,
 }
 
 impl Live {
@@ -66,7 +70,11 @@ impl Live {
         let mut content = vec![State::default(); OBJECTS];
         let mut earlier = Vec::new();
         let mut images = Images::default();
-        for request in 1..=CHANGES {
+        for request in 1..=CHANGES + LAST_CHANGES {
+            if request == CHANGES + 1 {
+                // The anchor says that everything before is durable.
+                store = restart::open(&mut image, &setup).map_err(Violation::Open)?;
+            }
             let number = u64::try_from(request).unwrap_or(u64::MAX);
             let (object, change) = (chance.below(OBJECTS), change(&mut chance));
             let tag = u32::try_from(request).unwrap_or(u32::MAX);
@@ -78,17 +86,27 @@ impl Live {
             if ended.is_ok() {
                 content[object].apply(change, tag);
             }
-            if request % 70 == 0 {
+            if request % 70 == 0 && request < CHANGES {
                 store.checkpoint();
             }
             if MOMENTS.contains(&request) {
                 earlier.push(image.clone());
             }
         }
-        // Opened once more: now the anchor says that everything is durable.
-        drop(store);
-        restart::open(&mut image, &setup).map_err(Violation::Open)?;
-        Ok(Self { image, setup, content, earlier })
+        // Ended well.
+        let mark = store.journal_tail();
+        for request in [u64::MAX - 1, u64::MAX] {
+            let mut commands = Vec::new();
+            if request == u64::MAX {
+                store.mark(true, &mut commands);
+            }
+            let taken = store.sync(RequestToken(request), &mut commands);
+            assert!(taken.is_ok(), "one request at a time");
+            let ended = restart::carry_out(&mut store, &mut image, &mut images, commands, request)?;
+            ended.map_err(Violation::Refused)?;
+        }
+        assert!(store.unmarked().is_none(), "there is room for a mark");
+        Ok(Self { image, setup, content, earlier, mark })
     }
 }
 

@@ -130,6 +130,9 @@ impl History {
                 self.step(witness)?;
             }
         }
+        if self.chance.one_in(4) {
+            self.mark(witness)?;
+        }
         if !self.chance.one_in(4) {
             self.pump(witness)?;
         }

@@ -6,6 +6,8 @@
 //! - an inspection at rest, with the checksums it lists, finds exactly the blocks that reading finds;
 //! - each such block has a name that fits: a flipped bit or a wiped block is rotten, a block of another place is misdirected
 //!   (and its owner told), an earlier content is stale if journal or checkpoint still know of it, and else nobody's;
+//! - the last batches of the journal, of which only its mark says that they are durable, are as all others; if one damage takes the mark
+//!   and some of them, the journal is told as torn, with the objects whose last changes are gone;
 //! - a bad batch of a checkpoint is read from its twin, and told as healed;
 //! - a bad copy of the anchor is told with its place, and an opening makes it good.
 //!
@@ -54,6 +56,8 @@ pub enum End {
     Healed,
     /// The store does not open; the place is named.
     Refused,
+    /// The journal's mark and what it speaks for are damaged at once: the journal is called torn.
+    Torn,
     /// Blocks of objects are bad, and named so.
     Named(Name),
 }
@@ -208,7 +212,7 @@ fn look(
     changed: &BTreeSet<Lba>,
     second: &mut Second<'_>,
 ) -> Result<Vec<End>, String> {
-    let Live { image, setup, content, .. } = live;
+    let Live { image, setup, content, mark, .. } = live;
     let inspected = restart::inspect(image, setup);
     let told = tell(&inspected, image, kind)?;
     second(image, &told)?;
@@ -239,7 +243,15 @@ fn look(
     if let Some(conflict) = inspection.conflicts().first() {
         return Err(format!("a conflict: {conflict:?}"));
     }
-    let bad = read_all(&mut store, image, content)?;
+    let end = inspection.journal_end();
+    let is_torn = changed.len() > 1 && changed.contains(mark) && end.is_torn();
+    if end != store.journal_end() || end.dropped > 0 && !is_torn {
+        return Err(format!("inspected: {end}, opened: {}", store.journal_end()));
+    }
+    let bad = match read_all(&mut store, image, content) {
+        Err(_) if is_torn => return Ok(vec![End::Torn]),
+        bad => bad?,
+    };
     let Told::Opened { healed, named } = told else { return Err("it was refused".to_owned()) };
     if !named.keys().eq(bad.keys()) {
         return Err(format!("reading finds {bad:?}, the inspection {named:?}"));

@@ -73,6 +73,16 @@ pub const MUTANTS: &[Mutant] = &[
         proofs: CRASHES,
     },
     Mutant {
+        name: "mark-before-flush",
+        story: "a mark says of what completed that it is durable, before a flush: after a loss of power recovery believes it",
+        file: "appliance/store/src/log.rs",
+        replacements: &[(
+            "let sealed = self.writer.mark(VOID_BLOCKS).ok().flatten()?;",
+            "self.writer.set_durable(self.completed_through());\n        let sealed = self.writer.mark(VOID_BLOCKS).ok().flatten()?;",
+        )],
+        proofs: CRASHES,
+    },
+    Mutant {
         name: "reordered-superblock",
         story: "the anchor names a checkpoint that is not flushed",
         file: "appliance/store/src/switch.rs",

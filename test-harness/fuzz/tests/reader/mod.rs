@@ -99,7 +99,7 @@ impl Zone<'_> {
     fn batch(&self, block: u64) -> Option<Batch> {
         let head = self.read(block, 1);
         let good = crc(&head[4..64]) == u32_at(&head, 0)
-            && u32_at(&head, 4) == 1
+            && (1..=2).contains(&u32_at(&head, 4))
             && u64_at(&head, 8) == self.identity
             && u64_at(&head, 16) == ZONE.first.0 + block;
         if !good {
