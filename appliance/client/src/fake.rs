@@ -436,7 +436,6 @@ impl State {
                 ok(LeaseReply { lease, attributes: self.attributes(FILE), shared: false }.to_vec())
             }
             Opcode::Lookup => ok(self.lookup().to_vec()),
-            Opcode::MakeRoom => ok(self.make_room().to_vec()),
             Opcode::Rename => ok(RenameReply { moved: MOVED, replaced: FILE }.to_vec()),
             Opcode::Unlink => ok(UnlinkReply { fid: FILE, nlink: 0 }.to_vec()),
             Opcode::Create => {
@@ -455,7 +454,7 @@ impl State {
         }
     }
 
-    fn make_room(&mut self) -> MakeRoomReply {
+    pub(crate) fn make_room(&mut self) -> MakeRoomReply {
         if std::mem::take(&mut self.lingers) {
             self.refuse = None;
             self.destroyed += 1;

@@ -120,6 +120,7 @@ impl State {
                 let objects = request.objects.0.iter().map(|object| self.glimpse(*object));
                 (0, GlimpseReply { objects: List(objects.collect()) }.to_vec(), Vec::new())
             }
+            Opcode::MakeRoom => (0, self.make_room().to_vec(), Vec::new()),
             _ => (0, Vec::new(), Vec::new()),
         }
     }
