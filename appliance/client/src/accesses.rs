@@ -2,8 +2,11 @@
 //! MDT some time later, many in one request, as Linux does with `lazytime`. One change of metadata for each file read would cost
 //! more than reading it.
 //!
-//! Times are the server's: its clock is followed by the answers to pings, so that a clock set wrong here does not matter. What
-//! is not told when the client ends without a good-bye is lost. Reads out of the kernel's pages are not seen.
+//! Times are the server's: its clock is followed by the answers to pings, so that a clock set wrong here does not matter. A
+//! read is told as no later than it was and as later than all that is known to have come before it: so a time that is set by
+//! hand after it, at whatever client, stays (`atime_set`), and one set before it does not.
+//!
+//! What is not told when the client ends without a good-bye is lost. Reads out of the kernel's pages are not seen.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard},
@@ -40,8 +43,10 @@ pub enum AccessTimes {
 const DELAY: Duration = Duration::from_secs(30);
 /// Most inodes that wait to be told of. Further accesses are not noted until there is room.
 const PENDING_MAX: usize = 16 * ACCESSES_MAX;
-/// After so long an answer counts however long it took: clocks run apart by 10 µs a second at worst.
+/// After so long an answer counts however long it took.
 const SAMPLE_AGE: Duration = Duration::from_secs(60);
+/// Clocks run apart by 10 µs a second at worst.
+const DRIFT: u32 = 100_000;
 /// `FS_NOATIME_FL`.
 const NOATIME: u32 = 0x80;
 const DAY_SECONDS: i64 = 86_400;
@@ -53,7 +58,7 @@ pub(crate) struct ServerClock(Mutex<Option<Sample>>);
 #[derive(Clone, Copy, Debug)]
 struct Sample {
     time: Timespec,
-    /// When it was that time there: half-way between question and answer.
+    /// When the answer was there: it was that time before.
     at: Tick,
     round_trip: Duration,
 }
@@ -62,7 +67,7 @@ impl ServerClock {
     /// The server said `time` in an answer to what was `sent`.
     pub(crate) fn note(&self, time: Timespec, sent: Tick, received: Tick) {
         let round_trip = received.since(sent);
-        let sample = Sample { time, at: sent.after(round_trip / 2), round_trip };
+        let sample = Sample { time, at: received, round_trip };
         let mut last = self.0.lock().expect("no panic while locked");
         let worse = |last: &Sample| {
             round_trip > last.round_trip * 2 && received.since(last.at) < SAMPLE_AGE
@@ -72,10 +77,11 @@ impl ServerClock {
         }
     }
 
-    /// Its time `now`; None: it was never told.
+    /// Its time `now`, or earlier by as long as an answer took; None: it was never told.
     fn at(&self, now: Tick) -> Option<Timespec> {
         let last = *self.0.lock().expect("no panic while locked");
-        last.map(|last| last.time.after(now.since(last.at)))
+        let passed = |last: &Sample| now.since(last.at);
+        last.map(|last| last.time.after(passed(&last) - passed(&last) / DRIFT))
     }
 }
 
@@ -211,7 +217,8 @@ impl Client {
         for &(inode, atime) in told {
             let mut state = inode.lock();
             if let (Ok(()), Some(attributes)) = (asked, &mut state.attributes) {
-                attributes.atime = attributes.atime.max(atime);
+                attributes.atime = attributes.read_at(Some(atime));
+                attributes.atime_set = attributes.atime_set.max(atime);
             }
             // Read again meanwhile: that is told next time.
             let newer = state.accessed.is_some_and(|accessed| accessed > atime);
@@ -229,20 +236,21 @@ impl InodeState {
         let written = self.known.map_or(Timespec::ZERO, |known| known.mtime);
         let mtime = if written > attributes.mtime_set { written } else { attributes.mtime };
         let ctime = attributes.ctime.max(written);
-        let before = self.accessed.map_or(attributes.atime, |at| at.max(attributes.atime));
-        // A read comes after the write it was told of, however well the server's clock is known.
-        let now = now.max(written.just_after());
+        let before = attributes.read_at(self.accessed);
+        // A read comes after the changes it was told of, however well the server's clock is known.
+        let now = now.max(ctime.just_after());
         let due = policy == AccessTimes::Always
             || before <= mtime
             || before <= ctime
             || now.seconds.saturating_sub(before.seconds) >= DAY_SECONDS;
-        (due && now > before).then_some(now)
+        (due && self.accessed.is_none_or(|accessed| now > accessed)).then_some(now)
     }
 }
 
 #[cfg(test)]
 mod test {
     use sheen_types::{Attributes, Fid};
+    use sheen_wire::lease::{LeaseCancel, bits};
 
     use super::*;
     use crate::{
@@ -284,6 +292,15 @@ mod test {
         assert_eq!(state.access_due(AccessTimes::Always, at(41)), Some(at(41)));
         state.accessed = Some(at(45));
         assert_eq!(state.access_due(AccessTimes::Always, at(44)), None, "never back");
+        let hand_set = Attributes { atime: at(5), atime_set: at(46), ctime: at(46), ..read };
+        state.attributes = Some(hand_set);
+        let found = state.access_due(AccessTimes::Relative, at(44));
+        assert_eq!(found, Some(at(46).just_after()), "later than what it was told of");
+        let tomorrow = Attributes { atime: at(1 << 20), ..hand_set };
+        state.attributes = Some(tomorrow);
+        assert_eq!(state.access_due(AccessTimes::Relative, at(47)), None);
+        assert_eq!(state.access_due(AccessTimes::Always, at(47)), Some(at(47)));
+        state.attributes = Some(read);
         state.known = Some(Known { mtime: at(60), ..Known::default() });
         let found = state.access_due(AccessTimes::Relative, at(59));
         assert_eq!(found, Some(at(60).just_after()), "later than the write it follows");
@@ -294,12 +311,14 @@ mod test {
         let clock = ServerClock::default();
         let tick = |milliseconds| Tick(0).after(Duration::from_millis(milliseconds));
         assert_eq!(clock.at(tick(5)), None);
-        clock.note(at(100), tick(1000), tick(1010));
-        assert_eq!(clock.at(tick(2005)), Some(at(101)));
+        clock.note(at(100), tick(990), tick(1000));
+        let second = Duration::from_secs(1) - Duration::from_micros(10);
+        let later = Some(at(100).after(second));
+        assert_eq!(clock.at(tick(2000)), later, "never ahead");
         clock.note(at(500), tick(2000), tick(3000));
-        assert_eq!(clock.at(tick(2005)), Some(at(101)), "a hundred times slower");
+        assert_eq!(clock.at(tick(2000)), later, "a hundred times slower");
         clock.note(at(200), tick(70_000), tick(71_000));
-        assert_eq!(clock.at(tick(71_500)), Some(at(201)));
+        assert_eq!(clock.at(tick(72_000)), Some(at(200).after(second)));
     }
 
     fn start(change: impl FnOnce(&mut ClientConfig)) -> (Fake, Arc<Client>, Arc<Inode>) {
@@ -334,6 +353,32 @@ mod test {
         client.note_access(&file);
         client.disconnect();
         assert_eq!(told(&fake).len(), 1, "nothing is due any more");
+    }
+
+    #[test]
+    fn an_access_time_set_at_another_client_since_is_shown() {
+        let (fake, client, file) = start(|_| {});
+        let never = Cancel::new();
+        note_once_known(&client, &file);
+        let accessed = file.lock().accessed.unwrap();
+        let after_a_change_by_another = |atime, atime_set| {
+            fake.change(|state| state.accessed = Some((atime, atime_set)));
+            let asked = fake.revoke(FILE, bits::METADATA, false);
+            fake.wait_until("it is given back", |state| {
+                state.log.iter().any(|sent| {
+                    sent.opcode == Opcode::LeaseCancel
+                        && LeaseCancel::from_bytes(&sent.body).unwrap().sequence == asked
+                })
+            });
+            client.attributes(&file, &never).unwrap().attributes.atime
+        };
+        let shown = after_a_change_by_another(at(1), at(2));
+        assert_eq!(shown, accessed, "of another kind");
+        let shown = after_a_change_by_another(at(3), accessed.just_after());
+        assert_eq!(shown, at(3), "set by hand");
+        client.tell_accesses(&never);
+        assert_eq!(client.attributes(&file, &never).unwrap().attributes.atime, at(3));
+        client.disconnect();
     }
 
     #[test]

@@ -81,9 +81,7 @@ impl Client {
         if attributes.kind == FileKind::Regular {
             attributes = merged(attributes, &state.known_under_lease()?);
         }
-        if let Some(accessed) = state.accessed {
-            attributes.atime = attributes.atime.max(accessed);
-        }
+        attributes.atime = attributes.read_at(state.accessed);
         let caching = Caching::WhileLosses(state.losses);
         Some(Observed { attributes, caching, is_complete: true })
     }
@@ -130,11 +128,7 @@ impl Client {
             (attributes, caching) = self.complete_file(inode, attributes, caching, cancel)?;
         }
         let state = inode.lock();
-        if let Some(accessed) = state.accessed
-            && accessed > attributes.atime
-        {
-            attributes.atime = accessed;
-        }
+        attributes.atime = attributes.read_at(state.accessed);
         if state.dropping > 0 {
             // Whoever reads asks again, and waits.
             caching = Caching::Never;

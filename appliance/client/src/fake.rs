@@ -98,6 +98,8 @@ pub(crate) struct State {
     pub(crate) nameless: bool,
     /// Set-ID bits of the file.
     pub(crate) set_ids: u32,
+    /// Its access time, and when that was set by another.
+    pub(crate) accessed: Option<(Timespec, Timespec)>,
     /// It has extended attributes.
     pub(crate) has_xattrs: bool,
     sequence: u64,
@@ -521,7 +523,8 @@ impl State {
         let nlink = if self.nameless { 0 } else { attributes.nlink };
         let (flags, has_xattrs) = (self.flags, self.has_xattrs);
         let found = Attributes { fid, size: 0, blocks: 0, flags, permissions, ..attributes };
-        Attributes { nlink, has_xattrs, ..found }
+        let (atime, atime_set) = self.accessed.unwrap_or((found.atime, found.atime_set));
+        Attributes { nlink, has_xattrs, atime, atime_set, ..found }
     }
 
     fn layout_of(&self, fid: Fid) -> Layout {

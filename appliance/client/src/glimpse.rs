@@ -127,6 +127,7 @@ pub(crate) mod test {
             btime: at(10),
             flags: 0,
             mtime_set: at(20),
+            atime_set: at(20),
             has_xattrs: false,
         }
     }

@@ -21,9 +21,10 @@ use read::Builder;
 pub use size::{SnapshotSize, chunks_max, heads_bytes};
 use write::Item;
 
-/// Version of the format. 1: first; 2: with the lease promised to clients; 3: with the time a file's mtime was decided at.
-/// All are read.
-pub const SNAPSHOT_VERSION: u16 = 3;
+/// Version of the format. 1: first; 2: with the lease promised to clients; 3: with the time a file's mtime was decided at;
+/// 4: and an inode's atime. All are read.
+pub const SNAPSHOT_VERSION: u16 = 4;
+const WITHOUT_ATIME_SET: u16 = 3;
 const WITHOUT_MTIME_SET: u16 = 2;
 const WITHOUT_PROMISE: u16 = 1;
 /// Longest chunk in bytes.
@@ -183,7 +184,8 @@ impl SnapshotReader {
             return Err(SnapshotError::Magic(magic));
         }
         let version = u16::decode(&mut input)?;
-        if ![SNAPSHOT_VERSION, WITHOUT_MTIME_SET, WITHOUT_PROMISE].contains(&version) {
+        let known = [SNAPSHOT_VERSION, WITHOUT_ATIME_SET, WITHOUT_MTIME_SET, WITHOUT_PROMISE];
+        if !known.contains(&version) {
             return Err(SnapshotError::Version(version));
         }
         let index = u32::decode(&mut input)?;

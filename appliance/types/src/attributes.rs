@@ -103,6 +103,8 @@ pub struct Attributes {
     pub flags: u32,
     /// When `mtime` was decided at the MDT: it counts unless the objects of the file were written later.
     pub mtime_set: Timespec,
+    /// When `atime` was decided at the MDT, by hand or by a read it was told of: only a later read counts.
+    pub atime_set: Timespec,
     /// Whether it has any extended attribute, access lists and capabilities included.
     pub has_xattrs: bool,
 }
@@ -112,5 +114,11 @@ impl Attributes {
     #[must_use]
     pub const fn mode(&self) -> u32 {
         self.kind.mode_bits() | self.permissions
+    }
+
+    /// Its access time, when it is also known to have been read `at`: what was decided later than that stays.
+    #[must_use]
+    pub fn read_at(&self, at: Option<Timespec>) -> Timespec {
+        at.filter(|at| *at > self.atime_set).unwrap_or(self.atime)
     }
 }

@@ -224,6 +224,7 @@ impl Field for Attributes {
         self.btime.encode(out);
         self.flags.encode(out);
         self.mtime_set.encode(out);
+        self.atime_set.encode(out);
         self.has_xattrs.encode(out);
     }
 
@@ -245,6 +246,7 @@ impl Field for Attributes {
             btime: Field::decode(input)?,
             flags: Field::decode(input)?,
             mtime_set: Field::decode(input)?,
+            atime_set: Field::decode(input)?,
             has_xattrs: Field::decode(input)?,
         };
         if attributes.permissions > 0o7777 {

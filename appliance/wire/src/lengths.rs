@@ -32,6 +32,7 @@ fn attributes() -> Attributes {
         btime: TIME,
         flags: u32::MAX,
         mtime_set: TIME,
+        atime_set: TIME,
         has_xattrs: true,
     }
 }

@@ -1,6 +1,6 @@
 //! Attributes: mode, owner, times, size, flags; and the layout.
 
-use sheen_types::{Errno, FileKind, Timespec, compression};
+use sheen_types::{Errno, FileKind, compression};
 use sheen_wire::{
     Field,
     lease::SizeUpdate,
@@ -213,22 +213,13 @@ fn set_times(inode: &mut Inode, request: &SetAttributes) {
         inode.ctime = request.ctime;
     }
     if has(set::ATIME_NOW) {
-        inode.atime = inode.ctime;
+        inode.set_atime(inode.ctime);
     } else if has(set::ATIME) {
-        inode.atime = request.atime;
+        inode.set_atime(request.atime);
     }
     if has(set::MTIME_NOW) {
         inode.set_mtime(inode.ctime);
     } else if has(set::MTIME) {
         inode.set_mtime(request.mtime);
-    }
-}
-
-impl Inode {
-    /// It was read `at`, which a client says.
-    fn note_access(&mut self, at: Timespec, now: Timespec) {
-        if self.flags & flags::NOATIME == 0 {
-            self.atime = self.atime.max(at.min(now));
-        }
     }
 }

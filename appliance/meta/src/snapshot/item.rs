@@ -28,7 +28,7 @@ pub(super) mod number {
     ///   An object to destroy.
     pub(crate) const DESTROYED: u8 = 7;
     /// An inode as versions 1 and 2 have it: its mtime was decided when its attributes last changed.
-    pub(crate) const OLD_INODE: u8 = 8;
+    pub(crate) const OLDEST_INODE: u8 = 8;
     ///   An entry of that directory.
     pub(crate) const CHILD: u8 = 9;
     ///   An extended attribute of that inode.
@@ -39,8 +39,10 @@ pub(super) mod number {
     pub(crate) const END: u8 = 12;
     /// The lease promised to clients.
     pub(crate) const PROMISE: u8 = 13;
+    /// An inode as version 3 has it: nobody knows when its atime was decided.
+    pub(crate) const OLD_INODE: u8 = 14;
     /// An inode.
-    pub(crate) const INODE: u8 = 14;
+    pub(crate) const INODE: u8 = 15;
 }
 
 /// An inode without names and extended attributes, which are items of their own.
@@ -61,6 +63,7 @@ impl Field for Inode {
         self.ctime.encode(out);
         self.btime.encode(out);
         self.mtime_set.encode(out);
+        self.atime_set.encode(out);
         self.transaction.encode(out);
         match &self.content {
             Content::Plain => {}
@@ -71,20 +74,12 @@ impl Field for Inode {
     }
 
     fn decode(input: &mut Decoder<'_>) -> Result<Self, DecodeError> {
-        decode_inode(input, |input, _| Field::decode(input))
+        decode_inode(input, number::INODE)
     }
 }
 
-/// An inode as versions 1 and 2 have it.
-pub(super) fn decode_old_inode(input: &mut Decoder<'_>) -> Result<Inode, DecodeError> {
-    decode_inode(input, |_, ctime| Ok(ctime))
-}
-
-/// An inode; `mtime_set` gives that time for its ctime.
-fn decode_inode(
-    input: &mut Decoder<'_>,
-    mtime_set: impl FnOnce(&mut Decoder<'_>, Timespec) -> Result<Timespec, DecodeError>,
-) -> Result<Inode, DecodeError> {
+/// An inode as the item of this number has it.
+pub(super) fn decode_inode(input: &mut Decoder<'_>, item: u8) -> Result<Inode, DecodeError> {
     let kind = FileKind::decode(input)?;
     let mut inode = Inode {
         kind,
@@ -102,11 +97,16 @@ fn decode_inode(
         ctime: Field::decode(input)?,
         btime: Field::decode(input)?,
         mtime_set: Timespec::ZERO,
+        atime_set: Timespec::ZERO,
         transaction: TransactionNumber(0),
         content: Content::Plain,
         xattrs: None,
     };
-    inode.mtime_set = mtime_set(input, inode.ctime)?;
+    inode.mtime_set =
+        if item == number::OLDEST_INODE { inode.ctime } else { Field::decode(input)? };
+    if item == number::INODE {
+        inode.atime_set = Field::decode(input)?;
+    }
     inode.transaction = Field::decode(input)?;
     inode.content = decode_content(kind, input)?;
     if inode.permissions > 0o7777 {

@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 
 use sheen_types::{ClientId, Fid, OstIndex};
-use sheen_wire::{DecodeError, Decoder, Field};
+use sheen_wire::{Decoder, Field};
 
 use super::{
     SnapshotError,
-    item::{add_xattr, decode_bytes, decode_old_inode, number},
+    item::{add_xattr, decode_bytes, decode_inode, number},
 };
 use crate::{
     Limits, State,
@@ -64,8 +64,9 @@ impl Builder {
             number::SLOT => self.read_slot(input)?,
             number::OST => self.read_ost(input)?,
             number::DESTROYED => self.read_destroyed(input)?,
-            number::INODE => self.read_inode(input, Inode::decode)?,
-            number::OLD_INODE => self.read_inode(input, decode_old_inode)?,
+            number::INODE | number::OLD_INODE | number::OLDEST_INODE => {
+                self.read_inode(input, kind)?;
+            }
             number::CHILD => self.read_child(input)?,
             number::XATTR => self.read_xattr(input)?,
             number::ORPHAN => self.read_orphan(input)?,
@@ -161,14 +162,10 @@ impl Builder {
         check(self.state.objects.list_destroy(self.ost, object), "object to destroy")
     }
 
-    fn read_inode(
-        &mut self,
-        input: &mut Decoder<'_>,
-        decode: fn(&mut Decoder<'_>) -> Result<Inode, DecodeError>,
-    ) -> Result<(), SnapshotError> {
+    fn read_inode(&mut self, input: &mut Decoder<'_>, item: u8) -> Result<(), SnapshotError> {
         self.close_inode()?;
         let fid = Fid::decode(input)?;
-        self.inode = Some((fid, decode(input)?));
+        self.inode = Some((fid, decode_inode(input, item)?));
         Ok(())
     }
 

@@ -28,7 +28,7 @@ pub(crate) const ORPHAN_BYTES: u64 = FID_ITEM_BYTES + 1;
 /// A directory that a deletion is at.
 const REAPING_BYTES: u64 = FID_ITEM_BYTES;
 /// An inode without content.
-const INODE_BYTES: u64 = FID_ITEM_BYTES + 1 + 2 + 6 * 4 + 2 * 8 + 5 * 12 + 8;
+const INODE_BYTES: u64 = FID_ITEM_BYTES + 1 + 2 + 6 * 4 + 2 * 8 + 6 * 12 + 8;
 /// A directory entry without its name.
 const CHILD_BYTES: u64 = 1 + 8 + 16 + 1 + 1;
 /// An extended attribute without name and value.

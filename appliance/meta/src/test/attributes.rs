@@ -105,7 +105,36 @@ fn accesses_are_stored_many_at_a_time_and_change_nothing_else() {
     let all = all.map(|(fid, atime)| Access { fid, atime });
     h.ok(Operation::UpdateAccesses(TellAccesses { accesses: List(all.to_vec()) }));
     let after: Vec<Attributes> = files.iter().map(|file| h.stat(*file)).collect();
-    assert_eq!(after, [Attributes { atime, ..before[0] }, before[1], before[2]]);
+    assert_eq!(after, [Attributes { atime, atime_set: atime, ..before[0] }, before[1], before[2]]);
+}
+
+#[test]
+fn a_read_before_an_access_time_was_set_by_hand_does_not_undo_it() {
+    let mut h = Harness::new();
+    let file = h.file(h.root, "f");
+    let read = h.now();
+    h.chmod(file, 0o600);
+    let tell = |h: &mut Harness, atime| {
+        let accesses = List(vec![Access { fid: file, atime }]);
+        h.ok(Operation::UpdateAccesses(TellAccesses { accesses }));
+        h.stat(file).atime
+    };
+    let request = SetAttributes { atime: at(5), ..h.setting(file, set::ATIME) };
+    set_ok(&mut h, request);
+    assert_eq!(tell(&mut h, read), at(5), "before");
+    let update = SizeUpdate { fid: file, size: 1, blocks: 1, mtime: read, atime: read };
+    h.ok(Operation::UpdateSize(update));
+    assert_eq!(h.stat(file).atime, at(5), "before");
+    let ctime = h.stat(file).ctime;
+    assert_eq!(tell(&mut h, ctime.just_after()), ctime.just_after(), "after");
+    let tomorrow = SetAttributes { atime: at(1 << 40), ..h.setting(file, set::ATIME) };
+    set_ok(&mut h, tomorrow);
+    let again = h.now();
+    assert_eq!(tell(&mut h, again), again, "after it was set to the future");
+    // A change of another kind does not make a read before it an older one.
+    let read = h.now();
+    h.chmod(file, 0o640);
+    assert_eq!(tell(&mut h, read), read);
 }
 
 #[test]

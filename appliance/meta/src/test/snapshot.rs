@@ -82,21 +82,20 @@ fn a_snapshot_and_a_record_without_a_promise_are_read() {
     }
 }
 
-/// The whole items of a chunk as version 2 wrote them: inodes without the time their mtime was decided at.
-fn as_version_2(chunk: &[u8], inodes: &[(usize, usize)]) -> Vec<u8> {
+/// A chunk with one inode as this version wrote it: with the first `times` of the times its mtime and atime were decided at.
+fn as_version(version: u8, chunk: &[u8], start: usize, times: usize) -> Vec<u8> {
     let mut old = chunk.to_vec();
-    for &(start, mtime_set) in inodes.iter().rev() {
-        old.drain(mtime_set..mtime_set + 12);
-        old[start] = 8;
-    }
-    old[8] = 2;
+    let first = start + 17 + 1 + 2 + 24 + 16 + 48;
+    old.drain(first + times * 12..first + 24);
+    old[start] = if times == 0 { 8 } else { 14 };
+    old[8] = version;
     let checksum = sheen_types::checksum::crc32c(&old[4..]);
     old[..4].copy_from_slice(&checksum.to_le_bytes());
     old
 }
 
 #[test]
-fn inodes_of_a_snapshot_of_version_2_have_their_mtime_since_their_last_change() {
+fn inodes_of_old_snapshots_have_their_mtime_since_their_last_change_and_no_time_of_their_atime() {
     let mut h = Harness::new();
     h.ok(setxattr(h.root, "user.a", b"", 0));
     let root = h.stat(h.root);
@@ -104,12 +103,14 @@ fn inodes_of_a_snapshot_of_version_2_have_their_mtime_since_their_last_change() 
     let chunks: Vec<Vec<u8>> = h.state.snapshot().collect();
     // The only inode: number, fid, and what comes before the time.
     let fid = sheen_wire::Field::to_vec(&h.root);
-    let found = chunks[0].windows(17).position(|at| at[0] == 14 && at[1..] == fid);
+    let found = chunks[0].windows(17).position(|at| at[0] == 15 && at[1..] == fid);
     let start = found.unwrap();
-    let old = as_version_2(&chunks[0], &[(start, start + 17 + 1 + 2 + 24 + 16 + 48)]);
-    let state = read(&[old]).unwrap();
-    let found = state.attributes(h.root).unwrap();
-    assert_eq!(found, Attributes { mtime_set: root.ctime, ..root });
+    for (version, times) in [(2, 0), (3, 1)] {
+        let state = read(&[as_version(version, &chunks[0], start, times)]).unwrap();
+        let found = state.attributes(h.root).unwrap();
+        let mtime_set = if times == 0 { root.ctime } else { root.mtime_set };
+        assert_eq!(found, Attributes { mtime_set, atime_set: Timespec::ZERO, ..root });
+    }
 }
 
 #[test]

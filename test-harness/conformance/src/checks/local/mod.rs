@@ -3,6 +3,7 @@
 
 mod moments;
 mod names;
+mod times;
 mod user;
 
 use std::fs::{self, File, OpenOptions, Permissions};
@@ -99,7 +100,9 @@ pub fn run(context: &mut Context<'_>) {
         report.case(CHECK, "what is mounted on a directory stays when names change", || {
             places.stacked()
         });
+        times::set(report, &scratch, &work, there);
         report.case(CHECK, "the second mount goes", || view.close().map(|()| String::new()));
+        times::told(report, &scratch, &work);
     }
     context.remove(CHECK, &work);
 }
