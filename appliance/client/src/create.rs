@@ -46,7 +46,9 @@ pub struct NewInode<'a> {
 /// How to open what is made.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct NewOpen {
-    /// For writing too.
+    /// For reading, too.
+    pub read: bool,
+    /// For writing, too.
     pub write: bool,
     /// Every write goes to the end, and nothing is cut (`O_APPEND` without `O_TRUNC`).
     pub append: bool,
@@ -167,6 +169,7 @@ fn note_created(inode: &Inode, entry: &EntryReply, open: NewOpen) -> OpenState {
     state.registered = state.registered.max(wanted);
     if open.write {
         state.writers += 1;
+        state.mappable |= open.read;
         if state.data.mode == DataMode::Read && !state.data.revoking {
             // Never held for reading with a writer here; nothing can be cached of a file this new.
             state.data.mode = DataMode::None;

@@ -107,6 +107,9 @@ pub(crate) struct InodeState {
     pub(crate) accessed: Option<Timespec>,
     pub(crate) readers: u32,
     pub(crate) writers: u32,
+    /// Can be mapped to store into, by which pages become dirty without a word: opened for reading and writing since there was no
+    /// writer.
+    pub(crate) mappable: bool,
     pub(crate) registered: Registered,
     /// Has no name, and is open here as long as the kernel knows it.
     pub(crate) kept: bool,

@@ -64,7 +64,7 @@ impl Client {
     fn open_alone(
         self: &Arc<Self>,
         inode: &Arc<Inode>,
-        NewOpen { write, append }: NewOpen,
+        NewOpen { read, write, append }: NewOpen,
         cancel: &Cancel,
     ) -> Result<OpenState, Errno> {
         let wanted = if write { Registered::Write } else { Registered::Read };
@@ -93,6 +93,7 @@ impl Client {
                 continue;
             }
             *(if write { &mut state.writers } else { &mut state.readers }) += 1;
+            state.mappable |= read && write;
             return Ok(OpenState { shared: state.shared });
         }
     }
@@ -142,6 +143,7 @@ impl Client {
             state.failed = false;
         }
         let rest = if state.writers == 0 { state.gather_rest() } else { None };
+        state.mappable &= state.writers > 0;
         let nameless = last && state.nameless && !state.kept;
         drop(state);
         if let Some(range) = rest {

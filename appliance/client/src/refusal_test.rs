@@ -51,7 +51,7 @@ fn an_immutable_file_is_not_written_through_what_was_open_before() {
 fn an_append_only_file_is_opened_for_appending_and_keeps_what_it_has() {
     let (fake, client) = start();
     let file = client.inode(FILE);
-    let append = NewOpen { write: true, append: true };
+    let append = NewOpen { read: false, write: true, append: true };
     fake.change(|state| state.flags = frozen::APPEND);
     client.open(&file, append, &Cancel::new()).unwrap();
     assert_eq!(client.open(&file, WRITE, &Cancel::new()).err(), Some(Errno::EPERM));

@@ -21,8 +21,8 @@ use crate::{
     fake::{FILE, Fake},
 };
 
-pub(crate) const READ: NewOpen = NewOpen { write: false, append: false };
-pub(crate) const WRITE: NewOpen = NewOpen { write: true, append: false };
+pub(crate) const READ: NewOpen = NewOpen { read: true, write: false, append: false };
+pub(crate) const WRITE: NewOpen = NewOpen { read: true, write: true, append: false };
 
 pub(crate) fn start() -> (Fake, Arc<Client>) {
     let fake = Fake::new();

@@ -79,7 +79,7 @@ impl Client {
 
     /// Has the kernel drop its pages of the file from `offset` on, which writes the dirty ones, and waits for that. Another
     /// thread does it: who is in the kernel for it learns of no signal to its caller. One for each file does it for all.
-    fn have_pages_written(
+    pub(crate) fn have_pages_written(
         self: &Arc<Self>,
         inode: &Arc<Inode>,
         offset: u64,

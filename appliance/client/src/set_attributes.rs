@@ -54,6 +54,11 @@ pub struct Changes {
 }
 
 impl Changes {
+    /// Whether the time of the last change of content is to be another than that of this change.
+    fn dates_content(&self) -> bool {
+        self.size.is_none() && matches!(self.mtime, Some(NewTime::At(_)))
+    }
+
     fn message(&self, inode: &Inode) -> SetAttributes {
         let mut valid = 0;
         let mut take = |value: Option<u32>, bit: u32| {
@@ -112,6 +117,10 @@ impl Client {
         if let Some(size) = changes.size {
             self.prepare_truncate(inode, size, cancel)?;
         }
+        if changes.dates_content() && inode.lock().mappable {
+            // Stores to a mapping count from when they are written: before this.
+            self.have_pages_written(inode, 0, cancel)?;
+        }
         if changes.flags.is_some_and(|flags| flags & frozen::ALL != 0) {
             // What is dirty here is written while it still may be.
             self.sink().invalidate_data(inode.fid, 0..u64::MAX);
@@ -135,5 +144,62 @@ impl Client {
         }
         let caching = Caching::from_settled(settled.attributes);
         self.complete(inode, found.attributes, caching, cancel)
+    }
+}
+
+#[cfg(test)]
+mod test {
+    use std::{ops::Range, sync::Mutex};
+
+    use sheen_types::Fid;
+
+    use super::*;
+    use crate::{
+        CacheSink, NewOpen,
+        fake::{FILE, Fake},
+        scenarios::{READ, WRITE, start},
+    };
+
+    /// A kernel that may have dirty pages; notes how many changes of attributes were sent before it was told to drop them.
+    struct Pages(Fake, Mutex<Vec<usize>>);
+
+    impl CacheSink for Pages {
+        fn invalidate_data(&self, _: Fid, _: Range<u64>) {
+            self.1.lock().unwrap().push(self.0.sent(Opcode::SetAttributes).len());
+        }
+
+        fn invalidate_attributes(&self, _: Fid) {}
+
+        fn invalidate_entries(&self) {}
+    }
+
+    #[test]
+    fn pages_a_mapping_made_dirty_are_written_before_the_time_of_content_is_set() {
+        let (fake, client) = start();
+        let pages = Arc::new(Pages(fake.clone(), Mutex::default()));
+        client.set_sink(pages.clone());
+        let (file, never) = (client.inode(FILE), Cancel::new());
+        let time = NewTime::At(Timespec { seconds: 5, nanoseconds: 0 });
+        let dropped = |changes: Changes| {
+            client.set_attributes(&file, &changes, &never).unwrap();
+            std::mem::take(&mut *pages.1.lock().unwrap())
+        };
+        let dates = Changes { mtime: Some(time), ..Changes::default() };
+        let only_writes = NewOpen { read: false, ..WRITE };
+        for open in [READ, only_writes] {
+            client.open(&file, open, &never).unwrap();
+            assert_eq!(dropped(dates), [], "nobody can map it to write");
+        }
+        client.open(&file, WRITE, &never).unwrap();
+        let sent = fake.sent(Opcode::SetAttributes).len();
+        assert_eq!(dropped(dates), [sent]);
+        assert_eq!(dropped(Changes { atime: Some(time), ..Changes::default() }), []);
+        assert_eq!(dropped(Changes { mtime: Some(NewTime::Now), ..Changes::default() }), []);
+        client.close(&file, true, &never);
+        let sent = fake.sent(Opcode::SetAttributes).len();
+        assert_eq!(dropped(dates), [sent], "it may be mapped still");
+        client.close(&file, true, &never);
+        assert_eq!(dropped(dates), [], "nobody writes any more");
+        client.disconnect();
     }
 }

@@ -17,7 +17,8 @@ use crate::{
 
 fn how(flags: i32) -> NewOpen {
     let append = flags & libc::O_APPEND != 0 && flags & libc::O_TRUNC == 0;
-    NewOpen { write: writes(flags), append }
+    let read = flags & libc::O_ACCMODE != libc::O_WRONLY;
+    NewOpen { read, write: writes(flags), append }
 }
 
 fn writes(flags: i32) -> bool {

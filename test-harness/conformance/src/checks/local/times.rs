@@ -1,4 +1,4 @@
-//! Times that are set by hand stay: reads that came before do not undo them.
+//! Times that are set by hand stay: reads that came before, and stores to a mapping, do not undo them.
 
 use std::{fs, path::Path, process::Command, time::Duration};
 

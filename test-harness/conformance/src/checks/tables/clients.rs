@@ -83,7 +83,11 @@ impl Bare {
 
     /// Opens a file and keeps it open; false: this client has as many as it may.
     pub(super) fn open(&self, inode: &Arc<Inode>) -> anyhow::Result<bool> {
-        match self.client.open(inode, NewOpen { write: false, append: false }, &Cancel::new()) {
+        match self.client.open(
+            inode,
+            NewOpen { read: true, write: false, append: false },
+            &Cancel::new(),
+        ) {
             Ok(_) => Ok(true),
             Err(Errno::ENFILE) => Ok(false),
             Err(error) => bail!("opening: {error}"),
