@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sheen_types::{Errno, Fid, FileKind};
+use sheen_types::{Errno, Fid, FileKind, OstIndex};
 use sheen_wire::{
     Field, Opcode,
     lease::{LeaseRevoke, bits},
@@ -13,7 +13,7 @@ use sheen_wire::{
 };
 
 use super::{
-    MdtLimits, OstJob,
+    MdtLimits, OstJob, OstSpace,
     test::{rename, status, unlink},
     test_support::{Client, World, nothing_held},
 };
@@ -149,6 +149,19 @@ fn nothing_lingers_while_inodes_are_short_and_what_does_goes_at_once() {
     assert_eq!(links(&mut world, &mut a, early), Err(Errno::ESTALE));
     // The root, and 29 files.
     assert_eq!(world.stats.inodes.get(), 30);
+}
+
+#[test]
+fn what_is_used_stays_also_while_an_ost_is_nearly_full() {
+    let mut world = World::new();
+    let mut a = world.mount(1);
+    let nearly_full = OstSpace { total_bytes: 1 << 40, free_bytes: 1 << 30 };
+    world.osts.borrow_mut().spaces.insert(OstIndex(0), Some(nearly_full));
+    world.pass(Duration::from_secs(3));
+    let directory = make(&mut world, &mut a, "directory", FileKind::Directory);
+    assert_eq!(status(&mut a, &mut world, Opcode::Unlink, &rmdir("directory")), 0);
+    world.pass(Duration::from_millis(50));
+    assert_eq!(links(&mut world, &mut a, directory), Ok(0));
 }
 
 #[test]

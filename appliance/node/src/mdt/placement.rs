@@ -20,7 +20,6 @@ use super::{
     background::Job,
     core::Mdt,
     gateway::{OstJob, OstSpace},
-    removal::SHORT_PART,
 };
 
 /// OSTs a system may have.
@@ -77,8 +76,6 @@ pub(crate) struct Placement {
     /// Where the round of questions stands.
     asked_last: Option<OstIndex>,
     order_due: Tick,
-    /// OSTs with little space left (1/[`SHORT_PART`]).
-    short: BTreeSet<OstIndex>,
     /// OSTs with too much to destroy: passed by while there are others as good (see `destroys`).
     pub(crate) behind: BTreeSet<OstIndex>,
     /// Those that are in the order are.
@@ -100,11 +97,6 @@ impl Placement {
             }
         }
         chosen
-    }
-
-    /// Whether an OST has so little space left that what is removed is to give it back at once.
-    pub(crate) fn is_short(&self) -> bool {
-        !self.short.is_empty()
     }
 
     /// Makes the order anew from what is known of these OSTs.
@@ -202,12 +194,6 @@ impl Mdt {
         known.asked = None;
         known.failing = space.is_none();
         known.space = space.or(known.space);
-        let is_short = |space: OstSpace| space.free_bytes <= space.total_bytes / SHORT_PART;
-        if known.space.is_some_and(is_short) {
-            self.placement.short.insert(ost);
-        } else {
-            self.placement.short.remove(&ost);
-        }
         if known.standing(self.now) != before {
             self.arrange_placement();
         }

@@ -5,10 +5,9 @@
 //! in which a client whose kernel goes on to use it opens it ([`sheen_wire::metadata::Open`]). The same after its last close.
 //! Nothing is told by who does not use it: its remover gives no lease back.
 //!
-//! Lingering never costs room that is wanted: it is left out, and ended early, while space, inodes or the metadata zone are
-//! short ([`Mdt::is_short`]), ends as soon as a client finds no room on an OST ([`super::room`]), and the oldest go when there are
-//! too many ([`super::MdtLimits::lingering_max`]). All lingering inodes are orphans
-//! in the replicated state, which a restart sweeps.
+//! Lingering never costs room that is wanted: it is left out, and ended early, while inodes or the metadata zone are short
+//! ([`Mdt::is_short`]), ends as soon as a client finds no room on an OST ([`super::room`]), and the oldest go when there are too
+//! many ([`super::MdtLimits::lingering_max`]). All lingering inodes are orphans in the replicated state, which a restart sweeps.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -26,9 +25,8 @@ use super::{
 
 /// Orphans looked at in one go.
 const ORPHANS_PER_SWEEP: usize = 256;
-/// Of inodes, of the metadata zone and of an OST: with less than this part (1/n) left they are short. Chosen by eye: what an
-/// OST has is known a second late.
-pub(super) const SHORT_PART: u64 = 8;
+/// Of inodes and of the metadata zone: with less than this part (1/n) left they are short. Chosen by eye.
+const SHORT_PART: u64 = 8;
 /// How long a change that finds no room waits for what lingered.
 const ROOM_COMES_WITHIN: Duration = Duration::from_millis(200);
 /// Most that is released in one turn because a client wants room on an OST: as much as one proposal carries.
@@ -112,7 +110,8 @@ impl Mdt {
         !self.times.linger.is_zero() && !self.is_short()
     }
 
-    /// Whether removals are to give room at once: little is left of inodes, of the metadata zone, its log, or an OST.
+    /// Whether removals are to give room at once: little is left of inodes, of the metadata zone
+    /// or its log. Who finds no room on an OST says so ([`super::room`]).
     pub(crate) fn is_short(&self) -> bool {
         let inodes_max = self.state.limits().inodes_max;
         let reserve = self.admission.items_max() / SHORT_PART;
@@ -121,7 +120,6 @@ impl Mdt {
                 .admission
                 .fits(Growth { others: reserve, ..Growth::default() }, self.state.snapshot_size())
             || self.background.log_short_until > self.now
-            || self.placement.is_short()
     }
 
     /// What a change is told that the metadata zone has no room for: to come again, if what lingers makes some.
