@@ -12,7 +12,7 @@ use std::{
 };
 
 use sheen_types::{ClientId, Epoch, Errno, Fid, OstIndex, Tick, Xid};
-use sheen_wire::{Opcode, lease::bits};
+use sheen_wire::lease::bits;
 
 mod cache;
 #[cfg(test)]
