@@ -164,6 +164,29 @@ pub enum Command {
     },
 }
 
+/// Why a store stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StopCause {
+    /// What it could not do.
+    pub doing: &'static str,
+    /// What the device said.
+    pub fault: IoFault,
+}
+
+impl fmt::Display for StopCause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { doing, fault } = self;
+        match fault {
+            IoFault::NoSpace => {
+                write!(f, "{doing}: the disk that holds the device is full; make room there")
+            }
+            IoFault::Media | IoFault::NotCarriedOut | IoFault::Gone => {
+                write!(f, "{doing}: {fault}")
+            }
+        }
+    }
+}
+
 /// A device operation failed (after the service's own retries).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IoFault {

@@ -3,7 +3,7 @@
 use sheen_types::Errno;
 
 use crate::{
-    Command, IoFault, IoToken, Outcome, Store,
+    Command, IoFault, IoToken, Outcome, StopCause, Store,
     allocator::Span,
     chunk::Gone,
     claims::Claims,
@@ -24,24 +24,33 @@ impl Store {
     /// # Panics
     /// When the token is not of an operation in flight.
     pub fn on_io(&mut self, io: IoToken, result: Result<(), IoFault>, commands: &mut Vec<Command>) {
-        if self.stopped {
+        if self.is_stopped() {
             return;
         }
-        let failed = result.is_err();
         match Io::of(io) {
-            _ if result == Err(IoFault::Gone) => self.stop(commands),
+            _ if result == Err(IoFault::Gone) => {
+                self.stop("carrying out commands", IoFault::Gone, commands);
+            }
             Io::Data { operation, generation } => {
                 self.on_data(operation, generation, result, commands);
             }
             Io::Area { role, sequence } => self.switch.on_batch_written(role, sequence, result),
             Io::Discard { region } => self.on_discarded(region, result),
-            Io::Journal { .. } | Io::Flush | Io::Anchor if failed => self.stop(commands),
-            Io::Journal { sequence } => self.on_journal(sequence, commands),
-            Io::Flush => self.on_flush(commands),
-            Io::Anchor => {
-                self.switch.on_copy_written();
-                self.flusher.wait_for_switch();
-            }
+            Io::Journal { sequence } => match result {
+                Ok(()) => self.on_journal(sequence, commands),
+                Err(fault) => self.stop("writing the journal", fault, commands),
+            },
+            Io::Flush => match result {
+                Ok(()) => self.on_flush(commands),
+                Err(fault) => self.stop("flushing", fault, commands),
+            },
+            Io::Anchor => match result {
+                Ok(()) => {
+                    self.switch.on_copy_written();
+                    self.flusher.wait_for_switch();
+                }
+                Err(fault) => self.stop("writing the anchor", fault, commands),
+            },
             Io::Open { read } => panic!("read {read} of an opening ended before it did"),
         }
         self.run_granted(commands);
@@ -292,7 +301,7 @@ impl Store {
         if operation.children > 0 {
             return;
         }
-        if self.stopped {
+        if self.is_stopped() {
             self.end(list, Err(Errno::EIO), commands);
         } else {
             self.await_flush(list);
@@ -305,8 +314,8 @@ impl Store {
     }
 
     /// Nothing can be promised any more: every request inside ends with EIO.
-    fn stop(&mut self, commands: &mut Vec<Command>) {
-        self.stopped = true;
+    fn stop(&mut self, doing: &'static str, fault: IoFault, commands: &mut Vec<Command>) {
+        self.stopped = Some(StopCause { doing, fault });
         self.claims = Claims::default();
         self.ready.clear();
         self.granted.clear();

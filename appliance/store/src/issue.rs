@@ -47,7 +47,7 @@ impl Store {
 
     /// Tries to issue; false if it must wait.
     pub(crate) fn issue(&mut self, number: u32, commands: &mut Vec<Command>) -> bool {
-        if self.stopped {
+        if self.is_stopped() {
             self.end(number, Err(Errno::EIO), commands);
             return true;
         }

@@ -55,6 +55,7 @@ mod bytes;
 pub use anchor::{AnchorFlaw, BadAnchor, ScrubPosition};
 pub use command::{
     Command, IoFault, IoToken, Merge, MergeToken, OldBlock, OldGroup, Outcome, RequestToken,
+    StopCause,
 };
 pub use diagnosis::{Claim, Diagnosis, Verdict, Witness};
 pub use inspection::{Conflict, Facts, Inspection, StoredRun};
@@ -70,4 +71,4 @@ pub use request::{
 pub use run::PACK_BLOCKS;
 pub use scrub::{LogScrub, LogStep, ScrubLog, ScrubPlan, ScrubRun};
 pub use store::Store;
-pub use zone::{FormatError, Limits, Zone, format};
+pub use zone::{FixedRuns, FormatError, Limits, Zone, format};

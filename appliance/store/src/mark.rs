@@ -29,7 +29,7 @@ impl Store {
     /// What a mark could say, now or behind a flush; None if the journal says of all its batches that they are durable.
     #[must_use]
     pub fn unmarked(&self) -> Option<Unmarked> {
-        if self.stopped {
+        if self.is_stopped() {
             return None;
         }
         let writer = self.log.writer();
@@ -46,7 +46,7 @@ impl Store {
     /// Writes a mark, if there is something durable it can say and room for it; `flushed`: behind it comes a flush, submitted by a
     /// later [`Store::pump`].
     pub fn mark(&mut self, flushed: bool, commands: &mut Vec<Command>) {
-        if self.stopped || self.log.in_flight() >= self.limits.journal_writes_max {
+        if self.is_stopped() || self.log.in_flight() >= self.limits.journal_writes_max {
             return;
         }
         let Some(sealed) = self.log.mark() else { return };

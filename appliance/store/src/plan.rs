@@ -28,7 +28,7 @@ impl Store {
         while at < self.granted.len() {
             let number = self.granted[at];
             at += 1;
-            if self.stopped {
+            if self.is_stopped() {
                 self.end(number, Err(Errno::EIO), commands);
             } else if self.operations.get(number).kind == Kind::Repack {
                 self.plan_repack(number, commands);

@@ -5,7 +5,7 @@ use crate::{Command, Store, io::Io};
 impl Store {
     /// Ends a turn: sends the records gathered, starts flushes, checkpoints and what waited.
     pub fn pump(&mut self, commands: &mut Vec<Command>) {
-        if self.stopped {
+        if self.is_stopped() {
             return;
         }
         loop {

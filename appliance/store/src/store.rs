@@ -10,7 +10,7 @@ use sheen_types::{Errno, Fid};
 
 use crate::{
     Allocate, Busy, Command, Limits, OpenError, Punch, PunchKind, RequestToken, ScrubPosition,
-    Statistics, Truncate, Write,
+    Statistics, StopCause, Truncate, Write,
     allocator::{Allocator, Span},
     anchor::BadAnchor,
     binding::Binding,
@@ -69,7 +69,8 @@ pub struct Store {
     /// Blocks the medium lost, out of use until the next start.
     pub(crate) retired_blocks: u64,
     pub(crate) changes: Changes,
-    pub(crate) stopped: bool,
+    /// Set once; nothing is done from then on.
+    pub(crate) stopped: Option<StopCause>,
     pub(crate) scratch: Scratch,
 }
 
@@ -128,7 +129,7 @@ impl Store {
             data_blocks_written: 0,
             retired_blocks: 0,
             changes: Changes::default(),
-            stopped: false,
+            stopped: None,
             scratch: Scratch::default(),
         }))
     }
@@ -285,7 +286,7 @@ impl Store {
     /// [`Busy`]: nothing was taken.
     pub fn sync(&mut self, request: RequestToken, commands: &mut Vec<Command>) -> Result<(), Busy> {
         let number = self.take(Kind::Sync, request, Fid::NONE)?;
-        if self.stopped {
+        if self.is_stopped() {
             self.end(number, Err(Errno::EIO), commands);
         } else {
             self.await_flush(number);
@@ -358,6 +359,12 @@ impl Store {
     /// with EIO until the store is opened anew. Reads are still planned.
     #[must_use]
     pub fn is_stopped(&self) -> bool {
+        self.stopped.is_some()
+    }
+
+    /// What stopped it. None: it goes on.
+    #[must_use]
+    pub const fn stop_cause(&self) -> Option<StopCause> {
         self.stopped
     }
 

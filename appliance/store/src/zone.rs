@@ -78,6 +78,31 @@ impl fmt::Display for FormatError {
 
 impl Error for FormatError {}
 
+/// The blocks of a zone that hold no data: what a store writes to open, to serve and to delete. Addresses count from the zone's start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FixedRuns {
+    /// The first anchor and the journal: first block, and how many.
+    pub journal: (Lba, u64),
+    /// The checkpoint areas; their twins and the second anchor.
+    pub tables: [(Lba, u64); 2],
+}
+
+impl FixedRuns {
+    /// Those of a zone of `blocks` blocks that is formatted now.
+    ///
+    /// # Errors
+    /// [`FormatError`] when the zone's size does not do.
+    pub fn of(blocks: u64) -> Result<Self, FormatError> {
+        let layout = Layout::plan(Zone { first: Lba(0), blocks })?;
+        let [areas, _] = layout.area_first;
+        let data_end = layout.data_first + layout.data_blocks;
+        Ok(Self {
+            journal: (Lba(0), areas),
+            tables: [(Lba(areas), layout.data_first - areas), (Lba(data_end), blocks - data_end)],
+        })
+    }
+}
+
 /// Makes an empty store of a zone: writes to carry out, in order, followed by one flush. `identity` must be a
 /// number never given before (random): it tells this store's blocks from an older one's.
 ///

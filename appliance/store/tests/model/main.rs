@@ -16,6 +16,7 @@ mod discards;
 mod diagnosis;
 mod full;
 mod retired;
+mod host;
 mod reserving;
 mod large;
 mod nothing;

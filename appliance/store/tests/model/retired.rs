@@ -13,21 +13,27 @@ use crate::{
 /// Steps within which a store that goes on has nothing left to do.
 const STEPS_MAX: u32 = 20_000;
 
-struct Full {
-    world: World,
+pub(crate) struct Full {
+    pub(crate) world: World,
     chance: Chance,
     next: u64,
     /// Blocks users could fill when the store was opened.
-    total: u64,
+    pub(crate) total: u64,
 }
 
 impl Full {
-    /// A store whose every block is one object's.
-    fn new() -> Self {
+    /// A store that holds nothing.
+    pub(crate) fn empty() -> Self {
         let limits = Limits { requests_max: 64, ..Limits::default() };
         let (world, chance) = open_world(2048, limits);
         let mut full = Self { world, chance, next: 0, total: 0 };
         full.total = full.statistics().total_blocks;
+        full
+    }
+
+    /// A store whose every block is one object's.
+    fn new() -> Self {
+        let mut full = Self::empty();
         for block in 0..full.total {
             assert_eq!(full.write(block), Ok(()), "block {block}");
         }
@@ -35,7 +41,7 @@ impl Full {
         full
     }
 
-    fn statistics(&mut self) -> Statistics {
+    pub(crate) fn statistics(&mut self) -> Statistics {
         self.world.store().statistics()
     }
 
@@ -44,7 +50,7 @@ impl Full {
         RequestToken(self.next)
     }
 
-    fn write(&mut self, block: u64) -> Result<(), Errno> {
+    pub(crate) fn write(&mut self, block: u64) -> Result<(), Errno> {
         let request = self.token();
         self.world.images.insert(request.0, vec![0; BLOCK]);
         let write = write_block(block);
@@ -61,7 +67,7 @@ impl Full {
         self.end()
     }
 
-    fn destroy(&mut self, object: Fid) -> Result<(), Errno> {
+    pub(crate) fn destroy(&mut self, object: Fid) -> Result<(), Errno> {
         let request = self.token();
         self.world.call(|store, commands| store.destroy(request, &[object], commands)).unwrap();
         self.end()
@@ -76,7 +82,7 @@ impl Full {
     }
 
     /// Runs until nothing is left to do; how the only request ended.
-    fn end(&mut self) -> Result<(), Errno> {
+    pub(crate) fn end(&mut self) -> Result<(), Errno> {
         self.world.pump();
         for _ in 0..STEPS_MAX {
             if !self.world.step(&mut self.chance) {

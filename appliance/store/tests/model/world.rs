@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use sheen_store::{
-    Command, Inspection, IoFault, IoToken, Limits, Merge, MergeToken, OldBlock, OpenError, Opening,
-    Outcome, Packed, Progress, ReadPin, ReadPlan, RequestToken, Segment, Source, Store, Zone,
+    Command, FixedRuns, Inspection, IoFault, IoToken, Limits, Merge, MergeToken, OldBlock,
+    OpenError, Opening, Outcome, Packed, Progress, ReadPin, ReadPlan, RequestToken, Segment,
+    Source, Store, Zone,
 };
 use sheen_types::{Codec, Errno, Lba, checksum::crc32c};
 
@@ -30,6 +31,41 @@ enum Event {
     Read { plan: ReadPlan, pin: ReadPin, expected: Option<Vec<u8>> },
 }
 
+/// The file system of a device that is a sparse file.
+#[derive(Debug)]
+pub(crate) struct Host {
+    /// Blocks it can still give.
+    pub(crate) room: u64,
+    /// Blocks it gave.
+    pub(crate) given: BTreeSet<u64>,
+}
+
+impl Host {
+    /// One that gave the fixed runs of a zone at the device's start before, and has room for so many more blocks.
+    pub(crate) fn with_room(zone: Zone, room: u64) -> Self {
+        let FixedRuns { journal, tables: [areas, twins] } = FixedRuns::of(zone.blocks).unwrap();
+        let given = [journal, areas, twins].into_iter();
+        let given = given.flat_map(|(lba, blocks)| lba.0..lba.0 + blocks);
+        Self { room, given: given.map(|block| zone.first.0 + block).collect() }
+    }
+
+    fn take(&mut self, pending: &Pending) -> Result<(), IoFault> {
+        let range = pending.range();
+        match pending {
+            Pending::Write { .. } => {
+                let fresh: Vec<u64> = range.filter(|block| !self.given.contains(block)).collect();
+                self.room = self.room.checked_sub(fresh.len() as u64).ok_or(IoFault::NoSpace)?;
+                self.given.extend(fresh);
+            }
+            Pending::Discard { .. } => {
+                self.room += range.filter(|block| self.given.remove(block)).count() as u64;
+            }
+            Pending::Flush { .. } => {}
+        }
+        Ok(())
+    }
+}
+
 /// A token, and a write or flush, or a read of so many blocks.
 type OpeningIo = (IoToken, Result<Pending, (Lba, u32)>);
 
@@ -50,6 +86,8 @@ pub(crate) struct World {
     pub(crate) faults_one_in: u64,
     /// The medium loses every block that data is written to.
     pub(crate) medium_is_bad: bool,
+    /// What gives the device its blocks as they are written; None: it has them all.
+    pub(crate) host: Option<Host>,
     /// How often a write of a checkpoint area fails.
     pub(crate) area_faults_one_in: u64,
     pub(crate) area_faults: u64,
@@ -80,6 +118,7 @@ impl World {
             io_count: 0,
             faults_one_in: u64::MAX,
             medium_is_bad: false,
+            host: None,
             area_faults_one_in: u64::MAX,
             area_faults: 0,
             areas: [0..0, 0..0],
@@ -229,6 +268,9 @@ impl World {
         data_of: Option<u64>,
         chance: &mut Chance,
     ) -> Result<(), IoFault> {
+        if let Some(host) = &mut self.host {
+            host.take(&pending)?;
+        }
         match data_of {
             Some(_) if self.medium_is_bad => Err(IoFault::Media),
             Some(request) if chance.one_in(self.faults_one_in) => {
