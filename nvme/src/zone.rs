@@ -104,6 +104,14 @@ impl<B: Block> Block for Zone<B> {
         BlockGeometry { blocks: self.blocks, ..self.device.geometry() }
     }
 
+    /// Its part of what all of the device may still take.
+    fn host_blocks_free(&self) -> Option<u64> {
+        let free = u128::from(self.device.host_blocks_free()?);
+        let part =
+            free * u128::from(self.blocks) / u128::from(self.device.geometry().blocks.max(1));
+        Some(u64::try_from(part).unwrap_or(u64::MAX))
+    }
+
     fn submit(&mut self, command: BlockCommand) -> Result<(), BlockCommand> {
         let operation = self.translate(command.operation);
         let result = self.device.submit(BlockCommand { token: command.token, operation });

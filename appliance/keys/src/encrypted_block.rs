@@ -93,6 +93,10 @@ impl<B: Block> Block for EncryptedBlock<B> {
         self.device.geometry()
     }
 
+    fn host_blocks_free(&self) -> Option<u64> {
+        self.device.host_blocks_free()
+    }
+
     #[inline]
     fn submit(&mut self, command: BlockCommand) -> Result<(), BlockCommand> {
         // Seen before the work is done: behind a full queue the same command is tried many times.

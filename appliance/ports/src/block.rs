@@ -136,6 +136,12 @@ pub trait Block {
     /// Announces that the thread polls again.
     fn end_sleep(&mut self) {}
 
+    /// Blocks that may still be written for the first time before what holds the device is full. None: it has all its blocks. Asks the
+    /// system, so not for each command.
+    fn host_blocks_free(&self) -> Option<u64> {
+        None
+    }
+
     /// Announces an arena whose buffers will come in commands. May take long: at start only.
     ///
     /// # Errors

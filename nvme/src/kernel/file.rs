@@ -58,6 +58,8 @@ pub(crate) struct OpenFile {
     pub(crate) blocks: u64,
     /// Whether completed writes need a flush to survive power loss.
     pub(crate) volatile_write_cache: bool,
+    /// Whether it is a file, which its file system may have no room for.
+    pub(crate) is_file: bool,
     /// Whether transfers go around the page cache.
     pub(crate) direct: bool,
 }
@@ -92,7 +94,13 @@ pub(crate) fn open(path: &Path) -> Result<OpenFile, OpenError> {
         }
         volatile_write_cache = queue.text("write_cache").as_deref() != Some("write through");
     }
-    Ok(OpenFile { file, blocks: bytes / BLOCK_BYTES_U64, volatile_write_cache, direct })
+    Ok(OpenFile {
+        file,
+        blocks: bytes / BLOCK_BYTES_U64,
+        volatile_write_cache,
+        is_file: !is_block_device,
+        direct,
+    })
 }
 
 fn options() -> OpenOptions {

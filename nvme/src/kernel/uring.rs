@@ -50,12 +50,13 @@ pub struct UringFile {
     slots: Slots,
     geometry: BlockGeometry,
     direct: bool,
+    is_file: bool,
     /// Set when the file system refused to punch a hole: further discards are answered without asking.
     discard_refused: bool,
     /// Entries were staged that no call of `ring` will follow.
     must_enter: bool,
     /// Kept open for the ring.
-    _file: File,
+    file: File,
     /// Registered with the ring, which is dropped before them; a place in here is the number the kernel knows.
     arenas: Vec<Arena>,
 }
@@ -92,9 +93,10 @@ impl UringFile {
             slots: Slots::new(queue_depth),
             geometry,
             direct: opened.direct,
+            is_file: opened.is_file,
             discard_refused: false,
             must_enter: false,
-            _file: opened.file,
+            file: opened.file,
             arenas: Vec::new(),
         })
     }
@@ -302,6 +304,12 @@ fn entry(slot: &Slot, arenas: &[Arena], discard_refused: bool) -> squeue::Entry 
 impl Block for UringFile {
     fn geometry(&self) -> BlockGeometry {
         self.geometry
+    }
+
+    fn host_blocks_free(&self) -> Option<u64> {
+        let asked = self.is_file.then(|| nix::sys::statvfs::fstatvfs(&self.file));
+        let facts = asked?.ok()?;
+        Some(facts.blocks_available().saturating_mul(facts.fragment_size()) / BLOCK_BYTES_U64)
     }
 
     fn submit(&mut self, command: BlockCommand) -> Result<(), BlockCommand> {

@@ -53,6 +53,10 @@ impl Block for ZoneBlock {
         each!(self, block => block.geometry())
     }
 
+    fn host_blocks_free(&self) -> Option<u64> {
+        each!(self, block => block.host_blocks_free())
+    }
+
     #[inline]
     fn submit(&mut self, command: BlockCommand) -> Result<(), BlockCommand> {
         each!(self, block => block.submit(command))
