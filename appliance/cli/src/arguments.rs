@@ -4,6 +4,8 @@ use std::{ffi::OsString, net::SocketAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand};
 
+use sheen_types::Bytes;
+
 use crate::commands::{key::Key, nvme::Nvme, scrub::Scrub};
 
 /// Sheen: a parallel POSIX file system at the speed of your SSDs, on your own machines.
@@ -120,9 +122,9 @@ pub(crate) struct Up {
     /// Where the node keeps its file, its configuration and its log
     #[arg(long, value_name = "DIR", default_value = "./.sheen")]
     pub dir: PathBuf,
-    /// Size of the sparse file, when it is made
-    #[arg(long, value_name = "SIZE", default_value = "64GiB")]
-    pub size: String,
+    /// Size of the sparse file, when it is made [default: 64GiB, at most three quarters of what its disk has free]
+    #[arg(long, value_name = "SIZE")]
+    pub size: Option<Bytes>,
     /// Name of the file system, when it is made; it belongs to who makes it
     #[arg(long, value_name = "NAME", default_value = "sheen")]
     pub name: String,

@@ -130,6 +130,7 @@ fn message_of(error: &anyhow::Error) -> String {
 fn kind_of(cause: &(dyn std::error::Error + 'static)) -> Option<FailureKind> {
     let device = |error: &DeviceError| match error {
         DeviceError::InUse(_) => Some(FailureKind::InUse),
+        DeviceError::NoRoom { .. } => Some(FailureKind::System),
         DeviceError::Io { source, .. } => kind_of_io(source),
         _ => None,
     };

@@ -2,8 +2,8 @@
 
 use std::{
     fs::{File, OpenOptions},
-    io::{BufRead, BufReader},
-    os::unix::process::CommandExt,
+    io::{self, BufRead, BufReader},
+    os::unix::{fs::FileExt, process::CommandExt},
     path::Path,
     process::{Child, Command, Stdio},
     sync::atomic::{AtomicU32, Ordering},
@@ -61,7 +61,13 @@ pub(crate) fn start(
         })?;
     let stdout = child.stdout.take().context("the process's output")?;
     STARTING.store(child.id(), Ordering::Relaxed);
-    begun(child.id())?;
+    if let Err(error) = begun(child.id()) {
+        // It would serve, and nobody could stop it.
+        let _ = child.kill();
+        let _ = child.wait();
+        STARTING.store(0, Ordering::Relaxed);
+        return Err(error);
+    }
     let mut failure = None;
     for line in BufReader::new(stdout).lines() {
         let line = line?;
@@ -156,6 +162,8 @@ pub(crate) fn log_to_standard_error() {
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        // What a full disk does not take is not told there either: the attempt would be a panic of the thread that logs.
+        .log_internal_errors(false)
         .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
         .init();
 }
@@ -252,20 +260,84 @@ fn is_kill_pending(pid: i32) -> bool {
     pending.filter_map(|set| u64::from_str_radix(set.trim(), 16).ok()).any(|set| set & kill != 0)
 }
 
-/// Writes a file that only its owner reads, whole or not at all.
+/// Writes a file that only its owner reads, whole or not at all; one that says the same stays.
 ///
 /// # Errors
 /// When the folder cannot be written.
 pub(crate) fn write_whole(path: &Path, text: &str) -> Result<()> {
+    if std::fs::read(path).is_ok_and(|there| there == text.as_bytes()) {
+        return Ok(());
+    }
+    replace(path, text).map_err(|error| write_failure(path, &error).into())
+}
+
+/// Writes a line that is not needed after a crash. On a full disk it goes where the last one is, so that what was started there once can be
+/// started again.
+///
+/// # Errors
+/// When it cannot be written.
+pub(crate) fn note(path: &Path, line: &str) -> Result<()> {
+    let result = match replace(path, line) {
+        Err(error) if is_full(&error) => overwrite(path, line).map_err(|_| error),
+        result => result,
+    };
+    result.map_err(|error| write_failure(path, &error).into())
+}
+
+fn replace(path: &Path, text: &str) -> io::Result<()> {
     let draft = path.with_extension("new");
-    std::fs::write(&draft, text).with_context(|| format!("cannot write {}", draft.display()))?;
-    File::open(&draft)?.sync_all()?;
-    std::fs::rename(&draft, path).with_context(|| format!("cannot write {}", path.display()))
+    let written = std::fs::write(&draft, text)
+        .and_then(|()| File::open(&draft)?.sync_all())
+        .and_then(|()| std::fs::rename(&draft, path));
+    if written.is_err() {
+        let _ = std::fs::remove_file(&draft);
+    }
+    written
+}
+
+/// Writes over what is there, which is blanked out first, in the room it has.
+fn overwrite(path: &Path, line: &str) -> io::Result<()> {
+    let file = OpenOptions::new().write(true).open(path)?;
+    let blanks = usize::try_from(file.metadata()?.len()).unwrap_or(0).saturating_sub(line.len());
+    let line = format!("{}{}\n", line.trim_end(), " ".repeat(blanks));
+    file.write_all_at(line.as_bytes(), 0)?;
+    file.sync_all()
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+fn write_failure(path: &Path, error: &io::Error) -> Failure {
+    let text = format!("cannot write {}: {error}", path.display());
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => Failure::new(FailureKind::Permission, text),
+        _ if is_full(error) => Failure::new(FailureKind::System, text)
+            .hint("make room on its disk, or say another place with --dir"),
+        _ => Failure::new(FailureKind::Failed, text),
+    }
 }
 
 #[cfg(test)]
 mod test {
     use super::*;
+
+    #[test]
+    fn a_file_that_says_the_same_stays_and_a_note_finds_room_where_the_last_one_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("node.pid");
+        note(&path, "1234567\n").unwrap();
+        overwrite(&path, "89\n").unwrap();
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert_eq!((text.trim(), text.lines().count(), text.len()), ("89", 1, 8));
+        write_whole(&path, &text).unwrap();
+        // Would be replaced by way of a draft, which there cannot be.
+        std::fs::create_dir(folder.path().join("node.new")).unwrap();
+        write_whole(&path, &text).unwrap();
+        write_whole(&path, "other").unwrap_err();
+        let full = write_failure(&path, &io::Error::from(io::ErrorKind::StorageFull)).text();
+        assert!(full.contains("node.pid") && full.contains("make room"), "{full}");
+    }
 
     #[test]
     fn a_killed_process_is_ending_until_it_is_gone_and_a_living_one_is_not() {

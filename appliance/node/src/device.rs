@@ -19,6 +19,7 @@ mod error;
 mod medium;
 mod keys;
 mod zone_block;
+mod room;
 pub mod superblock;
 pub mod signature;
 pub mod format;
@@ -28,6 +29,7 @@ pub use format::{Force, FormatPlan, format_device};
 use keys::DeviceKeys;
 pub use keys::{erase_keys, key_block};
 use medium::{Medium, NvmeMedium};
+pub use room::{HostRoom, free_at};
 pub use signature::Content;
 pub use superblock::{Superblock, SuperblockError, ZoneEntry, ZoneKind};
 use way::Reach;
@@ -125,6 +127,14 @@ impl Device {
     #[must_use]
     pub fn key_block(&self) -> Option<KeyBlock> {
         self.keys.as_ref().map(DeviceKeys::block)
+    }
+
+    /// Has the host keep room for all that is not data, if the device is a file. Quick, and of no effect if it does already.
+    ///
+    /// # Errors
+    /// [`DeviceError::NoRoom`]; it can be served all the same.
+    pub fn reserve(&self) -> Result<(), DeviceError> {
+        room::reserve(&self.path, &self.medium, &self.superblock.zones)
     }
 
     /// What the superblock says.

@@ -24,7 +24,8 @@ use sheen_types::OstIndex;
 use crate::{
     config::Config,
     device::{
-        Device, DeviceError, FormatPlan, QueueBudget, ZoneKind, format::Force, format_device,
+        Device, DeviceError, FormatPlan, HostRoom, QueueBudget, ZoneKind, format::Force,
+        format_device,
     },
     mdt::MdtStats,
     memory_plan::MemoryPlan,
@@ -72,6 +73,17 @@ pub fn format(config: &Config, force: Force) -> Result<(), NodeError> {
     };
     format_device(&config.device.path, &plan, &mut entropy()?)?;
     Ok(())
+}
+
+/// Reserves what a device of an earlier release has not, and tells what its host cannot give. The node starts all the same: with it deletes
+/// make room.
+fn tell_room(config: &Config, device: &Device) {
+    if let Err(error) = device.reserve() {
+        tracing::warn!("{error}");
+    }
+    if let Some(warning) = HostRoom::of(&config.device.path, None).and_then(|room| room.warning()) {
+        tracing::warn!("{warning}");
+    }
 }
 
 fn entropy() -> Result<SystemEntropy, NodeError> {
@@ -127,6 +139,7 @@ impl Node {
             |error| tracing::warn!("{error}; waiting up to {patience:?} for it"),
             || Device::open_for(&config.device.path, budget, config.encryption.key()),
         )?;
+        tell_room(&config, &device);
         let (reactors, pinning) = threads_for(&config, device.osts());
         let blocks = device.superblock().device_blocks;
         let memory = MemoryPlan::new(&config, reactors, device.osts(), blocks).check()?;
@@ -295,6 +308,15 @@ impl Node {
     #[must_use]
     pub fn is_healthy(&self) -> bool {
         !self.services.iter().any(|service| service.has_ended() || service.failure.get().is_some())
+    }
+
+    /// Which thread does not run or cannot serve, and why. None: [`Self::is_healthy`].
+    #[must_use]
+    pub fn failure(&self) -> Option<String> {
+        self.services.iter().find_map(|service| match service.failure.get() {
+            Some(reason) => Some(format!("{}: {reason}", service.name)),
+            None => service.has_ended().then(|| format!("{}: its thread ended", service.name)),
+        })
     }
 
     /// Wraps the device's data key under `new` while the node serves, and returns the key block as it is then. The configuration still

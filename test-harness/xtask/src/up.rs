@@ -21,7 +21,7 @@ Usage: cargo xtask up [OPTIONS]
 Options:
   --mount DIR    Where to mount [default: ./mnt]
   --dir DIR      Where the node keeps its file, its configuration and its log [default: ./.sheen]
-  --size SIZE    Size of the sparse file when it is made [default: 64GiB]
+  --size SIZE    Size of the sparse file when it is made [default: 64GiB, at most three quarters of what its disk has free]
   --listen ADDRESS:PORT, --metrics ADDRESS:PORT
                  Where the node listens, when its configuration is made [default: the usual ports, else free ones]
   --json         Print the result as JSON

@@ -1,9 +1,11 @@
 //! `sheen doctor`.
 
-use std::process::ExitCode;
+use std::{path::Path, process::ExitCode};
 
 use anyhow::Result;
 use sheen_firmware_config::{Check, CheckState, doctor::examine};
+use sheen_node::device::{HostRoom, free_at};
+use sheen_types::Bytes;
 
 use crate::{answer, arguments::Doctor};
 
@@ -12,10 +14,50 @@ use crate::{answer, arguments::Doctor};
 /// # Errors
 /// Never; what is wrong is the answer.
 pub(crate) fn run(json: bool, doctor: &Doctor) -> Result<ExitCode> {
-    let checks = examine(&doctor.path);
+    let mut checks = examine(&doctor.path);
+    checks.extend(room(&doctor.path));
     answer::either(json, &checks, || text(&checks));
     let failed = checks.iter().any(|check| check.state == CheckState::Fail);
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// Below it a device has room for little but its own logs and tables.
+const ROOM_LEAST: Bytes = Bytes(1 << 30);
+
+/// What the host has for a device that is a file: the one at `path`, or that of `sheen up` in this folder, or one that is still to be
+/// made. None: it is no file.
+fn room(path: &Path) -> Option<Check> {
+    let check = |state, found, advice: Option<&str>| Check {
+        name: "room",
+        state,
+        found,
+        advice: advice.map(ToOwned::to_owned),
+    };
+    let devices = [path.into(), path.join("device"), path.join(".sheen/device")];
+    let device = devices.iter().filter(|device| device.is_file());
+    if let Some(room) = device.filter_map(|device| HostRoom::of(device, None)).next() {
+        let (size, free) = (Bytes(room.size), Bytes(room.free));
+        return Some(match room.warning() {
+            Some(warning) => check(
+                CheckState::Warn,
+                warning,
+                Some("make room, or format a smaller device when this one is empty"),
+            ),
+            None => {
+                let found = format!("{free} free for {} of {size}", room.path.display());
+                check(CheckState::Ok, found, None)
+            }
+        });
+    }
+    if path.exists() && !path.is_dir() {
+        return None;
+    }
+    let free = free_at(path)?;
+    let found = format!("{free} free at {}", path.display());
+    Some(match free < ROOM_LEAST {
+        true => check(CheckState::Warn, found, Some("a device needs 1 GiB; choose another disk")),
+        false => check(CheckState::Ok, found, None),
+    })
 }
 
 fn text(checks: &[Check]) -> String {

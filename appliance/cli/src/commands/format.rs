@@ -3,7 +3,7 @@
 use anyhow::Result;
 use sheen_node::{
     Config,
-    device::{Force, FormatPlan, format_device},
+    device::{Force, FormatPlan, HostRoom, format_device},
 };
 use sheen_reactor::SystemEntropy;
 use sheen_types::{Blocks, Bytes};
@@ -18,10 +18,15 @@ pub(crate) fn run(json: bool, format: &Format) -> Result<()> {
     let config = Config::load(&format.config)?;
     let force = if format.force { Force::Yes } else { Force::No };
     let bytes = write_empty(&config, force)?.0;
-    let done = serde_json::json!({ "device": config.device.path, "bytes": bytes });
+    let room = HostRoom::of(&config.device.path, None);
+    let warning = room.as_ref().and_then(HostRoom::warning);
+    let done = serde_json::json!({
+        "device": config.device.path, "bytes": bytes, "room": room, "warning": warning,
+    });
     answer::either(json, &done, || {
+        let warning = warning.map(|text| format!("\nwarning: {text}")).unwrap_or_default();
         format!(
-            "{} is formatted ({}); start it with: sheen node --config {}",
+            "{} is formatted ({}); start it with: sheen node --config {}{warning}",
             config.device.path.display(),
             Bytes(bytes),
             format.config.display()

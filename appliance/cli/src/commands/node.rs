@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use sheen_control::{NodeOperator, NodePages};
 use sheen_node::{
     Config,
@@ -22,7 +22,12 @@ use tokio::{
     task::JoinHandle,
 };
 
-use crate::{answer, arguments::Node, notify, process};
+use crate::{
+    answer,
+    arguments::Node,
+    failure::{Failure, FailureKind},
+    notify, process,
+};
 
 /// How often it is told what a start waits for; one that takes less time tells nothing.
 const TELL: Duration = Duration::from_secs(1);
@@ -88,16 +93,18 @@ async fn serve(config: Config, report_ready: bool) -> Result<()> {
         answer::text(process::READY);
     }
     notify::ready();
-    let healthy = until_stopped(&node, &mut stop).await;
+    let failure = until_stopped(&node, &mut stop).await;
     notify::stopping();
     // Stopped by drop if a page is still being made from it; that is for milliseconds.
     orders.end().await;
     end_pages([server, handed]).await;
     end(node).await?;
-    if !healthy {
-        bail!("a service thread ended; start the node again: nothing acknowledged is lost");
+    match failure {
+        None => Ok(()),
+        Some(reason) => Err(Failure::new(FailureKind::Failed, format!("the node ended: {reason}"))
+            .hint("start it again: nothing acknowledged is lost")
+            .into()),
     }
-    Ok(())
 }
 
 async fn end_pages(tasks: [JoinHandle<()>; 2]) {
@@ -189,16 +196,16 @@ impl Orders {
     }
 }
 
-/// Waits for a signal (true), or for a thread to end that should not (false).
-async fn until_stopped(node: &sheen_node::Node, stop: &mut [Signal; 2]) -> bool {
+/// Waits for a signal, or for a thread to end that should not: why it did.
+async fn until_stopped(node: &sheen_node::Node, stop: &mut [Signal; 2]) -> Option<String> {
     let [terminate, interrupt] = stop;
     loop {
         tokio::select! {
-            _ = terminate.recv() => return true,
-            _ = interrupt.recv() => return true,
+            _ = terminate.recv() => return None,
+            _ = interrupt.recv() => return None,
             () = tokio::time::sleep(LOOK) => {
-                if !node.is_healthy() {
-                    return false;
+                if let Some(reason) = node.failure() {
+                    return Some(reason);
                 }
             }
         }

@@ -65,8 +65,14 @@ fn text(value: &Value) -> String {
         .map(|ost| {
             let total = number(&ost["total_bytes"]);
             let free = number(&ost["free_bytes"]);
+            let state = match (ost["failure"].is_string(), ost["ready"] == true) {
+                (true, _) => "stopped",
+                (false, true) => "serves",
+                (false, false) => "opens",
+            };
             vec![
                 format!("OST{:04}", number(&ost["index"])),
+                state.to_owned(),
                 Bytes(total).to_string(),
                 Bytes(total.saturating_sub(free)).to_string(),
                 Bytes(free).to_string(),
@@ -76,9 +82,53 @@ fn text(value: &Value) -> String {
             ]
         })
         .collect();
+    let osts = value["osts"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let stopped = osts.iter().filter_map(|ost| {
+        let reason = ost["failure"].as_str()?;
+        Some(format!(
+            "OST{:04} stopped: {reason}; then start the node again",
+            number(&ost["index"])
+        ))
+    });
+    let threads = value["failure"].as_str().map(|reason| format!("stopped: {reason}"));
+    let room = value["room"].as_str().map(|text| format!("warning: {text}"));
+    let notes: Vec<String> = stopped.chain(threads).chain(room).collect();
     lines.push(answer::table(
-        &["TARGET", "SIZE", "USED", "FREE", "CONTENT", "RATIO", "OBJECTS"],
+        &["TARGET", "STATE", "SIZE", "USED", "FREE", "CONTENT", "RATIO", "OBJECTS"],
         &rows,
     ));
+    if !notes.is_empty() {
+        lines.push(String::new());
+        lines.extend(notes);
+    }
     lines.join("\n")
+}
+
+#[cfg(test)]
+mod test {
+    use super::*;
+
+    #[test]
+    fn a_target_that_stopped_is_named_with_its_cause() {
+        let value = serde_json::json!({
+            "name": "n", "state": "degraded", "room": "it is short",
+            "osts": [
+                { "index": 0, "ready": true, "failure": null },
+                { "index": 1, "ready": false, "failure": "writing the journal: the disk is full" },
+                { "index": 2, "ready": false, "failure": null },
+            ],
+        });
+        let text = text(&value);
+        let state = |target: &str| {
+            let line = text.lines().find(|line| line.starts_with(target)).unwrap();
+            line.split_whitespace().nth(1).unwrap().to_owned()
+        };
+        assert_eq!(["OST0000", "OST0001", "OST0002"].map(state), ["serves", "stopped", "opens"]);
+        for line in [
+            "OST0001 stopped: writing the journal: the disk is full; then start the node again",
+            "warning: it is short",
+        ] {
+            assert!(text.lines().any(|there| there == line), "{line} in {text}");
+        }
+    }
 }

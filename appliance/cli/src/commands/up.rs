@@ -13,7 +13,7 @@ use sheen_fuse::kernel::mountpoint::MountPoint;
 use sheen_keys::{KeyFile, KeyKind, KeySource};
 use sheen_node::{
     config::{Addresses, EncryptionConfig},
-    device::Way,
+    device::{HostRoom, Way, free_at},
 };
 use sheen_types::Bytes;
 
@@ -31,6 +31,10 @@ use crate::{
 const START_LOOK: Duration = Duration::from_millis(500);
 /// How long a node that runs may take to answer for the first time.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(5);
+/// Size of a new device whose host has room for more.
+const DEVICE_BYTES: Bytes = Bytes(64 << 30);
+/// What the size of a device is a multiple of, where its host says how large it can be.
+const DEVICE_STEP: u64 = 64 << 20;
 /// How long a killed node may take to give its memory back.
 const END_PATIENCE: Duration = Duration::from_secs(30);
 
@@ -56,6 +60,10 @@ struct Shown {
     mounted: bool,
     /// A mount whose process was gone was there, and is replaced.
     replaced_dead: bool,
+    /// Size of the device beside what its host has; none: it is no file.
+    room: Option<HostRoom>,
+    /// What there is to know of a host that has less.
+    warning: Option<String>,
 }
 
 impl Place {
@@ -157,7 +165,10 @@ pub(crate) fn run(json: bool, up: &Up) -> Result<()> {
     }
     let helper =
         std::env::current_exe().ok().is_some_and(|program| setup::install(&program).is_ok());
+    let room = HostRoom::of(&config.device.path, None);
     let shown = Shown {
+        warning: room.as_ref().and_then(HostRoom::warning),
+        room,
         mount,
         source,
         node,
@@ -230,12 +241,17 @@ fn prepare(place: &Place, up: &Up) -> Result<sheen_node::Config> {
         }
     }
     make_device(&config)?;
+    if let Some(warning) =
+        HostRoom::of(&config.device.path, None).as_ref().and_then(HostRoom::warning)
+    {
+        answer::progress(&format!("warning: {warning}"));
+    }
     Ok(config)
 }
 
 /// The text of a new configuration; ports are chosen and the key is made.
 fn configuration(place: &Place, up: &Up) -> Result<String> {
-    let size: Bytes = up.size.parse().with_context(|| format!("--size {}", up.size))?;
+    let size = up.size.unwrap_or_else(|| default_size(&place.dir));
     let addresses = addresses(up)?;
     let mut text = sheen_node::Config::embedded_text(&place.dir, size, addresses);
     // A device that lost its configuration stays what it is.
@@ -292,6 +308,15 @@ fn is_of_this_place(place: &Place, config: &sheen_node::Config) -> Result<()> {
         other.display()
     );
     Err(Failure::new(FailureKind::Refused, text).hint(hint).into())
+}
+
+/// Size of a device for which none was asked for: what its host can give, and leaves it some.
+fn default_size(dir: &Path) -> Bytes {
+    let Some(free) = free_at(dir) else { return DEVICE_BYTES };
+    if free >= DEVICE_BYTES {
+        return DEVICE_BYTES;
+    }
+    Bytes(free.0 / 4 * 3 / DEVICE_STEP * DEVICE_STEP)
 }
 
 /// Where a new node listens: as asked for, else at the usual ports, else at free ones.
@@ -362,7 +387,7 @@ fn start_node(place: &Place) -> Result<i32> {
         config.as_os_str(),
     ];
     // Known at once: who gives up waiting finds it again, or stops it.
-    let begun = |pid: u32| process::write_whole(&place.dir.join("node.pid"), &format!("{pid}\n"));
+    let begun = |pid: u32| process::note(&place.dir.join("node.pid"), &format!("{pid}\n"));
     let child = process::start(&arguments, &place.dir.join("node.log"), begun)
         .context("the node did not start")?;
     Ok(i32::try_from(child.id())?)
@@ -417,7 +442,7 @@ mod test {
         Up {
             mount: "./mnt".into(),
             dir: "./.sheen".into(),
-            size: "1GiB".to_owned(),
+            size: Some(Bytes(1 << 30)),
             name: "sheen".to_owned(),
             no_encryption: true,
             listen: listen.map(|address| address.parse().unwrap()),
@@ -467,11 +492,11 @@ mod test {
     fn a_first_start_that_was_refused_is_made_anew() {
         let folder = tempfile::tempdir().unwrap();
         let place = Place { dir: folder.path().join(".sheen") };
-        let mut asked = Up { size: "1MiB".to_owned(), ..up(Some("127.0.0.1:0")) };
+        let mut asked = Up { size: Some(Bytes(1 << 20)), ..up(Some("127.0.0.1:0")) };
         assert!(prepare(&place, &asked).is_err(), "too small");
         // Killed while it formatted.
         std::fs::write(place.dir.join("device.new"), b"half").unwrap();
-        asked.size = "1GiB".to_owned();
+        asked.size = Some(Bytes(1 << 30));
         asked.listen = None;
         prepare(&place, &asked).unwrap();
         assert!(place.dir.join("device").exists() && !place.dir.join("device.new").exists());

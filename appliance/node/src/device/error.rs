@@ -132,6 +132,19 @@ pub enum DeviceError {
         /// What was found.
         content: Content,
     },
+    /// It is a file, and its host has no room for its logs and tables.
+    #[error(
+        "{path}: its logs and tables take {wanted}, and its disk has {free} free: make room there, choose a smaller size (`up --size`, `size` of [device]), or another disk (`up --dir`, `path` of [device])",
+        path = path.display()
+    )]
+    NoRoom {
+        /// The device.
+        path: PathBuf,
+        /// What all of it takes; some may be there.
+        wanted: Bytes,
+        /// What the host has left.
+        free: Bytes,
+    },
     /// The zones asked for do not fit.
     #[error("{path}: expected at least {expected} for {osts} OSTs, found {found}", path = path.display())]
     TooSmall {

@@ -13,7 +13,7 @@ use sheen_types::{BLOCK_BYTES, Blocks, Bytes, Lba};
 
 use super::{
     Content, DeviceError, Medium, QueueBudget, Superblock, Way, ZONES_START, ZoneEntry, ZoneKind,
-    keys, open_medium, read_copy, signature, size, write_superblock,
+    keys, open_medium, read_copy, room, signature, size, write_superblock,
 };
 use crate::device::SUPERBLOCK_LBAS;
 
@@ -57,6 +57,7 @@ pub fn format_device(
 ) -> Result<Superblock, DeviceError> {
     let is_path = matches!(Way::of(path)?, Way::Path(_));
     let is_disk = !is_path || path.metadata().is_ok_and(|metadata| !metadata.is_file());
+    let is_new = is_path && !path.exists();
     if let (false, Some(bytes)) = (is_disk, plan.size) {
         sheen_nvme::create_sparse(path, bytes.0)?;
     }
@@ -69,6 +70,12 @@ pub fn format_device(
         expected: size_min(plan.osts),
         found,
         osts: plan.osts,
+    })?;
+    room::reserve(path, &file, &zones).inspect_err(|_| {
+        // Else a part of the room stays taken, and the next format finds a file of this size.
+        if is_new && let Err(error) = std::fs::remove_file(path) {
+            tracing::warn!(device = %path.display(), %error, "what was made of it stays");
+        }
     })?;
     let mut uuid = [0; 16];
     uuid[..8].copy_from_slice(&entropy.next_u64().to_le_bytes());

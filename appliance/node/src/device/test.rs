@@ -47,6 +47,65 @@ fn a_formatted_device_opens_with_zones_that_cover_it() {
     assert!(matches!(device.zone(ZoneKind::Ost(2)), Err(DeviceError::NoZone { .. })));
 }
 
+/// Bytes of the device that hold no data: all but the data of its OSTs.
+fn fixed_bytes(zones: &[ZoneEntry]) -> u64 {
+    let of_ost = |zone: &ZoneEntry| {
+        let sheen_store::FixedRuns { journal, tables: [areas, twins] } =
+            sheen_store::FixedRuns::of(zone.blocks).unwrap();
+        journal.1 + areas.1 + twins.1
+    };
+    let blocks = zones.iter().map(|zone| match zone.kind {
+        ZoneKind::Mdt => zone.blocks,
+        ZoneKind::Ost(_) => of_ost(zone),
+    });
+    (blocks.sum::<u64>() + ZONES_START.0) * 4096
+}
+
+#[test]
+fn what_is_not_data_has_its_room_from_the_format_on_and_an_older_device_from_a_start_on() {
+    let (directory, path) = formatted();
+    let facts = nix::sys::statfs::statfs(directory.path()).unwrap();
+    if facts.filesystem_type() == nix::sys::statfs::TMPFS_MAGIC {
+        return;
+    }
+    let room = || HostRoom::of(&path, None).unwrap();
+    let device = Device::open(&path).unwrap();
+    let fixed = fixed_bytes(&device.superblock().zones);
+    let taken = room().taken;
+    assert!(taken >= fixed, "{taken} bytes are taken, {fixed} are not data");
+    assert!(taken < fixed + (4 << 20) && fixed < SIZE / 3, "{taken} of {SIZE}, {fixed}");
+
+    let file = File::options().write(true).open(&path).unwrap();
+    let zone = device.zone(ZoneKind::Ost(1)).unwrap();
+    let medium = Medium::File(file);
+    medium.discard(zone.first.byte_offset() + 4096, (zone.blocks - 2) * 4096).unwrap();
+    assert!(room().taken < fixed);
+    let before = std::fs::read(&path).unwrap();
+    for _ in 0..2 {
+        device.reserve().unwrap();
+        assert_eq!(room().taken, taken);
+    }
+    assert!(std::fs::read(&path).unwrap() == before, "content stays");
+}
+
+#[test]
+fn a_device_larger_than_what_its_host_has_is_told_in_one_line() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("device");
+    let fits = HostRoom::of(&path, Some(Bytes(4096))).unwrap();
+    assert_eq!((fits.size, fits.taken, fits.warning()), (4096, 0, None));
+    let free = fits.free;
+    let large = HostRoom { size: free + 3, taken: 2, ..fits };
+    let text = large.warning().unwrap();
+    let named = format!("{} free", Bytes(free));
+    for part in [path.to_str().unwrap(), &named, "ENOSPC", "--size"] {
+        assert!(text.contains(part), "{part} in {text}");
+    }
+    assert_eq!(text.lines().count(), 1);
+    assert!(!HostRoom { taken: 3, ..large }.is_short());
+    assert_eq!(HostRoom::of(Path::new("/dev/null"), None), None, "it is no file");
+}
+
 #[test]
 fn two_nodes_cannot_have_one_device() {
     let (_directory, path) = formatted();

@@ -2,6 +2,7 @@
 
 use sheen_consensus::RecoveryError;
 use sheen_dma::Arena;
+use sheen_ports::BlockError;
 
 /// Memory for device commands: some log writes and a snapshot's, of 1 MiB each at most. What does not fit waits for others to end.
 pub(crate) const LOG_BUFFER_BYTES: usize = 8 << 20;
@@ -35,8 +36,8 @@ pub enum MdtFailure {
     Snapshot(sheen_meta::SnapshotError),
     /// A committed record is whole but holds no changes.
     Record,
-    /// The log could not be written.
-    Log,
+    /// The log, or a snapshot, could not be written: what the device said of it, if it was the device.
+    Log(Option<BlockError>),
 }
 
 impl std::fmt::Display for MdtFailure {
@@ -45,7 +46,11 @@ impl std::fmt::Display for MdtFailure {
             Self::Recovery(error) => write!(f, "the metadata zone cannot be used: {error}"),
             Self::Snapshot(error) => write!(f, "the metadata snapshot cannot be used: {error}"),
             Self::Record => f.write_str("a committed metadata record cannot be read"),
-            Self::Log => f.write_str("the metadata log cannot be written"),
+            Self::Log(None) => f.write_str("the metadata log cannot be written"),
+            Self::Log(Some(BlockError::NoSpace)) => f.write_str(
+                "the metadata log cannot be written: the disk that holds the device is full; make room there",
+            ),
+            Self::Log(Some(error)) => write!(f, "the metadata log cannot be written: {error}"),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use sheen_ports::BlockError;
 use sheen_types::{Errno, Fid};
 use sheen_wire::{
     Field, Opcode,
@@ -330,7 +331,9 @@ fn a_log_that_cannot_be_written_refuses_everything_and_loses_nothing() {
     for _ in 0..10 {
         service.turn();
     }
-    assert_eq!(service.failure(), Some(super::MdtFailure::Log));
+    let failure = service.failure().unwrap();
+    assert_eq!(failure, super::MdtFailure::Log(Some(BlockError::Gone)));
+    assert!(failure.to_string().ends_with("cannot be written: device is gone"), "{failure}");
     assert_eq!(sent.status(&world), -Errno::EIO.0);
     world.broken.set(false);
     world.restart();

@@ -12,7 +12,9 @@ use std::{
 use sheen_consensus::{Command, Group, LogRoom, ProposeError, Recovery};
 use sheen_dma::Arena;
 use sheen_meta::{SnapshotReader, State};
-use sheen_ports::{Block, Clock, ConnectionId, Entropy, Fabric, FabricEvent, RequestId};
+use sheen_ports::{
+    Block, BlockError, Clock, ConnectionId, Entropy, Fabric, FabricEvent, RequestId,
+};
 use sheen_types::Tick;
 use sheen_wire::Frame;
 
@@ -78,6 +80,8 @@ pub struct MdtService<B, F, C, E, G> {
     pub(crate) events: Vec<FabricEvent>,
     pub(crate) resting: Resting<u64>,
     pub(crate) stopping: Stopping,
+    /// How the device failed a command first.
+    device_error: Option<BlockError>,
 }
 
 impl<B: Block, F: Fabric, C: Clock, E: Entropy, G: OstGateway> MdtService<B, F, C, E, G> {
@@ -114,6 +118,7 @@ impl<B: Block, F: Fabric, C: Clock, E: Entropy, G: OstGateway> MdtService<B, F, 
             events: Vec::new(),
             resting: Resting::default(),
             stopping: Stopping::Serving,
+            device_error: None,
         }
     }
 
@@ -245,6 +250,10 @@ impl<B: Block, F: Fabric, C: Clock, E: Entropy, G: OstGateway> MdtService<B, F, 
         let mut ends: Vec<ZoneEnd> = Vec::new();
         let count = self.device.poll(&mut ends);
         for ZoneEnd { io, result } in ends {
+            if let Err(error) = &result {
+                tracing::error!(%error, "a command to the metadata zone failed");
+                self.device_error.get_or_insert(*error);
+            }
             match &mut self.stage {
                 Stage::Running(group) => group.on_io_complete(io, result.is_ok()),
                 Stage::Recovering { recovery, .. } => {
@@ -321,7 +330,7 @@ impl<B: Block, F: Fabric, C: Clock, E: Entropy, G: OstGateway> MdtService<B, F, 
                 // With one replica there is nobody to send to, and nobody who could depose it.
                 Command::Send { .. } | Command::Deposed => {}
                 Command::Stopped => {
-                    self.fail(MdtFailure::Log);
+                    self.fail(MdtFailure::Log(self.device_error));
                     return 1;
                 }
             }

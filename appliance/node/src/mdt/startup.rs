@@ -57,7 +57,7 @@ impl<B: Block, F: Fabric, C: Clock, E: Entropy, G: OstGateway> MdtService<B, F, 
     }
 
     fn start_group(&mut self) {
-        let failed = Stage::Failed(MdtFailure::Log);
+        let failed = Stage::Failed(MdtFailure::Log(None));
         let Stage::Recovering { recovery, reader, any, assembler } =
             std::mem::replace(&mut self.stage, failed)
         else {

@@ -130,6 +130,8 @@ pub(crate) struct Device<B> {
     spent: Vec<Vec<u8>>,
     completions: Vec<BlockCompletion>,
     stats: Arc<OstStats>,
+    /// It was told that the host is full; until room comes back that is no news.
+    told_full: bool,
 }
 
 impl<B: Block> Device<B> {
@@ -156,11 +158,17 @@ impl<B: Block> Device<B> {
             spent: Vec::new(),
             completions: Vec::new(),
             stats,
+            told_full: false,
         })
     }
 
     pub(crate) fn geometry(&self) -> BlockGeometry {
         self.block.geometry()
+    }
+
+    /// See [`Block::host_blocks_free`].
+    pub(crate) fn host_blocks_free(&self) -> Option<u64> {
+        self.block.host_blocks_free()
     }
 
     /// Whether a completed write may be lost with the power until a flush completed.
@@ -379,6 +387,9 @@ impl<B: Block> Device<B> {
             return self.enqueue(token, kind, buffer);
         }
         let Io { owner, kind, .. } = self.ios.remove(token);
+        // Data alone is written by itself; what the store formed has its room.
+        self.told_full &=
+            !matches!((owner, kind, &result), (Owner::Alone(_), Kind::Write { .. }, Ok(())));
         let result = result.map_err(|error| self.on_error(kind, error));
         let group = match owner {
             Owner::Alone(purpose) => {
@@ -405,11 +416,24 @@ impl<B: Block> Device<B> {
         }
     }
 
+    fn tell_full(&mut self) {
+        if !std::mem::replace(&mut self.told_full, true) {
+            tracing::warn!(
+                ost = self.stats.index.0,
+                "the disk that holds the device is full: writes end with ENOSPC until something is deleted"
+            );
+        }
+    }
+
     #[cold]
-    fn on_error(&self, kind: Kind, error: BlockError) -> IoFault {
+    fn on_error(&mut self, kind: Kind, error: BlockError) -> IoFault {
         if matches!(kind, Kind::Discard { .. }) && error != BlockError::Gone {
             // A hint that was not taken; the store counts it.
             return IoFault::NotCarriedOut;
+        }
+        if error == BlockError::NoSpace && matches!(kind, Kind::Write { .. }) {
+            self.tell_full();
+            return io_fault(error);
         }
         self.stats.device_errors.add(1);
         tracing::error!(ost = self.stats.index.0, command = ?kind, %error, "device command failed");

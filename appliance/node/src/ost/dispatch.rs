@@ -88,9 +88,10 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
             Ask::Statistics => {
                 let store = self.targets[number].store().ok_or(Errno::EAGAIN)?;
                 let now = store.statistics();
+                let free = self.targets[number].fillable_blocks(self.now, now.free_blocks);
                 let reply = ObjectStatisticsReply {
                     total_bytes: now.total_blocks * BLOCK_BYTES_U64,
-                    free_bytes: now.free_blocks * BLOCK_BYTES_U64,
+                    free_bytes: free * BLOCK_BYTES_U64,
                     objects: now.objects,
                     logical_bytes: now.logical_blocks * BLOCK_BYTES_U64,
                     physical_bytes: now.used_blocks * BLOCK_BYTES_U64,

@@ -390,14 +390,16 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
     /// Tells the MDT what space an OST has: none if it cannot take changes.
     fn tell_space(&mut self, id: u64, ost: OstIndex) {
         let number = self.find(ost).ok();
-        let store = number.and_then(|number| self.targets[number].store());
-        let space = store.filter(|store| !store.is_stopped()).map(|store| {
+        let space = number.and_then(|number| {
+            let target = &mut self.targets[number];
+            let store = target.store().filter(|store| !store.is_stopped())?;
             let now = store.statistics();
             let takes_objects = now.objects < now.objects_max;
-            OstSpace {
+            let free = target.fillable_blocks(self.now, now.free_blocks);
+            Some(OstSpace {
                 total_bytes: now.total_blocks * BLOCK_BYTES_U64,
-                free_bytes: if takes_objects { now.free_blocks * BLOCK_BYTES_U64 } else { 0 },
-            }
+                free_bytes: if takes_objects { free * BLOCK_BYTES_U64 } else { 0 },
+            })
         });
         if let Some(desk) = &mut self.desk {
             desk.end(ServiceEnd { id, done: space.is_some(), space, part: None });

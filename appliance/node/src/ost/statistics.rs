@@ -1,6 +1,6 @@
 //! What an OST service counts, for whoever reads it from another thread.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use sheen_types::OstIndex;
 
@@ -38,6 +38,8 @@ pub struct OstStats {
     pub ready: Counter,
     /// 1 when it failed for good.
     pub failed: Counter,
+    /// Why it failed.
+    pub failure: OnceLock<String>,
     /// Nanoseconds its recovery took.
     pub recovery_nanoseconds: Counter,
     /// Blocks read whose checksum was not the stored one.

@@ -1,6 +1,6 @@
 //! One OST of a service: its store, or the way there, and its device.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use sheen_ports::Block;
 use sheen_store::{Command, IoToken, JournalEnd, Limits, Opening, Progress, Store, Unmarked, Zone};
@@ -14,6 +14,9 @@ use super::{
     statistics::OstStats,
     tidying::Tidying,
 };
+
+/// How often the host of a device that is a file is asked for its room.
+const HOST_ASK: Duration = Duration::from_secs(1);
 
 /// Opening → Ready, or Failed from either.
 #[derive(Debug)]
@@ -45,7 +48,8 @@ pub(crate) struct Target<B> {
     /// Whether the journal is.
     pub(crate) resting: Resting<Unmarked>,
     started: Option<Tick>,
-    stop_logged: bool,
+    /// What its host could still give it, and when it was asked.
+    host: Option<(Tick, Option<u64>)>,
 }
 
 impl<B: Block> Target<B> {
@@ -71,12 +75,25 @@ impl<B: Block> Target<B> {
             tidying,
             resting: Resting::default(),
             started: None,
-            stop_logged: false,
+            host: None,
         }
     }
 
     pub(crate) fn store(&mut self) -> Option<&mut Store> {
         self.state.ready()
+    }
+
+    /// Blocks that can still be filled: of the `free` ones of its store, as many as its host has. The host is asked once a second.
+    pub(crate) fn fillable_blocks(&mut self, now: Tick, free: u64) -> u64 {
+        let host = match self.host {
+            Some((asked, host)) if now.since(asked) < HOST_ASK => host,
+            Some(_) | None => {
+                let host = self.device.host_blocks_free();
+                self.host = Some((now, host));
+                host
+            }
+        };
+        host.map_or(free, |host| free.min(host))
     }
 
     /// Number of the last change that, with all before it, survives a loss of power: what replies carry as `committed`.
@@ -167,6 +184,8 @@ impl<B: Block> Target<B> {
             }
             Ok(Progress::Inspected(_)) => unreachable!("a target is opened to serve"),
             Err(error) => {
+                // Once: it is opened once.
+                let _ = self.stats.failure.set(format!("it cannot be opened: {error}"));
                 self.stats.failed.set(1);
                 tracing::error!(ost = self.index.0, %error, "OST cannot be opened and does not serve");
                 State::Failed
@@ -181,12 +200,16 @@ impl<B: Block> Target<B> {
             store.recycle(bytes);
         }
         store.pump(commands);
-        if store.is_stopped() && !self.stop_logged {
-            self.stop_logged = true;
+        if let Some(cause) = store.stop_cause()
+            && self.stats.failure.get().is_none()
+        {
+            // Only this thread fills it.
+            let _ = self.stats.failure.set(cause.to_string());
             self.stats.failed.set(1);
             self.stats.ready.set(0);
             tracing::error!(
                 ost = self.index.0,
+                %cause,
                 "OST stopped after a device failure: every request fails until restart"
             );
         }

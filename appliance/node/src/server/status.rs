@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use super::{Node, StartStep, TableStatus};
-use crate::stats::Counter;
+use crate::{device::HostRoom, stats::Counter};
 
 /// Where a node stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -28,6 +28,10 @@ pub struct NodeStatus {
     pub pid: u32,
     /// Where it stands.
     pub state: NodeState,
+    /// Why a service of its threads does not serve.
+    pub failure: Option<String>,
+    /// Of a device that can become fuller than its host: what there is to know.
+    pub room: Option<String>,
     /// What its start waits for; empty once it accepts connections.
     pub starting: Vec<StartStep>,
     /// Its UNIX socket.
@@ -63,6 +67,8 @@ pub struct OstStatus {
     pub service: u32,
     /// Whether it serves.
     pub ready: bool,
+    /// Why it never will, before the node is started again.
+    pub failure: Option<String>,
     /// Bytes users can fill.
     pub total_bytes: u64,
     /// Of them free.
@@ -102,6 +108,7 @@ impl Node {
                 index: ost.index.0,
                 service,
                 ready: ost.ready.get() == 1,
+                failure: ost.failure.get().cloned(),
                 total_bytes: ost.total_bytes.get(),
                 free_bytes: ost.free_bytes.get(),
                 logical_bytes: ost.logical_bytes.get(),
@@ -115,6 +122,8 @@ impl Node {
             name: self.config.name.clone(),
             pid: std::process::id(),
             state: self.state(&osts),
+            failure: self.failure(),
+            room: HostRoom::of(&self.config.device.path, None).and_then(|room| room.warning()),
             starting: self.starting(),
             socket: self.config.socket.clone(),
             listen: self.listen.to_string(),

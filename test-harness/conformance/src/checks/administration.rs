@@ -12,6 +12,7 @@ use super::Context;
 
 mod failures;
 mod folder;
+mod host;
 mod mounts;
 mod own_node;
 
@@ -30,6 +31,11 @@ pub fn run(context: &mut Context<'_>) {
         folders = Some(side_by_side(&place)?);
         Ok(String::new())
     });
+    report.case(
+        CHECK,
+        "a full disk below the device refuses data alone, and deletes make room",
+        || host::full(&place.join("host")),
+    );
     let Some([one, two]) = folders else { return };
     report
         .case(CHECK, "--node names a node in every form, for every command", || named(&one, &two));

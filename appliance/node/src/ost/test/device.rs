@@ -1,12 +1,13 @@
 //! A device in memory as particular as a controller: it reaches only what it was told of, and fails reads as it is told.
 
-use std::{cell::RefCell, os::fd::RawFd, rc::Rc};
+use std::{cell::RefCell, collections::BTreeSet, os::fd::RawFd, rc::Rc};
 
 use sheen_dma::{Arena, ArenaId, Buffer};
 use sheen_nvme::RamDevice;
 use sheen_ports::{
     Block, BlockCommand, BlockCompletion, BlockError, BlockGeometry, BlockOperation,
 };
+use sheen_types::BLOCK_BYTES;
 
 /// What a test tells the device, and learns of it.
 #[derive(Debug, Default)]
@@ -15,8 +16,39 @@ pub(crate) struct Orders {
     pub(crate) unreachable: u64,
     /// Nothing ends while it is set.
     pub(crate) hold: bool,
+    /// Blocks its host has room for, beside those written so far; None: as many as there are.
+    pub(crate) host: Option<Host>,
     /// How reads fail, and how many of them. `lba` to `end` only.
     pub(crate) failing: Option<Failing>,
+}
+
+/// The host of a device that is a sparse file.
+#[derive(Debug, Default)]
+pub(crate) struct Host {
+    pub(crate) room: u64,
+    /// Blocks it gave.
+    pub(crate) given: BTreeSet<u64>,
+}
+
+impl Host {
+    /// Whether a command finds room; it has it then.
+    fn has_room(&mut self, operation: &BlockOperation) -> bool {
+        match operation {
+            BlockOperation::Write { lba, buffer, .. } => {
+                let range = lba.0..lba.0 + (buffer.len() / BLOCK_BYTES) as u64;
+                let fresh: Vec<u64> = range.filter(|block| !self.given.contains(block)).collect();
+                let Some(room) = self.room.checked_sub(fresh.len() as u64) else { return false };
+                self.room = room;
+                self.given.extend(fresh);
+            }
+            BlockOperation::Discard { lba, blocks } => {
+                let range = lba.0..lba.0 + blocks;
+                self.room += range.filter(|block| self.given.remove(block)).count() as u64;
+            }
+            BlockOperation::Read { .. } | BlockOperation::Flush => {}
+        }
+        true
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -42,6 +74,9 @@ impl TestDevice {
 
     fn refusal(&self, operation: &BlockOperation) -> Option<BlockError> {
         let mut orders = self.orders.borrow_mut();
+        if orders.host.as_mut().is_some_and(|host| !host.has_room(operation)) {
+            return Some(BlockError::NoSpace);
+        }
         let (lba, buffer) = match operation {
             BlockOperation::Read { lba, buffer } => (Some(lba.0), buffer),
             BlockOperation::Write { buffer, .. } => (None, buffer),
@@ -71,6 +106,10 @@ fn buffer_of(operation: BlockOperation) -> Option<Buffer> {
 impl Block for TestDevice {
     fn geometry(&self) -> BlockGeometry {
         self.device.geometry()
+    }
+
+    fn host_blocks_free(&self) -> Option<u64> {
+        self.orders.borrow().host.as_ref().map(|host| host.room)
     }
 
     fn submit(&mut self, command: BlockCommand) -> Result<(), BlockCommand> {

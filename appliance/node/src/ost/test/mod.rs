@@ -5,6 +5,7 @@ mod rig;
 mod reach;
 mod durability;
 mod faults;
+mod host;
 mod scrub;
 mod links;
 mod model;
