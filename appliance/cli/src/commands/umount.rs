@@ -15,8 +15,9 @@ use crate::{
 
 /// Where the kernel shows the connections of mounts, by their number.
 const CONNECTIONS: &str = "/sys/fs/fuse/connections";
-/// How long the process of a mount that was taken away may take to say so to the node.
-const FAREWELL: Duration = Duration::from_secs(30);
+/// How long the process of a mount that was taken away is waited for while it says so to the node; one that does not answer is no
+/// reason to wait longer.
+const FAREWELL: Duration = Duration::from_secs(3);
 
 /// Unmounts.
 ///
