@@ -203,7 +203,11 @@ fn keeps_what_it_acknowledged(config: Config) {
     session.call(Opcode::FilesystemCreate, &create.to_vec());
     let mut other = Session::open(&format!("tcp:{}", node.listen()));
     assert_eq!(other.names(), ["scratch"]);
-    let status = await_status(&node, |status| status.clients == 2);
+    // What the tables hold is told now and then.
+    let has_two_slots = |status: &NodeStatus| {
+        status.tables.iter().any(|table| table.name == "reply_slots" && table.entries == 2)
+    };
+    let status = await_status(&node, |status| status.clients == 2 && has_two_slots(status));
     assert_eq!((status.state, status.osts.len()), (NodeState::Serving, 2));
     assert!(status.osts.iter().all(|ost| ost.ready && ost.free_bytes > 300 << 20), "{status:?}");
     let [sessions, slots] = ["sessions", "reply_slots"]
