@@ -233,20 +233,7 @@ impl Harness {
 
     /// A SetAttributes that sets nothing yet.
     pub(crate) fn setting(&self, fid: Fid, valid: u32) -> SetAttributes {
-        SetAttributes {
-            fid,
-            valid,
-            permissions: 0,
-            uid: 0,
-            gid: 0,
-            projid: 0,
-            size: 0,
-            atime: Timespec::ZERO,
-            mtime: Timespec::ZERO,
-            ctime: Timespec::ZERO,
-            flags: 0,
-            credentials: self.user.clone(),
-        }
+        SetAttributes::zeroing(fid, valid, self.user.clone())
     }
 
     pub(crate) fn chmod(&mut self, fid: Fid, permissions: u32) {

@@ -276,6 +276,27 @@ message! {
     }
 }
 
+impl SetAttributes {
+    /// Changes what `valid` says, all of it to 0.
+    #[must_use]
+    pub const fn zeroing(fid: Fid, valid: u32, credentials: Credentials) -> Self {
+        Self {
+            fid,
+            valid,
+            permissions: 0,
+            uid: 0,
+            gid: 0,
+            projid: 0,
+            size: 0,
+            atime: Timespec::ZERO,
+            mtime: Timespec::ZERO,
+            ctime: Timespec::ZERO,
+            flags: 0,
+            credentials,
+        }
+    }
+}
+
 message! {
     /// Makes an inode. Reply: [`EntryReply`], payload: the layout of a regular file. Idempotent on `fid`.
     /// With `open`, and without `exclusive`, a name that leads to anything but a regular file gives -ESTALE: the

@@ -4,7 +4,7 @@
 //! Files with content are called `d0`.. and lie in the actor's own directory, so that their life is known without asking. Names
 //! `n0`.. lie anywhere, lead to anything, and may be taken, moved or removed by any actor at any time.
 
-use sheen_types::{AttributeName, Fid, FileKind, Name, Timespec};
+use sheen_types::{AttributeName, Fid, FileKind, Name};
 use sheen_wire::metadata::{
     Credentials, Link, Lookup, Open, Rename, SetAttributes, SetXattr, Unlink, XattrName, set,
 };
@@ -409,19 +409,6 @@ impl Worker {
 /// A change of the permissions.
 #[must_use]
 pub fn mode_change(fid: Fid, permissions: usize) -> SetAttributes {
-    let zero = Timespec::ZERO;
-    SetAttributes {
-        fid,
-        valid: set::MODE,
-        permissions: u32::try_from(permissions).unwrap_or(0),
-        uid: 0,
-        gid: 0,
-        projid: 0,
-        size: 0,
-        atime: zero,
-        mtime: zero,
-        ctime: zero,
-        flags: 0,
-        credentials: credentials(),
-    }
+    let permissions = u32::try_from(permissions).unwrap_or(0);
+    SetAttributes { permissions, ..SetAttributes::zeroing(fid, set::MODE, credentials()) }
 }

@@ -12,7 +12,7 @@ use sheen_consensus::{Format, GroupConfig, ZONE_BLOCKS_MIN, Zone};
 use sheen_dma::Arena;
 use sheen_ports::{CloseReason, ConnectionId, FabricEvent, RequestId};
 use sheen_types::{
-    ClientId, Epoch, Fid, FileKind, Lba, Name, OstIndex, Tag, Timespec, Xid, checksum::crc32c,
+    ClientId, Epoch, Fid, FileKind, Lba, Name, OstIndex, Tag, Xid, checksum::crc32c,
 };
 use sheen_wire::{
     Field, Frame, Opcode,
@@ -300,20 +300,7 @@ pub(crate) const CREDENTIALS: Credentials = Credentials { uid: 0, gid: 0 };
 
 /// A request that sets what `valid` says, all of it to 0.
 pub(crate) fn setting(fid: Fid, valid: u32) -> SetAttributes {
-    SetAttributes {
-        fid,
-        valid,
-        permissions: 0,
-        uid: 0,
-        gid: 0,
-        projid: 0,
-        size: 0,
-        atime: Timespec::ZERO,
-        mtime: Timespec::ZERO,
-        ctime: Timespec::ZERO,
-        flags: 0,
-        credentials: CREDENTIALS,
-    }
+    SetAttributes::zeroing(fid, valid, CREDENTIALS)
 }
 
 impl Client {
