@@ -3,6 +3,7 @@
 //! Grants whatever is asked for; revokes when a test says so. Keeps a log of what it was sent.
 
 use std::{
+    cmp::Ordering,
     collections::{BTreeMap, VecDeque},
     io,
     sync::{Arc, Condvar, Mutex, MutexGuard, Weak, mpsc},
@@ -373,10 +374,12 @@ impl State {
         if !call.frame.opcode.uses_slot() {
             return self.serve(call, payload);
         }
-        if let Some((xid, answer)) = self.slots.get(&call.frame.tag.0)
-            && *xid == call.frame.xid
-        {
-            return answer.clone();
+        if let Some((xid, answer)) = self.slots.get(&call.frame.tag.0) {
+            match call.frame.xid.cmp(xid) {
+                Ordering::Less => return (-Errno::EPROTO.0, Vec::new(), Vec::new()),
+                Ordering::Equal => return answer.clone(),
+                Ordering::Greater => {}
+            }
         }
         let answer = self.serve(call, payload);
         self.slots.insert(call.frame.tag.0, (call.frame.xid, answer.clone()));

@@ -16,7 +16,7 @@ use sheen_wire::{
 use crate::{
     Access, Changes, Client, Inode, LockWanted, VolumeStatistics, WriteOptions,
     fake::{FILE, Fake, new_directory},
-    scenarios::{READ, WRITE, start},
+    scenarios::{READ, WRITE, connect_with, start},
 };
 
 const AT_ONCE: Duration = Duration::from_secs(1);
@@ -170,6 +170,25 @@ fn changes_left_keep_their_slots_and_who_comes_later_can_be_killed_too() {
     fake.change(|state| state.hold = None);
     all_ended(&client);
     make(&client, b"z", &Cancel::new()).unwrap();
+    client.disconnect();
+}
+
+#[test]
+fn numbers_of_changes_grow_in_each_slot_however_many_wait_for_it() {
+    let fake = Fake::new();
+    let client = connect_with(&fake, |config| config.slots = 1);
+    client.new_fid(&Cancel::new()).unwrap();
+    std::thread::scope(|scope| {
+        for program in 0..4 {
+            let client = &client;
+            scope.spawn(move || {
+                for file in 0..100 {
+                    let name = format!("{program}-{file}");
+                    assert_eq!(make(client, name.as_bytes(), &Cancel::new()), Ok(()));
+                }
+            });
+        }
+    });
     client.disconnect();
 }
 

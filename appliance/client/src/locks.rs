@@ -156,7 +156,7 @@ impl Client {
         }
         let request = Request::new(Opcode::LockSet, &LockSet { lock: lock.clone(), wait: true });
         let then = Then::Unlock(inode.clone(), lock.clone());
-        let result = self.ask_numbered(request.urgent(), waiting, then, &give_up);
+        let result = self.ask_numbered(request.urgent(), Some(waiting), then, &give_up);
         ended.store(true, Ordering::Release);
         drop(watches);
         // EINTR of our own: nobody knows whether it is held. The MDT's says that it is not.

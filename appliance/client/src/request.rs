@@ -163,8 +163,7 @@ impl Client {
         request: Request,
         cancel: &Cancel,
     ) -> Result<Reply, Errno> {
-        let xid = self.session.next_xid();
-        self.ask_numbered(request, xid, Then::Nothing, cancel)
+        self.ask_numbered(request, None, Then::Nothing, cancel)
     }
 
     /// As [`Client::ask`]; if the caller leaves before the end, `then` is done with the answer.
@@ -174,15 +173,14 @@ impl Client {
         then: Then,
         cancel: &Cancel,
     ) -> Result<Reply, Errno> {
-        let xid = self.session.next_xid();
-        self.ask_numbered(request, xid, then, cancel)?.checked()
+        self.ask_numbered(request, None, then, cancel)?.checked()
     }
 
-    /// As [`Client::ask_raw`], with a number taken before, so that a cancellation can name it.
+    /// As [`Client::ask_raw`]; `number` was taken before, so that a cancellation can name it, for what uses no reply slot.
     pub(crate) fn ask_numbered(
         self: &Arc<Self>,
         request: Request,
-        xid: Xid,
+        number: Option<Xid>,
         then: Then,
         cancel: &Cancel,
     ) -> Result<Reply, Errno> {
@@ -196,6 +194,9 @@ impl Client {
             true => Some(self.slots.take(is_needed, cancel)?),
             false => None,
         };
+        debug_assert!(number.is_none() || tag.is_none(), "a number taken before its slot");
+        // Taken while the slot is held: the MDT refuses a number lower than the last one of its slot.
+        let xid = number.unwrap_or_else(|| self.session.next_xid());
         self.fly(Flight::new(request, xid, (tag, place), then), cancel)
     }
 
