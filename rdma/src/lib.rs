@@ -14,6 +14,7 @@ mod window;
 mod area;
 mod hello;
 pub mod budget;
+pub mod seal;
 mod descriptors;
 mod tcp_options;
 mod slots;
