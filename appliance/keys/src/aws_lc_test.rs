@@ -154,3 +154,49 @@ fn hkdf_gives_the_standards_value() {
         "3cb25f25faacd57a90434f64d0362f2a2d2d0a90cf1a5a4c5db02d56ecc4c5bf34007208d5b887185865";
     assert_eq!(output[..], bytes(expected));
 }
+
+#[test]
+fn gcm_gives_the_standards_value_and_only_its_key_opens_it() {
+    // McGrew and Viega, The Galois/Counter Mode of Operation, Appendix B, test case 16.
+    let key: [u8; 32] = bytes("feffe9928665731c6d6a8f9467308308feffe9928665731c6d6a8f9467308308")
+        .try_into()
+        .unwrap();
+    let nonce: [u8; 12] = bytes("cafebabefacedbaddecaf888").try_into().unwrap();
+    let bound = bytes("feedfacedeadbeeffeedfacedeadbeefabaddad2");
+    let plain = bytes(
+        "d9313225f88406e5a55909c5aff5269a86a7a9531534f7da2e4c303d8a318a72
+         1c3c0c95956809532fcf0e2449a6b525b16aedf5aa0de657ba637b39",
+    );
+    let expected = bytes(
+        "522dc1f099567d07f47f37a32a84427d643a8cdcbfe5c0c97598a2bd2555d1aa
+         8cb08e48590dbb3da7b08b1056828838c5f61e6393ba7a0abcc9f662
+         76fc6ece0f4e1768cddf8853bb2d551b",
+    );
+    let gcm = Gcm::new(&key).unwrap();
+    let mut sealed = vec![0; plain.len() + GCM_TAG_BYTES];
+    gcm.seal(&nonce, &bound, &plain, &mut sealed);
+    assert_eq!(sealed, expected);
+    let mut opened = vec![0; plain.len()];
+    assert!(gcm.open(&nonce, &bound, &sealed, &mut opened));
+    assert_eq!(opened, plain);
+    for at in 0..sealed.len() {
+        let mut changed = sealed.clone();
+        changed[at] ^= 0x80;
+        assert!(!gcm.open(&nonce, &bound, &changed, &mut opened), "byte {at}");
+    }
+    assert!(!gcm.open(&nonce, &bound[1..], &sealed, &mut opened));
+    assert!(!gcm.open(&[0; 12], &bound, &sealed, &mut opened));
+    let mut other = key;
+    other[31] ^= 1;
+    assert!(!Gcm::new(&other).unwrap().open(&nonce, &bound, &sealed, &mut opened));
+}
+
+#[test]
+fn the_schedule_of_gcm_is_in_locked_memory() {
+    // The round keys of AES-256 begin with the key itself.
+    let key: [u8; 32] = std::array::from_fn(|at| 0x40 + at.to_le_bytes()[0]);
+    let gcm = Gcm::new(&key).unwrap();
+    let locked = gcm.0.as_slice();
+    assert!(locked.windows(32).any(|window| window == key), "the key is in the locked page");
+    assert_eq!(format!("{gcm:?}"), "Gcm");
+}

@@ -7,7 +7,7 @@ use std::{fs::File, io::Read};
 
 use sheen_dma::LockError;
 
-use crate::{BlockCipher, KekError, Secret, aws_lc};
+use crate::{BlockCipher, KekError, Secret, aws_lc, sealed::SEALING_KEY_BYTES};
 
 /// Bytes of a data key.
 pub const DATA_KEY_BYTES: usize = 32;
@@ -16,6 +16,7 @@ pub const CHECK_BYTES: usize = 32;
 
 const ZONE_INFO: &[u8] = b"sheen zone v1";
 const CHECK_INFO: &[u8] = b"sheen key check v1";
+const IDENTITY_INFO: &[u8] = b"sheen identity v1";
 
 /// What a zone's key is derived for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,6 +78,16 @@ impl DataKey {
         Ok(key)
     }
 
+    /// Derives the key under which the node of device `uuid` keeps secrets of the cluster (32 bytes, for [`crate::seal_secret`]).
+    ///
+    /// # Errors
+    /// [`LockError`].
+    pub fn identity_key(&self, uuid: &[u8; 16]) -> Result<Secret, LockError> {
+        let mut key = Secret::zeroed(SEALING_KEY_BYTES)?;
+        aws_lc::hkdf(self.0.expose(), uuid, IDENTITY_INFO, key.expose_mut());
+        Ok(key)
+    }
+
     /// A value that only this key gives and that tells nothing of it.
     #[must_use]
     pub fn check_value(&self, uuid: &[u8; 16]) -> [u8; CHECK_BYTES] {
@@ -132,6 +143,10 @@ mod test {
         assert_eq!(
             hex(key.zone_key(&uuid, ZONE).unwrap().expose()),
             "0b1ef359881edf7fdc434e405b3bd2451d1d695e680ea8513751b24e07d81c4159e030cfaca7d1ccea96c08fe0f8f424dcab9b76df6ec08c270ac510ef7d2985"
+        );
+        assert_eq!(
+            hex(key.identity_key(&uuid).unwrap().expose()),
+            "ae1ce13c8688d5fa7671eec2174a1ecd408603cdf44b48883872fc7a3de18f7d"
         );
         assert_eq!(
             hex(&key.check_value(&uuid)),

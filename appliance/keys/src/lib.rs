@@ -2,8 +2,8 @@
 //! encrypts.
 //!
 //! From the outside in: a [`KeySource`] names a key-encryption key and opens it ([`KeyEncryption`]); with it a [`KeyBlock`] gives the
-//! device's [`DataKey`]; from that each zone's [`BlockCipher`] is derived, which an [`EncryptedBlock`] uses. Keys live in locked memory
-//! ([`Secret`]) and nowhere else. Deliberately absent: where a key block lies on a device and in which order it is written (the node's).
+//! device's [`DataKey`]; from that each zone's [`BlockCipher`] is derived, which an [`EncryptedBlock`] uses. Beside it: secrets of the
+//! cluster, sealed for the replicated state ([`seal_secret`]). Keys live in locked memory ([`Secret`]) and nowhere else. Deliberately absent: where a key block lies on a device and in which order it is written (the node's).
 #![deny(unsafe_code)]
 
 mod secret;
@@ -15,6 +15,7 @@ pub mod tpm;
 pub mod key_block;
 pub mod unlock;
 pub mod data_key;
+pub mod sealed;
 pub mod cipher;
 pub mod encrypted_block;
 #[expect(unsafe_code, reason = "the C library's own interface; argued there")]
@@ -26,6 +27,7 @@ pub use encrypted_block::EncryptedBlock;
 pub use kek::{KekError, KeyEncryption, WRAPPED_BYTES_MAX};
 pub use key_block::{KEY_BLOCK_LBAS, KeyBlock, KeyBlockError, SLOTS_MAX, Slot};
 pub use key_file::KeyFile;
+pub use sealed::{SEAL_BYTES, SEALING_KEY_BYTES, SealError, SealLabel, open_secret, seal_secret};
 pub use secret::Secret;
 pub use sheen_dma::{LockError, cleanse};
 pub use source::{KeyKind, KeySource, PARAMETERS_BYTES_MAX, SourceError};
