@@ -17,7 +17,7 @@ use crate::{
     data_lease::DataMode,
     inode::{Inode, Known, Registered},
     lease::LAYOUT_ROOM,
-    namespace::{Found, apply_to, credentials, name},
+    namespace::{Found, credentials, name},
     open::OpenState,
     request::{Request, Then},
 };
@@ -121,8 +121,7 @@ impl Client {
         if settled.fresh && !reply.resent && entry.attributes.kind == FileKind::Directory {
             self.note_empty_directory(&inode);
         }
-        self.note_change(parent);
-        apply_to(parent, &reply, &entry.parent_lease);
+        self.settle_parent(parent, &reply, &entry, stamp);
         let opened = open.map(|open| note_created(&inode, &entry, open));
         if entry.attributes.kind == FileKind::Regular {
             self.note_empty(&inode, &entry);

@@ -31,8 +31,6 @@ use crate::{
 
 /// The file every test starts with.
 pub(crate) const FILE: Fid = Fid::new(Fid::NORMAL_SEQUENCE_FIRST, 1);
-/// What is renamed to the name of that file.
-const MOVED: Fid = Fid::new(Fid::NORMAL_SEQUENCE_FIRST, 2);
 const STRIPE_BYTES: u32 = 64 << 10;
 
 /// A request as it was sent.
@@ -103,7 +101,11 @@ pub(crate) struct State {
     pub(crate) accessed: Option<(Timespec, Timespec)>,
     /// It has extended attributes.
     pub(crate) has_xattrs: bool,
-    sequence: u64,
+    /// Replies to changes of a directory tell nothing of it, as those to requests sent again.
+    pub(crate) tells_no_directories: bool,
+    /// They grant only these bits of it: a change of others waits for the rest.
+    pub(crate) directory_grants: Option<u32>,
+    pub(crate) sequence: u64,
     slots: BTreeMap<u16, (Xid, Answer)>,
     links: Vec<Arc<FakeLink>>,
     pub(crate) instantiated: bool,
@@ -441,20 +443,10 @@ impl State {
                 ok(LeaseReply { lease, attributes: self.attributes(FILE), shared: false }.to_vec())
             }
             Opcode::Lookup => ok(self.lookup().to_vec()),
-            Opcode::Rename => ok(RenameReply { moved: MOVED, replaced: FILE }.to_vec()),
-            Opcode::Unlink => ok(UnlinkReply { fid: FILE, nlink: 0 }.to_vec()),
-            Opcode::Create => {
-                let request = Create::from_bytes(&call.body).unwrap();
-                self.created.push(request.fid);
-                let reply = EntryReply {
-                    attributes: Attributes { kind: request.kind, ..self.attributes(request.fid) },
-                    lease: self.grant(bits::METADATA, bits::DATA),
-                    parent_lease: LeaseGrant::NONE,
-                    shared: false,
-                    created: true,
-                };
-                ok(reply.to_vec())
-            }
+            Opcode::Rename => ok(self.rename(&call.body).to_vec()),
+            Opcode::Link => ok(self.link(&call.body).to_vec()),
+            Opcode::Unlink => ok(self.unlink(&call.body).to_vec()),
+            Opcode::Create => ok(self.create(&call.body).to_vec()),
             _ => self.serve_object(call, payload),
         }
     }
@@ -465,21 +457,6 @@ impl State {
             self.destroyed += 1;
         }
         MakeRoomReply { destroyed: self.destroyed }
-    }
-
-    fn lookup(&mut self) -> EntryReply {
-        let directory =
-            Attributes { kind: sheen_types::FileKind::Directory, ..self.attributes(FILE) };
-        EntryReply {
-            attributes: match self.lookup_grants {
-                Some(_) => self.attributes(FILE),
-                None => directory,
-            },
-            lease: self.grant(self.lookup_grants.unwrap_or(bits::METADATA), 0),
-            parent_lease: LeaseGrant::NONE,
-            shared: false,
-            created: false,
-        }
     }
 
     fn ost_list(&self, body: &[u8]) -> OstListReply {
@@ -515,12 +492,12 @@ impl State {
         }
     }
 
-    fn grant(&mut self, read_bits: u32, write_bits: u32) -> LeaseGrant {
+    pub(crate) fn grant(&mut self, read_bits: u32, write_bits: u32) -> LeaseGrant {
         self.sequence += 1;
         LeaseGrant { read_bits, write_bits, sequence: self.sequence }
     }
 
-    fn attributes(&self, fid: Fid) -> Attributes {
+    pub(crate) fn attributes(&self, fid: Fid) -> Attributes {
         let attributes = glimpse::test::attributes();
         let permissions = attributes.permissions | self.set_ids;
         let nlink = if self.nameless { 0 } else { attributes.nlink };

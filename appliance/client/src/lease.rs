@@ -9,6 +9,7 @@ use sheen_types::{Attributes, Compression, Errno, Layout, attributes::frozen};
 use sheen_wire::{
     Field, Opcode,
     lease::{LeaseGrant, LeaseReply, LeaseRequest, LockMode, bits},
+    metadata::AttributesReply,
 };
 
 use sheen_ports::Cancel;
@@ -46,6 +47,23 @@ impl Client {
     pub(crate) fn note_change(&self, inode: &Inode) {
         let mut state = inode.lock();
         state.attributes = None;
+        state.changed_at = self.stamps.fetch_add(1, Ordering::AcqRel) + 1;
+    }
+
+    /// This client changed entries of a directory, asked for at `stamp`: takes in what the reply says of it. What it does not say
+    /// is asked for at the next use.
+    pub(crate) fn settle_directory(
+        &self,
+        directory: &Inode,
+        reply: &Reply,
+        stamp: u64,
+        after: Option<&AttributesReply>,
+    ) {
+        let mut state = directory.lock();
+        state.attributes = None;
+        if let Some(AttributesReply { attributes, lease }) = after {
+            settle_locked(&mut state, reply.identity.server, None, stamp, attributes, lease);
+        }
         state.changed_at = self.stamps.fetch_add(1, Ordering::AcqRel) + 1;
     }
 

@@ -82,6 +82,8 @@ mod volume;
 #[cfg(test)]
 mod fake;
 #[cfg(test)]
+mod fake_names;
+#[cfg(test)]
 mod fake_objects;
 #[cfg(test)]
 mod refusal_test;
@@ -101,6 +103,8 @@ mod durability_test;
 mod sick_target_test;
 #[cfg(test)]
 mod space_test;
+#[cfg(test)]
+mod own_changes_test;
 
 pub use accesses::AccessTimes;
 pub use attributes::{Caching, Observed};

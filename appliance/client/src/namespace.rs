@@ -8,7 +8,8 @@ use sheen_wire::{
     Field, Opcode,
     lease::{LeaseGrant, bits},
     metadata::{
-        Credentials, EntryReply, Link, Lookup, ReadLink, Rename, RenameReply, Unlink, UnlinkReply,
+        AttributesReply, Credentials, EntryReply, Link, Lookup, ReadLink, Rename, RenameReply,
+        Unlink, UnlinkReply,
     },
 };
 
@@ -123,6 +124,22 @@ impl Client {
         Ok(Found { inode, observed, name: Caching::from_settled(settled.names) })
     }
 
+    /// Takes in what the reply to a Create or Link says of the directory.
+    pub(crate) fn settle_parent(
+        &self,
+        parent: &Inode,
+        reply: &Reply,
+        entry: &EntryReply,
+        stamp: u64,
+    ) {
+        let lease = entry.parent_lease.clone();
+        let after = entry.parent.map(|attributes| AttributesReply { attributes, lease });
+        self.settle_directory(parent, reply, stamp, after.as_ref());
+        if after.is_none() {
+            apply_to(parent, reply, &entry.parent_lease);
+        }
+    }
+
     /// Gives an inode another name.
     ///
     /// # Errors
@@ -141,8 +158,7 @@ impl Client {
         let reply = self.ask(request, cancel).inspect_err(|_| self.doubt_names(parent))?;
         let entry: EntryReply = reply.decode()?;
         self.note_name(parent, body.name, (inode.fid, None), stamp);
-        self.note_change(parent);
-        apply_to(parent, &reply, &entry.parent_lease);
+        self.settle_parent(parent, &reply, &entry, stamp);
         let settled = self.settle_change(inode, &reply, stamp, &entry.attributes, &entry.lease);
         let caching = Caching::from_settled(settled.attributes);
         let observed = self.complete_soon(inode, entry.attributes, caching, cancel)?;
@@ -170,12 +186,16 @@ impl Client {
         let keeps = !directory && self.keeps_changes_of(parent, &body.name);
         let stamp = self.stamp();
         let reply = self.ask(Request::new(Opcode::Unlink, &body).keeping(keeps), cancel);
+        let gone = reply.and_then(|reply| Ok((reply.decode::<UnlinkReply>()?, reply)));
         self.note_no_name(parent, &body.name, stamp);
-        if reply.is_err() {
-            self.doubt_names(parent);
+        match &gone {
+            Ok((gone, reply)) => self.settle_directory(parent, reply, stamp, gone.parent.as_ref()),
+            Err(_) => {
+                self.doubt_names(parent);
+                self.note_change(parent);
+            }
         }
-        self.note_change(parent);
-        let gone: UnlinkReply = reply?.decode()?;
+        let (gone, _) = gone?;
         self.note_lost_name(gone.fid, gone.nlink == 0 || directory);
         if gone.nlink == 0 {
             self.look_for_use(gone.fid, true);
@@ -247,13 +267,14 @@ impl Client {
         let target = self.seen_name(to.0, &body.to_name);
         let stamp = self.stamp();
         let request = Request::new(Opcode::Rename, &body).keeping(keeps);
-        let reply = self.ask(request, cancel).and_then(|reply| reply.decode::<RenameReply>());
+        let reply = self.ask(request, cancel);
+        let reply = reply.and_then(|reply| Ok((reply.decode::<RenameReply>()?, reply)));
         self.note_no_name(from.0, &body.from_name, stamp);
         self.forget_name(to.0, &body.to_name);
         // Both names are there: what moved had both, or another took its place.
         let both = flags & (EXCHANGE | WHITEOUT) != 0;
         match &reply {
-            Ok(done) if !both && target != Some(done.moved) => {
+            Ok((done, _)) if !both && target != Some(done.moved) => {
                 let gaps = known.filter(|(inode, gaps)| {
                     let state = inode.lock();
                     inode.fid == done.moved && state.name_gaps == *gaps && state.holds(bits::LOOKUP)
@@ -266,9 +287,19 @@ impl Client {
                 self.doubt_names(to.0);
             }
         }
-        self.note_change(from.0);
-        self.note_change(to.0);
-        let done = reply?;
+        match &reply {
+            Ok((done, reply)) => {
+                self.settle_directory(from.0, reply, stamp, done.from_parent.as_ref());
+                if to.0.fid != from.0.fid {
+                    self.settle_directory(to.0, reply, stamp, done.to_parent.as_ref());
+                }
+            }
+            Err(_) => {
+                self.note_change(from.0);
+                self.note_change(to.0);
+            }
+        }
+        let (done, _) = reply?;
         self.note_lost_name(done.moved, false);
         if !done.replaced.is_none() {
             // Nobody gave it another name meanwhile: that would have changed its version.

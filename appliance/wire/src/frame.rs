@@ -13,8 +13,8 @@ use crate::{
 
 /// Version of everything in this crate. 1: first. 2: the frame carries the server's incarnation. 3: times are the server's.
 /// 4: a file system is made for an owner, room is asked for. 5: attributes tell when
-/// `atime` was decided.
-pub const PROTOCOL_VERSION: u16 = 5;
+/// `atime` was decided. 6: replies to changes of names tell what the directories are.
+pub const PROTOCOL_VERSION: u16 = 6;
 /// Bytes of an encoded [`Frame`].
 pub const FRAME_BYTES: usize = 72;
 /// Longest body. Frame and body fit one message slot of 1 KiB; what is longer travels as payload.

@@ -66,8 +66,21 @@ fn metadata_replies() -> Vec<(&'static str, Vec<u8>)> {
         clients: u32::MAX,
         deleting: true,
     };
-    let entry =
-        EntryReply { attributes, lease: LEASE, parent_lease: LEASE, shared: true, created: true };
+    let entry = EntryReply {
+        attributes,
+        lease: LEASE,
+        parent_lease: LEASE,
+        parent: Some(attributes),
+        shared: true,
+        created: true,
+    };
+    let parent = Some(AttributesReply { attributes, lease: LEASE });
+    let renamed = RenameReply {
+        moved: Fid::ROOT,
+        replaced: Fid::ROOT,
+        from_parent: parent.clone(),
+        to_parent: parent.clone(),
+    };
     let lock = FileLock {
         fid: Fid::ROOT,
         family: LockFamily::Posix,
@@ -84,6 +97,8 @@ fn metadata_replies() -> Vec<(&'static str, Vec<u8>)> {
         ("OstList", OstListReply { osts: osts(), more: true }.to_vec()),
         ("FilesystemCreate", filesystem.to_vec()),
         ("Create, Lookup, Link", entry.to_vec()),
+        ("Unlink", UnlinkReply { fid: Fid::ROOT, nlink: u32::MAX, parent }.to_vec()),
+        ("Rename", renamed.to_vec()),
         ("GetAttributes", AttributesReply { attributes, lease: LEASE }.to_vec()),
         ("Open", OpenReply { attributes, lease: LEASE, shared: true }.to_vec()),
         ("LeaseRequest", LeaseReply { lease: LEASE, attributes, shared: true }.to_vec()),

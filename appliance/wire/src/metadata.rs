@@ -191,6 +191,9 @@ message! {
         pub lease: LeaseGrant,
         /// What of the directory may be cached.
         pub parent_lease: LeaseGrant,
+        /// The directory right after Create or Link changed it, under `parent_lease`. None: nothing is told of it, because it was
+        /// not changed, or the request was sent again and that is a while ago.
+        pub parent: Option<Attributes>,
         /// For Create with `open`: see [`OpenReply::shared`].
         pub shared: bool,
         /// Whether Create made it (false: it existed and was opened).
@@ -361,6 +364,8 @@ message! {
         pub fid: Fid,
         /// Its links now.
         pub nlink: u32,
+        /// The directory right after the change. None: the request was sent again, and that is a while ago.
+        pub parent: Option<AttributesReply>,
     }
 }
 
@@ -391,6 +396,10 @@ message! {
         pub moved: Fid,
         /// The inode that was replaced (or exchanged), or [`Fid::NONE`].
         pub replaced: Fid,
+        /// The directory of the old name right after the change. None: as [`UnlinkReply::parent`].
+        pub from_parent: Option<AttributesReply>,
+        /// The directory of the new name, likewise; None too if it is the same one.
+        pub to_parent: Option<AttributesReply>,
     }
 }
 

@@ -5,7 +5,9 @@ use sheen_wire::{
     Decoder, Field,
     directory::DirectoryEntry,
     lease::{LeaseGrant, LeaseReply},
-    metadata::{AttributesReply, EntryReply, OpenReply, ReadDirectoryReply},
+    metadata::{
+        AttributesReply, EntryReply, OpenReply, ReadDirectoryReply, RenameReply, UnlinkReply,
+    },
 };
 
 use crate::operation::Operation;
@@ -51,6 +53,9 @@ pub(crate) fn grants(ended: &Ended) -> Vec<(Fid, LeaseGrant)> {
         Operation::Create(create, _) => entry(create.parent),
         Operation::Link(link) => entry(link.parent),
         Operation::Lookup(lookup) => entry(lookup.parent),
+        Operation::Unlink(_) | Operation::Rename(_) => {
+            directories(ended).into_iter().map(|told| (told.attributes.fid, told.lease)).collect()
+        }
         Operation::GetAttributes(_)
         | Operation::SetAttributes(_)
         | Operation::SetXattr(..)
@@ -71,6 +76,32 @@ pub(crate) fn grants(ended: &Ended) -> Vec<(Fid, LeaseGrant)> {
                 entries.iter().filter_map(|e| e.plus.as_ref().map(|p| (e.fid, p.1.clone()))),
             );
             granted
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// What the reply to a change of names tells of the directories it changed.
+pub(crate) fn directories(ended: &Ended) -> Vec<AttributesReply> {
+    let body = &ended.body;
+    match &ended.operation {
+        _ if ended.status != 0 => Vec::new(),
+        Operation::Create(..) | Operation::Link(_) => {
+            let reply = EntryReply::from_bytes(body).ok();
+            let told = reply.and_then(|reply| {
+                let lease = reply.parent_lease;
+                reply.parent.map(|attributes| AttributesReply { attributes, lease })
+            });
+            told.into_iter().collect()
+        }
+        Operation::Unlink(_) => {
+            let reply = UnlinkReply::from_bytes(body).ok();
+            reply.and_then(|reply| reply.parent).into_iter().collect()
+        }
+        Operation::Rename(_) => {
+            let reply = RenameReply::from_bytes(body).ok();
+            let told = reply.map(|reply| [reply.from_parent, reply.to_parent]);
+            told.into_iter().flatten().flatten().collect()
         }
         _ => Vec::new(),
     }

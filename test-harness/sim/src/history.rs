@@ -15,7 +15,7 @@ use sheen_wire::{
 };
 
 use crate::{
-    answer::{Ended, directory_entries},
+    answer::{Ended, directories, directory_entries},
     namespace::{Expected, Namespace},
     operation::Operation,
 };
@@ -175,10 +175,11 @@ fn judge(
     if ended.resent && ended.operation.is_change() {
         return Ok(());
     }
-    match attributes_of(ended) {
-        Some(attributes) => judge_attributes(namespace, &attributes),
-        None => Ok(()),
-    }
+    let directories = directories(ended).into_iter().map(|told| told.attributes);
+    attributes_of(ended)
+        .into_iter()
+        .chain(directories)
+        .try_for_each(|attributes| judge_attributes(namespace, &attributes))
 }
 
 fn attributes_of(ended: &Ended) -> Option<Attributes> {

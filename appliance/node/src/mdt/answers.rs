@@ -23,6 +23,15 @@ fn is_opened_by_owner(found: &Attributes, operation: &Operation) -> bool {
         && found.permissions & OWNER_READS_AND_WRITES == OWNER_READS_AND_WRITES
 }
 
+/// Where an answer comes from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Source {
+    /// The change was applied in this very turn.
+    Change,
+    /// The reply slot: the change was applied a while ago.
+    Slot,
+}
+
 /// What a reader of an inode may cache, as far as it is free.
 pub(crate) const READABLE: u32 =
     bits::LOOKUP | bits::UPDATE | bits::LAYOUT | bits::PERM | bits::XATTR;
@@ -34,6 +43,7 @@ impl Mdt {
         incoming: &Incoming,
         operation: &Operation,
         reply: Reply,
+        source: Source,
     ) -> Answer {
         match reply {
             Reply::Session(session) => self.connected(incoming, session),
@@ -42,9 +52,29 @@ impl Mdt {
                 Some(info) => Answer::body(&info),
                 None => Answer::error(Errno::ENOENT),
             },
-            Reply::Entry { fid, created } => self.entry_answer(incoming, operation, fid, created),
-            Reply::Unlinked { fid, nlink } => Answer::body(&UnlinkReply { fid, nlink }),
-            Reply::Renamed { moved, replaced } => Answer::body(&RenameReply { moved, replaced }),
+            Reply::Entry { fid, created } => {
+                self.entry_answer(incoming, operation, (fid, created), source)
+            }
+            Reply::Unlinked { fid, nlink } => {
+                let parent = match operation {
+                    Operation::Unlink(body) => Some(body.request.parent),
+                    _ => None,
+                };
+                let parent = parent.and_then(|parent| self.after_change(incoming, parent, source));
+                Answer::body(&UnlinkReply { fid, nlink, parent })
+            }
+            Reply::Renamed { moved, replaced } => {
+                let (from, to) = match operation {
+                    Operation::Rename(body) => {
+                        let (from, to) = (body.request.from_parent, body.request.to_parent);
+                        (Some(from), Some(to).filter(|to| *to != from))
+                    }
+                    _ => (None, None),
+                };
+                let from_parent = from.and_then(|from| self.after_change(incoming, from, source));
+                let to_parent = to.and_then(|to| self.after_change(incoming, to, source));
+                Answer::body(&RenameReply { moved, replaced, from_parent, to_parent })
+            }
             Reply::Done => self.done_answer(incoming, operation),
             Reply::ServerEpoch(_) | Reply::Reaped { .. } => {
                 unreachable!("only the server asks for it")
@@ -57,14 +87,17 @@ impl Mdt {
         &mut self,
         incoming: &Incoming,
         operation: &Operation,
-        fid: Fid,
-        created: bool,
+        (fid, created): (Fid, bool),
+        source: Source,
     ) -> Answer {
         let client = incoming.frame.client;
-        let (parent, open) = match operation {
-            Operation::Create(body) => (body.request.parent, body.request.open),
-            Operation::Link(request) => (request.parent, 0),
-            _ => (Fid::NONE, 0),
+        let (parent, open, changes_parent) = match operation {
+            Operation::Create(body) => {
+                let request = &body.request;
+                (request.parent, request.open, created && !request.unnamed)
+            }
+            Operation::Link(request) => (request.parent, 0, true),
+            _ => (Fid::NONE, 0, false),
         };
         let attributes = match self.state.attributes(fid) {
             Ok(attributes) => attributes,
@@ -89,15 +122,35 @@ impl Mdt {
         }
         let data = if attributes.kind == FileKind::Regular && created { bits::DATA } else { 0 };
         let lease = self.leases.grant(client, fid, READABLE, data);
+        let after = changes_parent.then(|| self.after_change(incoming, parent, source)).flatten();
+        let (parent, parent_lease) = match after {
+            Some(AttributesReply { attributes, lease }) => (Some(attributes), lease),
+            None => (None, self.leases.grant(client, parent, 0, 0)),
+        };
         let reply = EntryReply {
             attributes,
             lease,
-            parent_lease: self.leases.grant(client, parent, 0, 0),
+            parent_lease,
+            parent,
             shared: self.opens.is_shared(client, fid),
             created,
         };
         let layout = self.layout_payload(fid);
         Answer::body(&reply).with_payload(&layout, incoming.frame.reply_room())
+    }
+
+    /// A directory whose entries were changed, with what may be cached of it: read and granted in one turn, so that what comes
+    /// later has a higher sequence. None if it was changed a while ago.
+    fn after_change(
+        &mut self,
+        incoming: &Incoming,
+        directory: Fid,
+        source: Source,
+    ) -> Option<AttributesReply> {
+        let attributes =
+            self.state.attributes(directory).ok().filter(|_| source == Source::Change)?;
+        let lease = self.grant_readable(incoming, directory);
+        Some(AttributesReply { attributes, lease })
     }
 
     fn done_answer(&mut self, incoming: &Incoming, operation: &Operation) -> Answer {

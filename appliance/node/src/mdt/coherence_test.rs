@@ -15,7 +15,7 @@ use sheen_wire::{
     },
     metadata::{
         AttributesReply, Close, EntryReply, GetAttributes, HeldLease, Link, Lookup, Open,
-        OpenReply, Reassert, Rename, SetAttributes, Unlink, set,
+        OpenReply, Reassert, Rename, RenameReply, SetAttributes, Unlink, UnlinkReply, set,
     },
 };
 
@@ -72,6 +72,8 @@ struct Model {
     private: u32,
     own_file: Option<Name>,
     open: BTreeSet<Fid>,
+    /// Directories that replies to changes told of.
+    told: u32,
 }
 
 /// True content of files, as a version. [`Fid::NONE`] stands for a restart: what clients had learned may be lost then,
@@ -91,6 +93,7 @@ impl Model {
             private: 0,
             own_file: None,
             open: BTreeSet::new(),
+            told: 0,
         }
     }
 
@@ -159,6 +162,13 @@ impl Model {
         }
     }
 
+    fn learn_directory(&mut self, after: Option<AttributesReply>, contents: &Contents) {
+        if let Some(AttributesReply { attributes, lease }) = after {
+            self.told += 1;
+            self.learn(&attributes, &lease, contents);
+        }
+    }
+
     /// Takes in the next message.
     fn receive(&mut self, message: Received, contents: &Contents) {
         if message.frame.opcode == Opcode::LeaseRevoke {
@@ -211,6 +221,18 @@ impl Model {
             Opcode::Create | Opcode::Link => {
                 let entry: EntryReply = message.body();
                 self.learn(&entry.attributes, &entry.lease, contents);
+                if let Some(parent) = entry.parent {
+                    self.told += 1;
+                    self.learn(&parent, &entry.parent_lease, contents);
+                }
+            }
+            Opcode::Unlink => {
+                let gone: UnlinkReply = message.body();
+                self.learn_directory(gone.parent, contents);
+            }
+            Opcode::Rename => {
+                let moved: RenameReply = message.body();
+                self.learn_directory(moved.from_parent, contents);
             }
             Opcode::GetAttributes | Opcode::SetAttributes => {
                 let reply: AttributesReply = message.body();
@@ -557,6 +579,7 @@ fn run(seed: u64) -> u64 {
     for model in &models {
         assert!(model.asked.is_empty(), "never answered: {:?}", model.asked);
     }
+    assert!(models.iter().any(|model| model.told > 0), "no reply told of a directory");
     world.service.as_ref().unwrap().core.state.last_transaction().0 & 0xffff_ffff
 }
 

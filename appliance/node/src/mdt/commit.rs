@@ -15,6 +15,7 @@ use sheen_wire::fields::List;
 
 use super::{
     admission::{Admitted, makes_room},
+    answers::Source,
     core::Mdt,
     eviction::Eviction,
     mutation::{Change, ChangeId, Progress, Task},
@@ -174,7 +175,7 @@ impl Mdt {
         let Change { client, operation, task, keeps, .. } = change;
         match task {
             Task::Answer(incoming) => {
-                let answer = self.answer_change(&incoming, &operation, outcome);
+                let answer = self.answer_change(&incoming, &operation, outcome, Source::Change);
                 self.answer(&incoming, answer);
             }
             Task::CancelLease(incoming) => self.finish_cancel(&incoming),
@@ -248,9 +249,10 @@ impl Mdt {
         incoming: &super::request::Incoming,
         operation: &Operation,
         outcome: &Outcome,
+        source: Source,
     ) -> Answer {
         let mut answer = match outcome.result {
-            Ok(reply) => self.answer_reply(incoming, operation, reply),
+            Ok(reply) => self.answer_reply(incoming, operation, reply, source),
             Err(errno) => Answer::error(errno),
         };
         answer.transaction = outcome.transaction.0;

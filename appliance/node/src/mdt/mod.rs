@@ -53,6 +53,8 @@ mod test_support;
 #[cfg(test)]
 mod test;
 #[cfg(test)]
+mod directory_test;
+#[cfg(test)]
 mod removal_test;
 #[cfg(test)]
 mod linger_test;

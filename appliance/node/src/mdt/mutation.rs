@@ -18,6 +18,7 @@ use sheen_wire::{
 };
 
 use super::{
+    answers::Source,
     core::Mdt,
     keys::Key,
     request::{Answer, Incoming},
@@ -118,7 +119,7 @@ impl Mdt {
                     self.behind.entry(id).or_default().push(incoming);
                     return;
                 }
-                let answer = self.answer_change(&incoming, &operation, &outcome);
+                let answer = self.answer_change(&incoming, &operation, &outcome, Source::Slot);
                 return self.answer(&incoming, answer);
             }
         }

@@ -50,6 +50,7 @@ impl Mdt {
             attributes: self.state.attributes(fid)?,
             lease: self.grant_readable(incoming, fid),
             parent_lease: self.leases.grant(incoming.frame.client, parent, 0, 0),
+            parent: None,
             shared: self.opens.is_shared(incoming.frame.client, fid),
             created: false,
         };

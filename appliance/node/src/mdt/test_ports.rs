@@ -221,7 +221,8 @@ impl Clock for FakeClock {
 
     fn wall(&self) -> Timespec {
         let seconds = i64::try_from(self.0.get() / 1_000_000_000).unwrap();
-        Timespec { seconds: 1_700_000_000 + seconds, nanoseconds: 7 }
+        let nanoseconds = u32::try_from(self.0.get() % 1_000_000_000).unwrap();
+        Timespec { seconds: 1_700_000_000 + seconds, nanoseconds }
     }
 }
 

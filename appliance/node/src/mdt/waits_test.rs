@@ -5,8 +5,8 @@ use sheen_wire::{
     Field, Opcode,
     lease::{LeaseCancel, LeaseReply, LeaseRevoke, LockMode, SizeUpdate, bits},
     metadata::{
-        Close, GetAttributes, InstantiateLayout, Link, Open, SetAttributes, SetXattr, UpdateSize,
-        XattrName, set,
+        Close, EntryReply, GetAttributes, InstantiateLayout, Link, Open, SetAttributes, SetXattr,
+        UpdateSize, XattrName, set,
     },
 };
 
@@ -162,8 +162,7 @@ fn holder_and_other_in(mut world: World) -> (World, Client, Client, Fid) {
     let (mut a, mut b) = (world.mount(1), world.mount(2));
     let mut request = a.create_request(Fid::ROOT, "file");
     request.open = 2;
-    let made: sheen_wire::metadata::EntryReply =
-        a.call(&mut world, Opcode::Create, &request).body();
+    let made: EntryReply = a.call(&mut world, Opcode::Create, &request).body();
     let fid = made.attributes.fid;
     a.create(&mut world, "other");
     let set = SetXattr { fid, name: name("user.y").into(), ..xattr() };
@@ -224,8 +223,11 @@ fn two_changes_of_one_inode_that_wait_for_each_others_leases_both_end() {
 #[test]
 fn a_holder_writes_back_though_all_its_reply_slots_wait_for_others() {
     let (mut world, mut a, mut b, fid) = holder_and_other();
-    let mine = b.create(&mut world, "mine").attributes.fid;
+    let request = b.create_request(Fid::ROOT, "mine").to_vec();
+    let made = b.send(&world, Opcode::Create, 0, &request, &[]);
+    world.run();
     while give_back_all(&mut world, &mut a) {}
+    let mine = made.reply(&world).unwrap().body::<EntryReply>().attributes.fid;
     // Each waits for what the other holds for writing, with every slot it has.
     let mode = set_attributes(mine, set::SIZE).to_vec();
     let of_a: Vec<Sent> =
