@@ -32,13 +32,13 @@ pub(super) enum Operation {
     Close,
     /// `close` of files that were written to.
     CloseWritten,
-    /// `open` with `O_CREAT | O_EXCL`; all stay open.
+    /// `open` of new files as `fopen("w")`, `cp` and the shell do: `O_WRONLY | O_CREAT | O_TRUNC`; all stay open.
     Create,
     /// `pwrite` of 4 KiB at random within a file.
     Write,
     /// `write` of 4 KiB with `O_APPEND`.
     Append,
-    /// A new file, 100 bytes, `close`.
+    /// A new file, opened likewise, 100 bytes, `close`.
     Make,
     /// `rename` of each file within the directory.
     Rename,
@@ -219,9 +219,9 @@ impl Work {
                 Operation::OpenToWrite => {
                     self.open.push(OpenOptions::new().write(true).open(self.file(number))?);
                 }
-                Operation::Create => self.open.push(File::create_new(self.file(number))?),
+                Operation::Create => self.open.push(File::create(self.file(number))?),
                 Operation::Make => {
-                    File::create_new(self.file(number))?.write_all(&[1; FEW])?;
+                    File::create(self.file(number))?.write_all(&[1; FEW])?;
                 }
                 Operation::Rename => fs::rename(self.file(number), self.moved(number))?,
                 Operation::Unlink => fs::remove_file(self.file(number))?,
