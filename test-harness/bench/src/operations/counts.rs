@@ -47,7 +47,7 @@ const fn case(name: &'static str, operation: Operation, made: Made, reason: &'st
 }
 
 /// What is counted, and why it costs what it costs.
-const CASES: [Case; 16] = [
+const CASES: [Case; 18] = [
     case(
         "lookup (first stat)",
         Operation::Stat,
@@ -78,7 +78,7 @@ const CASES: [Case; 16] = [
         "create",
         Operation::Create,
         Made::Here,
-        "Create opens too; GetAttributes: it changed its directory, and the kernel checks that next",
+        "Create opens too, and tells what the directory is now, which the kernel asks for next",
     ),
     case(
         "create, directory of others",
@@ -99,17 +99,24 @@ const CASES: [Case; 16] = [
         "the same: DATA for writing tells the end",
     ),
     case("create, write, close", Operation::Make, Made::Here, "as create, the write and the close"),
-    case(
-        "rename",
-        Operation::Rename,
-        Made::Here,
-        "Rename; GetAttributes: it changed its directory, and the kernel checks that next",
-    ),
+    case("rename", Operation::Rename, Made::Here, "Rename, which tells what the directory is now"),
     case(
         "rename, files of others",
         Operation::Rename,
         Made::Elsewhere,
         "and a Lookup of either name, and the size for the old one",
+    ),
+    case(
+        "rename into another directory",
+        Operation::Carry,
+        Made::Here,
+        "Rename, which tells what both directories are now",
+    ),
+    case(
+        "rename into another directory, files of others",
+        Operation::Carry,
+        Made::Elsewhere,
+        "and a Lookup of the old name, with the size; the new directory is made here",
     ),
     case(
         "unlink",

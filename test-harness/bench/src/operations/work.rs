@@ -42,6 +42,8 @@ pub(super) enum Operation {
     Make,
     /// `rename` of each file within the directory.
     Rename,
+    /// `rename` of each file into a directory below, as `mv` of many files does.
+    Carry,
     /// `unlink` of each file.
     Unlink,
     /// `readdir` and `stat` of each file.
@@ -51,7 +53,7 @@ pub(super) enum Operation {
 }
 
 impl Operation {
-    const ALL: [(Self, &'static str); 13] = [
+    const ALL: [(Self, &'static str); 14] = [
         (Self::Stat, "stat"),
         (Self::Open, "open"),
         (Self::OpenToWrite, "open-to-write"),
@@ -62,6 +64,7 @@ impl Operation {
         (Self::Append, "append"),
         (Self::Make, "make"),
         (Self::Rename, "rename"),
+        (Self::Carry, "carry"),
         (Self::Unlink, "unlink"),
         (Self::List, "list"),
         (Self::Ask, "ask"),
@@ -128,6 +131,14 @@ impl Work {
         self.directory.join(format!("moved-{number}"))
     }
 
+    fn below(&self) -> PathBuf {
+        self.directory.join("below")
+    }
+
+    fn carried(&self, number: u32) -> PathBuf {
+        self.below().join(format!("carried-{number}"))
+    }
+
     fn single(&self) -> PathBuf {
         self.directory.join("single")
     }
@@ -169,6 +180,7 @@ impl Work {
             | Operation::Close
             | Operation::CloseWritten
             | Operation::Rename
+            | Operation::Carry
             | Operation::Unlink
             | Operation::List => {
                 for number in 0..count {
@@ -201,6 +213,7 @@ impl Work {
             Operation::Append => {
                 self.open.push(OpenOptions::new().append(true).open(self.single())?);
             }
+            Operation::Carry => fs::create_dir(self.below())?,
             Operation::Stat
             | Operation::Create
             | Operation::Make
@@ -224,6 +237,7 @@ impl Work {
                     File::create(self.file(number))?.write_all(&[1; FEW])?;
                 }
                 Operation::Rename => fs::rename(self.file(number), self.moved(number))?,
+                Operation::Carry => fs::rename(self.file(number), self.carried(number))?,
                 Operation::Unlink => fs::remove_file(self.file(number))?,
                 Operation::Close
                 | Operation::CloseWritten
@@ -295,11 +309,13 @@ mod tests {
                 Operation::Write => (1, Some(BLOCKS * BLOCK as u64)),
                 Operation::Append => (1, Some(3 * BLOCK as u64)),
                 Operation::Unlink => (0, None),
+                Operation::Carry => (1, None),
                 Operation::Ask => (1, Some(0)),
                 _ => (3, None),
             };
             assert_eq!((names, single), wanted, "{word}");
             assert_eq!(work.moved(2).exists(), operation == Operation::Rename);
+            assert_eq!(work.carried(2).exists(), operation == Operation::Carry);
         }
         assert!(Work::new(Path::new("/")).carry_out("nothing", "act", 1).is_err());
     }
