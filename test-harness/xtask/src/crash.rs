@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use crate::programs;
+use crate::{console, fuzz, programs};
 
 const PROGRAM: &str = "sheen-crash";
 
@@ -11,7 +11,7 @@ const PROGRAM: &str = "sheen-crash";
 /// # Errors
 /// When one fails.
 pub(crate) fn crash() -> Result<()> {
-    let states = number("SHEEN_CRASH_STATES", "100000");
+    let states = number("SHEEN_CRASH_STATES", "30000");
     programs::run(PROGRAM, &["explore", "--states", &states])?;
     let within = number("SHEEN_CRASH_PLANTED_STATES", "60000");
     programs::step(PROGRAM, &["planted", "--states", &within]).run()?;
@@ -19,6 +19,17 @@ pub(crate) fn crash() -> Result<()> {
     programs::step(PROGRAM, &["properties", "--cases", &cases]).run()?;
     let damages = number("SHEEN_CRASH_DAMAGES", "6000");
     programs::step(PROGRAM, &["sweep", "--damages", &damages]).run()
+}
+
+/// Histories nobody has seen yet.
+///
+/// # Errors
+/// When a state is wrong.
+pub(crate) fn soak() -> Result<()> {
+    let states = number("SHEEN_CRASH_STATES", "300000");
+    let first = std::env::var("SHEEN_CRASH_FIRST").unwrap_or_else(|_| fuzz::fresh_seed());
+    console::step(&format!("histories from SHEEN_CRASH_FIRST={first}"));
+    programs::run(PROGRAM, &["explore", "--states", &states, "--first", &first])
 }
 
 fn number(variable: &str, default: &str) -> String {

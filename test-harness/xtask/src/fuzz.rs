@@ -98,7 +98,7 @@ pub(crate) fn soak() -> Result<()> {
 }
 
 /// A number nobody used, from the clock: 32 bits, as the fuzzer takes them, and not 0, which it takes for none.
-fn fresh_seed() -> String {
+pub(crate) fn fresh_seed() -> String {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     (since.subsec_nanos() ^ u32::try_from(since.as_secs() & 0xffff_ffff).unwrap_or(0))
         .max(1)

@@ -6,14 +6,13 @@ use anyhow::{Context, Result, bail};
 
 use crate::{command::Step, console, packages, programs};
 
-/// Every suite against the model, in the speed users get; the model in another process; a controller that misbehaves;
-/// and the counters of what the data path must not do.
+/// The model in another process with a controller that misbehaves, and the counters of what the data path must not do. The
+/// suites against the model are unit tests.
 ///
 /// # Errors
 /// When one fails.
 pub(crate) fn suites() -> Result<()> {
     packages::ensure(packages::BENCH)?;
-    model_tests(&[])?;
     let seconds = std::env::var("SHEEN_CHAOS_SECONDS").unwrap_or_else(|_| "20".to_owned());
     programs::run("sheen-nvme-model", &["chaos", "--seconds", &seconds])?;
     programs::step("sheen-bench", &["--only", "nvme-path"]).run()
@@ -23,9 +22,8 @@ pub(crate) fn suites() -> Result<()> {
 ///
 /// # Errors
 /// When one fails or cannot be built.
-pub(crate) fn model_tests(arguments: &[&str]) -> Result<()> {
-    let test = ["test", "--release", "--package", "sheen-nvme-model"];
-    Step::cargo(&[&test[..], arguments].concat()).run()
+pub(crate) fn soak() -> Result<()> {
+    Step::cargo(&["test", "--release", "--package", "sheen-nvme-model"]).run()
 }
 
 /// Packages and the tests of them that Miri can run: what touches rings, arenas, queues. `memfd`, `io_uring` and

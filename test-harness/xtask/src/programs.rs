@@ -2,10 +2,7 @@
 
 use anyhow::Result;
 
-use crate::{
-    command::{Step, target},
-    nvme,
-};
+use crate::command::{Step, target};
 
 /// What holds them. All are built together: cargo picks the features of third-party crates for what it builds at a time, and
 /// alone each of these wants others, so that the node would be built four times, the driver five.
@@ -29,15 +26,6 @@ pub(crate) fn build() -> Result<()> {
     let packages = PACKAGES.iter().flat_map(|package| ["--package", package]);
     let arguments: Vec<&str> = ["build", "--release"].into_iter().chain(packages).collect();
     Step::cargo(&arguments).run()
-}
-
-/// Builds all of them, and the tests that run in their speed.
-///
-/// # Errors
-/// When one cannot be built.
-pub(crate) fn stage() -> Result<()> {
-    build()?;
-    nvme::model_tests(&["--no-run"])
 }
 
 /// Builds all of them and runs one.

@@ -7,7 +7,7 @@ use anyhow::Result;
 
 use crate::{
     command::{Step, target},
-    fuzz, mutants, stages,
+    crash, fuzz, mutants, nvme, stages,
 };
 
 const SOAK_HELP: &str = "\
@@ -19,6 +19,8 @@ Usage: cargo xtask soak [STAGE...]
 Stages:
   fuzz    Every decoder of what lies on a device, under libFuzzer
   power   Losses of power of a node's drive under clients that live on
+  crash   States a loss of power may leave of the store, of histories that are new
+  nvme    The NVMe driver's suites against the model, in the speed users get
   pause   Clients and nodes that stop and go on, links that are cut
   tables  10,000 sessions, a million leases, `rm -rf` of a million files, full devices
   mutants Bugs planted in a copy of the sources, each of which the tests named for it must find; `--help` tells its options
@@ -29,12 +31,16 @@ Environment:
   SHEEN_FUZZ_SECONDS    Seconds each decoder is fuzzed [default: 60]
   SHEEN_FUZZ_TARGETS    Which of them, separated by commas [default: all]
   SHEEN_FUZZ_SEED       What the fuzzer draws from [default: a new one, printed]
+  SHEEN_CRASH_STATES    Distinct crash states [default: 300000]
+  SHEEN_CRASH_FIRST     First history [default: a new one, printed]
   SHEEN_POWER_ROUNDS    Losses of power [default: 100]
   SHEEN_PAUSE_ROUNDS    Times every trouble comes [default: 5]
 ";
 
 const STAGES: &[stages::Stage] = &[
     ("fuzz", fuzz::soak),
+    ("crash", crash::soak),
+    ("nvme", nvme::soak),
     ("power", power),
     ("pause", pause),
     ("tables", tables),
