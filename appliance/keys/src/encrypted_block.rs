@@ -4,6 +4,10 @@
 //! data each, no copy, no allocation. A write that is not carried out (the queue is full, or it failed) gives its buffer back as it came,
 //! so that it can be submitted again; one that was carried out gives back what lies on the device. Addresses are the device's,
 //! since they are the tweak: a zone lies above.
+//!
+//! A block of zeros on the device reads as one: nothing was ever written there, or it was discarded. What looks for the end of what was
+//! written sees blank blocks then, as on a device that is not encrypted, and not noise. No block that is written
+//! becomes one of zeros but with a probability of 2^-32768, and who can write zeros to the device could write anything.
 
 use std::os::fd::RawFd;
 
@@ -11,7 +15,7 @@ use sheen_dma::Arena;
 use sheen_ports::{
     Block, BlockCommand, BlockCompletion, BlockError, BlockGeometry, BlockOperation,
 };
-use sheen_types::Lba;
+use sheen_types::{BLOCK_BYTES, Lba};
 
 use crate::BlockCipher;
 
@@ -75,14 +79,28 @@ impl<B: Block> EncryptedBlock<B> {
         BlockCommand { token, operation }
     }
 
+    /// Decrypts what was read, in stretches without a blank block.
+    fn decrypt_written(&mut self, lba: Lba, blocks: &mut [u8]) {
+        let mut begun = 0;
+        for place in 0..=blocks.len() / BLOCK_BYTES {
+            let at = place * BLOCK_BYTES;
+            let block = blocks.get(at..at + BLOCK_BYTES);
+            if block.is_some_and(|block| !is_blank(block)) {
+                continue;
+            }
+            let first = Lba(lba.0.saturating_add((begun / BLOCK_BYTES) as u64));
+            self.cipher.decrypt(first, &mut blocks[begun..at]);
+            begun = at + BLOCK_BYTES;
+        }
+    }
+
     fn complete(&mut self, completion: &mut BlockCompletion) {
         let Slot { token, pending } = self.take(completion.token);
         completion.token = token;
         let Some(buffer) = &mut completion.buffer else { return };
         match (pending, completion.result) {
-            (Pending::Read(lba), Ok(())) | (Pending::Write(lba), Err(_)) => {
-                self.cipher.decrypt(lba, buffer.as_mut_slice());
-            }
+            (Pending::Read(lba), Ok(())) => self.decrypt_written(lba, buffer.as_mut_slice()),
+            (Pending::Write(lba), Err(_)) => self.cipher.decrypt(lba, buffer.as_mut_slice()),
             (Pending::Read(_), Err(_)) | (Pending::Write(_), Ok(())) | (Pending::Other, _) => {}
         }
     }
@@ -153,6 +171,11 @@ impl<B: Block> Block for EncryptedBlock<B> {
     fn register(&mut self, arena: &Arena) -> Result<(), BlockError> {
         self.device.register(arena)
     }
+}
+
+/// Whether a block is zeros alone: nearly always its first bytes tell that it is not.
+fn is_blank(block: &[u8]) -> bool {
+    block.first_chunk::<16>() == Some(&[0; 16]) && block.iter().all(|byte| *byte == 0)
 }
 
 #[cfg(test)]

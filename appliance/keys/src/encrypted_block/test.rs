@@ -117,6 +117,31 @@ fn what_is_written_reads_back_and_is_not_seen_below() {
 }
 
 #[test]
+fn what_was_never_written_reads_as_zeros_beside_what_was() {
+    let mut rig = Rig::new(4);
+    for lba in [11, 14] {
+        assert_eq!(rig.run(1, write(lba, filled(6, 1))).result, Ok(()));
+    }
+    // Zeros that were written are noise below.
+    assert_eq!(rig.run(1, write(12, filled(0, 1))).result, Ok(()));
+    assert!(rig.below(12).iter().any(|&byte| byte != 0));
+    // What becomes zeros and a last byte below.
+    let mut almost = filled(0, 1);
+    almost.as_mut_slice()[BLOCK_BYTES - 1] = 1;
+    cipher().decrypt(Lba(15), almost.as_mut_slice());
+    let expected = almost.as_slice().to_vec();
+    assert_eq!(rig.run(1, write(15, almost)).result, Ok(()));
+    assert_eq!(rig.below(15).iter().filter(|&&byte| byte != 0).count(), 1, "one byte is written");
+    let read = rig.run(2, BlockOperation::Read { lba: Lba(9), buffer: filled(1, 8) });
+    let buffer = read.buffer.unwrap();
+    let blocks: Vec<&[u8]> = buffer.as_slice().chunks_exact(BLOCK_BYTES).collect();
+    for (place, expected) in [(0, 0), (1, 0), (2, 6), (3, 0), (4, 0), (5, 6), (7, 0)] {
+        assert!(blocks[place].iter().all(|&byte| byte == expected), "block {place}");
+    }
+    assert_eq!(blocks[6], expected, "not blank");
+}
+
+#[test]
 fn a_write_that_failed_gives_its_buffer_back_as_it_came_and_can_be_tried_again() {
     let mut rig = Rig::new(4);
     rig.block.device.ends = [Err(BlockError::Retry), Err(BlockError::MediaLost)].into();

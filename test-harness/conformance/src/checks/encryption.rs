@@ -46,6 +46,9 @@ pub fn run(context: &mut Context<'_>) {
     report.case(CHECK, "no content and no name is on an encrypted device", || {
         device_holds_no_plaintext(&scratch, seed)
     });
+    report.case(CHECK, "what was never written is taken for nothing that is lost", || {
+        nothing_is_torn(&scratch)
+    });
     report.case(
         CHECK,
         "a key that does not fit is refused, and the message says what fits",
@@ -380,6 +383,26 @@ fn locked_bytes(process: u32) -> anyhow::Result<u64> {
     let line = status.lines().find_map(|line| line.strip_prefix("VmLck:"));
     let number = line.and_then(|line| line.split_whitespace().next());
     Ok(number.context("no VmLck")?.parse()?)
+}
+
+/// A device that is new, one that was stopped well, and one whose node was killed when all was durable.
+fn nothing_is_torn(scratch: &Path) -> anyhow::Result<String> {
+    let mut encrypted = Encrypted::start(scratch)?;
+    let mount = encrypted.cluster.mount()?;
+    let file = mount.directory().join("file");
+    fs::write(&file, vec![7; 1 << 20])?;
+    File::open(&file)?.sync_all()?;
+    mount.unmount()?;
+    encrypted.cluster.stop()?;
+    encrypted.cluster.restart()?;
+    // A second later the journals say that all of them is durable.
+    std::thread::sleep(Duration::from_secs(3));
+    encrypted.cluster.kill()?;
+    encrypted.cluster.restart()?;
+    let log = fs::read_to_string(encrypted.cluster.log())?;
+    let torn: Vec<&str> = log.lines().filter(|line| line.contains("torn")).collect();
+    ensure!(torn.is_empty(), "{}", torn.join("; "));
+    Ok(String::new())
 }
 
 fn erased_opens_no_more(scratch: &Path) -> anyhow::Result<String> {
