@@ -142,9 +142,9 @@ pub(crate) struct Up {
 /// `sheen down`.
 #[derive(Debug, Args)]
 pub(crate) struct Down {
-    /// Where it is mounted
-    #[arg(long, value_name = "DIR", default_value = "./mnt")]
-    pub mount: PathBuf,
+    /// Take only this mount of the node away before it stops [default: all of them]
+    #[arg(long, value_name = "DIR")]
+    pub mount: Option<PathBuf>,
     /// Where the node keeps its files
     #[arg(long, value_name = "DIR", default_value = "./.sheen")]
     pub dir: PathBuf,

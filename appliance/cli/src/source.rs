@@ -3,11 +3,10 @@
 use std::path::Path;
 
 use anyhow::{Result, bail};
-use sheen_node::Config;
 
 use crate::{
     arguments::NodeAddress,
-    commands::up::{Place, absolute},
+    commands::place::{Place, absolute},
     failure::{Failure, FailureKind},
 };
 
@@ -43,13 +42,7 @@ impl NodeAddress {
 
 /// The socket of the node that keeps its files in `folder`.
 fn folder_socket(folder: &Path) -> Result<String> {
-    let place = Place::new(folder)?;
-    let socket = match Config::load(&place.config()) {
-        Ok(config) => config.socket,
-        // Its user alone may read the configuration.
-        Err(_) => place.dir.join("node.sock"),
-    };
-    Ok(format!("unix:{}", socket.display()))
+    Ok(format!("unix:{}", Place::new(folder)?.socket().display()))
 }
 
 impl Source {
@@ -79,7 +72,9 @@ impl Source {
 /// When it is none.
 pub(crate) fn address(text: &str) -> Result<String> {
     let path = text.strip_prefix("unix:");
-    if let Some(path) = path.or_else(|| text.contains('/').then_some(text)) {
+    // A folder of `sheen up` that is there is meant, and not a host that may be called so.
+    let is_path = |text: &str| text.contains('/') || Place::is_one(Path::new(text));
+    if let Some(path) = path.or_else(|| is_path(text).then_some(text)) {
         if path.is_empty() {
             bail!(Failure::new(FailureKind::Usage, "`unix:` without a path"));
         }

@@ -1,16 +1,18 @@
 //! `sheen down`.
 
-use std::{
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{path::Path, time::Duration};
 
 use anyhow::{Context, Result, bail};
 
 use sheen_fuse::kernel::mountpoint::{Detach, MountPoint};
 
-use super::up::{Place, absolute};
-use crate::{answer, arguments::Down, process};
+use super::place::{Place, absolute};
+use crate::{
+    answer,
+    arguments::Down,
+    failure::{Failure, FailureKind},
+    process,
+};
 
 /// How long a node may take to stop: it writes a checkpoint.
 const NODE_PATIENCE: Duration = Duration::from_secs(30);
@@ -18,15 +20,37 @@ const NODE_PATIENCE: Duration = Duration::from_secs(30);
 /// Unmounts and stops; the data stays.
 ///
 /// # Errors
-/// When the mount is in use, or the node does not stop.
+/// When there is no such node, a mount is in use or of another node, or the node does not stop.
 pub(crate) fn run(json: bool, down: &Down) -> Result<()> {
     let place = Place::new(&down.dir)?;
-    let mount = absolute(&down.mount)?;
-    let unmounted = unmount(&mount)?;
+    if !place.dir.is_dir() {
+        let text = format!("there is no node in {}", place.dir.display());
+        let hint = "name the folder `sheen up` made with --dir DIR; a mount alone is taken away by `sheen umount`";
+        bail!(Failure::new(FailureKind::NotFound, text).hint(hint));
+    }
+    let _alone = place.lock()?;
+    let all = place.mounts()?;
+    let (taken, left) = match &down.mount {
+        Some(mount) => chosen(&place, &absolute(mount)?, all)?,
+        None => (all, Vec::new()),
+    };
+    let mut unmounted = Vec::new();
+    for mount in taken {
+        unmount(&mount.path)?;
+        unmounted.push(mount.path);
+    }
+    for mount in left {
+        answer::progress(&format!(
+            "{} stays mounted: its programs wait until the node is up again",
+            mount.path.display()
+        ));
+    }
     let stopped = stop_node(&place)?;
-    let done = serde_json::json!({ "unmounted": unmounted, "stopped": stopped, "dir": place.dir });
+    let done = serde_json::json!({
+        "unmounted": !unmounted.is_empty(), "mounts": unmounted, "stopped": stopped, "dir": place.dir,
+    });
     answer::either(json, &done, || {
-        if !unmounted && !stopped {
+        if unmounted.is_empty() && !stopped {
             return "nothing was running".to_owned();
         }
         format!("stopped; the data stays in {}", place.dir.display())
@@ -34,20 +58,39 @@ pub(crate) fn run(json: bool, down: &Down) -> Result<()> {
     Ok(())
 }
 
-fn unmount(mount: &Path) -> Result<bool> {
-    let there = mount.parent().is_some_and(Path::exists)
-        && MountPoint::at(mount)?.is_some_and(|there| there.is_sheen());
-    if !there {
-        return Ok(false);
+/// Of a node's mounts the one asked for, and the others.
+fn chosen(
+    place: &Place,
+    mount: &Path,
+    all: Vec<MountPoint>,
+) -> Result<(Vec<MountPoint>, Vec<MountPoint>)> {
+    let there = match mount.parent().is_some_and(Path::exists) {
+        true => MountPoint::at(mount)?.filter(MountPoint::is_sheen),
+        false => None,
+    };
+    let Some(there) = there else { return Ok((Vec::new(), all)) };
+    let (taken, left): (Vec<_>, Vec<_>) = all.into_iter().partition(|one| one.id == there.id);
+    if taken.is_empty() {
+        let text = format!(
+            "{} is a mount of {}, not of the node in {}",
+            mount.display(),
+            there.source,
+            place.dir.display()
+        );
+        let hint = "name that node's folder with --dir, or leave --mount out: all mounts of the node are taken away";
+        bail!(Failure::new(FailureKind::Refused, text).hint(hint));
     }
+    Ok((taken, left))
+}
+
+fn unmount(mount: &Path) -> Result<()> {
     answer::progress(&format!("unmounting {}", mount.display()));
     if super::umount::remove_dead(mount)? {
-        return Ok(true);
+        return Ok(());
     }
     super::umount::unmount(mount, Detach::Normal).with_context(|| {
         format!("{} is in use; leave it (cd, close files) and try again", mount.display())
-    })?;
-    Ok(true)
+    })
 }
 
 fn stop_node(place: &Place) -> Result<bool> {
@@ -57,10 +100,6 @@ fn stop_node(place: &Place) -> Result<bool> {
     if place.running_node().is_some() {
         bail!("another node took its place in {}", place.dir.display());
     }
-    let _: Result<(), std::io::Error> = std::fs::remove_file(pid_file(place));
+    // The file with its number stays: the next one's is written over it, which a full disk takes.
     Ok(true)
-}
-
-fn pid_file(place: &Place) -> PathBuf {
-    place.dir.join("node.pid")
 }

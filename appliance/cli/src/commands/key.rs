@@ -13,7 +13,7 @@ use sheen_node::{
 };
 use sheen_reactor::SystemEntropy;
 
-use super::up::absolute;
+use super::place::absolute;
 use crate::{answer, http};
 
 /// What can be asked of keys.

@@ -12,7 +12,7 @@ use sheen_fuse::{
     mount::{MountConfig, MountHandle},
 };
 
-use super::{umount, up::absolute};
+use super::{place::absolute, umount};
 use crate::{
     answer,
     arguments::{GuardMount, Mount},

@@ -45,7 +45,10 @@ pub(crate) fn unmount(dir: &Path, how: Detach) -> Result<()> {
     match MountPoint::at(dir)? {
         Some(there) if there.is_sheen() => {
             let number = there.device.1;
-            let server = guarded(OsStr::new(GUARD), number);
+            // Where the system does not show connections there is no guard, and nothing else tells.
+            let server = guarded(OsStr::new(GUARD), number).or_else(|| {
+                process::with_last_words(&[OsStr::new(&there.source), there.path.as_os_str()])
+            });
             detach(dir, how)?;
             // Mounted elsewhere too, in another namespace say, it goes on.
             let is_served = Path::new(CONNECTIONS).join(number.to_string()).exists();

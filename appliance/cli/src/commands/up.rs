@@ -4,6 +4,7 @@ use std::{
     ffi::OsStr,
     net::{SocketAddr, TcpListener},
     path::{Path, PathBuf},
+    sync::mpsc,
     time::{Duration, Instant},
 };
 
@@ -17,7 +18,10 @@ use sheen_node::{
 };
 use sheen_types::Bytes;
 
-use super::{setup, status, umount};
+use super::{
+    place::{Place, absolute},
+    setup, status, umount,
+};
 use crate::{
     admin::Admin,
     answer,
@@ -35,15 +39,8 @@ const ANSWER_PATIENCE: Duration = Duration::from_secs(5);
 const DEVICE_BYTES: Bytes = Bytes(64 << 30);
 /// What the size of a device is a multiple of, where its host says how large it can be.
 const DEVICE_STEP: u64 = 64 << 20;
-/// How long a killed node may take to give its memory back.
-const END_PATIENCE: Duration = Duration::from_secs(30);
-
-/// The files of a node that `sheen up` keeps.
-#[derive(Debug, Clone)]
-pub(crate) struct Place {
-    /// The folder.
-    pub dir: PathBuf,
-}
+/// How long a node may take to tell its file systems and to serve a mount before it is said what that is.
+const QUIET: Duration = Duration::from_secs(2);
 
 /// What `up` answers.
 #[derive(Debug, Serialize)]
@@ -66,62 +63,6 @@ struct Shown {
     warning: Option<String>,
 }
 
-impl Place {
-    /// The place in `dir`, made absolute; it need not exist.
-    ///
-    /// # Errors
-    /// When the current directory is gone.
-    pub(crate) fn new(dir: &Path) -> Result<Self> {
-        Ok(Self { dir: absolute(dir)? })
-    }
-
-    /// Its configuration.
-    pub(crate) fn config(&self) -> PathBuf {
-        self.dir.join("node.toml")
-    }
-
-    /// The key of its device, if that is encrypted.
-    fn key(&self) -> PathBuf {
-        self.dir.join("key")
-    }
-
-    /// Number of the process started last.
-    fn last_node(&self) -> Option<i32> {
-        std::fs::read_to_string(self.dir.join("node.pid")).ok()?.trim().parse().ok()
-    }
-
-    /// Waits for a node that was killed and still has the device, the sockets and the ports.
-    fn await_ending_node(&self) -> Result<()> {
-        match self.last_node() {
-            Some(pid) if process::is_ending(pid) => {
-                answer::progress(&format!("waiting for the end of process {pid}"));
-                process::await_end(pid, END_PATIENCE)
-            }
-            Some(_) | None => Ok(()),
-        }
-    }
-
-    /// The process that serves it, if one does.
-    pub(crate) fn running_node(&self) -> Option<i32> {
-        let pid = self.last_node()?;
-        // The number may belong to another program by now: ours has our configuration on its command line.
-        let line = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
-        let config = self.config();
-        let ours =
-            line.split(|byte| *byte == 0).any(|word| word == config.as_os_str().as_encoded_bytes());
-        (ours && process::is_alive(pid)).then_some(pid)
-    }
-}
-
-/// `path` seen from the root; `.` and the like are removed, links are kept.
-///
-/// # Errors
-/// When the current directory is gone.
-pub(crate) fn absolute(path: &Path) -> Result<PathBuf> {
-    let path = std::path::absolute(path).with_context(|| format!("`{}`", path.display()))?;
-    Ok(path.components().collect())
-}
-
 /// Brings everything up that is not.
 ///
 /// # Errors
@@ -129,6 +70,9 @@ pub(crate) fn absolute(path: &Path) -> Result<PathBuf> {
 pub(crate) fn run(json: bool, up: &Up) -> Result<()> {
     let place = Place::new(&up.dir)?;
     let mount = absolute(&up.mount)?;
+    std::fs::create_dir_all(&place.dir)
+        .with_context(|| format!("cannot make {}", place.dir.display()))?;
+    let _alone = place.lock()?;
     let config = prepare(&place, up)?;
     place.await_ending_node()?;
     let running = place.running_node();
@@ -140,6 +84,7 @@ pub(crate) fn run(json: bool, up: &Up) -> Result<()> {
         None => start_node(&place)?,
     };
     let address = format!("unix:{}", config.socket.display());
+    let slow = Slow::watch();
     let name = choose_file_system(&address, &up.name)?;
     let source = format!("{address}:/{name}");
     let is_there = mount.parent().is_some_and(Path::exists);
@@ -163,6 +108,7 @@ pub(crate) fn run(json: bool, up: &Up) -> Result<()> {
         }
         None => start_mount(&place, &source, &mount)?,
     }
+    drop(slow);
     let helper =
         std::env::current_exe().ok().is_some_and(|program| setup::install(&program).is_ok());
     let room = HostRoom::of(&config.device.path, None);
@@ -195,7 +141,7 @@ fn text(shown: &Shown, place: &Place, helper: bool) -> String {
          \n  metrics      {}\
          \n  encrypted    {}\
          \n  a 2nd mount  {mount_type} {} DIR\
-         \n  stop         sheen down --mount {} --dir {}   (or: cargo xtask down)\n\
+         \n  stop         sheen down --dir {}   (or: cargo xtask down)\n\
          \nThe data is in {}; it stays when you stop, `up` brings it back.",
         shown.mount.display(),
         was(shown.mounted),
@@ -209,7 +155,6 @@ fn text(shown: &Shown, place: &Place, helper: bool) -> String {
             .as_ref()
             .map_or("no".to_owned(), |key| format!("under {key}; keep a copy elsewhere")),
         shown.source,
-        shown.mount.display(),
         place.dir.display(),
         place.dir.display(),
     )
@@ -218,8 +163,6 @@ fn text(shown: &Shown, place: &Place, helper: bool) -> String {
 /// Makes folder, configuration and device where they are not. What a run that was interrupted or refused left half made is made
 /// anew by the next.
 fn prepare(place: &Place, up: &Up) -> Result<sheen_node::Config> {
-    std::fs::create_dir_all(&place.dir)
-        .with_context(|| format!("cannot make {}", place.dir.display()))?;
     let path = place.config();
     if !path.exists() {
         let text = configuration(place, up)?;
@@ -387,7 +330,7 @@ fn start_node(place: &Place) -> Result<i32> {
         config.as_os_str(),
     ];
     // Known at once: who gives up waiting finds it again, or stops it.
-    let begun = |pid: u32| process::note(&place.dir.join("node.pid"), &format!("{pid}\n"));
+    let begun = |pid: u32| process::note(&place.pid_file(), &format!("{pid}\n"));
     let child = process::start(&arguments, &place.dir.join("node.log"), begun)
         .context("the node did not start")?;
     Ok(i32::try_from(child.id())?)
@@ -409,6 +352,31 @@ fn await_start(pid: i32, address: &str) {
             Some(_) | None => {}
         }
         std::thread::sleep(START_LOOK);
+    }
+}
+
+/// Says what a node that has started is slow for, if it is, until it is dropped: nothing else tells.
+struct Slow(Option<mpsc::Sender<()>>);
+
+impl Slow {
+    fn watch() -> Self {
+        let (ended, watched) = mpsc::channel();
+        let tell = move || {
+            if watched.recv_timeout(QUIET) == Err(mpsc::RecvTimeoutError::Timeout) {
+                answer::progress(
+                    "waiting for the node: mounts that did not say good-bye have 20 s to come back",
+                );
+            }
+        };
+        // Without the thread it is only not told.
+        let told = std::thread::Builder::new().name("slow".to_owned()).spawn(tell);
+        Self(told.is_ok().then_some(ended))
+    }
+}
+
+impl Drop for Slow {
+    fn drop(&mut self) {
+        self.0 = None;
     }
 }
 
@@ -492,6 +460,7 @@ mod test {
     fn a_first_start_that_was_refused_is_made_anew() {
         let folder = tempfile::tempdir().unwrap();
         let place = Place { dir: folder.path().join(".sheen") };
+        std::fs::create_dir(&place.dir).unwrap();
         let mut asked = Up { size: Some(Bytes(1 << 20)), ..up(Some("127.0.0.1:0")) };
         assert!(prepare(&place, &asked).is_err(), "too small");
         // Killed while it formatted.

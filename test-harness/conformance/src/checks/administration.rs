@@ -12,6 +12,7 @@ use super::Context;
 
 mod failures;
 mod folder;
+mod folders;
 mod host;
 mod mounts;
 mod own_node;
@@ -51,6 +52,9 @@ pub fn run(context: &mut Context<'_>) {
     report.case(CHECK, "a file system belongs to the user whose node it is", || {
         own_node::works(&place)
     });
+    report.case(CHECK, "`down` takes away the mounts of its node and no other", || {
+        folders::apart(&one, &two)
+    });
     report.case(
         CHECK,
         "a mounted file system is not deleted unasked, and its clients are named",
@@ -59,6 +63,12 @@ pub fn run(context: &mut Context<'_>) {
     report.case(CHECK, "what `down` stopped is up again at once, five times", || again(&one));
     report.case(CHECK, "a copied folder does not serve the device of the first", || {
         copied(&one, &place)
+    });
+    report.case(CHECK, "a folder without a slash is one, and no host", || {
+        folders::without_slash(&one)
+    });
+    report.case(CHECK, "two `up` of a folder at once are one node, which ends", || {
+        folders::at_once(&two)
     });
     report.case(CHECK, "they end", || {
         one.down()?;

@@ -1,0 +1,74 @@
+//! Folders beside each other, and two calls for one folder.
+
+use std::fs;
+use std::process::Stdio;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail, ensure};
+
+use super::folder::Folder;
+
+/// Calls of two `up` at once.
+const ROUNDS: u32 = 4;
+
+/// `down` of a folder from another one takes away what is mounted of its node, all of it, and nothing else.
+pub(super) fn apart(one: &Folder, two: &Folder) -> anyhow::Result<String> {
+    let second = two.path().join("second");
+    fs::create_dir_all(&second)?;
+    let source = two.answers(&["up"])?["source"].as_str().context("no source")?.to_owned();
+    let second_text = second.display().to_string();
+    two.answers(&["mount", &source, &second_text])?;
+    let dir = two.path().join(".sheen").display().to_string();
+    let own = one.mount().display().to_string();
+    let refused = one.fails(&["down", "--dir", &dir, "--mount", &own])?;
+    ensure!(refused.kind == "refused", "a mount of another node: {refused:?}");
+    let missing = one.fails(&["down", "--dir", "nosuch"])?;
+    ensure!(missing.kind == "not_found", "a folder that is not there: {missing:?}");
+    let done = one.answers(&["down", "--dir", &dir])?;
+    ensure!(done["mounts"].as_array().map(Vec::len) == Some(2), "not both mounts: {done}");
+    ensure!(done["stopped"] == true, "{done}");
+    ensure!(fs::read_to_string(one.mount().join("file"))? == "one", "the other's mount is gone");
+    ensure!(fs::read_dir(&second)?.next().is_none() && !two.mount().join("file").exists());
+    two.up(&[])?;
+    ensure!(fs::read_to_string(two.mount().join("file"))? == "two");
+    Ok(String::new())
+}
+
+/// The folder of `up` is one without a slash, too.
+pub(super) fn without_slash(one: &Folder) -> anyhow::Result<String> {
+    let pid = one.answers(&["status"])?["pid"].clone();
+    let shown = one.answers(&["status", "--node", ".sheen"])?;
+    ensure!(shown["pid"] == pid, "another node: {shown}");
+    Ok(String::new())
+}
+
+/// Two `up` of one folder at once: one node, which `down` stops, also without the number `up` keeps.
+pub(super) fn at_once(folder: &Folder) -> anyhow::Result<String> {
+    for round in 0..ROUNDS {
+        folder.down()?;
+        let mut calls = Vec::new();
+        for _ in 0..2 {
+            let mut command = folder.command(&["up"])?;
+            command.stdout(Stdio::null()).stderr(Stdio::piped());
+            calls.push(command.spawn()?);
+            thread::sleep(Duration::from_millis(5 * u64::from(round)));
+        }
+        for call in calls {
+            let ended = call.wait_with_output()?;
+            let said = String::from_utf8_lossy(&ended.stderr).into_owned();
+            ensure!(ended.status.success(), "round {round}: {said}");
+        }
+        let pid = folder.answers(&["status"])?["pid"].to_string();
+        let noted = fs::read_to_string(folder.path().join(".sheen/node.pid"))?;
+        ensure!(noted.trim() == pid, "round {round}: {noted:?} is noted, {pid} serves");
+    }
+    fs::remove_file(folder.path().join(".sheen/node.pid"))?;
+    let done = folder.answers(&["down"])?;
+    ensure!(done["stopped"] == true, "who listens at the socket is not found: {done}");
+    if folder.answers(&["status"]).is_ok() {
+        bail!("it serves on");
+    }
+    folder.up(&[])?;
+    Ok(String::new())
+}
