@@ -12,8 +12,8 @@ use super::{
     core::{Mdt, Phase},
     fencing::Fencing,
     gateway::{OstJob, OstJobEnd},
+    lingering::Lingering,
     mutation::Task,
-    removal::Lingering,
     request::Output,
     room::RoomSeekers,
 };
@@ -53,10 +53,14 @@ pub(crate) struct Background {
     /// Jobs that failed and are tried again at the next tick.
     retry: BTreeSet<u64>,
     pub destroys_due: BTreeSet<OstIndex>,
-    /// Where the sweep of orphans stands, and from when on it goes; None: no sweep.
-    pub sweep: Option<(Tick, Fid)>,
-    /// Orphans whose release is under way.
-    pub releasing: BTreeSet<Fid>,
+    /// Orphans of before the start behind this one do not linger yet; None: all that are not open do.
+    pub orphans_after: Option<Fid>,
+    /// When serving began.
+    pub began: Tick,
+    /// Until then nothing that lingers goes early.
+    pub users_back: Tick,
+    /// Orphans whose release is under way, and where they have objects.
+    pub releasing: BTreeMap<Fid, Box<[OstIndex]>>,
     /// Sessions that are being fenced.
     pub fencing: BTreeMap<ClientId, Fencing>,
     /// Of them, those that ended.
@@ -92,8 +96,8 @@ impl Mdt {
             self.background.destroys_due.insert(ost);
             self.note_destroys(ost);
         }
-        // Not at once: a client that is back may have to send an open(2) again whose answer it never got.
-        self.background.sweep = Some((self.now.after(self.times.reconnect), Fid::NONE));
+        self.background.began = self.now;
+        self.background.orphans_after = Some(Fid::NONE);
         self.begin_reaping();
     }
 
@@ -177,9 +181,12 @@ impl Mdt {
     pub(crate) fn work_in_background(&mut self) {
         if self.phase == Phase::Serving {
             self.destroy_objects();
-            self.sweep_orphans();
+            self.adopt_orphans();
         }
         self.give_room();
+        if self.phase == Phase::Serving {
+            self.ask_in_hurry();
+        }
         if self.now < self.background.next_tick {
             return;
         }
@@ -205,6 +212,9 @@ impl Mdt {
 
     /// When [`Mdt::work_in_background`] has something to do although nothing came.
     pub(crate) fn next_tick(&self) -> Tick {
+        if self.phase == Phase::Serving && self.has_orphans_to_adopt() {
+            return self.now;
+        }
         self.background.next_tick
     }
 

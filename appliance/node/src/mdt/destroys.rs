@@ -106,6 +106,7 @@ impl Mdt {
         }
         self.background.room.note_destroyed(destroyed.ost, destroyed.objects.0.len() as u64);
         self.note_destroys(destroyed.ost);
+        self.note_space_moves(&[destroyed.ost]);
         self.background.destroys_due.insert(destroyed.ost);
     }
 }

@@ -12,6 +12,9 @@ use sheen_types::{ClientId, Epoch, Fid, OstIndex};
 /// clients.
 pub const DESTROY_OBJECTS_MAX: usize = 64;
 
+/// Most objects named in one [`OstJob::Space`].
+pub const MEASURED_MAX: usize = 64;
+
 /// What an OST is asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OstJob {
@@ -26,6 +29,8 @@ pub enum OstJob {
     Space {
         /// Which.
         ost: OstIndex,
+        /// Objects that are to go, at most [`MEASURED_MAX`]: what they hold is told too.
+        removed: Vec<Fid>,
     },
     /// Refuse requests of `client` with an epoch below `epoch` from now on, on every OST. Done when every OST does,
     /// and no earlier request of it is still being carried out; told of each OST before ([`OstJobEnd::part`]).
@@ -57,6 +62,8 @@ pub struct OstSpace {
     pub total_bytes: u64,
     /// Of them free.
     pub free_bytes: u64,
+    /// Of them held by the objects that were named.
+    pub removed_bytes: u64,
 }
 
 /// The MDT's side of the mailbox to the OSTs.

@@ -155,7 +155,7 @@ fn nothing_lingers_while_inodes_are_short_and_what_does_goes_at_once() {
 fn what_is_used_stays_also_while_an_ost_is_nearly_full() {
     let mut world = World::new();
     let mut a = world.mount(1);
-    let nearly_full = OstSpace { total_bytes: 1 << 40, free_bytes: 1 << 30 };
+    let nearly_full = OstSpace { total_bytes: 1 << 40, free_bytes: 1 << 30, removed_bytes: 0 };
     world.osts.borrow_mut().spaces.insert(OstIndex(0), Some(nearly_full));
     world.pass(Duration::from_secs(3));
     let directory = make(&mut world, &mut a, "directory", FileKind::Directory);

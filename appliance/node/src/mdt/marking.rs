@@ -1,16 +1,28 @@
-//! The metadata log is marked: at rest, and when the service ends.
+//! The way to the end: what lingers goes, log writes end, the log is marked; it is marked at rest too.
+
+use std::time::Duration;
 
 use sheen_ports::{Block, Clock, Entropy, Fabric};
+use sheen_types::Tick;
 
 use super::{
+    core::Phase,
     gateway::OstGateway,
     service::{MdtService, Stage},
 };
 
-/// Serving → Writing → Marking → Ended.
+/// Longest time that releases are waited for. A start goes on with what is left.
+const RELEASED_WITHIN: Duration = Duration::from_millis(500);
+
+/// Serving → (Releasing →) Writing → Marking → Ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Stopping {
     Serving,
+    /// Nothing is mounted: inodes that linger are released. Everything is served.
+    Releasing {
+        /// When the rest is left to the next start.
+        until: Tick,
+    },
     /// Log writes in flight are waited for, nothing is taken.
     Writing,
     /// The mark is on its way.
@@ -19,6 +31,25 @@ pub(crate) enum Stopping {
 }
 
 impl<B: Block, F: Fabric, C: Clock, E: Entropy, G: OstGateway> MdtService<B, F, C, E, G> {
+    /// Lets it end; what is proposed may or may not be carried out. What the log has is marked as durable.
+    pub fn stop(&mut self) {
+        if self.stopping != Stopping::Serving {
+            return;
+        }
+        let used = self.core.phase != Phase::Serving || self.core.is_mounted();
+        let until = self.clock.now().after(RELEASED_WITHIN);
+        self.stopping = if used { Stopping::Writing } else { Stopping::Releasing { until } };
+    }
+
+    /// Releases what lingers, until it is gone or the time is over.
+    pub(crate) fn release_before_stop(&mut self) {
+        if let Stopping::Releasing { until } = self.stopping
+            && (!self.core.release_unused() || until <= self.core.now)
+        {
+            self.stopping = Stopping::Writing;
+        }
+    }
+
     /// Marks the log if it is at rest.
     pub(crate) fn mark_at_rest(&mut self) {
         let Stage::Running(group) = &mut self.stage else { return };

@@ -3,7 +3,7 @@
 //! [`MdtService`] stands on the ports `Block`, `Fabric`, `Clock`, `Entropy` and on [`OstGateway`]; one `turn` does all
 //! work there is. Its parts, in the order a change takes: `service` (ports) → `core` (dispatch) → `mutation` (what is
 //! in the way) → `commit` (proposal, log, apply) → `answers`. Beside them: `reads`, `lease`, `locks`, `session`
-//! (connecting, restart, eviction), `background`, `removal` (orphans), `room`, `destroys`, `placement` (which OSTs new
+//! (connecting, restart, eviction), `background`, `lingering` and `removal` (orphans), `room`, `destroys`, `placement` (which OSTs new
 //! objects go to).
 //!
 //! Deliberately absent: what a change does to the namespace (`sheen-meta`), how the log works (`sheen-consensus`).
@@ -33,6 +33,7 @@ mod fencing;
 mod promise;
 mod background;
 mod destroys;
+mod lingering;
 mod removal;
 mod room;
 mod placement;

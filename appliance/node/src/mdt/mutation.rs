@@ -275,8 +275,7 @@ impl Mdt {
             self.telling.remove(&(change.client, update.fid));
         }
         if let Operation::OrphanRelease(release) = &change.operation {
-            self.background.releasing.remove(&release.fid);
-            self.background.room.note_released();
+            self.note_released(release.fid);
         }
         for &(fid, bits) in &change.touched {
             self.leases.unpark(change.spared, fid, bits);

@@ -14,6 +14,7 @@ use sheen_wire::{
 use super::{
     MdtLimits, MdtStats, MdtTimes, OstSpace,
     core::Mdt,
+    test::unlink,
     test_support::{Client, World},
 };
 
@@ -86,7 +87,7 @@ fn new_files_keep_away_from_full_and_sick_osts_as_long_as_there_are_others() {
     let mut places = place(&mut world, &mut a, 0..6);
     places.sort_unstable();
     assert_eq!(places, [0, 0, 1, 1, 2, 2]);
-    let space = |free_bytes| Some(OstSpace { total_bytes: 1 << 40, free_bytes });
+    let space = |free_bytes| Some(OstSpace { total_bytes: 1 << 40, free_bytes, removed_bytes: 0 });
     world.osts.borrow_mut().spaces.insert(OstIndex(1), space(1 << 20));
     world.pass(tick);
     assert!(!place(&mut world, &mut a, 6..16).contains(&1), "it is full");
@@ -120,4 +121,29 @@ fn stripes_lie_on_all_osts_that_are_well() {
     let mut osts: Vec<u32> = layout.components[1].objects.iter().map(|o| o.ost.0).collect();
     osts.sort_unstable();
     assert_eq!(osts, [0, 1, 2]);
+}
+
+/// Both have 12 MiB; what went from the second one, and lingers, held 48.
+#[test]
+fn a_file_goes_where_what_lingers_leaves_room() {
+    let mut world = World::with_osts(2);
+    let mut a = world.mount(1);
+    let space = OstSpace { total_bytes: 80 << 20, free_bytes: 12 << 20, removed_bytes: 0 };
+    for ost in [0, 1] {
+        world.osts.borrow_mut().spaces.insert(OstIndex(ost), Some(space));
+    }
+    world.osts.borrow_mut().object_bytes = 48 << 20;
+    world.pass(std::time::Duration::from_secs(2));
+    let made = |world: &mut World, a: &mut Client, text: &str| {
+        let fid = a.create(world, text).attributes.fid;
+        let layout = world.service.as_ref().unwrap().core.state.layout(fid).unwrap();
+        layout.components[0].objects[0].ost
+    };
+    let place = made(&mut world, &mut a, "gone");
+    let gone = a.call(&mut world, Opcode::Unlink, &unlink("gone"));
+    assert_eq!(gone.frame.status, 0);
+    world.pass(std::time::Duration::from_millis(50));
+    for number in 0..4 {
+        assert_eq!(made(&mut world, &mut a, &format!("f{number}")), place, "{number}");
+    }
 }

@@ -6,6 +6,11 @@
 //! a fuller one gets fewer. Left out are OSTs that do not answer or cannot serve, and those that are full, as long as there are
 //! others, and of like ones those that are behind with what they have to destroy; whether a file fits at all is for the OSTs
 //! to say.
+//!
+//! What lingers and what is listed for destruction counts as free: who wants that room gets it ([`super::room`]). Where little is
+//! left, an OST is asked with its space what some of those objects hold, and again as soon as files went; what the others hold is
+//! estimated from that. There, a file must also find room for its beginning, which is one object: an OST with less than that,
+//! and much less than another, is passed by.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -13,13 +18,13 @@ use std::{
 };
 
 use sheen_meta::Operation;
-use sheen_types::{FileKind, OstIndex, Tick, layout::STRIPES_MAX};
+use sheen_types::{Fid, FileKind, OstIndex, Tick, layout::STRIPES_MAX};
 use sheen_wire::metadata::OstAddress;
 
 use super::{
     background::Job,
     core::Mdt,
-    gateway::{OstJob, OstSpace},
+    gateway::{MEASURED_MAX, OstJob, OstSpace},
 };
 
 /// OSTs a system may have.
@@ -32,13 +37,28 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 const ASKED_PER_TICK: usize = 64;
 /// The emptiest OST stands so often in the order, the fullest once.
 const WEIGHT_MAX: u64 = 8;
+/// An OST that was asked is not asked again before, however much happens.
+const ASK_AGAIN_AFTER: Duration = Duration::from_millis(5);
+/// An OST with less than this part of its space free (1/n), or less than [`BEGINNING_BYTES`], is short of it.
+const SHORT_PART: u64 = 8;
+/// Of a file, what lies in its first object: the first component of the layout.
+const BEGINNING_BYTES: u64 = 100 << 20;
+/// The order is made anew at once when the room of an OST is another by this part (1/n) of all its space.
+const MOVED_PART: u64 = 16;
 /// An OST is full that has less than this part of its space free (1/n).
 const FULL_PART: u64 = 100;
 
 /// What is known of an OST.
 #[derive(Debug, Default)]
 struct Known {
+    /// As it said last; what was removed: an estimate for all there is.
     space: Option<OstSpace>,
+    /// Of how many that are to go (of, all) it was asked what some hold.
+    measured: (u64, u64),
+    /// Its room when the order was made.
+    arranged: u64,
+    /// When it was asked last.
+    asked_at: Tick,
     /// It said that it cannot serve.
     failing: bool,
     /// Since when an answer is awaited.
@@ -51,6 +71,8 @@ struct Known {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 enum Standing {
     Good,
+    /// A file's beginning may not fit, and another OST has much more room.
+    Tight,
     Full,
     Sick,
 }
@@ -60,10 +82,32 @@ impl Known {
         let silent = self.asked.is_some_and(|since| now.since(since) > ANSWER_WITHIN);
         match self.space {
             _ if self.failing || silent => Standing::Sick,
-            Some(space) if space.free_bytes <= space.total_bytes / FULL_PART => Standing::Full,
+            Some(space) if room(space) <= space.total_bytes / FULL_PART => Standing::Full,
             Some(_) | None => Standing::Good,
         }
     }
+
+    /// As [`Known::standing`], where the OST with most room has `most`.
+    fn standing_beside(&self, most: u64, now: Tick) -> Standing {
+        let standing = self.standing(now);
+        let tight = |space: OstSpace| room(space) < BEGINNING_BYTES && room(space) < most / 2;
+        match standing {
+            Standing::Good if self.space.is_some_and(tight) => Standing::Tight,
+            Standing::Good | Standing::Tight | Standing::Full | Standing::Sick => standing,
+        }
+    }
+
+    /// Whether little is free, whatever is to go.
+    fn is_short(&self) -> bool {
+        self.space.is_some_and(|space| {
+            space.free_bytes < BEGINNING_BYTES.max(space.total_bytes / SHORT_PART)
+        })
+    }
+}
+
+/// What new files can get: what is free, and what is to go.
+fn room(space: OstSpace) -> u64 {
+    space.free_bytes.saturating_add(space.removed_bytes).min(space.total_bytes)
 }
 
 /// Where new objects go.
@@ -76,6 +120,8 @@ pub(crate) struct Placement {
     /// Where the round of questions stands.
     asked_last: Option<OstIndex>,
     order_due: Tick,
+    /// Files went from an OST that is short of space: such OSTs are asked now.
+    hurry: bool,
     /// OSTs with too much to destroy: passed by while there are others as good (see `destroys`).
     pub(crate) behind: BTreeSet<OstIndex>,
     /// Those that are in the order are.
@@ -101,8 +147,13 @@ impl Placement {
 
     /// Makes the order anew from what is known of these OSTs.
     fn arrange(&mut self, osts: &[OstIndex], now: Tick) {
+        let good = osts.iter().filter_map(|ost| self.known.get(ost));
+        let good = good.filter(|known| known.standing(now) == Standing::Good);
+        let roomiest = good.filter_map(|known| known.space.map(room)).max().unwrap_or(0);
         let standing = |ost: &OstIndex| {
-            let standing = self.known.get(ost).map_or(Standing::Good, |known| known.standing(now));
+            let known = self.known.get(ost);
+            let standing =
+                known.map_or(Standing::Good, |known| known.standing_beside(roomiest, now));
             (standing, self.behind.contains(ost))
         };
         let best = osts.iter().map(standing).min();
@@ -111,7 +162,7 @@ impl Placement {
         self.all_behind = best.is_some_and(|(_, behind)| behind);
         let free = |ost: &OstIndex| {
             let space = self.known.get(ost).and_then(|known| known.space);
-            space.map(|space| space.free_bytes)
+            space.map(room)
         };
         // Of whom nothing is known yet, the best is thought.
         let most = usable.iter().filter_map(free).max().unwrap_or(0).max(1);
@@ -119,6 +170,9 @@ impl Placement {
             usable.iter().map(|ost| weight(free(ost).unwrap_or(most), most)).collect();
         self.order = interleave(&usable, &weights);
         self.next = self.next.checked_rem(self.order.len()).unwrap_or(0);
+        for known in self.known.values_mut() {
+            known.arranged = known.space.map_or(0, room);
+        }
     }
 }
 
@@ -177,14 +231,72 @@ impl Mdt {
             self.placement.asked_last = Some(ost);
             let known = self.placement.known.entry(ost).or_default();
             if known.asked.is_none() && known.due <= self.now {
-                known.asked = Some(self.now);
-                known.due = self.now.after(ASK_EVERY);
-                self.submit_ost(OstJob::Space { ost }, Job::Space { ost });
+                self.ask_ost(ost);
             }
         }
         if self.placement.order_due <= self.now {
             self.arrange_placement();
         }
+    }
+
+    /// Asks OSTs that are short of space and from which files went, or whose objects were destroyed. Called every turn.
+    pub(crate) fn ask_in_hurry(&mut self) {
+        if !std::mem::take(&mut self.placement.hurry) {
+            return;
+        }
+        for at in 0..self.osts.len().min(ASKED_PER_TICK) {
+            let ost = self.osts[at].ost;
+            let known = self.placement.known.entry(ost).or_default();
+            if !known.is_short() {
+                continue;
+            }
+            if known.asked.is_some() || self.now < known.asked_at.after(ASK_AGAIN_AFTER) {
+                // What it says, or said, may be of before.
+                self.placement.hurry = true;
+            } else {
+                self.ask_ost(ost);
+            }
+        }
+    }
+
+    /// Something that holds space on these OSTs began to linger, or went. With one OST there is no choice.
+    pub(crate) fn note_space_moves(&mut self, osts: &[OstIndex]) {
+        let is_short = |ost: &OstIndex| self.placement.known.get(ost).is_some_and(Known::is_short);
+        if self.osts.len() > 1 && osts.iter().any(is_short) {
+            self.placement.hurry = true;
+        }
+    }
+
+    fn ask_ost(&mut self, ost: OstIndex) {
+        let is_short = self.placement.known.get(&ost).is_some_and(Known::is_short);
+        let (removed, measured) =
+            if is_short { self.some_removed(ost) } else { (Vec::new(), (0, 0)) };
+        let known = self.placement.known.entry(ost).or_default();
+        known.asked = Some(self.now);
+        known.asked_at = self.now;
+        known.due = self.now.after(ASK_EVERY);
+        known.measured = measured;
+        self.submit_ost(OstJob::Space { ost, removed }, Job::Space { ost });
+    }
+
+    /// Objects on an OST that are to go, a bounded number; of how many (files and listed objects) they are, and how many there are.
+    fn some_removed(&self, ost: OstIndex) -> (Vec<Fid>, (u64, u64)) {
+        let mut objects: Vec<Fid> =
+            self.state.pending_destroys(ost, Fid::NONE).take(MEASURED_MAX / 2).collect();
+        let mut named = objects.len();
+        for fid in self.background.lingering.on(ost) {
+            let layout = self.state.layout(fid).unwrap_or_default();
+            let of_file = layout.components.iter().flat_map(|component| &component.objects);
+            let of_file: Vec<Fid> =
+                of_file.filter(|object| object.ost == ost).map(|object| object.object).collect();
+            if objects.len() + of_file.len() > MEASURED_MAX {
+                break;
+            }
+            objects.extend(of_file);
+            named += 1;
+        }
+        let all = self.state.destroys_pending_of(ost) + self.background.lingering.len_on(ost);
+        (objects, (named as u64, all as u64))
     }
 
     /// An OST said what space it has, or that it cannot serve.
@@ -193,8 +305,16 @@ impl Mdt {
         let before = known.standing(self.now);
         known.asked = None;
         known.failing = space.is_none();
-        known.space = space.or(known.space);
-        if known.standing(self.now) != before {
+        let (named, all) = known.measured;
+        let estimate = |space: OstSpace| {
+            let each = space.removed_bytes.checked_div(named).unwrap_or(0);
+            OstSpace { removed_bytes: each.saturating_mul(all), ..space }
+        };
+        known.space = space.map(estimate).or(known.space);
+        let moved = known.space.is_some_and(|space| {
+            room(space).abs_diff(known.arranged) > space.total_bytes / MOVED_PART
+        });
+        if moved || known.standing(self.now) != before {
             self.arrange_placement();
         }
     }
@@ -225,7 +345,7 @@ mod test {
     fn placement(free: &[u64]) -> Placement {
         let mut placement = Placement::default();
         for (index, &free_bytes) in (0..).zip(free) {
-            let space = Some(OstSpace { total_bytes: 100 * GIB, free_bytes });
+            let space = Some(OstSpace { total_bytes: 100 * GIB, free_bytes, removed_bytes: 0 });
             let known = Known { space, ..Known::default() };
             placement.known.insert(OstIndex(index), known);
         }
@@ -301,6 +421,27 @@ mod test {
         two.behind.insert(OstIndex(0));
         let two = arranged(two, 2);
         assert_eq!((two.all_behind, &two.order[..]), (false, &[OstIndex(1)][..]));
+    }
+
+    #[test]
+    fn what_is_to_go_counts_as_free_and_an_ost_too_tight_for_a_beginning_is_passed_by() {
+        let spaces = |rooms: &[(u64, u64)]| {
+            let mut placement = Placement::default();
+            for (index, &(free, removed)) in (0..).zip(rooms) {
+                let space = OstSpace {
+                    total_bytes: 80 << 20,
+                    free_bytes: free << 20,
+                    removed_bytes: removed << 20,
+                };
+                let known = Known { space: Some(space), ..Known::default() };
+                placement.known.insert(OstIndex(index), known);
+            }
+            arranged(placement, 2)
+        };
+        assert_eq!(shares(&mut spaces(&[(12, 0), (12, 48)]), 2, 10), [0, 10]);
+        assert_eq!(shares(&mut spaces(&[(0, 48), (12, 0)]), 2, 10), [10, 0]);
+        assert_eq!(shares(&mut spaces(&[(60, 0), (12, 48)]), 2, 10), [5, 5]);
+        assert_eq!(shares(&mut spaces(&[(12, 0), (12, 0)]), 2, 10), [5, 5], "there is no better");
     }
 
     #[test]

@@ -6,76 +6,38 @@
 //! Nothing is told by who does not use it: its remover gives no lease back.
 //!
 //! Lingering never costs room that is wanted: it is left out, and ended early, while inodes or the metadata zone are short
-//! ([`Mdt::is_short`]), ends as soon as a client finds no room on an OST ([`super::room`]), and the oldest go when there are too
-//! many ([`super::MdtLimits::lingering_max`]). All lingering inodes are orphans in the replicated state, which a restart sweeps.
+//! ([`Mdt::is_short`]), ends for files with objects on an OST as soon as a client finds no room there ([`super::room`]), and the
+//! oldest go when there are too many ([`super::MdtLimits::lingering_max`]).
+//!
+//! All lingering inodes are orphans in the replicated state. After a start those that nobody says to have open linger again, until
+//! their users had time to come back; a stop ends what lingers if no file system is mounted.
 
-use std::{
-    collections::{BTreeMap, VecDeque},
-    time::Duration,
-};
+use std::{collections::BTreeSet, time::Duration};
 
 use sheen_meta::{Growth, Operation, operation::OrphanRelease};
-use sheen_types::{ClientId, Errno, Fid, FileKind, Tick};
+use sheen_types::{ClientId, Errno, Fid, FileKind, OstIndex};
 use sheen_wire::lease::bits;
 
 use super::{
     core::Mdt,
+    lingering::Lingerer,
     mutation::{Change, Task},
 };
 
-/// Orphans looked at in one go.
-const ORPHANS_PER_SWEEP: usize = 256;
+/// Orphans of before a start that are looked at in one turn.
+const ORPHANS_PER_TURN: usize = 1024;
+/// After a start: how long what lingers is not ended early. A client that is back may have to send an open(2) or the making of an
+/// unnamed file again whose answer it never got, and has done so by then; who wants room waits longer.
+const USERS_BACK_WITHIN: Duration = Duration::from_secs(1);
 /// Of inodes and of the metadata zone: with less than this part (1/n) left they are short. Chosen by eye.
 const SHORT_PART: u64 = 8;
 /// How long a change that finds no room waits for what lingered.
 const ROOM_COMES_WITHIN: Duration = Duration::from_millis(200);
-/// Most that is released in one turn because a client wants room on an OST: as much as one proposal carries.
-const RELEASED_PER_TURN: usize = 512;
+/// Most that is released in one turn because a client wants room on an OST, or before a stop: as much as one proposal carries.
+pub(crate) const RELEASED_PER_TURN: usize = 512;
 
 /// All an inode that goes away takes with it.
 const REMOVED: u32 = bits::ALL & !bits::OPEN;
-
-/// An inode that lingers.
-#[derive(Clone, Copy, Debug)]
-struct Lingerer {
-    until: Tick,
-    /// The remover, if it has nothing to give back before the inode goes; else 0.
-    spared: ClientId,
-}
-
-/// Inodes that linger.
-#[derive(Debug, Default)]
-pub(crate) struct Lingering {
-    by_fid: BTreeMap<Fid, Lingerer>,
-    /// Each once, nearly in the order they go.
-    order: VecDeque<Fid>,
-}
-
-impl Lingering {
-    fn insert(&mut self, fid: Fid, lingerer: Lingerer) {
-        if self.by_fid.insert(fid, lingerer).is_none() {
-            self.order.push_back(fid);
-        }
-    }
-
-    /// The next one to go: one that is due, or any if there are more than `most`.
-    fn pop(&mut self, now: Tick, most: usize) -> Option<(Fid, Lingerer)> {
-        let surplus = self.order.len() > most;
-        let &fid = self.order.front()?;
-        let lingerer = *self.by_fid.get(&fid)?;
-        if lingerer.until > now && !surplus {
-            return None;
-        }
-        self.order.pop_front();
-        self.by_fid.remove(&fid);
-        Some((fid, lingerer))
-    }
-
-    /// Inodes that linger.
-    pub(crate) fn len(&self) -> usize {
-        self.order.len()
-    }
-}
 
 impl Mdt {
     /// Plans the removal of a name: tells the operation whether the inode must outlive it. From the moment a change is ready, an
@@ -148,61 +110,125 @@ impl Mdt {
             return;
         }
         let until = self.now.after(self.times.linger);
-        self.background.lingering.insert(fid, Lingerer { until, spared });
-        if !self.lingers() || self.background.lingering.len() > self.limits.lingering_max {
+        let osts = self.osts_of(fid);
+        self.note_space_moves(&osts);
+        self.background.lingering.insert(fid, Lingerer { until, spared, osts });
+        if self.background.lingering.is_beyond(self.lingering_most()) {
             self.end_lingering();
         }
     }
 
     /// A client uses an inode that may linger: it may have something to give back before that goes.
     pub(crate) fn note_use(&mut self, fid: Fid) {
-        if let Some(lingerer) = self.background.lingering.by_fid.get_mut(&fid) {
-            lingerer.spared = ClientId(0);
-        }
+        self.background.lingering.spare_nobody(fid);
+    }
+
+    /// Where a file has objects, each OST once.
+    fn osts_of(&self, fid: Fid) -> Box<[OstIndex]> {
+        let layout = self.state.layout(fid).unwrap_or_default();
+        let objects = layout.components.iter().flat_map(|component| &component.objects);
+        let osts: BTreeSet<OstIndex> = objects.map(|object| object.ost).collect();
+        osts.into_iter().collect()
+    }
+
+    fn lingering_most(&self) -> usize {
+        if self.lingers() || !self.may_end_early() { self.limits.lingering_max } else { 0 }
+    }
+
+    /// Whether what lingers may go before its time: not while users of before the start come back.
+    fn may_end_early(&self) -> bool {
+        self.background.users_back <= self.now
     }
 
     /// Releases what lingered long enough, or all of it while room is short.
     pub(crate) fn end_lingering(&mut self) {
-        let most = if self.lingers() { self.limits.lingering_max } else { 0 };
+        let most = self.lingering_most();
         while let Some((fid, lingerer)) = self.background.lingering.pop(self.now, most) {
-            self.release(fid, lingerer.spared);
+            self.release(fid, lingerer.spared, lingerer.osts);
         }
         self.stats.inodes_lingering.set(self.background.lingering.len() as u64);
     }
 
-    /// Releases the oldest of what lingers, a bounded number, whatever time they have left.
-    pub(crate) fn release_oldest(&mut self) {
-        for _ in 0..RELEASED_PER_TURN {
-            let Some((fid, lingerer)) = self.background.lingering.pop(self.now, 0) else { break };
-            self.release(fid, lingerer.spared);
+    /// Releases what lingers and has objects on an OST, at most `most`, whatever time they have left. Returns how many those were.
+    pub(crate) fn release_on(&mut self, ost: OstIndex, most: usize) -> usize {
+        if !self.may_end_early() {
+            return 0;
+        }
+        let mut count = 0;
+        while count < most
+            && let Some((fid, lingerer)) = self.background.lingering.pop_on(ost)
+        {
+            self.release(fid, lingerer.spared, lingerer.osts);
+            count += 1;
         }
         self.stats.inodes_lingering.set(self.background.lingering.len() as u64);
+        count
+    }
+
+    /// Before a stop, with nobody there who could be using it: releases what lingers, a bounded number. Returns whether a release is
+    /// to come or under way.
+    pub(crate) fn release_unused(&mut self) -> bool {
+        for _ in 0..RELEASED_PER_TURN {
+            let Some((fid, lingerer)) = self.background.lingering.pop(self.now, 0) else { break };
+            self.release(fid, lingerer.spared, lingerer.osts);
+        }
+        self.background.lingering.len() > 0 || !self.background.releasing.is_empty()
     }
 
     /// If an inode has no name and nobody has it open, it goes.
     pub(crate) fn release_if_orphan(&mut self, fid: Fid) {
-        self.release(fid, ClientId(0));
+        let osts = self.osts_of(fid);
+        self.release(fid, ClientId(0), osts);
     }
 
     /// As [`Mdt::release_if_orphan`]; leases of `spared` are not asked back.
-    fn release(&mut self, fid: Fid, spared: ClientId) {
-        let orphan = self.state.attributes(fid).is_ok_and(|attributes| attributes.nlink == 0);
-        if orphan && !self.opens.is_open(fid) && self.background.releasing.insert(fid) {
-            let release = Operation::OrphanRelease(OrphanRelease { fid });
-            self.submit_own(release, Task::Release { spared });
+    fn release(&mut self, fid: Fid, spared: ClientId, osts: Box<[OstIndex]>) {
+        if !self.is_unused_orphan(fid) || self.background.releasing.contains_key(&fid) {
+            return;
+        }
+        self.background.room.note_releasing(&osts);
+        self.background.releasing.insert(fid, osts);
+        let release = Operation::OrphanRelease(OrphanRelease { fid });
+        self.submit_own(release, Task::Release { spared });
+    }
+
+    /// The release of an inode ended: it is gone, or somebody opened it.
+    pub(crate) fn note_released(&mut self, fid: Fid) {
+        if let Some(osts) = self.background.releasing.remove(&fid) {
+            self.background.room.note_released(&osts);
         }
     }
 
-    /// After a start: orphans whose clients did not come back go.
-    pub(crate) fn sweep_orphans(&mut self) {
-        let Some((from, after)) = self.background.sweep.filter(|(from, _)| *from <= self.now)
-        else {
+    fn is_unused_orphan(&self, fid: Fid) -> bool {
+        let orphan = self.state.attributes(fid).is_ok_and(|attributes| attributes.nlink == 0);
+        orphan && !self.opens.is_open(fid)
+    }
+
+    /// Whether orphans of before the start are left that do not linger yet, and there is room for them to.
+    pub(crate) fn has_orphans_to_adopt(&self) -> bool {
+        self.background.orphans_after.is_some()
+            && self.background.lingering.len() < self.limits.lingering_max
+            && !self.background.lingering.is_beyond(self.limits.lingering_max)
+    }
+
+    /// After a start: orphans that nobody has open linger again, a bounded number each turn.
+    pub(crate) fn adopt_orphans(&mut self) {
+        if !self.has_orphans_to_adopt() {
             return;
-        };
-        let orphans = self.state.orphans(after, ORPHANS_PER_SWEEP);
-        self.background.sweep = orphans.last().map(|&last| (from, last));
-        for fid in orphans {
-            self.release_if_orphan(fid);
         }
+        let Some(after) = self.background.orphans_after else { return };
+        let room = self.limits.lingering_max - self.background.lingering.len();
+        let orphans = self.state.orphans(after, room.min(ORPHANS_PER_TURN));
+        self.background.orphans_after = orphans.last().copied();
+        for fid in orphans {
+            if !self.is_unused_orphan(fid) || self.background.releasing.contains_key(&fid) {
+                continue;
+            }
+            self.background.users_back = self.background.began.after(USERS_BACK_WITHIN);
+            let until = self.background.began.after(self.times.reconnect);
+            let osts = self.osts_of(fid);
+            self.background.lingering.insert(fid, Lingerer { until, spared: ClientId(0), osts });
+        }
+        self.background.room.note_time();
     }
 }

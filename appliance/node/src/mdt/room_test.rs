@@ -2,17 +2,17 @@
 
 use std::time::Duration;
 
-use sheen_types::{Errno, Fid, OstIndex};
+use sheen_types::{Errno, Fid, FileKind, OstIndex};
 use sheen_wire::{
     Field, Opcode,
     lease::bits,
-    metadata::{Create, EntryReply, GetAttributes, MakeRoom, MakeRoomReply},
+    metadata::{Create, EntryReply, GetAttributes, MakeRoom, MakeRoomReply, Open, Unlink},
 };
 
 use super::{
     OstJob,
     test::{status, unlink},
-    test_support::{Client, Sent, World},
+    test_support::{Client, Sent, World, nothing_held},
 };
 
 fn want(world: &World, client: &mut Client, ost: u32) -> Sent {
@@ -121,4 +121,73 @@ fn who_keeps_changes_of_a_removed_file_gives_it_back_first() {
     a.give_back(&mut world, &revoke);
     world.run();
     assert_eq!(destroyed(&world, sent), Some(1));
+}
+
+#[test]
+fn what_was_removed_before_a_start_is_waited_for_and_given_when_its_users_had_time_to_come_back() {
+    let mut world = World::new();
+    let mut a = world.mount(1);
+    let fids = make(&mut world, &mut a, 3);
+    remove(&mut world, &mut a, 3);
+    world.restart();
+    a.reconnect(&mut world);
+    assert_eq!(a.reassert(&mut world, &nothing_held()), 0);
+    let sent = want(&world, &mut a, 0);
+    world.run();
+    assert_eq!(destroyed(&world, sent), None, "it is to come");
+    let open = Open { fid: fids[0], write: false, append: false };
+    assert_eq!(status(&mut a, &mut world, Opcode::Open, &open), 0, "it is sent again");
+    world.pass(Duration::from_millis(1100));
+    assert_eq!((destroyed(&world, sent), destroys(&world)), (Some(2), 2));
+    let there = status(&mut a, &mut world, Opcode::GetAttributes, &GetAttributes { fid: fids[0] });
+    assert_eq!(there, 0);
+}
+
+#[test]
+fn what_holds_nothing_on_that_ost_stays() {
+    let mut world = World::with_osts(2);
+    let mut a = world.mount(1);
+    let files = make(&mut world, &mut a, 2);
+    let mut others = Vec::new();
+    for (name, kind) in [("d", FileKind::Directory), ("p", FileKind::Fifo)] {
+        let request = Create { kind, ..a.create_request(Fid::ROOT, name) };
+        let made: EntryReply = a.call(&mut world, Opcode::Create, &request).body();
+        others.push(made.attributes.fid);
+        let gone = Unlink { directory: kind == FileKind::Directory, ..unlink(name) };
+        assert_eq!(status(&mut a, &mut world, Opcode::Unlink, &gone), 0);
+    }
+    remove(&mut world, &mut a, 2);
+    let sent = want(&world, &mut a, 0);
+    world.run();
+    assert_eq!((destroyed(&world, sent), destroys(&world)), (Some(1), 1));
+    let state = &world.service.as_ref().unwrap().core.state;
+    let left = files.iter().filter(|fid| state.attributes(**fid).is_ok());
+    assert_eq!(left.count(), 1, "the file on the other OST");
+    for fid in others {
+        let there = status(&mut a, &mut world, Opcode::GetAttributes, &GetAttributes { fid });
+        assert_eq!(there, 0, "{fid}");
+    }
+}
+
+#[test]
+fn a_stop_with_nothing_mounted_leaves_nothing_that_lingers() {
+    for mounted in [false, true] {
+        let mut world = World::new();
+        let mut a = world.mount(1);
+        make(&mut world, &mut a, 3);
+        remove(&mut world, &mut a, 3);
+        if !mounted {
+            assert_eq!(a.call_empty(&mut world, Opcode::Disconnect).frame.status, 0);
+        }
+        let service = world.service.as_mut().unwrap();
+        service.stop();
+        for _ in 0..100 {
+            service.turn();
+        }
+        assert!(service.is_stopped());
+        let left = if mounted { 4 } else { 1 };
+        assert_eq!(service.core.state.inodes(), left);
+        world.restart();
+        assert_eq!(world.service.as_ref().unwrap().core.state.inodes(), left);
+    }
 }

@@ -137,13 +137,6 @@ impl<B: Block, F: Fabric, C: Clock, E: Entropy, G: OstGateway> MdtService<B, F, 
         self.core.phase == Phase::Serving
     }
 
-    /// Lets it end; what is proposed may or may not be carried out. What the log has is marked as durable.
-    pub fn stop(&mut self) {
-        if self.stopping == Stopping::Serving {
-            self.stopping = Stopping::Writing;
-        }
-    }
-
     /// Whether it ended, after [`MdtService::stop`].
     #[must_use]
     pub fn is_stopped(&self) -> bool {
@@ -174,7 +167,8 @@ impl<B: Block, F: Fabric, C: Clock, E: Entropy, G: OstGateway> MdtService<B, F, 
     /// Does what there is to do. Returns how much it did; 0: nothing until an event or [`MdtService::next_deadline`].
     pub fn turn(&mut self) -> usize {
         self.core.on_time(self.clock.now(), self.clock.wall());
-        if self.stopping != Stopping::Serving {
+        self.release_before_stop();
+        if !matches!(self.stopping, Stopping::Serving | Stopping::Releasing { .. }) {
             return self.turn_to_end();
         }
         if self.core.random.is_none() {

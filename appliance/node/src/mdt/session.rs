@@ -437,6 +437,11 @@ impl Mdt {
         self.end_grace_if_all_back();
     }
 
+    /// Whether any client has a file system mounted, here or lost and not yet given up.
+    pub(crate) fn is_mounted(&self) -> bool {
+        self.state.sessions().iter().any(|session| !session.root.is_none())
+    }
+
     /// Answers who has a file system mounted.
     pub(crate) fn client_list(&mut self, incoming: &Incoming) {
         let Some(ClientList { filesystem }) = self.body_of(incoming) else { return };

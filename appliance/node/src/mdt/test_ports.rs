@@ -236,7 +236,7 @@ impl Entropy for FakeEntropy {
     }
 }
 
-const EMPTY: OstSpace = OstSpace { total_bytes: 1 << 40, free_bytes: 1 << 40 };
+const EMPTY: OstSpace = OstSpace { total_bytes: 1 << 40, free_bytes: 1 << 40, removed_bytes: 0 };
 
 /// What the OSTs were asked, but for their space; they do it at once unless `stalled`.
 #[derive(Debug, Default)]
@@ -250,6 +250,8 @@ pub(crate) struct OstLog {
     pub told: BTreeSet<(u64, OstIndex)>,
     /// Space of OSTs; None: it cannot serve. Those not named are empty.
     pub spaces: BTreeMap<OstIndex, Option<OstSpace>>,
+    /// What each object holds that an OST is asked about.
+    pub object_bytes: u64,
     pub stalled: bool,
     /// OSTs that tell no space and destroy nothing.
     pub dead: BTreeSet<OstIndex>,
@@ -287,7 +289,7 @@ impl OstGateway for FakeOsts {
         }
         for (token, job) in std::mem::take(&mut log.waiting) {
             let waits = match &job {
-                OstJob::Destroy { ost, .. } | OstJob::Space { ost } => {
+                OstJob::Destroy { ost, .. } | OstJob::Space { ost, .. } => {
                     log.dead.contains(ost) || log.stuck.contains(ost)
                 }
                 OstJob::Fence { .. } => !log.stuck.is_empty(),
@@ -304,7 +306,11 @@ impl OstGateway for FakeOsts {
                 continue;
             }
             let space = match &job {
-                OstJob::Space { ost } => log.spaces.get(ost).copied().unwrap_or(Some(EMPTY)),
+                OstJob::Space { ost, removed } => {
+                    let space = log.spaces.get(ost).copied().unwrap_or(Some(EMPTY));
+                    let removed_bytes = log.object_bytes * removed.len() as u64;
+                    space.map(|space| OstSpace { removed_bytes, ..space })
+                }
                 OstJob::Destroy { .. } | OstJob::Fence { .. } => None,
             };
             let fails = log.failures > 0 && !matches!(job, OstJob::Space { .. });

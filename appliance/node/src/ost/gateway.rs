@@ -38,6 +38,8 @@ pub enum ServiceJob {
     Space {
         /// Which.
         ost: OstIndex,
+        /// Objects whose space is told too.
+        removed: Vec<Fid>,
     },
     /// Finish what is under way, make it durable, and end.
     Stop,
@@ -167,9 +169,9 @@ impl OstGateway for LocalGateway {
                 let Some(&owner) = self.owners.get(ost) else { return Err(job) };
                 (ServiceJob::Destroy { ost: *ost, objects: objects.clone() }, owner..owner + 1)
             }
-            OstJob::Space { ost } => {
+            OstJob::Space { ost, removed } => {
                 let Some(&owner) = self.owners.get(ost) else { return Err(job) };
-                (ServiceJob::Space { ost: *ost }, owner..owner + 1)
+                (ServiceJob::Space { ost: *ost, removed: removed.clone() }, owner..owner + 1)
             }
             OstJob::Fence { client, epoch } => {
                 (ServiceJob::Fence { client: *client, epoch: *epoch }, 0..self.services.len())
@@ -272,7 +274,7 @@ mod test {
             gateway.poll(&mut ends);
             assert_eq!(ends.pop(), Some(OstJobEnd { token, done: true, space: None, part }));
         }
-        gateway.submit(1000, OstJob::Space { ost: OstIndex(1) }).unwrap();
+        gateway.submit(1000, OstJob::Space { ost: OstIndex(1), removed: Vec::new() }).unwrap();
         assert!(desks[0].0.take().is_some());
     }
 

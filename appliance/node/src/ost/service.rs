@@ -6,7 +6,7 @@ use sheen_dma::{Arena, ArenaError, Pool};
 use sheen_ports::{Block, Clock, Fabric, FabricEvent};
 use sheen_reactor::Service;
 use sheen_store::{Command, Limits, Packed, ReadPlan};
-use sheen_types::{BLOCK_BYTES, Errno, OstIndex, Tick, Timespec, units::BLOCK_BYTES_U64};
+use sheen_types::{BLOCK_BYTES, Errno, Fid, OstIndex, Tick, Timespec, units::BLOCK_BYTES_U64};
 use sheen_wire::{Field, Frame, codec::Encoder};
 
 use crate::{buffer_shares::BufferShares, mdt::gateway::OstSpace, stats::ConnectionStats};
@@ -254,7 +254,7 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
             let origin = Origin::Gateway { id: request.id };
             match request.job {
                 ServiceJob::Destroy { ost, objects } => self.destroy_for_mdt(origin, ost, objects),
-                ServiceJob::Space { ost } => self.tell_space(request.id, ost),
+                ServiceJob::Space { ost, removed } => self.tell_space(request.id, ost, &removed),
                 ServiceJob::Fence { client, epoch } => self.begin_fence(origin, client, epoch),
                 ServiceJob::Stop => self.stop(),
             }
@@ -387,18 +387,21 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
         }
     }
 
-    /// Tells the MDT what space an OST has: none if it cannot take changes.
-    fn tell_space(&mut self, id: u64, ost: OstIndex) {
+    /// Tells the MDT what space an OST has, and what these objects hold: none if it cannot take changes.
+    fn tell_space(&mut self, id: u64, ost: OstIndex, removed: &[Fid]) {
         let number = self.find(ost).ok();
         let space = number.and_then(|number| {
             let target = &mut self.targets[number];
             let store = target.store().filter(|store| !store.is_stopped())?;
             let now = store.statistics();
+            let held = removed.iter().filter_map(|&object| store.attributes(object));
+            let removed_blocks: u64 = held.map(|attributes| attributes.blocks).sum();
             let takes_objects = now.objects < now.objects_max;
             let free = target.fillable_blocks(self.now, now.free_blocks);
             Some(OstSpace {
                 total_bytes: now.total_blocks * BLOCK_BYTES_U64,
                 free_bytes: if takes_objects { free * BLOCK_BYTES_U64 } else { 0 },
+                removed_bytes: removed_blocks * BLOCK_BYTES_U64,
             })
         });
         if let Some(desk) = &mut self.desk {

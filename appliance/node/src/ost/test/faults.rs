@@ -315,7 +315,7 @@ fn the_gateway_destroys_fences_and_stops() {
     ends.sort_by_key(|end| end.token);
     let end = |token, part| OstJobEnd { token, done: true, space: None, part };
     assert_eq!(ends, [end(1, None), end(2, Some(OST)), end(2, None)]);
-    gateway.submit(3, OstJob::Space { ost: OST }).unwrap();
+    gateway.submit(3, OstJob::Space { ost: OST, removed: Vec::new() }).unwrap();
     rig.settle();
     ends.clear();
     gateway.poll(&mut ends);
