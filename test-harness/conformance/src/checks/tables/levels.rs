@@ -66,7 +66,7 @@ impl Levels {
     }
 }
 
-fn whole(value: f64) -> anyhow::Result<u64> {
+pub(super) fn whole(value: f64) -> anyhow::Result<u64> {
     Ok(format!("{value:.0}").parse()?)
 }
 

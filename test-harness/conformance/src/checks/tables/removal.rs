@@ -7,11 +7,10 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
-use nix::sys::statvfs::statvfs;
 
 use super::Scene;
-use super::levels::Watch;
-use crate::process;
+use super::levels::{Node, Watch, whole};
+use crate::{metrics, process};
 
 const SIDE_BY_SIDE: u32 = 4;
 /// Files of a directory.
@@ -22,7 +21,8 @@ const REMOVED: Duration = Duration::from_secs(3600);
 
 pub(super) fn remove_all(scene: &mut Scene, files: u32) -> anyhow::Result<String> {
     let top = scene.mount.directory().join("tree");
-    let free = free_bytes(scene.mount.directory())?;
+    let node = scene.node()?;
+    let before = stored_bytes(node)?;
     let begun = Instant::now();
     std::thread::scope(|scope| {
         let threads: Vec<_> = (0..SIDE_BY_SIDE)
@@ -36,15 +36,18 @@ pub(super) fn remove_all(scene: &mut Scene, files: u32) -> anyhow::Result<String
         })
     })?;
     let made = begun.elapsed();
-    let watch = Watch::start(scene.node()?);
+    let stored = stored_bytes(node)?;
+    ensure!(stored > before, "{files} files are stored in {stored} bytes, {before} were before");
+    let watch = Watch::start(node);
     let begun = Instant::now();
     process::run(Command::new("rm").arg("-rf").arg(&top), REMOVED)?;
     let removed = begun.elapsed();
     let destroyed = scene.wait_for("pending_destroys", 0, DESTROYED)?;
     let most = watch.end()?;
-    let wanted = free - free / 100;
+    // Not what df shows: of a sparse device that is what its host has left, too.
+    let wanted = before + (stored - before) / 100;
     process::wait_for("the space", DESTROYED, || {
-        free_bytes(scene.mount.directory()).is_ok_and(|free| free >= wanted)
+        stored_bytes(node).is_ok_and(|stored| stored <= wanted)
     })?;
     Ok(format!(
         "{files} files made in {:.1} s, removed in {:.1} s, destroyed {} ms later, at most {most}",
@@ -68,7 +71,8 @@ fn fill(directory: &Path, files: u32) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn free_bytes(directory: &Path) -> anyhow::Result<u64> {
-    let facts = statvfs(directory)?;
-    Ok(facts.blocks_available() * facts.fragment_size())
+/// Bytes that objects take on the node's devices.
+fn stored_bytes(node: Node) -> anyhow::Result<u64> {
+    let page = metrics::fetch(node.admin)?;
+    whole(metrics::sum_of(&page, "sheen_physical_bytes").context("the node tells no bytes")?)
 }
