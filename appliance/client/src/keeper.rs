@@ -83,7 +83,12 @@ impl Client {
                 self.void_everything(self.session.abandon());
                 return Err(Errno::EAGAIN);
             }
-            Err(errno) => return Err(errno.unwrap_or(Errno::ENOTCONN)),
+            Err(errno) => {
+                if errno == Some(Errno::ENOENT) {
+                    self.session.lose_home();
+                }
+                return Err(errno.unwrap_or(Errno::ENOTCONN));
+            }
         };
         self.session.check_home(&reply)?;
         self.resume(link, &reply)

@@ -399,6 +399,13 @@ fn another_file_system_of_the_same_name_is_refused_and_ours_is_taken_up_again() 
     refuses_another(|state, another| state.made_anew = another);
 }
 
+#[test]
+fn a_file_system_that_was_deleted_is_not_waited_for() {
+    refuses_another(|state, another| {
+        state.refuse = another.then_some((Opcode::Connect, Errno::ENOENT));
+    });
+}
+
 /// `answers` says whether another one answers.
 fn refuses_another(answers: fn(&mut crate::fake::State, bool)) {
     let world = start();

@@ -75,7 +75,7 @@ pub(crate) struct SessionState {
     reconnect: Duration,
     /// None: never connected.
     home: Option<Home>,
-    /// Another node or file system answers where ours was.
+    /// Another node or file system answers where ours was, or a node without ours.
     astray: bool,
     pub(crate) ended: bool,
     pub(crate) generation: u64,
@@ -212,7 +212,18 @@ impl Session {
         if astray { Err(Errno::EIO) } else { Ok(()) }
     }
 
-    /// Whether another node or file system answers where ours was.
+    /// The node has no file system of our name: whoever waits for it gets EIO until it has ours again.
+    pub(crate) fn lose_home(&self) {
+        let mut state = self.lock();
+        if !std::mem::replace(&mut state.astray, true) {
+            let address = &self.address;
+            tracing::error!(address, "the file system is not there any more: unmount it");
+        }
+        drop(state);
+        self.changed.notify_all();
+    }
+
+    /// Whether another node or file system answers where ours was, or none.
     pub(crate) fn is_astray(&self) -> bool {
         self.lock().astray
     }

@@ -155,5 +155,10 @@ fn deleted(folder: &Folder) -> anyhow::Result<String> {
         ensure!(fs::read_to_string(folder.mount().join("file"))? == "two", "it is gone");
     }
     folder.answers(&["fs", "delete", "sheen", "--force", "--yes"])?;
-    Ok(String::new())
+    // Nobody waits for what will not come back.
+    let begun = Instant::now();
+    let gone = fs::read_to_string(folder.mount().join("file"));
+    let errno = gone.as_ref().err().and_then(std::io::Error::raw_os_error);
+    ensure!(errno == Some(nix::errno::Errno::EIO as i32), "of a deleted file system: {gone:?}");
+    Ok(format!("its programs were told after {} ms", begun.elapsed().as_millis()))
 }
