@@ -7,7 +7,7 @@ use std::{
     os::unix::{fs::FileExt, process::CommandExt},
     path::Path,
     process::{Child, Command, Stdio},
-    sync::atomic::{AtomicU32, Ordering},
+    sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -27,10 +27,14 @@ use crate::{
 pub(crate) const READY: &str = "ready";
 /// What it prints before the failure it ends with, as JSON.
 const FAILED: &str = "failed ";
-/// The background process being started; 0: none.
-static STARTING: AtomicU32 = AtomicU32::new(0);
+/// The background process being started. Who ends us for a signal keeps it: nothing begins or ends by itself then.
+static STARTING: Mutex<Option<u32>> = Mutex::new(None);
 /// Exit code of mount(8) for a user's interrupt.
 const INTERRUPTED: i32 = 8;
+
+fn starting() -> MutexGuard<'static, Option<u32>> {
+    STARTING.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// Starts this program again with `arguments`, in a process group of its own, writing to `log`; returns once it printed
 /// [`READY`]. `begun` is told its number at once; what it prints before it is ready goes on to people.
@@ -49,6 +53,7 @@ pub(crate) fn start(
         .open(log)
         .map_err(|error| log_failure(log, &error))?;
     let written = output.metadata()?.len();
+    let mut started = starting();
     let mut child = Command::new(program)
         .args(arguments)
         .stdin(Stdio::null())
@@ -60,20 +65,21 @@ pub(crate) fn start(
             let text = format!("cannot start a background process: {error}");
             Failure::new(FailureKind::System, text)
         })?;
+    *started = Some(child.id());
+    drop(started);
     let stdout = child.stdout.take().context("the process's output")?;
-    STARTING.store(child.id(), Ordering::Relaxed);
     if let Err(error) = begun(child.id()) {
         // It would serve, and nobody could stop it.
         let _ = child.kill();
         let _ = child.wait();
-        STARTING.store(0, Ordering::Relaxed);
+        *starting() = None;
         return Err(error);
     }
     let mut failure = None;
     for line in BufReader::new(stdout).lines() {
         let line = line?;
         if line.trim() == READY {
-            STARTING.store(0, Ordering::Relaxed);
+            *starting() = None;
             return Ok(child);
         }
         if let Some(text) = line.strip_prefix(FAILED) {
@@ -83,7 +89,7 @@ pub(crate) fn start(
         answer::progress(&format!("waiting for {}", line.trim()));
     }
     let status = child.wait()?;
-    STARTING.store(0, Ordering::Relaxed);
+    *starting() = None;
     let failure = failure.unwrap_or_else(|| {
         let text = format!("{} ({status})", last_words(log, written));
         Failure::new(FailureKind::Failed, text)
@@ -120,7 +126,9 @@ pub(crate) fn end_on_interrupt() {
     }
     let waiting = move || {
         if signals.wait().is_ok() {
-            if let Ok(pid @ 1..) = i32::try_from(STARTING.load(Ordering::Relaxed)) {
+            // Its end would be reported as a failure: kept until we are gone.
+            let started = starting();
+            if let Some(Ok(pid)) = started.map(i32::try_from) {
                 // It may have ended by itself.
                 let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
             }

@@ -77,8 +77,8 @@ fn interrupted(call: impl Fn(&[&str]) -> Command) -> anyhow::Result<()> {
     let mut command = call(&[&source, "--log", "/dev/null"]);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     let mut child = interruption::spawn(&mut command).context("starting mount.sheen")?;
-    // Its background process has connected.
-    silent.accept()?;
+    // Its background process has connected, and keeps waiting.
+    let _connection = silent.accept()?;
     kill(pid_of(&child), Signal::SIGINT)?;
     let status = process::wait_until(&mut child, Instant::now() + Duration::from_secs(4))?;
     if status.is_none() {
