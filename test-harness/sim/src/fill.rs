@@ -1,7 +1,7 @@
 //! Full devices: an OST until a write finds no space, the metadata until a change does. Deletes always work, and then work
 //! goes on.
 
-use sheen_types::{AttributeName, Errno, Fid, FileKind, Name};
+use sheen_types::{AttributeName, Errno, Fid, FileKind, Name, OstIndex};
 use sheen_wire::metadata::{Credentials, SetXattr, Unlink};
 
 use crate::{
@@ -14,9 +14,11 @@ use crate::{
 
 /// How often a device is filled between two rounds.
 pub(crate) const FILL_PERCENT: u64 = 15;
-/// Faults, and jobs of each actor, while a device is full.
+/// Faults, and jobs of each actor but the one that filled it, while a device is full.
 const FAULTS_WHILE_FULL: u32 = 3;
-const JOBS_WHILE_FULL: u32 = 12;
+const JOBS_WHILE_FULL: u32 = 18;
+/// The file that takes all the room of an OST.
+const HOG: &str = "hog";
 /// What a program reserves at once, at first.
 const RESERVED_BYTES: u64 = 16 << 20;
 /// Steps in which somebody is to find the device full.
@@ -30,8 +32,17 @@ impl World {
     pub(crate) fn fill_ost(&mut self) -> Result<(), String> {
         let number = self.chance.index(self.players.len());
         self.faults_left = Some(FAULTS_WHILE_FULL);
-        let name = "hog";
-        let place = self.make_hog(number, name)?;
+        self.reserve_all(number)?;
+        self.counts.coverage.count(Fault::OstFull);
+        self.work_while_full(number)?;
+        self.remove(number, HOG)?;
+        self.faults_left = None;
+        self.settle()
+    }
+
+    /// Makes a file that takes all the room of its OST. Returns which that is.
+    fn reserve_all(&mut self, number: usize) -> Result<OstIndex, String> {
+        let place = self.make_hog(number, HOG)?;
         self.note(|| format!("actor {number} fills OST {}", place.ost.0));
         let (mut offset, mut length) = (0, RESERVED_BYTES);
         while length >= 4096 {
@@ -44,16 +55,19 @@ impl World {
                 other => return Err(format!("reserving space failed: {other}")),
             }
         }
-        self.counts.coverage.count(Fault::OstFull);
-        for player in &mut self.players {
-            player.jobs = JOBS_WHILE_FULL;
+        Ok(place.ost)
+    }
+
+    /// Lets all but one work. Clients here keep a change that finds no room until there is some, and its file with it; who
+    /// is to make room asks for no such file, since its removal would then wait behind that.
+    fn work_while_full(&mut self, filler: usize) -> Result<(), String> {
+        for (number, player) in self.players.iter_mut().enumerate() {
+            player.jobs = if number == filler { 0 } else { JOBS_WHILE_FULL };
         }
         for _ in 0..STEPS_WHILE_FULL {
             self.step()?;
         }
-        self.remove(number, name)?;
-        self.faults_left = None;
-        self.settle()
+        Ok(())
     }
 
     /// Fills the metadata with attributes, and empties it again; a node whose metadata is full starts.
@@ -128,5 +142,47 @@ impl World {
             credentials: Credentials { uid: 1000, gid: 1000 },
         };
         self.ask(number, Operation::Unlink(request)).map(drop)
+    }
+}
+
+#[cfg(test)]
+mod test {
+    use super::*;
+    use crate::{operation::Deed, plan::Plan, workload::Job};
+
+    /// Steps in which a change is accepted and finds no room.
+    const STEPS_TO_ACCEPT: u32 = 60;
+
+    #[test]
+    fn room_is_made_while_everybody_waits_for_a_file_that_finds_none() {
+        let mut held = 0;
+        for seed in 1..=8 {
+            held += fill_under_writer(seed).unwrap_or_else(|why| panic!("seed {seed}: {why}"));
+        }
+        assert!(held > 0, "no file that all share lies on a full OST");
+    }
+
+    /// Fills an OST; then another client accepts changes of the shared files on it. Returns how many those are.
+    fn fill_under_writer(seed: u64) -> Result<usize, String> {
+        let (filler, writer) = (0, 1);
+        let mut world = World::new(seed, Plan::default());
+        world.set_up()?;
+        let ost = world.reserve_all(filler)?;
+        let on_it = |fid: &Fid| world.files.place(*fid).is_some_and(|place| place.ost == ost);
+        let files: Vec<Fid> = world.known.shared.iter().copied().filter(on_it).collect();
+        let write = Edit::Write { offset: 0, length: 8192, tag: seed, durable: true };
+        let changes = files.iter().map(|&fid| Job::Do(fid, Deed::Edit(write)));
+        world.players[writer].queue.extend(changes);
+        for _ in 0..STEPS_TO_ACCEPT {
+            world.step()?;
+        }
+        world.work_while_full(filler)?;
+        let waiting = world.players[filler].actor.busy();
+        if waiting > 0 {
+            return Err(format!("{waiting} requests wait where the removal is to begin"));
+        }
+        world.remove(filler, HOG)?;
+        world.settle()?;
+        Ok(files.len())
     }
 }

@@ -100,7 +100,7 @@ pub fn run(seed: u64, plan: Plan) -> Result<Counts, String> {
 }
 
 impl World {
-    fn new(seed: u64, plan: Plan) -> Self {
+    pub(crate) fn new(seed: u64, plan: Plan) -> Self {
         let mut chance = Chance::new(seed);
         let clock = SimClock::default();
         let network = Network::new(clock.clone(), chance.fork());
