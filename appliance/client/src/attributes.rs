@@ -20,13 +20,15 @@ use crate::{
     statistics::count,
 };
 
-/// What may be cached, as long as the inode's losses are those given (see [`Inode::window`]).
+/// What may be cached, as long as the inode's losses, or its version, are those given (see [`Inode::window`]).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Caching {
     /// Nothing.
     Never,
     /// Until something is asked back.
     WhileLosses(u64),
+    /// Until something is asked back, or this client changes the inode (see [`Inode::version`]).
+    WhileVersion(u64, u64),
 }
 
 impl Caching {
@@ -34,12 +36,16 @@ impl Caching {
         losses.map_or(Self::Never, Self::WhileLosses)
     }
 
+    pub(crate) fn of_attributes(version: Option<(u64, u64)>) -> Self {
+        version.map_or(Self::Never, |(losses, changed_at)| Self::WhileVersion(losses, changed_at))
+    }
+
     /// The losses, if it may be cached.
     #[must_use]
     pub fn losses(self) -> Option<u64> {
         match self {
             Self::Never => None,
-            Self::WhileLosses(losses) => Some(losses),
+            Self::WhileLosses(losses) | Self::WhileVersion(losses, _) => Some(losses),
         }
     }
 }
@@ -82,7 +88,7 @@ impl Client {
             attributes = merged(attributes, &state.known_under_lease()?);
         }
         attributes.atime = attributes.read_at(state.accessed);
-        let caching = Caching::WhileLosses(state.losses);
+        let caching = Caching::WhileVersion(state.losses, state.changed_at);
         Some(Observed { attributes, caching, is_complete: true })
     }
 
@@ -97,7 +103,8 @@ impl Client {
             let state = inode.lock();
             if let Some(attributes) = state.attributes {
                 count(&self.counters.attribute_hits);
-                return Ok((attributes, Caching::WhileLosses(state.losses)));
+                let caching = Caching::WhileVersion(state.losses, state.changed_at);
+                return Ok((attributes, caching));
             }
         }
         count(&self.counters.attribute_misses);
@@ -107,11 +114,11 @@ impl Client {
             Request::new(Opcode::GetAttributes, &body).with_room(LAYOUT_ROOM).about(inode);
         let reply = self.ask(request, cancel)?;
         let found: AttributesReply = reply.decode()?;
-        let losses = self.settle(inode, &reply, stamp, &found.attributes, &found.lease).attributes;
-        if losses.is_none() && found.attributes.kind == FileKind::Regular {
+        let version = self.settle(inode, &reply, stamp, &found.attributes, &found.lease).attributes;
+        if version.is_none() && found.attributes.kind == FileKind::Regular {
             self.keep_layout(inode, &reply);
         }
-        Ok((found.attributes, Caching::from_settled(losses)))
+        Ok((found.attributes, Caching::of_attributes(version)))
     }
 
     /// Adds what only the objects of a file know.

@@ -126,7 +126,7 @@ impl Client {
         if entry.attributes.kind == FileKind::Regular {
             self.note_empty(&inode, &entry);
         }
-        let caching = Caching::from_settled(settled.attributes);
+        let caching = Caching::of_attributes(settled.attributes);
         let observed = match self.complete_soon(&inode, entry.attributes, caching, cancel) {
             Ok(observed) => observed,
             Err(errno) => {

@@ -103,7 +103,7 @@ impl Client {
             let known = inode.lock().known_under_lease()?;
             attributes = crate::glimpse::merged(attributes, &known);
         }
-        let caching = Caching::from_settled(settled.attributes);
+        let caching = Caching::of_attributes(settled.attributes);
         let observed = Observed { attributes, caching, is_complete: true };
         Some(Found { inode, observed, name: Caching::from_settled(settled.names) })
     }

@@ -142,7 +142,10 @@ fn whoever_removes_a_file_says_whether_changes_of_it_may_be_sent_again() {
         let remove = || {
             let never = Cancel::new();
             match replace {
-                true => client.rename((&root, b"new"), (&root, b"file"), 0, (0, 0), &never),
+                true => {
+                    let (from, to): (_, (_, &[u8])) = ((&root, &b"new"[..]), (&root, b"file"));
+                    client.rename(from, to, 0, (0, 0), &never).map(drop)
+                }
                 false => client.unlink(&root, b"file", false, (0, 0), &never),
             }
         };

@@ -21,6 +21,7 @@ use crate::{
     held_locks::HeldLocks,
     known_names::KnownNames,
     seek::PageDrops,
+    told::Told,
     write_errors::WriteErrors,
 };
 
@@ -147,6 +148,8 @@ pub(crate) struct InodeState {
     pub(crate) looked_up: Option<Tick>,
     /// Answers to the kernel on their way that it may cache.
     windows: u32,
+    /// Who was told attributes the kernel may believe since the last own change.
+    pub(crate) told: Told,
     /// Rises whenever something is asked back or lost.
     pub(crate) losses: u64,
     /// Of a directory.
@@ -198,13 +201,19 @@ impl Inode {
     /// Only around handing over an answer: whoever holds one must not wait for a server.
     #[must_use]
     pub fn window(self: &Arc<Self>, losses: u64) -> Option<ReplyWindow> {
-        let mut state = self.lock();
+        let state = self.lock();
         if state.losses != losses {
             return None;
         }
+        Some(self.open_window(state))
+    }
+
+    pub(crate) fn open_window(
+        self: &Arc<Self>,
+        mut state: MutexGuard<'_, InodeState>,
+    ) -> ReplyWindow {
         state.windows += 1;
-        drop(state);
-        Some(ReplyWindow(self.clone()))
+        ReplyWindow(self.clone())
     }
 
     /// As [`Inode::window`], for an answer that says for ever that this name leads here.

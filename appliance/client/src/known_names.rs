@@ -302,7 +302,7 @@ mod test {
         fn rename(&self, from: &[u8], to: &[u8]) -> Result<(), Errno> {
             let directory = &self.directory;
             let (from, to) = ((directory, from), (directory, to));
-            self.client.rename(from, to, 0, (0, 0), &Cancel::new())
+            self.client.rename(from, to, 0, (0, 0), &Cancel::new()).map(drop)
         }
     }
 

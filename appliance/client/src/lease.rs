@@ -25,7 +25,7 @@ use crate::{
 /// Room for a layout: 8 components of 64 stripes take 12.5 KiB.
 pub(crate) const LAYOUT_ROOM: usize = 16 << 10;
 
-/// What a reply may be cached for, as the inode's losses at that moment. The bit it hangs on was granted by that very
+/// What a reply may be cached for, as the inode's losses (of attributes: its version) at that moment. The bit it hangs on was granted by that very
 /// reply or before: what a later one grants may speak of a time when the reply was no longer true.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Settled {
@@ -34,7 +34,7 @@ pub(crate) struct Settled {
     /// Names that lead here, if LOOKUP is held.
     pub(crate) names: Option<u64>,
     /// Attributes (content apart).
-    pub(crate) attributes: Option<u64>,
+    pub(crate) attributes: Option<(u64, u64)>,
 }
 
 impl Client {
@@ -106,8 +106,11 @@ impl Client {
         state.attributes = None;
         let server = reply.identity.server;
         let layout = layout_in(reply);
-        let settled = settle_locked(&mut state, server, layout, stamp, attributes, grant);
+        let mut settled = settle_locked(&mut state, server, layout, stamp, attributes, grant);
         state.changed_at = self.stamps.fetch_add(1, Ordering::AcqRel) + 1;
+        if let Some((_, changed_at)) = &mut settled.attributes {
+            *changed_at = state.changed_at;
+        }
         settled
     }
 
@@ -179,7 +182,7 @@ fn settle_locked(
         return Settled { fresh: true, names, attributes: None };
     }
     state.attributes = Some(*attributes);
-    Settled { fresh: true, names, attributes: losses }
+    Settled { fresh: true, names, attributes: Some((state.losses, state.changed_at)) }
 }
 
 /// The layout in a reply's payload.

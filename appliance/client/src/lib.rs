@@ -42,6 +42,7 @@ mod waits_for;
 mod data_lease;
 mod inode;
 mod table;
+mod told;
 mod lease;
 mod revoke;
 mod lease_crew;

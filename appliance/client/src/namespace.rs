@@ -119,7 +119,7 @@ impl Client {
         if !settled.fresh && entry.attributes.kind == FileKind::Regular {
             self.keep_layout(&inode, reply);
         }
-        let caching = Caching::from_settled(settled.attributes);
+        let caching = Caching::of_attributes(settled.attributes);
         let observed = self.complete_soon(&inode, entry.attributes, caching, cancel)?;
         Ok(Found { inode, observed, name: Caching::from_settled(settled.names) })
     }
@@ -160,7 +160,7 @@ impl Client {
         self.note_name(parent, body.name, (inode.fid, None), stamp);
         self.settle_parent(parent, &reply, &entry, stamp);
         let settled = self.settle_change(inode, &reply, stamp, &entry.attributes, &entry.lease);
-        let caching = Caching::from_settled(settled.attributes);
+        let caching = Caching::of_attributes(settled.attributes);
         let observed = self.complete_soon(inode, entry.attributes, caching, cancel)?;
         Ok(Found { inode: inode.clone(), observed, name: Caching::from_settled(settled.names) })
     }
@@ -236,7 +236,7 @@ impl Client {
             .then_some((inode, version))
     }
 
-    /// Moves a name.
+    /// Moves a name. Returns the inode it leads to.
     ///
     /// # Errors
     /// ENOENT, EEXIST, ENOTEMPTY, EINVAL, EXDEV, EPERM, EINTR.
@@ -247,7 +247,7 @@ impl Client {
         flags: u32,
         caller: (u32, u32),
         cancel: &Cancel,
-    ) -> Result<(), Errno> {
+    ) -> Result<Fid, Errno> {
         let whiteout = if flags & WHITEOUT != 0 { self.new_fid(cancel)? } else { Fid::NONE };
         let body = Rename {
             from_parent: from.0.fid,
@@ -307,7 +307,7 @@ impl Client {
             self.note_lost_name(done.replaced, last);
             self.look_for_use(done.replaced, true);
         }
-        Ok(())
+        Ok(done.moved)
     }
 
     /// Where a symbolic link leads.

@@ -141,3 +141,47 @@ fn a_reply_overtaken_by_another_own_change_tells_what_is_no_more() {
     assert!(world.look(&world.directory).1, "asked");
     world.client.disconnect();
 }
+
+#[test]
+fn an_answer_overtaken_by_an_own_change_is_not_believed() {
+    let world = world();
+    let directory = &world.directory;
+    let look = || world.client.attributes(directory, &Cancel::new()).unwrap().caching;
+    let changes: [&dyn Fn(); 3] =
+        [&|| world.create(b"a"), &|| world.rename(&world.other), &|| world.unlink()];
+    for change in changes {
+        let before = look();
+        assert!(directory.attributes_window(before, 1).is_some());
+        change();
+        assert!(directory.attributes_window(before, 1).is_none(), "it is older than the change");
+        assert!(directory.attributes_window(look(), 1).is_some());
+    }
+    let made = world.client.create(directory, &new_directory(b"b"), None, &Cancel::new());
+    let made = made.unwrap().found;
+    assert!(made.inode.attributes_window(made.observed.caching, 1).is_some(), "its own answer");
+    world.client.disconnect();
+}
+
+#[test]
+fn an_answer_another_thread_may_not_have_taken_in_is_outdated_once() {
+    let world = world();
+    let directory = &world.directory;
+    let tell = |thread| {
+        let caching = world.client.attributes(directory, &Cancel::new()).unwrap().caching;
+        drop(directory.attributes_window(caching, thread).unwrap());
+    };
+    let ends = |thread| directory.told_others(thread);
+    assert!(!ends(1), "nobody was told");
+    tell(1);
+    assert!(!ends(1), "who asks for a change has taken in what it was told");
+    tell(1);
+    tell(1);
+    assert!(ends(2));
+    assert!(!ends(2), "it is outdated");
+    tell(1);
+    tell(2);
+    assert!(ends(1) && !ends(1));
+    tell(0);
+    assert!(ends(0), "no thread that is known");
+    world.client.disconnect();
+}

@@ -142,7 +142,7 @@ impl Client {
         if let Some(size) = changes.size {
             self.truncate(inode, size, found.attributes.mtime, cancel)?;
         }
-        let caching = Caching::from_settled(settled.attributes);
+        let caching = Caching::of_attributes(settled.attributes);
         self.complete(inode, found.attributes, caching, cancel)
     }
 }

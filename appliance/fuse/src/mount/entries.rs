@@ -7,7 +7,7 @@ use sheen_types::FileKind;
 
 use crate::{
     kernel::{Context, Entry, FileAttributes, NodeId, TimedAttributes},
-    mount::{Mount, nodes::Shown},
+    mount::{Mount, nodes::Shown, sink},
 };
 
 /// Preferred size of I/O shown by `stat`.
@@ -77,7 +77,7 @@ impl Mount {
         inode: &Arc<Inode>,
         observed: &Observed,
     ) -> TimedAttributes {
-        let window = observed.caching.losses().and_then(|losses| inode.window(losses));
+        let window = inode.attributes_window(observed.caching, context.pid);
         let valid = if window.is_some() { self.client.kernel_time() } else { Duration::ZERO };
         if let Some(window) = window {
             context.keep_until_answered(window);
@@ -86,6 +86,16 @@ impl Mount {
         TimedAttributes {
             attributes: FileAttributes::new(ino, BLKSIZE, &observed.attributes),
             valid,
+        }
+    }
+
+    /// A change `context`'s caller asked for ended, well or not, and its answer, which is not written yet, says nothing of the
+    /// attributes of `inode` that it changed. What another thread was told of them before it may take in after that answer: a
+    /// notification outdates it.
+    pub(crate) fn end_change(&self, context: &Context, inode: &Inode) {
+        if inode.told_others(context.pid) {
+            let told = self.notifier.invalidate_attributes(self.node(inode.fid));
+            sink::check("attributes before a change", told);
         }
     }
 

@@ -257,14 +257,16 @@ impl Filesystem for Mount {
     fn setxattr(&self, context: &Context, node: NodeId, set: &SetXattr<'_>) -> Result<(), Errno> {
         let flags = set.flags.cast_unsigned();
         let inode = self.inode(node)?;
-        self.client.set_xattr(
+        let done = self.client.set_xattr(
             &inode,
             set.name,
             set.value,
             flags,
             set.acl_kill_sgid,
             &context.cancel,
-        )
+        );
+        self.end_change(context, &inode);
+        done
     }
 
     fn getxattr(&self, context: &Context, node: NodeId, name: &[u8]) -> Result<Vec<u8>, Errno> {
@@ -279,7 +281,10 @@ impl Filesystem for Mount {
     }
 
     fn removexattr(&self, context: &Context, node: NodeId, name: &[u8]) -> Result<(), Errno> {
-        self.client.remove_xattr(&*self.inode(node)?, name, &context.cancel)
+        let inode = self.inode(node)?;
+        let done = self.client.remove_xattr(&inode, name, &context.cancel);
+        self.end_change(context, &inode);
+        done
     }
 
     fn getlk(&self, context: &Context, request: &LockRequest) -> Result<Option<FileLock>, Errno> {

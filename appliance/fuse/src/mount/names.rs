@@ -64,8 +64,9 @@ impl Mount {
             owner: caller(context),
             exclusive: true,
         };
-        let created = self.client.create(&directory, &new, None, &context.cancel)?;
-        Ok(self.entry(context, &created.found))
+        let created = self.client.create(&directory, &new, None, &context.cancel);
+        self.end_change(context, &directory);
+        Ok(self.entry(context, &created?.found))
     }
 
     pub(crate) fn remove(
@@ -76,19 +77,28 @@ impl Mount {
         directory: bool,
     ) -> Result<(), Errno> {
         let parent = self.inode(parent)?;
-        self.client.unlink(&parent, name, directory, caller(context), &context.cancel)
+        let who = caller(context);
+        let removed = self.client.unlink(&parent, name, directory, who, &context.cancel);
+        self.end_change(context, &parent);
+        removed
     }
 
     pub(crate) fn move_name(&self, context: &Context, rename: &Rename<'_>) -> Result<(), Errno> {
         let from = self.inode(rename.parent)?;
         let to = self.inode(rename.new_parent)?;
-        self.client.rename(
+        let moved = self.client.rename(
             (&from, rename.name),
             (&to, rename.new_name),
             rename.flags,
             caller(context),
             &context.cancel,
-        )
+        );
+        self.end_change(context, &from);
+        self.end_change(context, &to);
+        if let Ok(moved) = moved {
+            self.end_change(context, &self.client.inode(moved));
+        }
+        moved.map(drop)
     }
 
     pub(crate) fn add_name(
@@ -100,7 +110,8 @@ impl Mount {
     ) -> Result<Entry, Errno> {
         let inode = self.inode(node)?;
         let parent = self.inode(new_parent)?;
-        let found = self.client.link(&inode, &parent, new_name, &context.cancel)?;
-        Ok(self.entry(context, &found))
+        let linked = self.client.link(&inode, &parent, new_name, &context.cancel);
+        self.end_change(context, &parent);
+        Ok(self.entry(context, &linked?))
     }
 }

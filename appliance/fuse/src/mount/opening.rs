@@ -109,8 +109,9 @@ impl Mount {
             exclusive: open.flags & libc::O_EXCL != 0,
         };
         let asked = Some(how(open.flags));
-        let created = self.client.create(&directory, &wanted, asked, &context.cancel)?;
-        let Created { mut found, opened, is_new } = created;
+        let created = self.client.create(&directory, &wanted, asked, &context.cancel);
+        self.end_change(context, &directory);
+        let Created { mut found, opened, is_new } = created?;
         let state = opened.unwrap_or(OpenState { shared: true });
         // What is new is empty, and keeps the set-ID bits it was made with.
         let empties = open.flags & libc::O_TRUNC != 0 && !is_new;

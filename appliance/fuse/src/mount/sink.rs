@@ -63,7 +63,7 @@ impl KernelCaches {
     }
 }
 
-fn check(what: &str, result: Result<(), NotifyError>) {
+pub(crate) fn check(what: &str, result: Result<(), NotifyError>) {
     match result {
         Ok(()) | Err(NotifyError::NotCached | NotifyError::Gone) => {}
         // Without epochs no name was given for longer than its use.
