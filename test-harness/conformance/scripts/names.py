@@ -3,6 +3,7 @@ system where both are one path: the lines must be the same."""
 
 import errno
 import os
+import random
 import stat
 import sys
 import time
@@ -184,8 +185,72 @@ def replaced(here, there, seconds):
     return failed
 
 
+USERS = [0, 65534, 1000]
+
+
+def flicker(place, uid, end):
+    """Makes or opens a name, private or not, and removes it, as that user. Returns what failed that must not."""
+    os.setgroups([])
+    os.setgid(uid)
+    os.setuid(uid)
+    os.umask(0)
+    chance = random.Random(uid)
+    failures, times, denied = {}, 0, 0
+
+    def note(what):
+        failures[what] = failures.get(what, 0) + 1
+
+    while time.monotonic() < end:
+        times += 1
+        private = chance.random() < 0.5
+        try:
+            how = os.O_RDWR | os.O_CREAT | chance.choice([0, os.O_TRUNC])
+            file = os.open(f"{place}/name", how, 0o600 if private else 0o666)
+            status = os.fstat(file)
+            if status.st_uid != uid and uid != 0 and not status.st_mode & 0o006:
+                note("opened what is private")
+            os.close(file)
+        except PermissionError:
+            denied += 1
+            if uid == 0:
+                note("root was denied")
+        except OSError as error:
+            note(f"open {errno.errorcode.get(error.errno, error.errno)}")
+        try:
+            if chance.random() < 0.7:
+                os.unlink(f"{place}/name")
+        except OSError as error:
+            if error.errno != errno.ENOENT:
+                note(f"unlink {errno.errorcode.get(error.errno, error.errno)}")
+    return failures, times, denied
+
+
+def shared(here, there, seconds):
+    """A name that several users make, open and remove all the time: it is opened, or denied to whom it is private."""
+    end = time.monotonic() + seconds
+    children = [(place, uid) for place in (here, there) for uid in USERS]
+    readers = []
+    for place, uid in children:
+        reader, writer = os.pipe()
+        if os.fork() == 0:
+            failures, times, denied = flicker(place, uid, end)
+            os.write(writer, f"{uid}: {failures or 'all right'}, {denied} of {times} denied".encode())
+            os._exit(1 if failures else 0)
+        os.close(writer)
+        readers.append(reader)
+    failed = False
+    said = []
+    for reader in readers:
+        with os.fdopen(reader) as lines:
+            said.append(lines.read())
+        failed = os.wait()[1] != 0 or failed
+    print("; ".join(said))
+    return failed
+
+
 if __name__ == "__main__":
     if sys.argv[1] == "gone":
         gone(sys.argv[2], sys.argv[3])
     else:
-        sys.exit(replaced(sys.argv[2], sys.argv[3], float(sys.argv[4])))
+        act = {"replaced": replaced, "shared": shared}[sys.argv[1]]
+        sys.exit(act(sys.argv[2], sys.argv[3], float(sys.argv[4])))

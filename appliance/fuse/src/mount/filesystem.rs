@@ -51,7 +51,7 @@ impl Filesystem for Mount {
     }
 
     fn lookup(&self, context: &Context, parent: NodeId, name: &[u8]) -> Result<Entry, Errno> {
-        self.look_up(context, parent, name)
+        self.noting_looks(context, self.look_up(context, parent, name))
     }
 
     fn forget(&self, forgets: &[Forget]) {
@@ -70,7 +70,7 @@ impl Filesystem for Mount {
         node: NodeId,
         _: Option<FileHandle>,
     ) -> Result<TimedAttributes, Errno> {
-        self.attributes_of(context, node)
+        self.noting_looks(context, self.attributes_of(context, node))
     }
 
     fn setattr(
@@ -144,7 +144,7 @@ impl Filesystem for Mount {
     }
 
     fn open(&self, context: &Context, node: NodeId, open: &OpenNode) -> Result<Opened, Errno> {
-        self.open_file(context, node, open)
+        self.noting_looks(context, self.open_file(context, node, open))
     }
 
     fn create(

@@ -14,6 +14,9 @@ mod name_cache;
 mod mounts_watch;
 mod entries;
 mod filesystem;
+mod looks;
+mod access;
+mod meeting;
 mod names;
 mod opening;
 mod content;
@@ -43,6 +46,7 @@ pub struct Mount {
     closing: closing::ClosingFiles,
     notifier: Notifier,
     names: Arc<name_cache::NameCache>,
+    looks: looks::Looks,
     /// Whether the kernel sees to it that nobody makes a program set-group-ID for a group of others.
     strips_group: OnceLock<bool>,
 }
@@ -64,6 +68,7 @@ impl Mount {
             closing: closing::ClosingFiles::default(),
             notifier,
             names,
+            looks: looks::Looks::default(),
             strips_group: OnceLock::new(),
         })
     }

@@ -66,7 +66,8 @@ impl Mount {
         };
         let created = self.client.create(&directory, &new, None, &context.cancel);
         self.end_change(context, &directory);
-        Ok(self.entry(context, &created?.found))
+        let created = self.unless_gone(context, &[name], created)?;
+        Ok(self.entry(context, &created.found))
     }
 
     pub(crate) fn remove(
@@ -80,7 +81,7 @@ impl Mount {
         let who = caller(context);
         let removed = self.client.unlink(&parent, name, directory, who, &context.cancel);
         self.end_change(context, &parent);
-        removed
+        self.unless_gone(context, &[name], removed)
     }
 
     pub(crate) fn move_name(&self, context: &Context, rename: &Rename<'_>) -> Result<(), Errno> {
@@ -98,7 +99,7 @@ impl Mount {
         if let Ok(moved) = moved {
             self.end_change(context, &self.client.inode(moved));
         }
-        moved.map(drop)
+        self.unless_gone(context, &[rename.name, rename.new_name], moved).map(drop)
     }
 
     pub(crate) fn add_name(
@@ -112,6 +113,38 @@ impl Mount {
         let parent = self.inode(new_parent)?;
         let linked = self.client.link(&inode, &parent, new_name, &context.cancel);
         self.end_change(context, &parent);
-        Ok(self.entry(context, &linked?))
+        let found = self.unless_gone(context, &[new_name], linked)?;
+        Ok(self.entry(context, &found))
+    }
+
+    /// The answer to a request that changes nothing.
+    pub(crate) fn noting_looks<T>(
+        &self,
+        context: &Context,
+        answer: Result<T, Errno>,
+    ) -> Result<T, Errno> {
+        answer.inspect_err(|errno| {
+            if *errno == Errno::ESTALE {
+                self.looks.note(context.pid);
+            }
+        })
+    }
+
+    /// The outcome of a change of `names`. ESTALE, a directory or an inode is gone, makes the kernel look again; if that finds
+    /// others that are gone by now, too, there is no such name.
+    fn unless_gone<T>(
+        &self,
+        context: &Context,
+        names: &[&[u8]],
+        changed: Result<T, Errno>,
+    ) -> Result<T, Errno> {
+        match changed {
+            Err(Errno::ESTALE) if self.looks.send(context.pid, names) => Err(Errno::ESTALE),
+            Err(Errno::ESTALE) => Err(Errno::ENOENT),
+            changed => {
+                self.looks.end(context.pid);
+                changed
+            }
+        }
     }
 }

@@ -108,13 +108,13 @@ impl Mount {
             owner: caller(context),
             exclusive: open.flags & libc::O_EXCL != 0,
         };
-        let asked = Some(how(open.flags));
-        let created = self.client.create(&directory, &wanted, asked, &context.cancel);
+        let cuts = open.flags & libc::O_TRUNC != 0;
+        let created = self.make_or_meet(context, &directory, &wanted, how(open.flags), cuts);
         self.end_change(context, &directory);
         let Created { mut found, opened, is_new } = created?;
         let state = opened.unwrap_or(OpenState { shared: true });
         // What is new is empty, and keeps the set-ID bits it was made with.
-        let empties = open.flags & libc::O_TRUNC != 0 && !is_new;
+        let empties = cuts && !is_new;
         let flags = if empties { open.flags } else { open.flags & !libc::O_TRUNC };
         let open = &OpenNode { flags, ..*open };
         let opened = self.opened(context, found.inode.clone(), open, state, &context.cancel)?;

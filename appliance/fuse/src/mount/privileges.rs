@@ -52,7 +52,7 @@ impl Mount {
         context: &Context,
         inode: &Arc<Inode>,
     ) -> Result<(), Errno> {
-        if Caller::of(context).has_fsetid(context) {
+        if Caller::of(context).has(context, FSETID) {
             return Ok(());
         }
         self.drop_privileges(context, inode)
@@ -86,28 +86,28 @@ fn may_keep_group(context: &Context, gid: u32) -> bool {
         return true;
     }
     let caller = Caller::of(context);
-    caller.groups.contains(&gid) || caller.has_fsetid(context)
+    caller.groups.contains(&gid) || caller.has(context, FSETID)
 }
 
 /// What `/proc` tells of a caller.
 #[derive(PartialEq, Eq, Debug, Default)]
-struct Caller {
+pub(crate) struct Caller {
     /// Effective capabilities.
     capabilities: u64,
     /// Supplementary groups.
-    groups: Vec<u32>,
+    pub(crate) groups: Vec<u32>,
 }
 
 impl Caller {
     /// Nothing of a caller outside of the mount's pid namespace (thread id 0).
-    fn of(context: &Context) -> Self {
+    pub(crate) fn of(context: &Context) -> Self {
         let status = std::fs::read_to_string(format!("/proc/{}/status", context.pid));
         status.map_or_else(|_| Self::default(), |status| Self::parse(&status))
     }
 
     /// A capability counts in the first user namespace only, which is where user 0 is root.
-    fn has_fsetid(&self, context: &Context) -> bool {
-        context.uid == 0 && self.capabilities & FSETID != 0
+    pub(crate) fn has(&self, context: &Context, capability: u64) -> bool {
+        context.uid == 0 && self.capabilities & capability != 0
     }
 
     fn parse(status: &str) -> Self {

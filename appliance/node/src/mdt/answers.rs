@@ -14,8 +14,7 @@ use super::{
 };
 
 /// Whether a Create comes from the owner of the file it met, who may read and write it: no check of the asker's kernel would
-/// refuse that. It is opened at once, so that those who make and remove one name all the time are never told to look again
-/// twice, which a program would see.
+/// refuse that. It is opened at once, so that those who make and remove one name all the time need not look again.
 fn is_opened_by_owner(found: &Attributes, operation: &Operation) -> bool {
     const OWNER_READS_AND_WRITES: u32 = 0o600;
     let Operation::Create(body) = operation else { return false };

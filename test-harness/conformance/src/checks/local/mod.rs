@@ -97,6 +97,9 @@ pub fn run(context: &mut Context<'_>) {
         report.case(CHECK, "a name that is replaced is there for whatever is done by it", || {
             places.replaced(Duration::from_secs(effort.pick(5, 30)))
         });
+        report.case(CHECK, "a name that several users make and remove is always opened", || {
+            places.shared(Duration::from_secs(effort.pick(4, 30)))
+        });
         report.case(CHECK, "what is mounted on a directory stays when names change", || {
             places.stacked()
         });

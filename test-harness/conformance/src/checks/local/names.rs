@@ -1,6 +1,7 @@
 //! Names that go, are replaced, or have something mounted on them, seen by programs.
 
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -63,6 +64,21 @@ impl Places<'_> {
             process::run(&mut command, DEADLINE + time)?;
         }
         Ok(String::new())
+    }
+
+    /// A name that several users make, open and remove at both mounts is made, opened, or denied to whom it is private.
+    pub(super) fn shared(&self, time: Duration) -> anyhow::Result<String> {
+        let run = |first: &Path, second: &Path, time: Duration| {
+            fs::create_dir(first)?;
+            fs::set_permissions(first, Permissions::from_mode(0o777))?;
+            let mut command = self.script()?;
+            command.arg("shared").arg(first).arg(second).arg(time.as_secs().to_string());
+            process::run(&mut command, DEADLINE + time)
+        };
+        let [here, there, local] =
+            [self.here, self.there, self.scratch].map(|at| at.join("shared"));
+        run(&local, &local, Duration::from_secs(1)).context("on the local file system")?;
+        run(&here, &there, time)
     }
 
     /// What is mounted on a directory stays when names change from the other mount, also if only another mount namespace has
