@@ -6,7 +6,7 @@ use std::{
 };
 
 use sheen_ports::Cancel;
-use sheen_types::{ClientId, Errno, Fid, Timespec};
+use sheen_types::{ClientId, Errno, Fid, OstIndex, Timespec};
 use sheen_wire::{
     Field, Opcode,
     lease::bits,
@@ -241,6 +241,39 @@ fn what_cannot_be_sent_again_is_told_once_to_each_open_file_and_dropped_from_cac
     assert_eq!(client.sync_all(&never), Ok(()));
     let counted = client.statistics();
     assert_eq!((counted.changes_lost, counted.changes_resent), (1, 1));
+    client.disconnect();
+}
+
+#[test]
+fn a_write_back_that_is_not_whole_fails_and_its_pages_are_dropped() {
+    let (fake, client) = start_with(|_| {});
+    let dropped = Arc::new(Dropped::default());
+    client.set_sink(dropped.clone());
+    let file = open(&client);
+    let write_back = || {
+        let options = WriteOptions { append: false, durable: false, access: Access::Writeback };
+        let payload = buffer_with(&fake, &vec![7; 2 * STRIPE as usize]);
+        client.write(&file, 0, payload, &options, &Cancel::new()).map(|done| done.0)
+    };
+    write(&fake, &client, &file, 0, b"before");
+    assert_eq!(write_back(), Ok(2 * STRIPE as usize));
+    let refuse = |ost| {
+        fake.change(|state| {
+            state.refuse = Some((Opcode::ObjectWrite, Errno::EDQUOT));
+            state.refuse_ost = Some(OstIndex(ost));
+        });
+    };
+    for ost in [0, 1] {
+        refuse(ost);
+        // The kernel takes a short answer for a whole one.
+        assert_eq!(write_back(), Err(Errno::EDQUOT), "OST {ost}");
+        client.wait_dropped(&file, &Cancel::new()).unwrap();
+    }
+    assert_eq!(
+        dropped.0.lock().unwrap()[..],
+        [FILE, FILE],
+        "its pages are not what the file holds"
+    );
     client.disconnect();
 }
 

@@ -85,6 +85,8 @@ pub(crate) struct State {
     pub(crate) made_anew: bool,
     /// Requests of this kind are refused so.
     pub(crate) refuse: Option<(Opcode, Errno)>,
+    /// Only those to this OST.
+    pub(crate) refuse_ost: Option<OstIndex>,
     /// What MakeRoom, and nothing else, ends: refusals for want of space.
     pub(crate) lingers: bool,
     /// Objects destroyed, as MakeRoom tells.
@@ -366,6 +368,7 @@ impl State {
     fn serve_once(&mut self, call: &Call, payload: &[u8]) -> Answer {
         if let Some((opcode, errno)) = self.refuse
             && opcode == call.frame.opcode
+            && self.refuse_ost.is_none_or(|ost| ost == ost_of(call))
         {
             return (-errno.0, Vec::new(), Vec::new());
         }

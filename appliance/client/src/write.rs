@@ -58,7 +58,7 @@ impl Ended {
 
 impl Client {
     /// Writes all of `payload` at `offset`. Returns bytes written (fewer than all only when an error came in the
-    /// middle) and the payload's buffer, if it survived.
+    /// middle, and never of a write-back, which fails then) and the payload's buffer, if it survived.
     ///
     /// # Errors
     /// ENOSPC, EDQUOT, EFBIG, EIO, EINTR.
@@ -74,9 +74,17 @@ impl Client {
             return Ok((0, Some(payload)));
         }
         count(&self.counters.writes);
-        let (at, layout, hold) =
-            self.prepare_write(inode, offset, payload.len() as u64, options, cancel)?;
-        let result = self.write_pieces(inode, &layout, (at, payload), options, hold, cancel);
+        let length = payload.len() as u64;
+        let (at, result) = match self.prepare_write(inode, offset, length, options, cancel) {
+            Ok((at, layout, hold)) => {
+                (at, self.write_pieces(inode, &layout, (at, payload), options, hold, cancel))
+            }
+            Err(errno) => (offset, Err(errno)),
+        };
+        if options.access == Access::Writeback && result.is_err() {
+            // The kernel keeps pages it could not write and takes them for what the file holds.
+            self.losses.note(inode.fid);
+        }
         if options.access == Access::Cached {
             self.note_pages(inode);
             if at != offset {
@@ -194,7 +202,8 @@ impl Client {
             state.known = None;
         }
         match error {
-            Some(errno) if written == 0 => Err(errno),
+            // The kernel does not look how much of its pages was written.
+            Some(errno) if written == 0 || options.access == Access::Writeback => Err(errno),
             _ => Ok((written, payload)),
         }
     }
