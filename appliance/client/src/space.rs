@@ -32,6 +32,8 @@ const PATIENCE: Duration = Duration::from_secs(3);
 const TRIES_MAX: u32 = 16;
 /// Most requests for room under way: each may take a slot of the connection for as long as the MDT waits.
 const ASKING_MAX: usize = 4;
+/// Pause before an MDT is asked again whose clients are coming back. That time costs no patience: it ends with its grace.
+const ASK_AGAIN: Duration = Duration::from_millis(100);
 /// Longest wait for closes under way.
 const CLOSES_WITHIN: Duration = Duration::from_millis(200);
 
@@ -44,8 +46,8 @@ struct Round {
     begun: u64,
     /// The latest that was answered.
     answered: u64,
-    /// Objects destroyed, as told last.
-    destroyed: u64,
+    /// Number of the MDT's memory, and objects destroyed since it began, as told last.
+    told: (u64, u64),
 }
 
 /// Waits for space. Bound: one entry for each OST that had none.
@@ -105,13 +107,16 @@ impl Space {
     }
 
     /// Ends a round: what the MDT answered, or None.
-    fn end(&self, ost: OstIndex, destroyed: Option<u64>) {
+    fn end(&self, ost: OstIndex, told: Option<(u64, u64)>) {
         let mut rounds = self.lock();
         let round = rounds.entry(ost).or_default();
         round.asking = false;
-        if let Some(destroyed) = destroyed {
+        if let Some((server, destroyed)) = told {
             round.answered = round.begun;
-            if destroyed != std::mem::replace(&mut round.destroyed, destroyed) {
+            // A new memory counts from 0.
+            let before = if round.told.0 == server { round.told.1 } else { 0 };
+            round.told = (server, destroyed);
+            if destroyed != before {
                 self.came.fetch_add(1, Ordering::AcqRel);
             }
         }
@@ -159,8 +164,16 @@ impl Client {
                     drop(rounds);
                     let answer = self.ask_for_room(ost, patience.deadline, cancel);
                     self.space.end(ost, answer.ok());
-                    if answer.is_err() && !cancel.is_cancelled() {
-                        return Ok(self.space.came() != before);
+                    match answer {
+                        Err(Errno::EBUSY) => {
+                            // What is to come is not known yet.
+                            let _ = cancel.sleep(ASK_AGAIN);
+                            patience.deadline = self.clock.now().after(PATIENCE);
+                        }
+                        Err(_) if !cancel.is_cancelled() => {
+                            return Ok(self.space.came() != before);
+                        }
+                        Ok(_) | Err(_) => {}
                     }
                     rounds = self.space.lock();
                 }
@@ -172,13 +185,14 @@ impl Client {
         }
     }
 
-    /// Has the MDT make room on an OST. Returns how many objects are destroyed there.
+    /// Has the MDT make room on an OST. Returns the number of its memory, and how many objects are destroyed there since that began.
+    /// EBUSY: its clients have not all come back.
     fn ask_for_room(
         self: &Arc<Self>,
         ost: OstIndex,
         deadline: Tick,
         cancel: &Cancel,
-    ) -> Result<u64, Errno> {
+    ) -> Result<(u64, u64), Errno> {
         self.space.await_closes(cancel);
         count(&self.counters.room_requests);
         let late = Cancel::new();
@@ -190,7 +204,7 @@ impl Client {
         self.finisher.cancel_at(deadline, late.clone());
         // It ends by itself, and others may wait for what the caller holds.
         let request = Request::new(Opcode::MakeRoom, &MakeRoom { ost }).urgent();
-        let reply: MakeRoomReply = self.ask(request, &late)?.decode()?;
-        Ok(reply.destroyed)
+        let reply = self.ask(request, &late)?;
+        Ok((reply.identity.server, reply.decode::<MakeRoomReply>()?.destroyed))
     }
 }

@@ -111,3 +111,42 @@ fn an_mdt_that_does_not_answer_is_waited_for_a_moment() {
     fake.change(|state| state.hold = None);
     client.disconnect();
 }
+
+#[test]
+fn what_a_restarted_mdt_destroyed_is_no_old_news() {
+    let (fake, client) = start();
+    let never = Cancel::new();
+    client.open(&client.inode(FILE), WRITE, &never).unwrap();
+    for life in 0..3 {
+        // One object in each life: the number it tells is the same each time.
+        fake.change(|state| {
+            state.destroyed = 0;
+            state.server_epoch += 1;
+        });
+        fake.lose_all();
+        refuse(&fake, Opcode::ObjectWrite, true);
+        assert_eq!(write(&client, &fake, &never), Ok(7), "life {life}");
+    }
+    client.disconnect();
+}
+
+#[test]
+fn an_mdt_whose_clients_are_coming_back_is_asked_until_they_are() {
+    let (fake, client) = start();
+    client.open(&client.inode(FILE), WRITE, &Cancel::new()).unwrap();
+    refuse(&fake, Opcode::ObjectWrite, true);
+    let asked_in_vain = (Opcode::MakeRoom, Errno::EBUSY.0);
+    // Longer than an MDT that says nothing is waited for.
+    fake.change(|state| state.refuse_next.extend([asked_in_vain; 40]));
+    assert_eq!(write(&client, &fake, &Cancel::new()), Ok(7));
+    refuse(&fake, Opcode::ObjectWrite, true);
+    fake.change(|state| state.refuse_next.extend([asked_in_vain; 1000]));
+    let cancel = Cancel::new();
+    let killed = cancel.clone();
+    let (writer, server) = (client.clone(), fake.clone());
+    let writing = std::thread::spawn(move || write(&writer, &server, &killed));
+    fake.wait_until("it asks", |state| state.refuse_next.len() < 999);
+    cancel.cancel();
+    assert_eq!(writing.join().unwrap(), Err(Errno::EINTR));
+    client.disconnect();
+}

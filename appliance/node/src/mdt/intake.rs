@@ -126,7 +126,8 @@ const fn lets_others_go_on(opcode: Opcode) -> bool {
     )
 }
 
-/// What may be served while known clients have not come back: nothing that could conflict with what they hold.
+/// What may be served while known clients have not come back: nothing that could conflict with what they hold. MakeRoom is
+/// told so.
 pub(crate) const fn served_in_grace(opcode: Opcode) -> bool {
     matches!(
         opcode,
@@ -138,5 +139,6 @@ pub(crate) const fn served_in_grace(opcode: Opcode) -> bool {
             | Opcode::SequenceGrant
             | Opcode::FilesystemList
             | Opcode::ClientList
+            | Opcode::MakeRoom
     )
 }

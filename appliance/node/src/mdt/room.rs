@@ -17,7 +17,7 @@ use sheen_types::{ClientId, Errno, OstIndex, Tick};
 use sheen_wire::metadata::{MakeRoom, MakeRoomReply};
 
 use super::{
-    core::Mdt,
+    core::{Mdt, Phase},
     removal::RELEASED_PER_TURN,
     request::{Answer, Incoming},
 };
@@ -103,6 +103,9 @@ impl Mdt {
         let Some(MakeRoom { ost }) = self.body_of(&incoming) else { return };
         if self.osts.binary_search_by_key(&ost, |address| address.ost).is_err() {
             return self.answer(&incoming, Answer::error(Errno::EINVAL));
+        }
+        if matches!(self.phase, Phase::Grace { .. }) {
+            return self.answer(&incoming, Answer::error(Errno::EBUSY));
         }
         let deadline = self.now.after(ANSWER_WITHIN);
         let seeker = Seeker { deadline, released: None, destroyed: None, incoming };

@@ -144,6 +144,25 @@ fn what_was_removed_before_a_start_is_waited_for_and_given_when_its_users_had_ti
 }
 
 #[test]
+fn while_clients_come_back_it_is_said_that_what_is_to_come_is_not_known() {
+    let mut world = World::new();
+    let (mut a, mut b) = (world.mount(1), world.mount(2));
+    make(&mut world, &mut a, 1);
+    remove(&mut world, &mut a, 1);
+    world.restart();
+    a.reconnect(&mut world);
+    assert_eq!(a.reassert(&mut world, &nothing_held()), 0);
+    let early = want(&world, &mut a, 0);
+    world.run_turns(2);
+    assert_eq!(early.status(&world), -Errno::EBUSY.0);
+    b.reconnect(&mut world);
+    assert_eq!(b.reassert(&mut world, &nothing_held()), 0);
+    let sent = want(&world, &mut a, 0);
+    world.pass(Duration::from_millis(1100));
+    assert_eq!(destroyed(&world, sent), Some(1));
+}
+
+#[test]
 fn what_holds_nothing_on_that_ost_stays() {
     let mut world = World::with_osts(2);
     let mut a = world.mount(1);
