@@ -250,13 +250,14 @@ fn a_write_back_that_is_not_whole_fails_and_its_pages_are_dropped() {
     let dropped = Arc::new(Dropped::default());
     client.set_sink(dropped.clone());
     let file = open(&client);
+    let both = usize::try_from(2 * STRIPE).unwrap();
     let write_back = || {
         let options = WriteOptions { append: false, durable: false, access: Access::Writeback };
-        let payload = buffer_with(&fake, &vec![7; 2 * STRIPE as usize]);
+        let payload = buffer_with(&fake, &vec![7; both]);
         client.write(&file, 0, payload, &options, &Cancel::new()).map(|done| done.0)
     };
     write(&fake, &client, &file, 0, b"before");
-    assert_eq!(write_back(), Ok(2 * STRIPE as usize));
+    assert_eq!(write_back(), Ok(both));
     let refuse = |ost| {
         fake.change(|state| {
             state.refuse = Some((Opcode::ObjectWrite, Errno::EDQUOT));

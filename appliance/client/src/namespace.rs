@@ -40,6 +40,7 @@ pub struct Found {
 }
 
 /// What a lookup says.
+#[expect(clippy::large_enum_variant, reason = "taken apart at once, never kept")]
 #[derive(Clone, Debug)]
 pub enum LookedUp {
     /// The name leads to this.

@@ -24,7 +24,7 @@ const CAPABILITY: &[u8] = b"security.capability";
 
 impl Client {
     /// Takes the privileges of a regular file away because `caller`, who has no CAP_FSETID, is about to change its content.
-    /// `is_member` tells whether the caller is in a group; called only if that matters.
+    /// `is_member` tells whether the caller is in a group; called only if that matters. Returns whether it had any.
     ///
     /// # Errors
     /// EPERM for an immutable file, ENOSPC, ESTALE, EINTR.
@@ -34,9 +34,9 @@ impl Client {
         caller: (u32, u32),
         is_member: impl FnOnce(u32) -> bool,
         cancel: &Cancel,
-    ) -> Result<(), Errno> {
+    ) -> Result<bool, Errno> {
         if inode.lock().is_plain() {
-            return Ok(());
+            return Ok(false);
         }
         let version = inode.version();
         let (attributes, _) = self.metadata_attributes(inode, cancel)?;
@@ -47,11 +47,12 @@ impl Client {
             if mode & S_ISGID == 0 {
                 inode.lock().note_plain(version);
             }
-            return Ok(());
+            return Ok(false);
         }
         let changes =
             Changes { kill_suidgid: true, kill_sgid: stranger, caller, ..Changes::default() };
-        self.set_attributes(inode, &changes, cancel).map(drop)
+        self.set_attributes(inode, &changes, cancel)?;
+        Ok(true)
     }
 
     /// Takes the capabilities of a regular file away because a caller with CAP_FSETID is about to change its content. The kernel

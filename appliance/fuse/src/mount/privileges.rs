@@ -12,7 +12,7 @@ use sheen_types::Errno;
 
 use crate::{
     kernel::Context,
-    mount::{Mount, caller},
+    mount::{Mount, caller, sink},
 };
 
 /// CAP_FSETID in a mask of capabilities.
@@ -29,7 +29,13 @@ impl Mount {
         inode: &Arc<Inode>,
     ) -> Result<(), Errno> {
         let may_keep = |gid| may_keep_group(context, gid);
-        self.client.drop_privileges(inode, caller(context), may_keep, &context.cancel)
+        let had = self.client.drop_privileges(inode, caller(context), may_keep, &context.cancel)?;
+        if had {
+            // The answer tells the kernel nothing of the mode, and it would run a program by the one it knows.
+            let told = self.notifier.invalidate_attributes(self.node(inode.fid));
+            sink::check("set-ID bits before a change of content", told);
+        }
+        Ok(())
     }
 
     /// Changes attributes, and set-group-ID with them if `changes` take set-ID bits and the caller may not keep it. Of a change of
@@ -89,6 +95,13 @@ fn may_keep_group(context: &Context, gid: u32) -> bool {
     caller.groups.contains(&gid) || caller.has(context, FSETID)
 }
 
+/// Whether a thread is in this process's user namespace. Not if it cannot be looked at.
+fn is_of_our_users(thread: u32) -> bool {
+    let namespace = |of: &str| std::fs::read_link(format!("/proc/{of}/ns/user")).ok();
+    let theirs = namespace(&thread.to_string());
+    theirs.is_some() && theirs == namespace("self")
+}
+
 /// What `/proc` tells of a caller.
 #[derive(PartialEq, Eq, Debug, Default)]
 pub(crate) struct Caller {
@@ -101,13 +114,18 @@ pub(crate) struct Caller {
 impl Caller {
     /// Nothing of a caller outside of the mount's pid namespace (thread id 0).
     pub(crate) fn of(context: &Context) -> Self {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", context.pid));
+        Self::of_thread(context.pid)
+    }
+
+    fn of_thread(thread: u32) -> Self {
+        let status = std::fs::read_to_string(format!("/proc/{thread}/status"));
         status.map_or_else(|_| Self::default(), |status| Self::parse(&status))
     }
 
-    /// A capability counts in the first user namespace only, which is where user 0 is root.
+    /// A capability counts in the mount's user namespace only, where user 0 is root.
     pub(crate) fn has(&self, context: &Context, capability: u64) -> bool {
-        context.uid == 0 && self.capabilities & capability != 0
+        let has = context.uid == 0 && self.capabilities & capability != 0;
+        has && is_of_our_users(context.pid)
     }
 
     fn parse(status: &str) -> Self {
@@ -126,6 +144,29 @@ impl Caller {
 #[cfg(test)]
 mod test {
     use super::*;
+
+    #[test]
+    fn capabilities_in_another_user_namespace_count_nothing() {
+        let mut child = std::process::Command::new("unshare")
+            .args(["--user", "--map-root-user", "sleep", "60"])
+            .spawn()
+            .unwrap();
+        let thread = child.id();
+        let until = std::time::Instant::now() + std::time::Duration::from_secs(20);
+        let mut is_ours = true;
+        let mut is_root = false;
+        while (is_ours || !is_root) && std::time::Instant::now() < until {
+            std::thread::sleep(std::time::Duration::from_millis(5));
+            is_root = Caller::of_thread(thread).capabilities & FSETID != 0;
+            is_ours = is_of_our_users(thread);
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(is_root, "it never was root there");
+        assert!(!is_ours, "what it may there is believed");
+        assert!(is_of_our_users(std::process::id()));
+        assert!(!is_of_our_users(0), "one that is not seen");
+    }
 
     #[test]
     fn groups_and_capabilities_are_read_of_a_status() {

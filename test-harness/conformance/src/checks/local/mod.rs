@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, ensure};
 use nix::errno::Errno;
 use nix::sys::stat::{Mode, umask};
+use rustix::fs::{AtFlags, CWD, StatxFlags};
 
 use self::names::Places;
 use self::user::{User, WRITTEN};
@@ -230,6 +231,12 @@ fn mode_of(path: &Path) -> io::Result<u32> {
     Ok(fs::metadata(path)?.mode() & 0o7777)
 }
 
+/// The mode as the kernel believes it: `stat` asks for times, too, which it knows to be old after a write.
+fn known_mode_of(path: &Path) -> io::Result<u32> {
+    let known = rustix::fs::statx(CWD, path, AtFlags::empty(), StatxFlags::MODE)?;
+    Ok(u32::from(known.stx_mode) & 0o7777)
+}
+
 fn loses_set_ids(here: &Path, there: &Path) -> anyhow::Result<String> {
     let (source, file) = (here.join("source"), here.join("program"));
     fs::write(&source, SECRET)?;
@@ -253,6 +260,9 @@ fn loses_set_ids(here: &Path, there: &Path) -> anyhow::Result<String> {
         fs::set_permissions(&file, Permissions::from_mode(mode))?;
         let outcome = user.does(what)?;
         ensure!(outcome == 0, "{what}: error {outcome}");
+        // By this the kernel here would run it: no answer to a change of content tells it of the mode.
+        let known = known_mode_of(&file)?;
+        ensure!(known == after, "{what} of {mode:o}: {known:o} is what counts, not {after:o}");
         for path in [&file, &there.join("program")] {
             let found = mode_of(path)?;
             ensure!(found == after, "{what} of {mode:o}: {found:o} in place of {after:o}");
