@@ -52,7 +52,9 @@ pub(crate) fn attach(target: &Path, options: &MountOptions) -> Result<Device, At
 
 fn words(options: &MountOptions) -> String {
     let mut words: Vec<String> = options.flag_words().iter().map(|&word| word.to_owned()).collect();
-    words.push(format!("fsname={}", options.source));
+    // As the helper wants what separates options.
+    let source = options.source.replace('\\', "\\\\").replace(',', "\\,");
+    words.push(format!("fsname={source}"));
     if let Some(subtype) = &options.subtype {
         words.push(format!("subtype={subtype}"));
     }
@@ -112,10 +114,14 @@ mod test {
         }
         let guard = Unmount(tempfile::tempdir().unwrap());
         let directory = &guard.0;
-        let options = MountOptions::parse("fsname=by helper,ro,nosuid", &[]).unwrap();
+        let mut options = MountOptions::parse("ro,nosuid", &[]).unwrap();
+        options.source = r"by helper, in a\b".to_owned();
         let device = attach(directory.path(), &options).unwrap();
         let mount = MountPoint::at(directory.path()).unwrap().unwrap();
-        assert_eq!((mount.source.as_str(), mount.type_name.as_str()), ("by helper", "fuse.sheen"));
+        assert_eq!(
+            (mount.source.as_str(), mount.type_name.as_str()),
+            (r"by helper, in a\b", "fuse.sheen")
+        );
         assert!(mount.flags().contains(options.flags()));
         drop(device);
         assert!(detach(directory.path(), false).unwrap());
