@@ -20,7 +20,7 @@ const NODE_PATIENCE: Duration = Duration::from_secs(30);
 /// Unmounts and stops; the data stays.
 ///
 /// # Errors
-/// When there is no such node, a mount is in use or of another node, or the node does not stop.
+/// When there is no such node, the folder was copied, a mount is in use or of another node, or the node does not stop.
 pub(crate) fn run(json: bool, down: &Down) -> Result<()> {
     let place = Place::new(&down.dir)?;
     if !place.dir.is_dir() {
@@ -29,6 +29,9 @@ pub(crate) fn run(json: bool, down: &Down) -> Result<()> {
         bail!(Failure::new(FailureKind::NotFound, text).hint(hint));
     }
     let _alone = place.lock()?;
+    if let Ok(config) = sheen_node::Config::load(&place.config()) {
+        place.check_config(&config)?;
+    }
     let all = place.mounts()?;
     let (taken, left) = match &down.mount {
         Some(mount) => chosen(&place, &absolute(mount)?, all)?,

@@ -13,7 +13,12 @@ use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use sheen_fuse::kernel::mountpoint::MountPoint;
 use sheen_node::Config;
 
-use crate::{answer, process, source::Source};
+use crate::{
+    answer,
+    failure::{Failure, FailureKind},
+    process,
+    source::Source,
+};
 
 /// How long a killed node may take to give its memory back.
 const END_PATIENCE: Duration = Duration::from_secs(30);
@@ -43,6 +48,36 @@ impl Place {
     /// Its configuration.
     pub(crate) fn config(&self) -> PathBuf {
         self.dir.join("node.toml")
+    }
+
+    /// Refuses the configuration of another folder: one that was copied or moved has what leads to where it was, and who is
+    /// served or stopped is the node there.
+    ///
+    /// # Errors
+    /// Refused.
+    pub(super) fn check_config(&self, config: &Config) -> Result<()> {
+        let of = |path: &Path, name: &str| {
+            path.file_name()
+                .is_some_and(|there| there == name)
+                .then(|| path.parent())?
+                .map(Path::to_owned)
+        };
+        let made_for = of(&config.socket, "node.sock")
+            .filter(|there| of(&config.device.path, "device").as_ref() == Some(there));
+        let Some(other) = made_for.filter(|there| *there != self.dir) else { return Ok(()) };
+        // Another way to the same folder.
+        let same = |path: &Path| path.canonicalize().ok();
+        if same(&other).is_some_and(|other| same(&self.dir) == Some(other)) {
+            return Ok(());
+        }
+        let text =
+            format!("{} is the configuration of {}", self.config().display(), other.display());
+        let hint = format!(
+            "the folder was copied or moved: put it back, or write {} in place of {} in its node.toml",
+            self.dir.display(),
+            other.display()
+        );
+        Err(Failure::new(FailureKind::Refused, text).hint(hint).into())
     }
 
     /// The key of its device, if that is encrypted.

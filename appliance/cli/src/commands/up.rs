@@ -171,7 +171,7 @@ fn prepare(place: &Place, up: &Up) -> Result<sheen_node::Config> {
         process::write_whole(&path, &text)?;
     }
     let config = sheen_node::Config::load(&path)?;
-    is_of_this_place(place, &config)?;
+    place.check_config(&config)?;
     for (option, key, given, there) in [
         ("--listen", "listen", up.listen, config.listen),
         ("--metrics", "metrics", up.metrics, config.metrics),
@@ -226,31 +226,6 @@ fn make_device(config: &sheen_node::Config) -> Result<()> {
     super::format::write_empty(&unfinished, sheen_node::device::Force::No)?;
     std::fs::rename(&unfinished.device.path, path)
         .with_context(|| format!("naming {}", path.display()))
-}
-
-/// A folder that was copied or moved has a configuration that leads to where it was: what would be served is the old one.
-fn is_of_this_place(place: &Place, config: &sheen_node::Config) -> Result<()> {
-    let of = |path: &Path, name: &str| {
-        path.file_name()
-            .is_some_and(|there| there == name)
-            .then(|| path.parent())?
-            .map(Path::to_owned)
-    };
-    let made_for = of(&config.socket, "node.sock")
-        .filter(|there| of(&config.device.path, "device").as_ref() == Some(there));
-    let Some(other) = made_for.filter(|there| *there != place.dir) else { return Ok(()) };
-    // Another way to the same folder.
-    let same = |path: &Path| std::fs::canonicalize(path).ok();
-    if same(&other).is_some_and(|other| same(&place.dir) == Some(other)) {
-        return Ok(());
-    }
-    let text = format!("{} is the configuration of {}", place.config().display(), other.display());
-    let hint = format!(
-        "the folder was copied or moved: put it back, or write {} in place of {} in its node.toml",
-        place.dir.display(),
-        other.display()
-    );
-    Err(Failure::new(FailureKind::Refused, text).hint(hint).into())
 }
 
 /// Size of a device for which none was asked for: what its host can give, and leaves it some.
@@ -444,16 +419,16 @@ mod test {
             let text = sheen_node::Config::embedded_text(dir, Bytes(1 << 30), Addresses::default());
             sheen_node::Config::parse(&place.config(), &text).unwrap()
         };
-        let error = is_of_this_place(&place, &of(&folder.path().join("first"))).unwrap_err();
+        let error = place.check_config(&of(&folder.path().join("first"))).unwrap_err();
         assert!(error.to_string().contains("first"), "{error}");
-        is_of_this_place(&place, &of(&place.dir)).unwrap();
+        place.check_config(&of(&place.dir)).unwrap();
         // Another way to it.
         std::os::unix::fs::symlink(&place.dir, folder.path().join("link")).unwrap();
-        is_of_this_place(&place, &of(&folder.path().join("link"))).unwrap();
+        place.check_config(&of(&folder.path().join("link"))).unwrap();
         // What an administrator chose stays.
         let mut chosen = of(&folder.path().join("first"));
         chosen.device.path = "/dev/nvme9n9".into();
-        is_of_this_place(&place, &chosen).unwrap();
+        place.check_config(&chosen).unwrap();
     }
 
     #[test]
