@@ -21,6 +21,14 @@ pub(crate) struct Arguments {
 }
 
 impl Arguments {
+    /// Whether this starts a mount's process and waits for it.
+    pub(crate) fn starts_mount(&self) -> bool {
+        match &self.command {
+            Command::Mount(mount) => !mount.foreground && !mount.report_ready,
+            _ => false,
+        }
+    }
+
     /// Whether `sheen up` or `sheen mount` started this as its background process.
     pub(crate) fn is_started_by_us(&self) -> bool {
         match &self.command {
@@ -240,7 +248,8 @@ pub(crate) struct Mount {
     /// Options as in fstab, separated by commas: ro, noatime, allow_other, fsname=NAME, remount …
     #[arg(short = 'o', long = "options", value_name = "OPTIONS", value_delimiter = ',')]
     pub options: Vec<String>,
-    /// Stay in the foreground
+    /// Stay in the foreground. Here as in the background SIGINT, SIGTERM and SIGHUP to the mount's process unmount: at once for
+    /// who looks, and what programs have open is served until they close it. A second signal ends it as it is
     #[arg(short, long)]
     pub foreground: bool,
     /// Where the mount's process writes what it has to say [default: /var/log/sheen-mount.log; for

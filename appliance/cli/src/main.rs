@@ -37,13 +37,16 @@ fn main() -> ExitCode {
     if is_helper {
         let Some(words) = arguments::from_mount_helper(&given) else { return ExitCode::SUCCESS };
         given = words;
-        process::end_on_interrupt();
+        process::end_on_interrupt(Some(process::INTERRUPTED));
     }
     let arguments = match Arguments::try_parse_from(&given) {
         Ok(arguments) => arguments,
         Err(error) => return on_usage(&error, &given, is_helper),
     };
     answer::choose_json(arguments.json);
+    if arguments.starts_mount() && !is_helper {
+        process::end_on_interrupt(None);
+    }
     let is_fsck = matches!(arguments.command, Command::Fsck(_));
     let is_started_by_us = arguments.is_started_by_us();
     match commands::run(arguments) {

@@ -30,7 +30,7 @@ const FAILED: &str = "failed ";
 /// The background process being started. Who ends us for a signal keeps it: nothing begins or ends by itself then.
 static STARTING: Mutex<Option<u32>> = Mutex::new(None);
 /// Exit code of mount(8) for a user's interrupt.
-const INTERRUPTED: i32 = 8;
+pub(crate) const INTERRUPTED: i32 = 8;
 
 fn starting() -> MutexGuard<'static, Option<u32>> {
     STARTING.lock().unwrap_or_else(PoisonError::into_inner)
@@ -115,8 +115,13 @@ pub(crate) fn report_failure(failure: &Failure) {
     }
 }
 
-/// Ends this process with mount(8)'s code at SIGINT and SIGTERM, and the background process it waits for with it.
-pub(crate) fn end_on_interrupt() {
+/// Exit code of what a signal ends, as a shell shows it.
+fn ended_by(signal: Signal) -> i32 {
+    128 + signal as i32
+}
+
+/// Ends this process at SIGINT and SIGTERM, with `code` or as a signal does, and the background process it waits for with it.
+pub(crate) fn end_on_interrupt(code: Option<i32>) {
     let mut signals = SigSet::empty();
     signals.add(Signal::SIGINT);
     signals.add(Signal::SIGTERM);
@@ -125,20 +130,42 @@ pub(crate) fn end_on_interrupt() {
         return;
     }
     let waiting = move || {
-        if signals.wait().is_ok() {
+        if let Ok(signal) = signals.wait() {
             // Its end would be reported as a failure: kept until we are gone.
             let started = starting();
             if let Some(Ok(pid)) = started.map(i32::try_from) {
                 // It may have ended by itself.
                 let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
             }
-            std::process::exit(INTERRUPTED);
+            std::process::exit(code.unwrap_or_else(|| ended_by(signal)));
         }
     };
     // Without the thread nothing ends us but SIGKILL: take the signals as they are.
     if std::thread::Builder::new().name("interrupt".to_owned()).spawn(waiting).is_err() {
         accept_signals();
     }
+}
+
+/// At SIGINT, SIGTERM or SIGHUP calls `end`, which returns whether the process will end by itself now; at the next one, or if
+/// it will not, the process ends. Called before other threads are started.
+///
+/// # Errors
+/// When there is no thread for it.
+pub(crate) fn on_interrupt(end: impl Fn(Signal) -> bool + Send + 'static) -> Result<()> {
+    let signals: SigSet = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP].into_iter().collect();
+    signals.thread_block()?;
+    let waiting = move || {
+        if let Ok(signal) = signals.wait()
+            && !end(signal)
+        {
+            std::process::exit(ended_by(signal));
+        }
+        if let Ok(signal) = signals.wait() {
+            std::process::exit(ended_by(signal));
+        }
+    };
+    std::thread::Builder::new().name("interrupt".to_owned()).spawn(waiting)?;
+    Ok(())
 }
 
 /// The last line written to `log` behind `from`.

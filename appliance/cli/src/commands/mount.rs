@@ -3,12 +3,14 @@
 use std::{
     ffi::OsString,
     path::{Path, PathBuf},
+    sync::{Arc, OnceLock},
 };
 
 use anyhow::{Context, Result, bail};
+use nix::sys::signal::Signal;
 use sheen_client::ClientConfig;
 use sheen_fuse::{
-    kernel::mountpoint::{MountOptions, MountPoint, remount, stand_guard},
+    kernel::mountpoint::{Detach, MountOptions, MountPoint, detach, remount, stand_guard},
     mount::{MountConfig, MountHandle},
 };
 
@@ -112,17 +114,46 @@ fn serve(source: &Source, dir: &Path, options: MountOptions, report_ready: bool)
     if report_ready {
         process::detach();
     }
+    let served = Arc::new(OnceLock::new());
+    let device = served.clone();
+    process::on_interrupt(move |signal| {
+        // What is not served yet ends as it would without us.
+        device.get().is_some_and(|device| take_away(*device, signal))
+    })?;
     let host = nix::unistd::gethostname()?;
     let label = format!("{} {} at {}", host.to_string_lossy(), std::process::id(), dir.display());
     let client = ClientConfig::new(&source.node, &source.name, &label)?;
     let mut config = MountConfig::new(client, dir.to_owned(), options);
     config.guard = Some(OsString::from(GUARD));
     let handle = MountHandle::start(config)?;
+    if let Some(point) = MountPoint::at(dir)? {
+        served.get_or_init(|| point.device);
+    }
     if report_ready {
         answer::text(process::READY);
     }
     handle.wait();
     Ok(())
+}
+
+/// Takes our mount out of the tree. It is served on until the last program has closed what it has open there. Returns whether
+/// nothing of it is left in the tree.
+fn take_away(device: (u32, u32), signal: Signal) -> bool {
+    tracing::info!(%signal, "unmounting; what programs have open is served until they close it, or until the next signal");
+    let gone = MountPoint::all().map_err(anyhow::Error::from).and_then(|mounts| {
+        let ours = mounts.iter().rev().filter(|mount| mount.device == device);
+        ours.map(|mount| &mount.path).try_for_each(|path| {
+            let top = MountPoint::at(path)?;
+            if top.is_none_or(|top| top.device != device) {
+                bail!("{} is below another mount", path.display());
+            }
+            Ok(detach(path, Detach::Lazy)?)
+        })
+    });
+    if let Err(error) = &gone {
+        tracing::error!(%error, "unmounting; the process ends, and what it had not written back is lost");
+    }
+    gone.is_ok()
 }
 
 /// Aborts a mount when its process was killed.

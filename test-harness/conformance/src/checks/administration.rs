@@ -45,6 +45,9 @@ pub fn run(context: &mut Context<'_>) {
     });
     report.case(CHECK, "mount.sheen ends with the codes of mount(8)", || failures::helper(&one));
     report.case(CHECK, "a dead mount is replaced by `up` and by `mount`", || mounts::dead(&one));
+    report.case(CHECK, "a mount whose process is told to end is served to its last user", || {
+        mounts::told_to_end(&one)
+    });
     report.case(CHECK, "`umount` leaves mounts that are not ours alone", || mounts::foreign(&one));
     report.case(CHECK, "a user mounts, and the log is in a folder of the user", || {
         mounts::of_a_user(&one, &place)
@@ -61,9 +64,11 @@ pub fn run(context: &mut Context<'_>) {
         || deleted(&two),
     );
     report.case(CHECK, "what `down` stopped is up again at once, five times", || again(&one));
-    report.case(CHECK, "a copied folder does not serve the device of the first", || {
-        copied(&one, &place)
-    });
+    report.case(
+        CHECK,
+        "a copied folder neither serves the device of the first nor stops it",
+        || copied(&one, &place),
+    );
     report.case(CHECK, "a folder without a slash is one, and no host", || {
         folders::without_slash(&one)
     });
@@ -137,8 +142,11 @@ fn copied(folder: &Folder, place: &Path) -> anyhow::Result<String> {
     let config = copy.path().join(".sheen/node.toml");
     fs::create_dir_all(copy.path().join(".sheen"))?;
     fs::copy(folder.path().join(".sheen/node.toml"), &config)?;
-    let failure = copy.fails(&["up", "--no-encryption"])?;
-    ensure!(failure.kind == "refused", "{failure:?}");
+    for words in [&["up", "--no-encryption"][..], &["down"]] {
+        let failure = copy.fails(words)?;
+        ensure!(failure.kind == "refused", "{words:?}: {failure:?}");
+    }
+    ensure!(folder.mount().join("file").exists(), "the first one's mount is gone");
     fs::remove_file(&config)?;
     Ok(String::new())
 }

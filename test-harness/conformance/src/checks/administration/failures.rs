@@ -66,12 +66,20 @@ pub(super) fn helper(folder: &Folder) -> anyhow::Result<String> {
     }
     let fake = process::finish(&mut call(&["unix:/nowhere:/sheen", "-f"]), DEADLINE)?;
     ensure!(fake.status.success(), "a fake mount: {fake:?}");
-    interrupted(call)?;
+    interrupted(call, 8)?;
+    // The other form is no helper of mount(8).
+    let ours = sheen_program().canonicalize()?;
+    let sheen = |words: &[&str]| {
+        let mut command = Command::new(&ours);
+        command.arg("mount").args(words).arg(&directory).current_dir(folder.path());
+        command
+    };
+    interrupted(sheen, 128 + Signal::SIGINT as i32)?;
     Ok(format!("{} calls, a fake mount and an interrupt", cases.len()))
 }
 
 /// A node that takes the connection and says nothing: the user loses patience.
-fn interrupted(call: impl Fn(&[&str]) -> Command) -> anyhow::Result<()> {
+fn interrupted(call: impl Fn(&[&str]) -> Command, wanted: i32) -> anyhow::Result<()> {
     let silent = TcpListener::bind("127.0.0.1:0")?;
     let source = format!("{}:/sheen", silent.local_addr()?);
     let mut command = call(&[&source, "--log", "/dev/null"]);
@@ -85,6 +93,6 @@ fn interrupted(call: impl Fn(&[&str]) -> Command) -> anyhow::Result<()> {
         process::kill_nine(&mut child)?;
     }
     let code = status.and_then(|status| status.code());
-    ensure!(code == Some(8), "interrupted it ends with {code:?}, not 8");
+    ensure!(code == Some(wanted), "interrupted it ends with {code:?}, not {wanted}");
     Ok(())
 }

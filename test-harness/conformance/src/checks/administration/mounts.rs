@@ -21,8 +21,8 @@ use crate::process;
 const USER: u32 = 65534;
 const DEADLINE: Duration = Duration::from_secs(60);
 
-/// Kills the process that serves the mount at `directory`, and waits until the mount is dead.
-fn kill_mount(directory: &Path) -> anyhow::Result<()> {
+/// Number of the process that serves the mount at `directory`.
+fn server_of(directory: &Path) -> anyhow::Result<Pid> {
     let serves = |pid: i32| {
         let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         let words: Vec<&[u8]> = line.split(|byte| *byte == 0).collect();
@@ -34,7 +34,12 @@ fn kill_mount(directory: &Path) -> anyhow::Result<()> {
         .filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok())
         .find(|&pid| serves(pid))
         .with_context(|| format!("no process serves {}", directory.display()))?;
-    kill(Pid::from_raw(pid), Signal::SIGKILL)?;
+    Ok(Pid::from_raw(pid))
+}
+
+/// Kills the process that serves the mount at `directory`, and waits until the mount is dead.
+fn kill_mount(directory: &Path) -> anyhow::Result<()> {
+    kill(server_of(directory)?, Signal::SIGKILL)?;
     let begun = Instant::now();
     loop {
         match fs::metadata(directory) {
@@ -68,6 +73,47 @@ pub(super) fn dead(folder: &Folder) -> anyhow::Result<String> {
     ensure!(twice.code == 1 && twice.kind == "in_use", "{twice:?}");
     folder.answers(&["umount", "second"])?;
     ensure!(!is_mount_point(&second)?, "it is mounted still");
+    Ok(String::new())
+}
+
+/// Changes a file through a mapping, has the mount's process end, and only then lets go.
+const MAPPING: &str = "
+import mmap, os, sys
+file = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT)
+os.truncate(file, 4096)
+mapping = mmap.mmap(file, 4096)
+mapping[:4] = b'kept'
+os.kill(int(sys.argv[2]), int(sys.argv[3]))
+while os.path.ismount(sys.argv[4]):
+    pass
+mapping[4:8] = b'also'
+mapping.close()
+os.close(file)
+";
+
+/// A mount whose process is told to end is gone at once, and is served until nobody uses it.
+pub(super) fn told_to_end(folder: &Folder) -> anyhow::Result<String> {
+    let directory = folder.path().join("ending");
+    fs::create_dir_all(&directory)?;
+    let source = format!("unix:{}:/sheen", folder.socket().display());
+    let log = folder.path().join("ending.log").display().to_string();
+    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
+        folder.answers(&["mount", "--log", &log, &source, "ending"])?;
+        let server = server_of(&directory)?;
+        let name = signal.as_str();
+        let mut command = Command::new("python3");
+        command.args(["-c", MAPPING]).arg(directory.join(name));
+        command.args([server.to_string(), (signal as i32).to_string()]).arg(&directory);
+        process::run(&mut command, DEADLINE).with_context(|| format!("beside {name}"))?;
+        let begun = Instant::now();
+        while kill(server, None).is_ok() {
+            ensure!(begun.elapsed() < DEADLINE, "{name}: unused, its process lives on");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let content = fs::read(folder.mount().join(name))?;
+        ensure!(content.starts_with(b"keptalso"), "{name}: {:?}", &content[..8]);
+        fs::remove_file(folder.mount().join(name))?;
+    }
     Ok(String::new())
 }
 
