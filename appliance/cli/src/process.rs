@@ -122,9 +122,7 @@ fn ended_by(signal: Signal) -> i32 {
 
 /// Ends this process at SIGINT and SIGTERM, with `code` or as a signal does, and the background process it waits for with it.
 pub(crate) fn end_on_interrupt(code: Option<i32>) {
-    let mut signals = SigSet::empty();
-    signals.add(Signal::SIGINT);
-    signals.add(Signal::SIGTERM);
+    let signals = heeded(&[Signal::SIGINT, Signal::SIGTERM]);
     // Threads made from here on inherit the mask; a background process takes it off again.
     if signals.thread_block().is_err() {
         return;
@@ -146,13 +144,28 @@ pub(crate) fn end_on_interrupt(code: Option<i32>) {
     }
 }
 
-/// At SIGINT, SIGTERM or SIGHUP calls `end`, which returns whether the process will end by itself now; at the next one, or if
+/// Those of `signals` that who started us does not have us ignore, as nohup(1) does and a shell for what it puts in the background:
+/// a signal that is waited for comes also if it is ignored.
+fn heeded(signals: &[Signal]) -> SigSet {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = ignored_in(&status);
+    let bit = |signal: Signal| 1 << (signal as i32 - 1);
+    signals.iter().copied().filter(|&signal| ignored & bit(signal) == 0).collect()
+}
+
+/// The signals a process ignores, by its `/proc/PID/status`: bit 0 is signal 1.
+fn ignored_in(status: &str) -> u64 {
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
+}
+
+/// At SIGINT, SIGTERM or SIGHUP, if it is not ignored, calls `end`, which returns whether the process will end by itself now; at the next one, or if
 /// it will not, the process ends. Called before other threads are started.
 ///
 /// # Errors
 /// When there is no thread for it.
 pub(crate) fn on_interrupt(end: impl Fn(Signal) -> bool + Send + 'static) -> Result<()> {
-    let signals: SigSet = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP].into_iter().collect();
+    let signals = heeded(&[Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP]);
     signals.thread_block()?;
     let waiting = move || {
         if let Ok(signal) = signals.wait()
@@ -389,6 +402,18 @@ mod test {
         write_whole(&path, "other").unwrap_err();
         let full = write_failure(&path, &io::Error::from(io::ErrorKind::StorageFull)).text();
         assert!(full.contains("node.pid") && full.contains("make room"), "{full}");
+    }
+
+    #[test]
+    fn what_our_starter_has_us_ignore_is_not_heeded() {
+        let mut command = Command::new("sh");
+        command.args(["-c", "trap '' HUP INT; cat /proc/self/status"]);
+        let status = String::from_utf8(command.output().unwrap().stdout).unwrap();
+        let ignored = ignored_in(&status);
+        let of = |signal: Signal| ignored >> (signal as i32 - 1) & 1;
+        let all = [Signal::SIGHUP, Signal::SIGINT, Signal::SIGTERM, Signal::SIGCHLD].map(of);
+        assert_eq!(all, [1, 1, 0, 0], "{status}");
+        assert_eq!(ignored_in("Name:\tx\n"), 0);
     }
 
     #[test]

@@ -126,7 +126,7 @@ fn serve(source: &Source, dir: &Path, options: MountOptions, report_ready: bool)
     let mut config = MountConfig::new(client, dir.to_owned(), options);
     config.guard = Some(OsString::from(GUARD));
     let handle = MountHandle::start(config)?;
-    if let Some(point) = MountPoint::at(dir)? {
+    if let Ok(Some(point)) = MountPoint::at(dir) {
         served.get_or_init(|| point.device);
     }
     if report_ready {

@@ -3,6 +3,7 @@
 use std::fs;
 use std::net::TcpListener;
 use std::os::unix::fs::symlink;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -66,16 +67,28 @@ pub(super) fn helper(folder: &Folder) -> anyhow::Result<String> {
     }
     let fake = process::finish(&mut call(&["unix:/nowhere:/sheen", "-f"]), DEADLINE)?;
     ensure!(fake.status.success(), "a fake mount: {fake:?}");
-    interrupted(call, 8)?;
+    let by_mount = |words: &[&str]| {
+        let mut command = obedient(&program);
+        command.args(words).arg(&directory).current_dir(folder.path());
+        command
+    };
+    interrupted(by_mount, 8)?;
     // The other form is no helper of mount(8).
     let ours = sheen_program().canonicalize()?;
     let sheen = |words: &[&str]| {
-        let mut command = Command::new(&ours);
+        let mut command = obedient(&ours);
         command.arg("mount").args(words).arg(&directory).current_dir(folder.path());
         command
     };
     interrupted(sheen, 128 + Signal::SIGINT as i32)?;
     Ok(format!("{} calls, a fake mount and an interrupt", cases.len()))
+}
+
+/// Starts a program that obeys signals, also if ours are ignored: a shell has what it puts in the background ignore SIGINT.
+pub(super) fn obedient(program: &Path) -> Command {
+    let mut command = Command::new("env");
+    command.arg("--default-signal=INT,TERM,HUP").arg(program);
+    command
 }
 
 /// A node that takes the connection and says nothing: the user loses patience.

@@ -13,6 +13,7 @@ use nix::mount::{MntFlags, umount2};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use super::failures::obedient;
 use super::folder::{Folder, failure};
 use crate::cluster::{is_mount_point, sheen_program};
 use crate::process;
@@ -98,7 +99,9 @@ pub(super) fn told_to_end(folder: &Folder) -> anyhow::Result<String> {
     let source = format!("unix:{}:/sheen", folder.socket().display());
     let log = folder.path().join("ending.log").display().to_string();
     for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
-        folder.answers(&["mount", "--log", &log, &source, "ending"])?;
+        let mut mount = obedient(&sheen_program().canonicalize()?);
+        mount.args(["mount", "--log", &log, &source, "ending"]).current_dir(folder.path());
+        process::run(&mut mount, DEADLINE)?;
         let server = server_of(&directory)?;
         let name = signal.as_str();
         let mut command = Command::new("python3");
