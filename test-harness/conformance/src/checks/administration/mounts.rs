@@ -109,7 +109,9 @@ pub(super) fn told_to_end(folder: &Folder) -> anyhow::Result<String> {
         command.args([server.to_string(), (signal as i32).to_string()]).arg(&directory);
         process::run(&mut command, DEADLINE).with_context(|| format!("beside {name}"))?;
         let begun = Instant::now();
-        while kill(server, None).is_ok() {
+        // One that ended has no words, also before somebody has asked for its status.
+        let words = format!("/proc/{server}/cmdline");
+        while fs::read(&words).is_ok_and(|words| !words.is_empty()) {
             ensure!(begun.elapsed() < DEADLINE, "{name}: unused, its process lives on");
             std::thread::sleep(Duration::from_millis(5));
         }
