@@ -22,7 +22,9 @@ use nix::{
         eventfd::{EfdFlags, EventFd},
         socket::{getsockopt, sockopt},
     },
+    unistd::Uid,
 };
+use sheen_ports::{Peer, Principal};
 
 use crate::{
     area::Area,
@@ -47,8 +49,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub struct NewConnection {
     /// The service the client asked for.
     pub service: u32,
-    /// Address or process, for people.
-    pub peer: String,
+    /// Who is at its other end.
+    pub peer: Peer,
     pub(crate) transport: Transport,
     pub(crate) reserved: Reserved,
 }
@@ -149,7 +151,7 @@ struct Accepting<F> {
 
 struct Pending {
     socket: Socket,
-    peer: String,
+    peer: Peer,
     hello: Vec<u8>,
     descriptors: Vec<OwnedFd>,
     deadline: Instant,
@@ -278,10 +280,8 @@ impl<F: FnMut(NewConnection)> Accepting<F> {
         let Some(unix) = &self.config.unix else { return };
         match unix.accept() {
             Ok((socket, _)) => {
-                let peer = getsockopt(&socket, sockopt::PeerCredentials).map_or_else(
-                    |_| "this host".to_owned(),
-                    |who| format!("process {} of user {}", who.pid(), who.uid()),
-                );
+                // Nobody is let in whom the kernel does not name.
+                let Ok(peer) = peer_of(&socket) else { return self.counters.refuse(1) };
                 self.await_hello(Socket::Unix(socket), peer);
             }
             Err(error) => self.on_accept_error(&error),
@@ -292,8 +292,9 @@ impl<F: FnMut(NewConnection)> Accepting<F> {
         let Some(tcp) = &self.config.tcp else { return };
         match tcp.accept() {
             Ok((socket, address)) => {
-                let peer: SocketAddr = address;
-                self.await_hello(Socket::Tcp(socket), peer.to_string());
+                let address: SocketAddr = address;
+                let peer = Peer { label: address.to_string(), principal: Principal::Owner };
+                self.await_hello(Socket::Tcp(socket), peer);
             }
             Err(error) => self.on_accept_error(&error),
         }
@@ -305,7 +306,7 @@ impl<F: FnMut(NewConnection)> Accepting<F> {
         }
     }
 
-    fn await_hello(&mut self, socket: Socket, peer: String) {
+    fn await_hello(&mut self, socket: Socket, peer: Peer) {
         let deadline = Instant::now() + HELLO_TIMEOUT;
         let set = match &socket {
             Socket::Unix(socket) => socket.set_nonblocking(true),
@@ -376,6 +377,21 @@ impl<F: FnMut(NewConnection)> Accepting<F> {
     }
 }
 
+/// Who connected to a UNIX socket, as the kernel noted it then (SO_PEERCRED).
+///
+/// # Errors
+/// The system's.
+fn peer_of(socket: &UnixStream) -> nix::Result<Peer> {
+    let who = getsockopt(socket, sockopt::PeerCredentials)?;
+    let label = format!("process {} of user {}", who.pid(), who.uid());
+    Ok(Peer { label, principal: principal_of(who.uid(), Uid::effective().as_raw()) })
+}
+
+/// Who user `uid` of this host is to a node that runs as user `own`.
+const fn principal_of(uid: u32, own: u32) -> Principal {
+    if uid == 0 || uid == own { Principal::Owner } else { Principal::User { uid } }
+}
+
 /// Maps what the client sent and answers; None: refused or gone.
 fn accept_shared(
     socket: UnixStream,
@@ -394,4 +410,25 @@ fn accept_shared(
     let event = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK).ok()?;
     descriptors::send(&socket, &answer(None), &[event.as_fd()]).ok()?;
     Some(Transport::Shared(Box::new(SharedParts { area, arena, event: event.into(), socket })))
+}
+
+#[cfg(test)]
+mod test {
+    use super::*;
+
+    #[test]
+    fn root_and_the_user_of_the_node_own_it_and_nobody_else_does() {
+        assert_eq!(principal_of(0, 1000), Principal::Owner);
+        assert_eq!(principal_of(1000, 1000), Principal::Owner);
+        assert_eq!(principal_of(1000, 0), Principal::User { uid: 1000 });
+        assert_eq!(principal_of(65534, 1000), Principal::User { uid: 65534 });
+    }
+
+    #[test]
+    fn a_peer_is_who_the_kernel_says() {
+        let (here, _there) = UnixStream::pair().unwrap();
+        let peer = peer_of(&here).unwrap();
+        assert_eq!(peer.principal, Principal::Owner, "this process is the node's user");
+        assert!(peer.label.ends_with(&format!("of user {}", Uid::effective())), "{}", peer.label);
+    }
 }

@@ -188,7 +188,7 @@ impl SharedConnection {
 #[cfg(test)]
 mod test {
     use sheen_dma::Arena;
-    use sheen_ports::{CloseReason, Fabric};
+    use sheen_ports::{CloseReason, Fabric, Peer, Principal};
     use sheen_types::Xid;
     use sheen_wire::Opcode;
 
@@ -222,7 +222,8 @@ mod test {
             };
             let mut fabric = ServerFabric::new(PayloadCheck::Fabric).unwrap();
             let transport = Transport::Shared(Box::new(parts));
-            let (peer, reserved) = (String::new(), Reserved::default());
+            let peer = Peer { label: String::new(), principal: Principal::Owner };
+            let reserved = Reserved::default();
             let new = NewConnection { service: 0, peer, transport, reserved };
             let id = fabric.add(new).unwrap();
             Self { area, fabric, id, _socket: socket }

@@ -126,7 +126,7 @@ impl<S: Served> ServiceThread<S> {
     fn carry_out(&mut self, order: Order) {
         match order {
             Order::Connect(connection) => {
-                let peer = connection.peer.clone();
+                let peer = connection.peer.label.clone();
                 if let Err(error) = self.service.fabric().add(*connection) {
                     tracing::warn!(peer, %error, "connection could not be taken in");
                 }

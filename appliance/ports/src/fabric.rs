@@ -21,6 +21,27 @@ pub struct RequestId {
     pub slot: u32,
 }
 
+/// Who is at the other end of a connection. Told by the kernel, never by the peer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Principal {
+    /// Root of this host, the user the node runs as, or anybody who comes over TCP.
+    Owner,
+    /// Another user of this host.
+    User {
+        /// Its number, as the node's user namespace shows it.
+        uid: u32,
+    },
+}
+
+/// The other end of a connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// Address or process, for people.
+    pub label: String,
+    /// Who it is.
+    pub principal: Principal,
+}
+
 /// Why a connection ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CloseReason {
@@ -41,8 +62,8 @@ pub enum FabricEvent {
     Opened {
         /// Its connection.
         connection: ConnectionId,
-        /// Address or process, for people.
-        peer: String,
+        /// Who did.
+        peer: Peer,
     },
     /// A request came: frame and body, checked ([`sheen_wire::Frame::decode_with`] succeeds). It ends with
     /// [`Fabric::reply`].

@@ -12,5 +12,7 @@ pub mod clock;
 
 pub use block::{Block, BlockCommand, BlockCompletion, BlockError, BlockGeometry, BlockOperation};
 pub use clock::{Clock, Entropy};
-pub use fabric::{CloseReason, ConnectionId, Fabric, FabricEvent, NotifyError, RequestId};
+pub use fabric::{
+    CloseReason, ConnectionId, Fabric, FabricEvent, NotifyError, Peer, Principal, RequestId,
+};
 pub use link::{Call, CallResult, Cancel, Kept, LeftCall, Link, LinkError, Watch};

@@ -11,7 +11,7 @@ use std::{
     rc::Rc,
 };
 
-use sheen_ports::{CloseReason, ConnectionId, FabricEvent, RequestId};
+use sheen_ports::{CloseReason, ConnectionId, FabricEvent, Peer, Principal, RequestId};
 use sheen_types::Tick;
 
 use crate::{chance::Chance, clock::SimClock, full_log::FullLog, holder_block::HolderBlock};
@@ -240,7 +240,7 @@ impl Network {
                 calls: BTreeMap::new(),
             },
         );
-        let peer = format!("actor {client}");
+        let peer = Peer { label: format!("actor {client}"), principal: Principal::Owner };
         self.enqueue(service, at, FabricEvent::Opened { connection: id, peer });
         Some(id)
     }

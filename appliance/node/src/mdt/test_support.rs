@@ -10,7 +10,7 @@ use std::{
 
 use sheen_consensus::{Format, GroupConfig, ZONE_BLOCKS_MIN, Zone};
 use sheen_dma::Arena;
-use sheen_ports::{CloseReason, ConnectionId, FabricEvent, RequestId};
+use sheen_ports::{CloseReason, ConnectionId, FabricEvent, Peer, Principal, RequestId};
 use sheen_types::{
     ClientId, Epoch, Fid, FileKind, Lba, Name, OstIndex, Tag, Xid, checksum::crc32c,
 };
@@ -196,7 +196,8 @@ impl World {
     pub(crate) fn open_connection(&mut self) -> ConnectionId {
         self.next_connection += 1;
         let connection = ConnectionId(self.next_connection);
-        let event = FabricEvent::Opened { connection, peer: String::from("test") };
+        let peer = Peer { label: String::from("test"), principal: Principal::Owner };
+        let event = FabricEvent::Opened { connection, peer };
         self.wire.borrow_mut().events.push_back(event);
         connection
     }

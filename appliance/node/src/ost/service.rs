@@ -290,7 +290,7 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
                 self.buffers.give(buffer);
             }
             FabricEvent::Opened { connection, peer } => {
-                tracing::debug!(connection = connection.0, peer, "client connected");
+                tracing::debug!(connection = connection.0, ?peer, "client connected");
                 if let Some(stranger) = self.attachments.opened(connection, self.now) {
                     self.fabric.close(stranger);
                 }

@@ -10,7 +10,7 @@ use sheen_dma::{Arena, Buffer};
 use sheen_nvme::RamMedium;
 use sheen_ports::{
     Block, BlockCommand, BlockCompletion, BlockOperation, Clock, CloseReason, ConnectionId, Fabric,
-    FabricEvent, NotifyError, RequestId,
+    FabricEvent, NotifyError, Peer, Principal, RequestId,
 };
 use sheen_reactor::Service;
 use sheen_store::{Limits, Zone};
@@ -77,7 +77,7 @@ impl QueueFabric {
     pub(crate) fn open(&mut self, connection: u64) {
         let opened = FabricEvent::Opened {
             connection: ConnectionId(connection),
-            peer: String::from("test"),
+            peer: Peer { label: String::from("test"), principal: Principal::Owner },
         };
         self.events.push_back(opened);
     }
