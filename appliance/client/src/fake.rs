@@ -18,7 +18,7 @@ use sheen_types::{
 };
 use sheen_wire::{
     Field, Frame, Opcode,
-    fields::List,
+    fields::{AttachKey, List},
     lease::{LeaseCancel, LeaseGrant, LeaseReply, LeaseRequest, LeaseRevoke, bits},
     metadata::*,
 };
@@ -74,7 +74,7 @@ pub(crate) struct State {
     pub(crate) unknown_session: bool,
     /// OSTs beside the two of the answer to Connect.
     pub(crate) more_osts: u32,
-    ended_sessions: u64,
+    pub(crate) ended_sessions: u64,
     /// Names lead to the regular file, and Lookup grants only these bits of it: a change of others waits for the rest.
     pub(crate) lookup_grants: Option<u32>,
     /// The session is being ended: taken up no more, until its client says that its caches are void.
@@ -450,8 +450,24 @@ impl State {
             Opcode::Link => ok(self.link(&call.body).to_vec()),
             Opcode::Unlink => ok(self.unlink(&call.body).to_vec()),
             Opcode::Create => ok(self.create(&call.body).to_vec()),
+            Opcode::Attach => self.attach(call),
             _ => self.serve_object(call, payload),
         }
+    }
+
+    /// The key of the session there is.
+    fn attach_key(&self) -> AttachKey {
+        AttachKey([u8::try_from(1 + self.ended_sessions).unwrap(); 32])
+    }
+
+    fn attach(&self, call: &Call) -> Answer {
+        let Attach { key } = Attach::from_bytes(&call.body).unwrap();
+        let errno = match call.frame.client {
+            ClientId(number) if number != 1 + self.ended_sessions => Errno::ENOTCONN,
+            _ if key != self.attach_key() => Errno::EACCES,
+            _ => Errno(0),
+        };
+        (-errno.0, Vec::new(), Vec::new())
     }
 
     pub(crate) fn make_room(&mut self) -> MakeRoomReply {
@@ -492,6 +508,7 @@ impl State {
                 OstAddress { ost: OstIndex(1), service: 1 },
             ]),
             more_osts: self.more_osts > 0,
+            attach_key: self.attach_key(),
         }
     }
 

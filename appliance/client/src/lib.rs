@@ -89,6 +89,8 @@ mod fake_objects;
 #[cfg(test)]
 mod refusal_test;
 #[cfg(test)]
+mod attach_test;
+#[cfg(test)]
 mod scenarios;
 #[cfg(test)]
 mod kills;

@@ -14,7 +14,7 @@ use std::{
 
 use sheen_ports::{Call, Cancel, Link};
 use sheen_types::Errno;
-use sheen_wire::{Frame, Opcode};
+use sheen_wire::{Field, Frame, Opcode, metadata::Attach};
 
 use crate::{client::Client, slots::CANCEL_POLL, turns::Speaker};
 
@@ -180,12 +180,40 @@ impl Client {
         if self.session.is_ended() {
             return Err(Errno::ENOTCONN);
         }
-        let mut frame = Frame::request(Opcode::Attach, self.session.next_xid());
-        self.session.identity().sign(&mut frame);
-        let call = Call { frame, body: Vec::new(), payload: None, room: None };
-        // Its status is of no interest: what is wrong with the session shows at the first request.
-        let (reply, _) = link.call(call, &Cancel::new()).reply.map_err(|_| Errno::ENOTCONN)?;
-        self.confirm_node().inspect_err(|_| link.close())?;
-        Ok((link, reply.incarnation))
+        let introduced = self.introduce(&*link);
+        let incarnation = introduced.and_then(|told| self.confirm_node().map(|()| told));
+        match incarnation {
+            Ok(incarnation) => Ok((link, incarnation)),
+            Err(errno) => {
+                link.close();
+                Err(errno)
+            }
+        }
+    }
+
+    /// Shows a service whose session this is; returns the incarnation it tells. Waits while it was not told of the session yet.
+    ///
+    /// # Errors
+    /// ENOTCONN: the connection is lost, or the service knows that the session has ended. EACCES: the session is not ours there.
+    fn introduce(&self, link: &dyn Link) -> Result<u64, Errno> {
+        let mut pause = PAUSE.0;
+        loop {
+            let identity = self.session.identity();
+            let mut frame = Frame::request(Opcode::Attach, self.session.next_xid());
+            identity.sign(&mut frame);
+            let body = Attach { key: identity.attach_key }.to_vec();
+            let call = Call { frame, body, payload: None, room: None };
+            let (reply, _) = link.call(call, &Cancel::new()).reply.map_err(|_| Errno::ENOTCONN)?;
+            match Errno(-reply.status) {
+                Errno(0) => return Ok(reply.incarnation),
+                Errno::EAGAIN if !self.session.is_ended() => self.session.wait_change(pause),
+                errno => {
+                    tracing::debug!(%errno, "a service of objects does not know the session");
+                    self.doubt_session(identity.epoch);
+                    return Err(errno);
+                }
+            }
+            pause = (pause * 2).min(PAUSE.1);
+        }
     }
 }

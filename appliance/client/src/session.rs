@@ -20,6 +20,7 @@ use sheen_ports::{Call, Cancel, Clock, Link};
 use sheen_types::{ClientId, Epoch, Errno, Fid, OstIndex, Tick, Xid};
 use sheen_wire::{
     Field, Frame, Opcode,
+    fields::AttachKey,
     metadata::{Connect, ConnectReply, OstList, OstListReply},
 };
 
@@ -47,6 +48,8 @@ pub(crate) struct Identity {
     pub(crate) incarnation: u64,
     /// The first of the numbers `server` of this incarnation.
     pub(crate) since: u64,
+    /// Shown to services of objects.
+    pub(crate) attach_key: AttachKey,
 }
 
 impl Identity {
@@ -95,8 +98,14 @@ pub(crate) struct Session {
 impl Session {
     /// A session that never connected.
     pub(crate) fn new(config: &ClientConfig, clock: Arc<dyn Clock + Send + Sync>) -> Self {
-        let identity =
-            Identity { client: ClientId(0), epoch: Epoch(0), server: 0, incarnation: 0, since: 0 };
+        let identity = Identity {
+            client: ClientId(0),
+            epoch: Epoch(0),
+            server: 0,
+            incarnation: 0,
+            since: 0,
+            attach_key: AttachKey::NONE,
+        };
         Self {
             state: Mutex::new(SessionState {
                 lane: None,
@@ -243,6 +252,7 @@ impl Session {
         }
         state.identity.client = reply.client;
         state.identity.epoch = reply.epoch;
+        state.identity.attach_key = reply.attach_key;
         state.server_epoch = reply.server_epoch;
         state.root = reply.root;
         state.lease = Duration::from_millis(u64::from(reply.lease_milliseconds.max(100)));

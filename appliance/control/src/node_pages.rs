@@ -7,7 +7,7 @@ use std::{
 
 use sheen_node::{
     Node,
-    ost::OstStats,
+    ost::{NOT_ADMITTED_REASONS, OstStats},
     server::NodeState,
     stats::{LATENCY_BUCKETS, LATENCY_FLOOR_NANOSECONDS, OperationStats, Operations},
 };
@@ -254,9 +254,22 @@ impl NodePages {
                 &reactor,
                 service.in_flight.get(),
             );
+            families.gauge(
+                "sheen_sessions_admitted",
+                "Sessions a reactor serves.",
+                &reactor,
+                service.sessions.get(),
+            );
+            for (reason, count) in NOT_ADMITTED_REASONS.iter().zip(&service.not_admitted) {
+                families.counter(
+                    "sheen_object_not_admitted_total",
+                    "Object requests not carried out because of whose they are.",
+                    &[("reactor", name.as_str()), ("reason", *reason)],
+                    count.get(),
+                );
+            }
             for (metric, help, value) in [
                 ("sheen_busy_answers_total", "Requests refused for want of room.", &service.busy),
-                ("sheen_fenced_answers_total", "Requests of fenced sessions.", &service.fenced),
                 (
                     "sheen_malformed_requests_total",
                     "Requests that make no sense.",

@@ -14,7 +14,7 @@ use sheen_keys::KeySource;
 use sheen_rdma::ConnectionLimits;
 use sheen_types::Bytes;
 
-use crate::ost::ScrubConfig;
+use crate::{ost::ScrubConfig, strangers::STRANGERS_MAX};
 
 pub mod load;
 
@@ -24,6 +24,12 @@ pub use load::ConfigError;
 pub const OSTS_MAX: u32 = 32;
 /// Most data reactors of a node.
 pub const REACTORS_MAX: u32 = 32;
+/// Most sessions of a node: each has a connection to each service, beside those that belong to no session yet.
+pub const CLIENTS_MAX: u32 = 3584;
+const _: () = assert!(
+    CLIENTS_MAX as usize + STRANGERS_MAX < sheen_rdma::CONNECTIONS_MAX,
+    "a newcomer always has a place"
+);
 
 /// Everything a node is told.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -177,7 +183,7 @@ pub struct LimitsConfig {
     pub inodes: u64,
     /// File systems.
     pub filesystems: u32,
-    /// Client sessions.
+    /// Client sessions, 1..=[`CLIENTS_MAX`].
     pub clients: u32,
     /// (client, inode) pairs with a lease, and as many open files.
     pub leases: u32,

@@ -5,6 +5,7 @@
 //! (`sheen-control` reads the counters), printing, signals (`sheen-cli`).
 #![forbid(unsafe_code)]
 
+mod attach_secret;
 mod buffer_shares;
 pub mod check;
 pub mod config;

@@ -25,7 +25,7 @@ use sheen_types::{
 };
 use sheen_wire::{
     Field, Frame, Opcode,
-    metadata::{Connect, ConnectReply},
+    metadata::{Attach, Connect, ConnectReply},
     object::{ObjectRead, ObjectSync, ObjectWrite},
 };
 
@@ -142,7 +142,7 @@ impl Client {
         (mdt.client, mdt.epoch) = (reply.client, reply.epoch);
         let osts = [1, 2].map(|service| {
             let ost = Service::connect(node, service, reply.client, reply.epoch);
-            ost.call(Opcode::Attach, &[], None);
+            ost.call(Opcode::Attach, &Attach { key: reply.attach_key }.to_vec(), None);
             ost
         });
         Self { mdt, osts }

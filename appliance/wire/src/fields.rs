@@ -155,6 +155,32 @@ impl<const N: usize> Field for [u8; N] {
     }
 }
 
+/// What a client proves with that a session is its own: made by the MDT, told in the answer to Connect, shown to each OST
+/// service. `Debug` does not show it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct AttachKey(pub [u8; 32]);
+
+impl AttachKey {
+    /// No session has it.
+    pub const NONE: Self = Self([0; 32]);
+}
+
+impl std::fmt::Debug for AttachKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("AttachKey")
+    }
+}
+
+impl Field for AttachKey {
+    fn encode(&self, out: &mut Encoder<'_>) {
+        self.0.encode(out);
+    }
+
+    fn decode(input: &mut Decoder<'_>) -> Result<Self, DecodeError> {
+        Field::decode(input).map(Self)
+    }
+}
+
 /// Two bytes of count and that many values.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct List<T>(pub Vec<T>);

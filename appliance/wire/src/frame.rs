@@ -14,7 +14,8 @@ use crate::{
 /// Version of everything in this crate. 1: first. 2: the frame carries the server's incarnation. 3: times are the server's.
 /// 4: a file system is made for an owner, room is asked for. 5: attributes tell when
 /// `atime` was decided. 6: replies to changes of names tell what the directories are.
-pub const PROTOCOL_VERSION: u16 = 6;
+/// 7: a client proves to an OST whose session it is.
+pub const PROTOCOL_VERSION: u16 = 7;
 /// Bytes of an encoded [`Frame`].
 pub const FRAME_BYTES: usize = 72;
 /// Longest body. Frame and body fit one message slot of 1 KiB; what is longer travels as payload.
@@ -46,7 +47,7 @@ number_enum! {
         Ping = 0x03,
         /// Re-asserts opens, leases and locks after the MDT restarted. Payload.
         Reassert = 0x04,
-        /// Attaches a connection to an OST service (no session state of its own).
+        /// Attaches a connection to an OST service. Body [`crate::metadata::Attach`].
         Attach = 0x05,
         /// Grants a sequence of FIDs to the client.
         SequenceGrant = 0x06,
@@ -124,7 +125,7 @@ number_enum! {
         ObjectGlimpse = 0x64,
         /// Makes everything acknowledged so far durable.
         ObjectSync = 0x65,
-        /// Destroys objects.
+        /// Destroys objects. Reserved for services among themselves: no client is served it.
         ObjectDestroy = 0x66,
         /// Finds data or a hole.
         ObjectSeek = 0x67,
@@ -132,7 +133,7 @@ number_enum! {
         ObjectAllocate = 0x68,
         /// Space of the OST.
         ObjectStatistics = 0x69,
-        /// Refuses sessions of a client older than an epoch from now on.
+        /// Refuses a session from now on. Reserved for services among themselves: no client is served it.
         ObjectFence = 0x6a,
         /// Stores a range anew, compressed or not.
         ObjectRepack = 0x6b,

@@ -4,7 +4,7 @@ use sheen_types::{Attributes, ClientId, Epoch, Fid, FileKind, Name, OstIndex, Ti
 
 use crate::{
     BODY_BYTES_MAX, Field,
-    fields::List,
+    fields::{AttachKey, List},
     flock::{FileLock, LockFamily, LockType},
     lease::{LeaseGrant, LeaseReply, LeaseRevoke},
     metadata::*,
@@ -56,6 +56,7 @@ fn metadata_replies() -> Vec<(&'static str, Vec<u8>)> {
         filesystem: vec![b'f'; 20],
         osts: osts(),
         more_osts: true,
+        attach_key: AttachKey([0xff; 32]),
     };
     let filesystem = FilesystemInfo {
         id: vec![b'f'; 20],
@@ -115,10 +116,6 @@ fn object_messages() -> Vec<(&'static str, Vec<u8>)> {
     vec![
         ("ObjectGlimpse", GlimpseReply { objects: List(vec![found; GLIMPSE_MAX]) }.to_vec()),
         ("ObjectGlimpse, request", ObjectGlimpse { ost, objects: glimpses }.to_vec()),
-        (
-            "ObjectDestroy, request",
-            ObjectDestroy { ost, objects: List(vec![Fid::ROOT; DESTROY_MAX]) }.to_vec(),
-        ),
     ]
 }
 

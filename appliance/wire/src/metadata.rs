@@ -7,7 +7,7 @@ use sheen_types::{
 };
 
 use crate::{
-    fields::List,
+    fields::{AttachKey, List},
     flock::FileLock,
     lease::{LeaseGrant, SizeUpdate},
     message,
@@ -82,6 +82,18 @@ message! {
         pub osts: List<OstAddress>,
         /// There are more: [`OstList`] tells.
         pub more_osts: bool,
+        /// Proves to an OST service that this session with this epoch is the client's ([`Attach`]).
+        pub attach_key: AttachKey,
+    }
+}
+
+message! {
+    /// Makes the connection the only one of a session at an OST service; frame: the session and its epoch. Reply: empty.
+    /// EAGAIN: the service was not told of the session, or of this epoch, yet. ENOTCONN: the session ended, or has a later epoch.
+    /// EACCES: the key is not this session's, or the peer is not who opened the session.
+    pub struct Attach {
+        /// [`ConnectReply::attach_key`] of this session and epoch.
+        pub key: AttachKey,
     }
 }
 

@@ -4,7 +4,7 @@
 //! the time it had; a cut says the time at which the MDT allowed it. An object's mtime never goes back, nor beyond the
 //! server's now.
 
-use sheen_types::{ClientId, Compression, Epoch, Fid, OstIndex, Timespec};
+use sheen_types::{Compression, Fid, OstIndex, Timespec};
 
 use crate::{fields::List, message, number_enum};
 
@@ -195,19 +195,6 @@ message! {
     }
 }
 
-message! {
-    /// Destroys objects; those that do not exist are fine. Reply: empty, when durable.
-    pub struct ObjectDestroy {
-        /// Which OST of the service.
-        pub ost: OstIndex,
-        /// The objects, at most [`DESTROY_MAX`].
-        pub objects: List<Fid>,
-    }
-}
-
-/// Most objects in one [`ObjectDestroy`].
-pub const DESTROY_MAX: usize = 32;
-
 number_enum! {
     /// What ObjectSeek looks for.
     pub enum SeekTarget: u8 {
@@ -261,15 +248,5 @@ message! {
         pub logical_bytes: u64,
         /// Space it takes.
         pub physical_bytes: u64,
-    }
-}
-
-message! {
-    /// From the MDT: refuse requests of `client` whose frame has an epoch below `epoch`. Reply: empty.
-    pub struct ObjectFence {
-        /// Session fenced.
-        pub client: ClientId,
-        /// First epoch still welcome.
-        pub epoch: Epoch,
     }
 }

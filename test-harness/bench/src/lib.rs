@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod admitted;
 pub mod block_io;
 pub mod compression;
 pub mod fio;

@@ -2,19 +2,21 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use anyhow::{Result, anyhow, ensure};
 use sheen_dma::Arena;
 use sheen_ports::{Call, Cancel, Link};
 use sheen_types::checksum::crc32c;
 use sheen_types::{ClientId, Compression, Epoch, Errno, Fid, OstIndex, Tag, Timespec, Xid};
+use sheen_wire::metadata::{Attach, Connect, ConnectReply};
 use sheen_wire::object::{ObjectRead, ObjectSync, ObjectWrite};
 use sheen_wire::{Field, Frame, Opcode};
 
 /// Bytes of each object.
 pub const OBJECT_BYTES: usize = 4096;
-/// A session number the MDT does not reach, so that it has not been ended and fenced.
-const CLIENT: ClientId = ClientId(1 << 40);
+/// How often a session tells that it lives.
+const PING_MILLISECONDS: u64 = 5_000;
 /// Threads that write; each waits for its reply.
 const THREADS: u64 = 16;
 
@@ -27,11 +29,17 @@ pub fn object(number: u64) -> Fid {
     Fid::new(sequence, u32::try_from(number % width + 1).unwrap_or(1))
 }
 
-/// A connection to one target's service.
+/// A session of its own, and its connection to one target's service.
 pub struct Target {
+    mdt: Arc<dyn Link>,
     link: Arc<dyn Link>,
     index: OstIndex,
+    client: ClientId,
+    epoch: Epoch,
     xid: AtomicU64,
+    since: Instant,
+    /// Milliseconds from `since` to the last sign of life to the MDT.
+    pinged: AtomicU64,
 }
 
 impl std::fmt::Debug for Target {
@@ -40,27 +48,72 @@ impl std::fmt::Debug for Target {
     }
 }
 
+fn link_to(address: &str, service: u32) -> Result<Arc<dyn Link>> {
+    let arena = Arena::shared(4 << 20).map_err(|error| anyhow!("arena: {error:?}"))?;
+    sheen_rdma::connect(address, service, &arena)
+        .map_err(|error| anyhow!("connecting to service {service}: {error:?}"))
+}
+
 impl Target {
-    /// Connects to target `index` at `address`; with one target a reactor, target n is service n + 1.
+    /// Opens a session and connects to target `index` at `address`; with one target a reactor, target n is service n + 1.
     ///
     /// # Errors
     /// When nobody answers there.
     pub fn connect(address: &str, index: u32) -> Result<Self> {
-        let arena = Arena::shared(4 << 20).map_err(|error| anyhow!("arena: {error:?}"))?;
-        let link = sheen_rdma::connect(address, index + 1, &arena)
-            .map_err(|error| anyhow!("connecting to service {}: {error:?}", index + 1))?;
-        let target = Self { link, index: OstIndex(index), xid: AtomicU64::new(0) };
-        target.call(Opcode::Attach, &[], None)?;
+        let mut target = Self {
+            mdt: link_to(address, 0)?,
+            link: link_to(address, index + 1)?,
+            index: OstIndex(index),
+            client: ClientId(0),
+            epoch: Epoch(0),
+            xid: AtomicU64::new(0),
+            since: Instant::now(),
+            pinged: AtomicU64::new(0),
+        };
+        let (filesystem, label) = (Vec::new(), b"bench".to_vec());
+        let mut uuid = *b"bench of objects";
+        uuid[0] ^= index.to_le_bytes()[0];
+        let connect = Connect { uuid, client: ClientId(0), filesystem, label, slots: 1 };
+        let (body, _) = target.call_over(&target.mdt, Opcode::Connect, &connect.to_vec(), None)?;
+        let reply = ConnectReply::from_bytes(&body)?;
+        (target.client, target.epoch) = (reply.client, reply.epoch);
+        target.call(Opcode::Attach, &Attach { key: reply.attach_key }.to_vec(), None)?;
         Ok(target)
     }
 
+    /// Tells the MDT now and then that the session lives.
+    fn keep_alive(&self) -> Result<()> {
+        let now = u64::try_from(self.since.elapsed().as_millis())?;
+        let pinged = self.pinged.load(Ordering::Relaxed);
+        let (order, pings) = (Ordering::Relaxed, &self.pinged);
+        // One thread of several is the one to do it.
+        if now > pinged + PING_MILLISECONDS
+            && pings.compare_exchange(pinged, now, order, order).is_ok()
+        {
+            self.call_over(&self.mdt, Opcode::Ping, &[], None)?;
+        }
+        Ok(())
+    }
+
     fn call(&self, opcode: Opcode, body: &[u8], payload: Option<&[u8]>) -> Result<Vec<u8>> {
+        self.keep_alive()?;
+        self.call_over(&self.link, opcode, body, payload).map(|(_, payload)| payload)
+    }
+
+    /// Asks until the service is not busy. Body and payload of the answer.
+    fn call_over(
+        &self,
+        link: &Arc<dyn Link>,
+        opcode: Opcode,
+        body: &[u8],
+        payload: Option<&[u8]>,
+    ) -> Result<(Vec<u8>, Vec<u8>)> {
         loop {
             let xid = Xid(self.xid.fetch_add(1, Ordering::Relaxed) + 1);
-            let (client, epoch) = (CLIENT, Epoch(1));
+            let (client, epoch) = (self.client, self.epoch);
             let mut frame = Frame { client, epoch, tag: Tag(0), ..Frame::request(opcode, xid) };
-            let room = self.link.buffer(OBJECT_BYTES);
-            let offered = match payload.map(|bytes| (bytes, self.link.buffer(bytes.len()))) {
+            let room = link.buffer(OBJECT_BYTES);
+            let offered = match payload.map(|bytes| (bytes, link.buffer(bytes.len()))) {
                 None => None,
                 Some((bytes, Some(mut buffer))) => {
                     buffer.as_mut_slice()[..bytes.len()].copy_from_slice(bytes);
@@ -73,15 +126,16 @@ impl Target {
                 }
             };
             let call = Call { frame, body: body.to_vec(), payload: offered, room };
-            let result = self.link.call(call, &Cancel::new());
-            let (frame, _) = result.reply.map_err(|error| anyhow!("{opcode:?}: {error}"))?;
+            let result = link.call(call, &Cancel::new());
+            let (frame, body) = result.reply.map_err(|error| anyhow!("{opcode:?}: {error}"))?;
             if frame.status == -Errno::EAGAIN.0 {
                 std::thread::yield_now();
                 continue;
             }
             ensure!(frame.status == 0, "{opcode:?}: status {}", frame.status);
             let bytes = usize::try_from(frame.payload_bytes)?;
-            return Ok(result.room.map_or(Vec::new(), |room| room.as_slice()[..bytes].to_vec()));
+            let room = result.room.map_or(Vec::new(), |room| room.as_slice()[..bytes].to_vec());
+            return Ok((body, room));
         }
     }
 

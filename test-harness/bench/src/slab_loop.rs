@@ -15,9 +15,11 @@ use sheen_ports::{
 use sheen_reactor::Service;
 use sheen_store::{Limits, Zone};
 use sheen_types::checksum::crc32c;
-use sheen_types::{ClientId, Compression, Epoch, Fid, Lba, OstIndex, Tick, Timespec, Xid};
+use sheen_types::{Compression, Fid, Lba, OstIndex, Tick, Timespec, Xid};
 use sheen_wire::object::{ObjectRead, ObjectWrite};
 use sheen_wire::{Field, Frame, Opcode};
+
+use crate::admitted::{self, SESSION};
 
 /// Requests under way at a time.
 const DEPTH: usize = 8;
@@ -217,8 +219,11 @@ impl<B: Block> SlabLoop<B> {
         };
         let payload = content.slab();
         let checksum = crc32c(&payload);
-        let fabric = SlabFabric { payload, checksum, ..SlabFabric::default() };
-        let service = OstService::new(config, vec![(OST, open(&medium))], fabric, StillClock, None)
+        let mut fabric = SlabFabric { payload, checksum, ..SlabFabric::default() };
+        fabric.events.push_back(admitted::opened(ConnectionId(1)));
+        fabric.waiting.push_back(admitted::attach());
+        let (targets, desk) = (vec![(OST, open(&medium))], Some(admitted::desk(OST)?));
+        let service = OstService::new(config, targets, fabric, StillClock, desk)
             .map_err(|error| anyhow!("service: {error:?}"))?;
         let mut made = Self { service, compression, xid: 0 };
         for _ in 0..10_000_000 {
@@ -278,8 +283,8 @@ impl<B: Block> SlabLoop<B> {
                 (Opcode::ObjectWrite, body.to_vec())
             }
         };
-        let mut frame =
-            Frame { client: ClientId(5), epoch: Epoch(1), ..Frame::request(opcode, Xid(self.xid)) };
+        let (client, epoch) = SESSION;
+        let mut frame = Frame { client, epoch, ..Frame::request(opcode, Xid(self.xid)) };
         match operation {
             Operation::Read => frame.committed = SLAB_BYTES as u64,
             Operation::Write => {

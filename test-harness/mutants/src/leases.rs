@@ -79,16 +79,89 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         )],
     },
     Mutant {
-        name: "fences-forgotten-at-a-restart",
-        story: "who was evicted before a restart of the OSTs is not fenced again",
+        name: "served-before-the-list-is-drained",
+        story: "after a restart what others held is given on while an OST may still change it for a session that ended",
         file: "appliance/node/src/mdt/session.rs",
+        replacements: &[("let fencing = !self.admitting.drained || ", "let fencing = ")],
+        proofs: &[Proof::Test(
+            NODE,
+            "mdt::restart_test::a_restart_tells_who_lives_and_serves_when_the_osts_are_done_with_all_others",
+        )],
+    },
+    Mutant {
+        name: "missed-dismissal-forgotten",
+        story: "a session whose dismissal did not arrive is never said to be fenced, or said to be at once",
+        file: "appliance/node/src/mdt/admitting.rs",
         replacements: &[(
-            "let first = probe.0.saturating_sub(FENCED_AGAIN_MAX).max(1);",
-            "let first = probe.0.saturating_sub(FENCED_AGAIN_MAX).max(probe.0);",
+            "self.admitting.again.insert(client);\n        }\n    }",
+            "let _ = client;\n        }\n    }",
         )],
         proofs: &[Proof::Test(
             NODE,
-            "mdt::restart_test::a_restart_fences_again_who_was_evicted_before_it_serves",
+            "mdt::admitting_test::a_dismissal_that_was_missed_is_told_again_and_waited_for",
+        )],
+    },
+    Mutant {
+        name: "any-session-over-any-connection",
+        story: "an OST carries out what names a session, whatever connection it comes over",
+        file: "appliance/node/src/ost/sessions.rs",
+        replacements: &[(
+            "Some((attached, _)) if attached != client => Err(Refusal::Another),",
+            "",
+        )],
+        proofs: &[Proof::Test(NODE, "ost::test::sessions::who_names_another_session_is_refused")],
+    },
+    Mutant {
+        name: "attached-without-a-key",
+        story: "an OST attaches a connection to the session it names, whatever key it shows",
+        file: "appliance/node/src/ost/sessions.rs",
+        replacements: &[(
+            "if principal != opened_by || !list.secret.proves(key, &session) {",
+            "if principal != opened_by || key.0.len() != 32 || session.client != client {",
+        )],
+        proofs: &[Proof::Test(NODE, "ost::test::sessions::nobody_attaches_as_another")],
+    },
+    Mutant {
+        name: "older-leader-believed",
+        story: "an OST takes the list of an MDT that does not lead any more",
+        file: "appliance/node/src/ost/sessions.rs",
+        replacements: &[(
+            "list.version < mine.version",
+            "list.version.changes < mine.version.changes",
+        )],
+        proofs: &[Proof::Test(
+            NODE,
+            "ost::test::sessions::a_stale_list_from_an_older_leader_is_refused",
+        )],
+    },
+    Mutant {
+        name: "gap-in-the-list",
+        story: "an OST takes a change of the list although it missed the one before",
+        file: "appliance/node/src/ost/sessions.rs",
+        replacements: &[("list.version.next() == version", "list.version < version")],
+        proofs: &[Proof::Test(NODE, "ost::test::sessions::a_gap_asks_for_the_whole_list")],
+    },
+    Mutant {
+        name: "two-lists-with-one-number",
+        story: "a list of sessions that comes late passes for the one that is there",
+        file: "appliance/node/src/mdt/admitting.rs",
+        replacements: &[(
+            "let version = self.next_list_version();\n        let living",
+            "let version = self.list_version();\n        let living",
+        )],
+        proofs: &[Proof::Test(NODE, "mdt::admitting_test::no_two_lists_have_one_number")],
+    },
+    Mutant {
+        name: "gave-way-and-came-back",
+        story: "a connection that gave way to another of its session is attached again before it is closed",
+        file: "appliance/node/src/ost/attachments.rs",
+        replacements: &[(
+            "self.connections.remove(&connection);\n    }",
+            "if let Some(found) = self.connections.get_mut(&connection) {\n            found.session = None;\n        }\n    }",
+        )],
+        proofs: &[Proof::Test(
+            NODE,
+            "ost::test::sessions::a_connection_that_gave_way_is_attached_to_nothing_any_more",
         )],
     },
     Mutant {

@@ -12,7 +12,7 @@ use std::{
 };
 
 use sheen_types::{ClientId, Epoch, Errno, Fid, OstIndex, Tick, Xid};
-use sheen_wire::lease::bits;
+use sheen_wire::{fields::AttachKey, lease::bits};
 
 mod cache;
 #[cfg(test)]
@@ -133,6 +133,7 @@ pub struct Actor {
     filesystem: Vec<u8>,
     client: ClientId,
     epoch: Epoch,
+    attach_key: AttachKey,
     server_epoch: Epoch,
     /// The session was ended, and there is no new one yet.
     ended: bool,
@@ -193,6 +194,7 @@ impl Actor {
             filesystem: filesystem.as_bytes().to_vec(),
             client: ClientId(0),
             epoch: Epoch(0),
+            attach_key: AttachKey::NONE,
             server_epoch: Epoch(0),
             ended: false,
             mdt: Lane::new(0),

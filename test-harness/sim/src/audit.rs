@@ -104,7 +104,9 @@ impl World {
         loop {
             self.step()?;
             let tables = self.node.tables().ok_or("the node does not run")?;
-            let most = Tables { sessions: players, opens: 0, locks: 0, requests: 0, ..tables };
+            let sessions = players;
+            let most =
+                Tables { sessions, admitted: sessions, opens: 0, locks: 0, requests: 0, ..tables };
             if tables == most && tables.leases <= leases_max {
                 return Ok(());
             }

@@ -7,6 +7,10 @@ pub enum Fault {
     Kill,
     /// The node loses power while clients live on.
     PowerCut,
+    /// The MDT begins anew while the OSTs serve on.
+    MdtRestart,
+    /// The OSTs begin anew while the MDT serves on.
+    OstRestart,
     /// The node's process does not run for a while.
     NodePause,
     /// A client ends its connections and makes new ones.
@@ -41,9 +45,11 @@ pub enum Fault {
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 19] = [
         Self::Kill,
         Self::PowerCut,
+        Self::MdtRestart,
+        Self::OstRestart,
         Self::NodePause,
         Self::HangUp,
         Self::DeadClient,
@@ -67,6 +73,8 @@ impl Fault {
         match self {
             Self::Kill => "kills",
             Self::PowerCut => "power cuts",
+            Self::MdtRestart => "restarts of the MDT alone",
+            Self::OstRestart => "restarts of the OSTs alone",
             Self::NodePause => "node pauses",
             Self::HangUp => "hang-ups",
             Self::DeadClient => "dead clients",

@@ -120,7 +120,9 @@ impl World {
             self.faults_in_round += 1;
             self.plan_fault();
             match self.chance.below(100) {
-                0..30 => self.die(Death::Process),
+                0..20 => self.die(Death::Process),
+                20..25 => self.restart_mdt(),
+                25..30 => self.restart_osts(),
                 30..55 => self.die(Death::Power),
                 55..72 => self.hang_up(),
                 72..82 => self.cut_link(),
@@ -255,6 +257,18 @@ impl World {
         if self.node.lose_media(ost) {
             self.note(|| format!("the next read of OST {ost} meets lost media"));
         }
+    }
+
+    fn restart_mdt(&mut self) {
+        self.node.restart_mdt();
+        self.note(|| "the MDT begins anew".to_owned());
+        self.counts.coverage.count(Fault::MdtRestart);
+    }
+
+    fn restart_osts(&mut self) {
+        self.node.restart_osts();
+        self.note(|| "the OSTs begin anew".to_owned());
+        self.counts.coverage.count(Fault::OstRestart);
     }
 
     pub(crate) fn die(&mut self, death: Death) {

@@ -295,13 +295,20 @@ impl Network {
 
     /// The node dies: everything on its way to it and from it is lost, every client notices some time later.
     pub fn node_dies(&mut self) {
-        self.services.clear();
-        if self.blocking.is_some() {
+        let services: Vec<u16> = self.services.keys().copied().collect();
+        services.into_iter().for_each(|service| self.service_dies(service));
+    }
+
+    /// A service of the node dies, and all its connections with it.
+    pub fn service_dies(&mut self, service: u16) {
+        self.services.remove(&service);
+        if service == 0 && self.blocking.is_some() {
             self.blocking = Some(HolderBlock::default());
         }
         let noticed: Vec<Tick> = (0..self.connections.len()).map(|_| self.flight()).collect();
         let now = self.clock.tick();
-        for (entry, at) in self.connections.values_mut().zip(noticed) {
+        let connections = self.connections.values_mut().filter(|entry| entry.service == service);
+        for (entry, at) in connections.zip(noticed) {
             let cut = self.cuts.get(&entry.client).filter(|cut| cut.until > now);
             let held = cut.filter(|cut| cut.direction.holds_down());
             let at = held.map_or(at, |cut| Tick(at.0.max(cut.until.0 + 1)));

@@ -8,7 +8,9 @@ use sheen_consensus::{Format as MdtFormat, GroupConfig};
 use sheen_dma::Arena;
 use sheen_node::{
     mdt::{MdtConfig, MdtLimits, MdtPorts, MdtService, MdtStats, MdtTimes},
-    ost::{LocalGateway, OstConfig, OstMemory, OstService, ScrubConfig, local_gateway},
+    ost::{
+        LocalGateway, OstConfig, OstMemory, OstService, ScrubConfig, ServiceDesk, local_gateway,
+    },
 };
 use sheen_reactor::Service;
 use sheen_types::{Lba, OstIndex, Tick};
@@ -41,6 +43,17 @@ const TURNS_MAX: usize = 100_000;
 type Mdt = MdtService<SimDevice, SimFabric, SimClock, Chance, LocalGateway>;
 type Ost = OstService<SimDevice, SimFabric, SimClock>;
 
+fn osts() -> Vec<OstIndex> {
+    (0..OSTS).map(OstIndex).collect()
+}
+
+/// The two ends of the way from the MDT to the service of the OSTs.
+fn connected() -> (LocalGateway, ServiceDesk) {
+    let (gateway, desks) = local_gateway(&[osts()]).expect("descriptors for mailboxes");
+    let (desk, _) = desks.into_iter().next().expect("a desk for each service");
+    (gateway, desk)
+}
+
 /// How a node ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Death {
@@ -55,6 +68,8 @@ pub enum Death {
 pub struct Tables {
     /// Sessions.
     pub sessions: u64,
+    /// Sessions that the OSTs serve.
+    pub admitted: u64,
     /// (client, inode) pairs with a lease.
     pub leases: u64,
     /// (client, inode) pairs that are open.
@@ -156,26 +171,22 @@ impl SimNode {
     /// # Panics
     /// When the machine has no memory.
     pub fn start(&mut self) {
-        let osts: Vec<OstIndex> = (0..OSTS).map(OstIndex).collect();
-        let (gateway, desks) =
-            local_gateway(std::slice::from_ref(&osts)).expect("descriptors for mailboxes");
-        let mut devices = Vec::new();
-        let mut device = |first: u64, blocks: u64, chance: Chance| {
-            let device =
-                SimDevice::new(&self.media, Lba(first), blocks, self.clock.clone(), chance);
-            devices.push(device.clone());
-            device
-        };
-        let mdt_device = device(0, self.shape.mdt_blocks, self.chance.fork());
-        let targets: Vec<(OstIndex, SimDevice)> = osts
-            .iter()
-            .map(|&ost| {
-                let first = self.shape.ost_first(ost.0);
-                (ost, device(first, self.shape.ost_blocks, self.chance.fork()))
-            })
-            .collect();
+        let (gateway, desk) = connected();
+        let (mdt, stats, device) = self.make_mdt(gateway);
+        let (ost, mut devices) = self.make_ost(desk);
+        devices.insert(0, device);
+        self.running = Some(Running { stats, mdt, ost, devices });
+    }
+
+    fn device(&mut self, first: u64, blocks: u64) -> SimDevice {
+        let (clock, chance) = (self.clock.clone(), self.chance.fork());
+        SimDevice::new(&self.media, Lba(first), blocks, clock, chance)
+    }
+
+    fn make_mdt(&mut self, gateway: LocalGateway) -> (Mdt, Arc<MdtStats>, SimDevice) {
+        let device = self.device(0, self.shape.mdt_blocks);
         let ports = MdtPorts {
-            block: mdt_device,
+            block: device.clone(),
             fabric: Network::listen(&self.network, 0),
             clock: self.clock.clone(),
             entropy: self.chance.fork(),
@@ -184,8 +195,15 @@ impl SimNode {
             payloads: self.memory.payloads.clone(),
         };
         let stats = Arc::new(MdtStats::default());
-        let config = mdt_config(&osts, self.shape, self.chance.next());
-        let mdt = MdtService::new(config, ports, stats.clone());
+        let config = mdt_config(&osts(), self.shape, self.chance.next());
+        (MdtService::new(config, ports, stats.clone()), stats, device)
+    }
+
+    fn make_ost(&mut self, desk: ServiceDesk) -> (Ost, Vec<SimDevice>) {
+        let zone = |ost: &OstIndex| (self.shape.ost_first(ost.0), self.shape.ost_blocks);
+        let zones: Vec<(u64, u64)> = osts().iter().map(zone).collect();
+        let devices: Vec<SimDevice> =
+            zones.into_iter().map(|(first, blocks)| self.device(first, blocks)).collect();
         let store = sheen_store::Limits {
             unflushed_blocks_max: self.shape.unflushed_blocks_max,
             ..sheen_store::Limits::default()
@@ -196,10 +214,47 @@ impl SimNode {
         let (arena, tidy) = (self.memory.ost.clone(), true);
         let config = OstConfig { arena, operations_max, store, scrub, tidy, incarnation };
         let fabric = Network::listen(&self.network, OST_SERVICE);
-        let desk = desks.into_iter().next().map(|(desk, _)| desk);
+        let targets = osts().into_iter().zip(devices.iter().cloned()).collect();
         let (memory, clock) = (self.memory.ost_own.clone(), self.clock.clone());
-        let ost = OstService::with_memory(config, memory, targets, fabric, clock, desk)
+        let ost = OstService::with_memory(config, memory, targets, fabric, clock, Some(desk))
             .expect("a device that reaches all memory");
+        (ost, devices)
+    }
+
+    /// The MDT ends as if its process were killed, and begins anew; the OSTs serve on.
+    ///
+    /// # Panics
+    /// When the machine has no memory.
+    pub fn restart_mdt(&mut self) {
+        self.snapshots = self.snapshots();
+        let Some(Running { mdt, mut ost, mut devices, .. }) = self.running.take() else { return };
+        devices[0].abandon();
+        drop(mdt);
+        self.network.borrow_mut().service_dies(0);
+        let (gateway, desk) = connected();
+        ost.set_desk(desk);
+        let (mdt, stats, device) = self.make_mdt(gateway);
+        devices[0] = device;
+        self.running = Some(Running { stats, mdt, ost, devices });
+    }
+
+    /// The OSTs end as if their process were killed, and begin anew; the MDT serves on.
+    ///
+    /// # Panics
+    /// When the machine has no memory.
+    pub fn restart_osts(&mut self) {
+        let Some(Running { stats, mut mdt, ost, mut devices }) = self.running.take() else {
+            return;
+        };
+        for device in devices.drain(1..) {
+            device.abandon();
+            device.keep_media();
+        }
+        drop(ost);
+        self.network.borrow_mut().service_dies(OST_SERVICE);
+        let desk = mdt.osts_mut().restart_service(0).expect("descriptors for mailboxes");
+        let (ost, made) = self.make_ost(desk);
+        devices.extend(made);
         self.running = Some(Running { stats, mdt, ost, devices });
     }
 
@@ -314,9 +369,12 @@ impl SimNode {
     /// How full its tables are; None while it does not run.
     #[must_use]
     pub fn tables(&self) -> Option<Tables> {
-        let stats = &self.running.as_ref()?.stats;
+        let running = self.running.as_ref()?;
+        let stats = &running.stats;
+        running.ost.publish();
         Some(Tables {
             sessions: stats.sessions.get(),
+            admitted: running.ost.stats().sessions.get(),
             leases: stats.leases.get(),
             opens: stats.opens.get(),
             locks: stats.locks.get(),

@@ -269,6 +269,12 @@ impl State {
         self.sessions.len()
     }
 
+    /// The greatest number a session was given.
+    #[must_use]
+    pub const fn last_client(&self) -> ClientId {
+        ClientId(self.last_client)
+    }
+
     /// Whether a session is there; cheaper than [`State::session`].
     #[must_use]
     pub fn has_session(&self, client: ClientId) -> bool {

@@ -8,7 +8,7 @@ use std::{
 
 use thiserror::Error;
 
-use super::{Config, OSTS_MAX, REACTORS_MAX};
+use super::{CLIENTS_MAX, Config, OSTS_MAX, REACTORS_MAX};
 use crate::device::Way;
 
 /// Longest path of the node's socket in bytes: `sun_path` has 107 before its NUL, and beside the socket lies one with `.admin` behind
@@ -114,7 +114,7 @@ impl Config {
         expect(fits, "limits.buffers", "a power of two from 4MiB to 16GiB", buffers)?;
         range("limits.inodes", limits.inodes, 1024, 1 << 32)?;
         range("limits.filesystems", limits.filesystems.into(), 1, 4096)?;
-        range("limits.clients", limits.clients.into(), 1, 1 << 16)?;
+        range("limits.clients", limits.clients.into(), 1, CLIENTS_MAX.into())?;
         range("limits.leases", limits.leases.into(), 1024, 1 << 28)?;
         range("limits.locks", limits.locks.into(), 1024, 1 << 28)?;
         let (window, connections) = (limits.window, limits.connections);

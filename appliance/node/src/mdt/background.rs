@@ -36,13 +36,27 @@ pub(crate) enum Job {
         /// The OST.
         ost: OstIndex,
     },
-    /// A session that ended, or is being evicted.
-    Fence {
+    /// The OSTs are to know every session.
+    Sessions,
+    /// Sessions that ended before this start are to change nothing any more.
+    Drain,
+    /// A session is new, or has another epoch.
+    Admit,
+    /// A session ended, or is being evicted.
+    Dismiss {
         /// The session.
         client: ClientId,
     },
-    /// A session that ended before this start.
-    FenceAgain,
+}
+
+impl Job {
+    /// Whether it tells of sessions. Such a job is not repeated as it was: the list is told as it is then.
+    const fn tells_sessions(self) -> bool {
+        match self {
+            Self::Sessions | Self::Admit | Self::Dismiss { .. } => true,
+            Self::Drain | Self::Destroy { .. } | Self::Space { .. } => false,
+        }
+    }
 }
 
 /// What is under way and due.
@@ -65,8 +79,6 @@ pub(crate) struct Background {
     pub fencing: BTreeMap<ClientId, Fencing>,
     /// Of them, those that ended.
     pub fences: usize,
-    /// Sessions that ended before this start and are not fenced again yet.
-    pub fences_left: usize,
     /// File systems being deleted step by step.
     reaping: BTreeSet<Fid>,
     /// File systems whose deletion begins when these sessions are fenced: they may have had them mounted.
@@ -115,7 +127,21 @@ impl Mdt {
             self.background.jobs.remove(&token);
             return self.space_not_asked(ost);
         }
-        self.background.retry.insert(token);
+        self.not_done(token);
+    }
+
+    /// A job is to be done again.
+    fn not_done(&mut self, token: u64) {
+        match self.background.jobs.get(&token) {
+            Some(&(why, _)) if why.tells_sessions() => {
+                self.background.jobs.remove(&token);
+                self.list_missed(why);
+            }
+            Some(_) => {
+                self.background.retry.insert(token);
+            }
+            None => {}
+        }
     }
 
     /// A job of the OSTs ended.
@@ -126,25 +152,21 @@ impl Mdt {
             return self.learn_space(ost, end.space);
         }
         if let Some(ost) = end.part {
-            if let Some(&(Job::Fence { client }, _)) = self.background.jobs.get(&end.token) {
+            if let Some(&(Job::Dismiss { client }, _)) = self.background.jobs.get(&end.token) {
                 self.fenced_at(client, ost);
                 self.settle();
             }
             return;
         }
         if !end.done {
-            self.background.retry.insert(end.token);
-            return;
+            return self.not_done(end.token);
         }
         let Some((why, job)) = self.background.jobs.remove(&end.token) else { return };
         match (why, job) {
             (Job::Destroy { ost }, OstJob::Destroy { objects, .. }) => self.destroyed(ost, objects),
-            (Job::Fence { client }, OstJob::Fence { .. }) => self.fenced(client),
-            (Job::FenceAgain, OstJob::Fence { .. }) => {
-                self.background.fences_left -= 1;
-                self.end_grace_if_all_back();
-            }
-            (Job::Fence { .. } | Job::FenceAgain | Job::Destroy { .. } | Job::Space { .. }, _) => {}
+            (Job::Dismiss { client }, _) => self.fenced(client),
+            (Job::Drain, _) => self.list_drained(),
+            (Job::Sessions | Job::Admit | Job::Destroy { .. } | Job::Space { .. }, _) => {}
         }
         self.settle();
     }
@@ -198,6 +220,7 @@ impl Mdt {
             }
         }
         if matches!(self.phase, Phase::Serving | Phase::Grace { .. }) {
+            self.tell_sessions_again();
             self.end_lingering();
             self.background.room.note_time();
             self.close_strangers();

@@ -185,11 +185,6 @@ impl Mdt {
                 };
                 self.on_started(epoch);
             }
-            Task::ProbeSessions => {
-                if let Ok(Reply::Session(session)) = outcome.result {
-                    self.fence_ended_sessions(session.client);
-                }
-            }
             Task::Destroyed => {
                 if let Operation::ObjectsDestroyed(destroyed) = &operation {
                     self.struck_off(destroyed);

@@ -24,6 +24,7 @@ use sheen_wire::{BODY_BYTES_MAX, Frame, Opcode};
 
 use super::{
     admission::Admission,
+    admitting::Admitting,
     config::{MdtLimits, MdtTimes},
     destroys::DestroyWindow,
     eviction::Eviction,
@@ -38,7 +39,7 @@ use super::{
 };
 use sheen_wire::metadata::OstAddress;
 
-use crate::{buffer_shares::BufferShares, strangers::Strangers};
+use crate::{attach_secret::AttachSecret, buffer_shares::BufferShares, strangers::Strangers};
 
 /// Where the service stands. `Recovering` → `Starting` → (`Grace` →) `Serving`; `Failed` from anywhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -127,6 +128,8 @@ pub(crate) struct Mdt {
     pub(crate) again: VecDeque<Incoming>,
     pub(crate) outputs: VecDeque<Output>,
     pub(crate) background: super::background::Background,
+    /// What the OSTs know of the sessions.
+    pub(crate) admitting: Admitting,
     /// What there is room for.
     pub(crate) admission: Admission,
     /// What each OST is destroying.
@@ -141,7 +144,7 @@ impl Mdt {
         limits: MdtLimits,
         times: MdtTimes,
         (node, osts): ([u8; 16], Vec<OstAddress>),
-        state: State,
+        (state, secret): (State, AttachSecret),
         stats: Arc<MdtStats>,
         reply_bytes_max: usize,
     ) -> Self {
@@ -190,6 +193,7 @@ impl Mdt {
             again: VecDeque::new(),
             outputs: VecDeque::new(),
             background: super::background::Background::default(),
+            admitting: Admitting::new(secret),
             admission: Admission::new(),
             destroying: BTreeMap::new(),
             placement: super::placement::Placement::default(),

@@ -68,8 +68,8 @@ impl<B: Block, F: Fabric, C: Clock, E: Entropy, G: OstGateway> MdtService<B, F, 
         let count = events.len();
         for event in events.drain(..) {
             match event {
-                FabricEvent::Opened { connection, .. } => {
-                    if !self.core.on_opened(connection) {
+                FabricEvent::Opened { connection, peer } => {
+                    if !self.core.on_opened(connection, peer.principal) {
                         self.core.outputs.push_back(Output::Close { connection });
                     }
                 }

@@ -1,4 +1,5 @@
-//! Fencing: keeping what an ended session sent to an OST from taking effect after others got what it held.
+//! Fencing: keeping what an ended session sent to an OST from taking effect after others got what it held. Sessions are taken off
+//! the OSTs' list for that ([`super::admitting`]).
 //!
 //! Each OST says by itself when it refuses the session and carries out nothing of it any more. Until then that OST may
 //! change content the session held for writing, and nothing else: names and attributes change here alone, and who holds
@@ -10,10 +11,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use sheen_types::{ClientId, Epoch, Fid, OstIndex};
+use sheen_types::{ClientId, Fid, OstIndex};
 use sheen_wire::lease::bits;
 
-use super::{background::Job, core::Mdt, gateway::OstJob, lease::revokes_of};
+use super::{core::Mdt, lease::revokes_of};
 
 /// How far the OSTs are with fencing a session.
 #[derive(Debug, Default)]
@@ -27,11 +28,10 @@ pub(crate) struct Fencing {
 }
 
 impl Mdt {
-    /// Has every OST fence a session: all its epochs, so one it gets by a Connect that is under way now too.
+    /// Has every OST fence a session.
     pub(crate) fn begin_fence(&mut self, client: ClientId) {
         self.background.fencing.entry(client).or_default();
-        let epoch = Epoch(u32::MAX);
-        self.submit_ost(OstJob::Fence { client, epoch }, Job::Fence { client });
+        self.dismiss_session(client);
     }
 
     /// An OST refuses the client and carries out nothing of it any more.

@@ -1,12 +1,16 @@
-//! The MDT's way to the object storage targets: destroy objects, fence clients, read space.
+//! The MDT's way to the object storage targets: tell them which sessions live, destroy objects, read space.
 //!
 //! The MDT hands over a job and learns later, by token, that it is done; the implementation passes it to the OST
 //! services of the node by a bounded mailbox (and, with more nodes, by the wire). Jobs are idempotent, so the MDT
-//! repeats those that a restart or a full mailbox swallowed.
+//! repeats those that a restart or a full mailbox swallowed. The list of sessions is numbered: a service that missed a change of
+//! it says so, and gets it whole.
 
-use std::os::fd::RawFd;
+use std::{os::fd::RawFd, sync::Arc};
 
+use sheen_ports::Principal;
 use sheen_types::{ClientId, Epoch, Fid, OstIndex};
+
+pub use crate::attach_secret::AttachSecret;
 
 /// Most objects in one [`OstJob::Destroy`]: four such jobs take a quarter of a store's places for requests, the rest is for
 /// clients.
@@ -14,6 +18,47 @@ pub const DESTROY_OBJECTS_MAX: usize = 64;
 
 /// Most objects named in one [`OstJob::Space`].
 pub const MEASURED_MAX: usize = 64;
+
+/// Which state of the list of sessions: a later start of the MDT comes after every change of the one before.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct ListVersion {
+    /// The start.
+    pub server: Epoch,
+    /// Lists and changes told since it.
+    pub changes: u64,
+}
+
+impl ListVersion {
+    /// The version after the next change.
+    #[must_use]
+    pub const fn next(self) -> Self {
+        Self { server: self.server, changes: self.changes + 1 }
+    }
+}
+
+/// A session that OSTs serve.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct AdmittedSession {
+    /// Its number.
+    pub client: ClientId,
+    /// Frames carry it.
+    pub epoch: Epoch,
+    /// Who opened it. None: it has not connected since this start of the MDT, and attaches nothing before it does.
+    pub principal: Option<Principal>,
+}
+
+/// Every session that OSTs serve.
+#[derive(PartialEq, Eq, Debug)]
+pub struct SessionList {
+    /// Of the list.
+    pub version: ListVersion,
+    /// Greatest number a session was given so far: one that is not on the list and has no greater number has ended.
+    pub highest: ClientId,
+    /// The sessions, at most as many as the MDT takes.
+    pub sessions: Vec<AdmittedSession>,
+    /// What their keys are made of.
+    pub secret: AttachSecret,
+}
 
 /// What an OST is asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,13 +77,28 @@ pub enum OstJob {
         /// Objects that are to go, at most [`MEASURED_MAX`]: what they hold is told too.
         removed: Vec<Fid>,
     },
-    /// Refuse requests of `client` with an epoch below `epoch` from now on, on every OST. Done when every OST does,
-    /// and no earlier request of it is still being carried out; told of each OST before ([`OstJobEnd::part`]).
-    Fence {
-        /// Session fenced.
+    /// Serve these sessions on every OST, and no other from now on. Not done: a later list is there.
+    Sessions(Arc<SessionList>),
+    /// Done when no request of a session that is not on the list is being carried out on any OST, and what such changed is durable.
+    /// Not done: a service has no list of this version or a later one.
+    Drain {
+        /// Of the list.
+        version: ListVersion,
+    },
+    /// Serve this session too, or from now on with this epoch. Not done: a change before it was missed, the list is wanted.
+    Admit {
+        /// Of the list with it.
+        version: ListVersion,
+        /// The session.
+        session: AdmittedSession,
+    },
+    /// Refuse all requests of a session on every OST from now on. Done when none is being carried out, and what it changed is
+    /// durable; told of each OST before ([`OstJobEnd::part`]). Not done: as [`OstJob::Admit`].
+    Dismiss {
+        /// Of the list without it.
+        version: ListVersion,
+        /// The session.
         client: ClientId,
-        /// First epoch still welcome.
-        epoch: Epoch,
     },
 }
 
@@ -47,11 +107,11 @@ pub enum OstJob {
 pub struct OstJobEnd {
     /// The token it was submitted with.
     pub token: u64,
-    /// Whether it was done. If not, the MDT submits it again after a while.
+    /// Whether it was done. If not, the MDT submits it, or what takes its place, again after a while.
     pub done: bool,
     /// The answer to [`OstJob::Space`].
     pub space: Option<OstSpace>,
-    /// Not the end: this OST is done with an [`OstJob::Fence`], others may not be.
+    /// Not the end: this OST is done with an [`OstJob::Dismiss`], others may not be.
     pub part: Option<OstIndex>,
 }
 
@@ -76,6 +136,11 @@ pub trait OstGateway {
 
     /// Appends the jobs that ended; never blocks.
     fn poll(&mut self, ends: &mut Vec<OstJobEnd>);
+
+    /// Whether a service began anew since it was asked last, and so serves no session until it gets the list.
+    fn take_list_wanted(&mut self) -> bool {
+        false
+    }
 
     /// Announces that the thread is about to sleep; false if an end came meanwhile.
     fn prepare_sleep(&mut self) -> bool {

@@ -29,6 +29,7 @@ mod lease;
 mod locks;
 mod session;
 mod eviction;
+mod admitting;
 mod fencing;
 mod promise;
 mod background;
@@ -73,6 +74,8 @@ mod callbacks_test;
 mod waits_test;
 #[cfg(test)]
 mod restart_test;
+#[cfg(test)]
+mod admitting_test;
 #[cfg(test)]
 mod eviction_test;
 #[cfg(test)]

@@ -47,8 +47,6 @@ pub(crate) enum Task {
     },
     /// This server epoch begins.
     ServerStart,
-    /// A session of the server's own, made to learn the greatest number of a session.
-    ProbeSessions,
     /// An OST's list of objects to destroy got shorter.
     Destroyed,
     /// A step of deleting a file system.
@@ -92,7 +90,6 @@ impl Change {
             Task::Forget
             | Task::Release { .. }
             | Task::ServerStart
-            | Task::ProbeSessions
             | Task::Destroyed
             | Task::Reap(_) => None,
         }

@@ -17,6 +17,7 @@ use super::{
     test::unlink,
     test_support::{Client, World},
 };
+use crate::attach_secret::AttachSecret;
 
 const OSTS_MAX: u32 = 65_536;
 
@@ -62,6 +63,7 @@ fn an_ost_beyond_the_most_there_may_be_is_not_served() {
     let made = |osts| {
         let (limits, times) = (MdtLimits::default(), MdtTimes::default());
         let state = State::new(Limits::default());
+        let state = (state, AttachSecret::new([0; 4]));
         Mdt::new(limits, times, ([0; 16], osts), state, Arc::new(MdtStats::default()), 0).osts
     };
     assert_eq!(made(addresses(OSTS_MAX)), addresses(OSTS_MAX));

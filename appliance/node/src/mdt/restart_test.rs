@@ -90,9 +90,12 @@ fn clients_that_do_not_come_back_after_a_restart_are_fenced_and_forgotten() {
     assert!(waits.reply(&world).is_none());
     world.pass(Duration::from_secs(8));
     assert_eq!(waits.status(&world), 0);
-    let fence = world.osts.borrow().jobs.iter().any(|job| {
-        matches!(job, OstJob::Fence { client, epoch } if *client == b.client && *epoch > b.epoch)
-    });
+    let fence = world
+        .osts
+        .borrow()
+        .jobs
+        .iter()
+        .any(|job| matches!(job, OstJob::Dismiss { client, .. } if *client == b.client));
     assert!(fence);
 }
 
@@ -114,7 +117,7 @@ fn a_silent_client_in_the_way_is_fenced_then_evicted_then_the_waiter_goes_on() {
             .borrow()
             .jobs
             .iter()
-            .any(|job| matches!(job, OstJob::Fence { client, .. } if *client == a.client))
+            .any(|job| matches!(job, OstJob::Dismiss { client, .. } if *client == a.client))
     };
     assert!(fenced(&world));
     assert!(wants.reply(&world).is_none(), "the lease stays until the OSTs refuse its holder");
@@ -263,7 +266,11 @@ fn a_deleted_file_system_goes_step_by_step_with_its_objects() {
         .iter()
         .map(|job| match job {
             OstJob::Destroy { objects, .. } => objects.len(),
-            OstJob::Fence { .. } | OstJob::Space { .. } => 0,
+            OstJob::Sessions(_)
+            | OstJob::Drain { .. }
+            | OstJob::Admit { .. }
+            | OstJob::Dismiss { .. }
+            | OstJob::Space { .. } => 0,
         })
         .sum();
     assert_eq!(destroyed, 600);
@@ -294,7 +301,7 @@ fn destroys_the_osts_did_not_confirm_are_asked_again_after_a_restart() {
 }
 
 #[test]
-fn a_restart_fences_again_who_was_evicted_before_it_serves() {
+fn a_restart_tells_who_lives_and_serves_when_the_osts_are_done_with_all_others() {
     let mut world = World::new();
     let (mut a, mut b) = (world.mount(1), world.mount(2));
     let fid = a.create(&mut world, "file").attributes.fid;
@@ -312,11 +319,11 @@ fn a_restart_fences_again_who_was_evicted_before_it_serves() {
     world.osts.borrow_mut().stalled = false;
     world.run();
     assert!(world.service.as_ref().unwrap().is_serving());
-    let fenced = |client| {
-        let fences = |job: &OstJob| matches!(job, OstJob::Fence { client: c, .. } if *c == client);
-        world.osts.borrow().jobs.iter().any(fences)
-    };
-    assert!(fenced(a.client) && !fenced(b.client));
+    let osts = world.osts.borrow();
+    let OstJob::Sessions(list) = &osts.jobs[0] else { panic!("{:?}", osts.jobs) };
+    let listed: Vec<_> = list.sessions.iter().map(|session| session.client).collect();
+    assert_eq!(listed, [b.client], "and not {}", a.client);
+    assert!(list.highest >= a.client.max(b.client));
 }
 
 #[test]

@@ -18,7 +18,7 @@ use sheen_ports::{
 use sheen_types::Tick;
 use sheen_wire::Frame;
 
-use crate::{resting::Resting, stats::ConnectionStats};
+use crate::{attach_secret::AttachSecret, resting::Resting, stats::ConnectionStats};
 
 use super::{
     commit::Batch,
@@ -88,11 +88,13 @@ impl<B: Block, F: Fabric, C: Clock, E: Entropy, G: OstGateway> MdtService<B, F, 
     /// Begins with recovery; requests that come meanwhile wait.
     #[must_use]
     pub fn new(config: MdtConfig, ports: MdtPorts<B, F, C, E, G>, stats: Arc<MdtStats>) -> Self {
-        let MdtPorts { block, fabric, clock, entropy, osts, arena, payloads } = ports;
+        let MdtPorts { block, fabric, clock, mut entropy, osts, arena, payloads } = ports;
         let state = State::new(config.state_limits);
         // What of the buffers fetched payloads take is bounded by itself.
         let MdtConfig { limits, times, node, osts: served, .. } = config;
-        let core = Mdt::new(limits, times, (node, served), state, stats, payloads.bytes());
+        let secret = AttachSecret::new(std::array::from_fn(|_| entropy.next_u64()));
+        let (served, state) = ((node, served), (state, secret));
+        let core = Mdt::new(limits, times, served, state, stats, payloads.bytes());
         let recovery = Box::new(Recovery::new(config.group, config.zone));
         let reader = Box::new(SnapshotReader::new(config.state_limits));
         Self {
@@ -265,6 +267,9 @@ impl<B: Block, F: Fabric, C: Clock, E: Entropy, G: OstGateway> MdtService<B, F, 
         self.osts.poll(&mut ends);
         for end in &ends {
             self.core.on_ost_end(*end);
+        }
+        if self.osts.take_list_wanted() {
+            self.core.list_wanted();
         }
         ends.len()
     }

@@ -6,9 +6,9 @@ use std::collections::BTreeSet;
 
 use sheen_meta::{
     Operation, SessionReply,
-    operation::{Disconnect, Nothing, OstRegister},
+    operation::{Nothing, OstRegister},
 };
-use sheen_ports::ConnectionId;
+use sheen_ports::{ConnectionId, Principal};
 use sheen_types::{ClientId, Epoch, Errno, OstIndex, Tick, Xid};
 use sheen_wire::{
     Field, Frame, Kind, Opcode,
@@ -20,18 +20,12 @@ use sheen_wire::{
 };
 
 use super::{
-    background::Job,
     core::{Mdt, Phase},
     eviction::Eviction,
-    gateway::OstJob,
     mutation::Task,
     promise::milliseconds,
     request::{Answer, Incoming, Output},
 };
-
-/// Sessions that ended before a start and are fenced again: the latest ones. An evicted client that sleeps while so
-/// many others come and go is beyond what this protects from.
-const FENCED_AGAIN_MAX: u64 = 1024;
 
 /// What is known of a session beside the replicated part.
 #[derive(Debug)]
@@ -43,6 +37,8 @@ pub(crate) struct Session {
     /// Number of the Connect that bound it there.
     pub connected_by: Xid,
     pub epoch: Epoch,
+    /// Who opened or resumed it. None: nobody did since this start.
+    pub principal: Option<Principal>,
     /// When a request of it was last answered: the client may cache for the time of a lease from before that.
     pub last_answered: Tick,
     /// Since when there is no connection.
@@ -65,6 +61,7 @@ impl Session {
             listens: false,
             connected_by: Xid(0),
             epoch,
+            principal: None,
             last_answered: now,
             disconnected: None,
             hung_up: false,
@@ -74,11 +71,18 @@ impl Session {
             cleaned: 0,
         }
     }
+
+    /// Whether it may be taken up by who comes. None: the connection has ended. Whose session it is shows when one connects first.
+    fn is_opened_by(&self, comes: Option<Principal>) -> bool {
+        comes.is_none() || self.principal.is_none() || comes == self.principal
+    }
 }
 
 /// A connection.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Connection {
+    /// Who is at its other end.
+    pub principal: Principal,
     /// Whose it is, after Connect.
     pub client: Option<ClientId>,
     /// Requests of it without an answer.
@@ -89,8 +93,9 @@ pub(crate) struct Connection {
 
 impl Mdt {
     /// A peer connected. Returns false if it must be closed: there are too many.
-    pub(crate) fn on_opened(&mut self, connection: ConnectionId) -> bool {
-        self.connections.insert(connection, Connection::default());
+    pub(crate) fn on_opened(&mut self, connection: ConnectionId, principal: Principal) -> bool {
+        let opened = Connection { principal, client: None, held: 0, held_bytes: 0 };
+        self.connections.insert(connection, opened);
         self.add_stranger(connection);
         self.connections.len() <= self.limits.connections_max
     }
@@ -165,7 +170,7 @@ impl Mdt {
     pub(crate) fn check_session(&mut self, incoming: &Incoming) -> Result<(), Errno> {
         if incoming.frame.opcode == Opcode::Connect {
             let connect = incoming.body().map_err(|_| Errno::EPROTO)?;
-            return self.check_connect(&connect);
+            return self.check_connect(incoming.request.connection, &connect);
         }
         self.check_connection(incoming.frame.client, incoming.request.connection)
     }
@@ -210,38 +215,9 @@ impl Mdt {
         let grace = self.times.grace.max(self.silence());
         self.phase = Phase::Grace { until: self.now.after(grace) };
         self.register_osts();
-        self.probe_sessions();
+        // The OSTs may carry out requests of sessions that ended before: nothing is given on before they are done with them.
+        self.begin_admitting();
         self.release_early();
-    }
-
-    /// The OSTs forget at a restart whom they fenced. A client that was evicted before, and did not notice, must not write
-    /// when it wakes up: so every session that ended is fenced again before anything is served. Which ones there were
-    /// is told by the number of a session made now.
-    fn probe_sessions(&mut self) {
-        let probe = Connect {
-            uuid: *b"sheen-mdt-probe!",
-            client: ClientId(0),
-            filesystem: Vec::new(),
-            label: b"mdt".to_vec(),
-            slots: 1,
-        };
-        self.background.fences_left = 1;
-        self.submit_own(Operation::Connect(probe), Task::ProbeSessions);
-    }
-
-    /// Sessions have numbers below that of `probe`.
-    pub(crate) fn fence_ended_sessions(&mut self, probe: ClientId) {
-        let known: BTreeSet<ClientId> =
-            self.state.sessions().into_iter().map(|info| info.client).collect();
-        let first = probe.0.saturating_sub(FENCED_AGAIN_MAX).max(1);
-        for client in (first..probe.0).map(ClientId).filter(|client| !known.contains(client)) {
-            self.background.fences_left += 1;
-            let epoch = Epoch(u32::MAX);
-            self.submit_ost(OstJob::Fence { client, epoch }, Job::FenceAgain);
-        }
-        self.background.fences_left -= 1;
-        self.submit_own(Operation::Disconnect(Disconnect { client: probe }), Task::Forget);
-        self.end_grace_if_all_back();
     }
 
     fn register_osts(&mut self) {
@@ -258,7 +234,7 @@ impl Mdt {
     pub(crate) fn end_grace_if_all_back(&mut self) {
         let in_grace = matches!(self.phase, Phase::Grace { .. });
         // Who did not come back may hold anything: nothing is given on before every OST refuses it.
-        let fencing = self.background.fences_left > 0 || !self.background.fencing.is_empty();
+        let fencing = !self.admitting.drained || !self.background.fencing.is_empty();
         if !in_grace || fencing {
             return;
         }
@@ -282,11 +258,19 @@ impl Mdt {
     /// what it cached, and says so by naming no session.
     ///
     /// # Errors
-    /// ESTALE: the session it names is being evicted. EAGAIN: it said that nothing is cached, the old session is about
-    /// to end.
-    pub(crate) fn check_connect(&mut self, connect: &Connect) -> Result<(), Errno> {
+    /// EACCES: the session is another principal's. ESTALE: the session it names is being evicted. EAGAIN: it said that nothing is
+    /// cached, the old session is about to end.
+    pub(crate) fn check_connect(
+        &mut self,
+        connection: ConnectionId,
+        connect: &Connect,
+    ) -> Result<(), Errno> {
         let Some(client) = self.state.session_of(&connect.uuid) else { return Ok(()) };
         let Some(session) = self.sessions.get_mut(&client) else { return Ok(()) };
+        let comes = self.connections.get(&connection).map(|found| found.principal);
+        if !session.is_opened_by(comes) {
+            return Err(Errno::EACCES);
+        }
         if session.eviction == Eviction::None {
             return Ok(());
         }
@@ -307,18 +291,22 @@ impl Mdt {
         if session.eviction != Eviction::None {
             return Answer::error(Errno::ESTALE);
         }
+        let found = self.connections.get_mut(&connection);
+        if !session.is_opened_by(found.as_ref().map(|found| found.principal)) {
+            // Both asked while there was no session, and the other one was first.
+            return Answer::error(Errno::EACCES);
+        }
         if session.connection.is_some() && incoming.frame.xid < session.connected_by {
             // The client gave up waiting for this one and is served over a later connection.
             return Answer::error(Errno::ENOTCONN);
         }
-        let open = match self.connections.get_mut(&connection) {
-            Some(found) => {
-                found.client = Some(client);
-                self.strangers.forget(connection);
-                true
-            }
-            None => false,
-        };
+        let open = found.is_some();
+        if let Some(found) = found {
+            found.client = Some(client);
+            session.principal = Some(found.principal);
+            self.strangers.forget(connection);
+        }
+        let principal = session.principal;
         session.connected_by = incoming.frame.xid;
         session.listens = false;
         session.epoch = epoch;
@@ -329,6 +317,7 @@ impl Mdt {
         if let Some(before) = before.filter(|&before| before != connection) {
             self.replace_connection(before, client);
         }
+        let attach_key = self.admit_session(client, epoch, principal);
         let (osts, more_osts) = self.osts_from(OstIndex(0));
         let connect = ConnectReply {
             client,
@@ -343,6 +332,7 @@ impl Mdt {
             filesystem: self.state.filesystem(root).map(|info| info.id).unwrap_or_default(),
             osts: List(osts.to_vec()),
             more_osts,
+            attach_key,
         };
         Answer::body(&connect)
     }

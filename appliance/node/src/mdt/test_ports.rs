@@ -259,6 +259,8 @@ pub(crate) struct OstLog {
     pub stuck: BTreeSet<OstIndex>,
     /// Jobs to fail before one is done.
     pub failures: u32,
+    /// A service began anew.
+    pub list_wanted: bool,
 }
 
 impl OstLog {
@@ -282,6 +284,10 @@ impl OstGateway for FakeOsts {
         Ok(())
     }
 
+    fn take_list_wanted(&mut self) -> bool {
+        std::mem::take(&mut self.0.borrow_mut().list_wanted)
+    }
+
     fn poll(&mut self, ends: &mut Vec<OstJobEnd>) {
         let mut log = self.0.borrow_mut();
         if log.stalled {
@@ -292,9 +298,15 @@ impl OstGateway for FakeOsts {
                 OstJob::Destroy { ost, .. } | OstJob::Space { ost, .. } => {
                     log.dead.contains(ost) || log.stuck.contains(ost)
                 }
-                OstJob::Fence { .. } => !log.stuck.is_empty(),
+                OstJob::Dismiss { .. } | OstJob::Drain { .. } => !log.stuck.is_empty(),
+                OstJob::Sessions(_) | OstJob::Admit { .. } => false,
             };
-            if let OstJob::Fence { .. } = job {
+            if !waits && log.failures > 0 && !matches!(job, OstJob::Space { .. }) {
+                log.failures -= 1;
+                ends.push(OstJobEnd { token, done: false, space: None, part: None });
+                continue;
+            }
+            if let OstJob::Dismiss { .. } = job {
                 for ost in (0..log.osts).map(OstIndex) {
                     if !log.stuck.contains(&ost) && log.told.insert((token, ost)) {
                         ends.push(OstJobEnd { token, done: true, space: None, part: Some(ost) });
@@ -311,11 +323,13 @@ impl OstGateway for FakeOsts {
                     let removed_bytes = log.object_bytes * removed.len() as u64;
                     space.map(|space| OstSpace { removed_bytes, ..space })
                 }
-                OstJob::Destroy { .. } | OstJob::Fence { .. } => None,
+                OstJob::Destroy { .. }
+                | OstJob::Sessions(_)
+                | OstJob::Drain { .. }
+                | OstJob::Admit { .. }
+                | OstJob::Dismiss { .. } => None,
             };
-            let fails = log.failures > 0 && !matches!(job, OstJob::Space { .. });
-            log.failures -= u32::from(fails);
-            let done = if matches!(job, OstJob::Space { .. }) { space.is_some() } else { !fails };
+            let done = !matches!(job, OstJob::Space { .. }) || space.is_some();
             ends.push(OstJobEnd { token, done, space, part: None });
         }
     }

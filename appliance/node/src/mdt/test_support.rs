@@ -194,9 +194,13 @@ impl World {
     }
 
     pub(crate) fn open_connection(&mut self) -> ConnectionId {
+        self.open_connection_of(Principal::Owner)
+    }
+
+    pub(crate) fn open_connection_of(&mut self, principal: Principal) -> ConnectionId {
         self.next_connection += 1;
         let connection = ConnectionId(self.next_connection);
-        let peer = Peer { label: String::from("test"), principal: Principal::Owner };
+        let peer = Peer { label: String::from("test"), principal };
         let event = FabricEvent::Opened { connection, peer };
         self.wire.borrow_mut().events.push_back(event);
         connection

@@ -1,14 +1,14 @@
-//! From a request to the work it causes: fence, admission, and the answers that need no device.
+//! From a request to the work it causes: whose it is, admission, and the answers that need no device.
 
 use sheen_dma::Buffer;
 use sheen_ports::{Block, Clock, Fabric, RequestId};
 use sheen_store::RequestToken;
 use sheen_types::{
-    ClientId, Errno, Fid, OstIndex, Tick, Timespec, TransactionNumber, units::BLOCK_BYTES_U64,
+    Errno, Fid, OstIndex, Tick, Timespec, TransactionNumber, units::BLOCK_BYTES_U64,
 };
 use sheen_wire::{
     Field, Frame, Opcode,
-    fields::List,
+    fields::{AttachKey, List},
     object::{GlimpseReply, ObjectAttributes, ObjectStatisticsReply, SeekReply, WriteReply},
 };
 
@@ -18,6 +18,7 @@ use super::{
     repacking::Wanted,
     request::{Ask, Change, Decoded, decode},
     service::OstService,
+    sessions::Refusal,
     target::{State, Target},
 };
 
@@ -33,29 +34,20 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
         let since = self.now;
         let ost = target_of(frame.opcode, body);
         let origin = Origin::Fabric { request, frame: *frame, since, ost };
-        let is_attach = frame.opcode == Opcode::Attach;
-        let result = if self.fences.refuses(frame.client, frame.epoch) {
-            self.stats.fenced.add(1);
-            Err(Errno::ENOTCONN)
-        } else if !is_attach && self.attachments.refuses(frame.client, request.connection, since) {
-            Err(Errno::ENOTCONN)
-        } else {
-            match decode(frame, body) {
+        let result = match self.let_in(request, frame) {
+            Err(refusal) => Err(self.refuse(request, frame, refusal)),
+            Ok(()) => match decode(frame, body) {
                 Ok(Decoded::Nothing) => Ok(Some(Vec::new())),
-                Ok(Decoded::Attach) => {
-                    self.attach(request, frame);
-                    Ok(Some(Vec::new()))
-                }
-                Ok(Decoded::Fence { client, epoch }) => {
-                    self.begin_fence(origin, client, epoch);
-                    Ok(None)
-                }
+                Ok(Decoded::Attach(key)) => match self.attach(request, frame, &key) {
+                    Ok(()) => Ok(Some(Vec::new())),
+                    Err(refusal) => Err(self.refuse(request, frame, refusal)),
+                },
                 Ok(Decoded::Target(ost, ask)) => self.ask(origin, frame, ost, ask),
                 Err(errno) => {
                     self.stats.malformed.add(1);
                     Err(errno)
                 }
-            }
+            },
         };
         match result {
             Ok(None) => {}
@@ -65,8 +57,30 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
                     self.stats.busy.add(1);
                 }
                 self.answer(&origin, Err(errno));
+                if is_reserved(frame.opcode) {
+                    self.fabric.close(request.connection);
+                }
             }
         }
+    }
+
+    /// Checks that a request is one of those that clients are served, and comes over a connection of its session.
+    fn let_in(&self, request: RequestId, frame: &Frame) -> Result<(), Refusal> {
+        match frame.opcode {
+            opcode if is_reserved(opcode) => Err(Refusal::Opcode),
+            Opcode::Attach => Ok(()),
+            _ => self.sessions.check(request.connection, frame.client, frame.epoch),
+        }
+    }
+
+    /// Counts a refusal; the number of it.
+    pub(crate) fn refuse(&self, request: RequestId, frame: &Frame, refusal: Refusal) -> Errno {
+        self.stats.not_admitted[refusal as usize].add(1);
+        tracing::debug!(
+            connection = request.connection.0, client = frame.client.0, opcode = ?frame.opcode, ?refusal,
+            "a frame is not served"
+        );
+        refusal.errno()
     }
 
     /// Ok(Some): the body of the answer. Ok(None): answered later.
@@ -111,19 +125,27 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
         }
     }
 
-    fn attach(&mut self, request: RequestId, frame: &Frame) {
-        let (client, connection) = (frame.client, request.connection);
-        if client == ClientId(0) {
-            return;
+    fn attach(
+        &mut self,
+        request: RequestId,
+        frame: &Frame,
+        key: &AttachKey,
+    ) -> Result<(), Refusal> {
+        let (connection, session) = (request.connection, (frame.client, frame.epoch));
+        let mut attached = self.sessions.attach(connection, session, key);
+        if attached == Err(Refusal::Newer) && self.take_jobs() > 0 {
+            // The MDT tells of a session before the client hears of it: what it told may have waited in the mailbox.
+            attached = self.sessions.attach(connection, session, key);
         }
-        if let Some(old) = self.attachments.attach(client, frame.epoch, connection, self.now) {
+        if let Some(old) = attached? {
             tracing::info!(
-                client = client.0,
+                client = frame.client.0,
                 old = old.0,
                 "an attached connection makes room for another"
             );
             self.fabric.close(old);
         }
+        Ok(())
     }
 
     /// Whether a peer's request must wait.
@@ -262,6 +284,11 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
     }
 }
 
+/// Whether a request is one that services make among themselves.
+const fn is_reserved(opcode: Opcode) -> bool {
+    matches!(opcode, Opcode::ObjectDestroy | Opcode::ObjectFence)
+}
+
 /// The OST a request names: bodies of those that ask something of one begin with its index.
 fn target_of(opcode: Opcode, body: &[u8]) -> Option<OstIndex> {
     let asks_one = matches!(
@@ -272,7 +299,6 @@ fn target_of(opcode: Opcode, body: &[u8]) -> Option<OstIndex> {
             | Opcode::ObjectTruncate
             | Opcode::ObjectGlimpse
             | Opcode::ObjectSync
-            | Opcode::ObjectDestroy
             | Opcode::ObjectSeek
             | Opcode::ObjectAllocate
             | Opcode::ObjectStatistics

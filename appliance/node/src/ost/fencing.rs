@@ -1,26 +1,35 @@
-//! Fences: a session is refused from now on, and told to be when nothing of it can change anything any more.
+//! Fences: a session is refused from now on, and the MDT told when nothing of it can change anything any more.
 //!
 //! A fence waits for what the devices have, never for the fenced client: its connections are closed, so that the payloads it was
-//! sending and the replies it does not take give their buffers back.
+//! sending and the replies it does not take give their buffers back. At a start of the MDT there is one fence of all sessions
+//! that are not on the list.
 
 use sheen_ports::{Block, Clock, ConnectionId, Fabric};
-use sheen_types::{ClientId, Epoch, Errno};
+use sheen_types::{ClientId, Errno};
 
 use super::{
-    gateway::ServiceEnd,
     operation::{Operation, Origin},
     service::OstService,
+    sessions::{Missed, Sessions},
 };
+use crate::mdt::gateway::{AdmittedSession, ListVersion, SessionList};
 
 /// Fences that wait at a time; the MDT gives more of them again.
 const FENCES_MAX: usize = 256;
 
-/// A fence that each OST waits with for earlier requests of its client, and then until what they changed is durable.
+/// Whose earlier requests a fence waits for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Fenced {
+    Session(ClientId),
+    /// Every session that is not on the list.
+    Unlisted,
+}
+
+/// A fence that each OST waits with for earlier requests, and then until what they changed is durable.
 #[derive(Debug)]
 pub(crate) struct PendingFence {
     pub(crate) origin: Origin,
-    pub(crate) client: ClientId,
-    pub(crate) epoch: Epoch,
+    pub(crate) fenced: Fenced,
     /// How far each OST is, by its place in the service.
     pub(crate) steps: Vec<FenceStep>,
 }
@@ -35,45 +44,88 @@ pub(crate) enum FenceStep {
     Done,
 }
 
-impl PendingFence {
-    /// Whether an operation is of the session it fences.
-    fn covers(&self, operation: &Operation) -> bool {
-        let (client, epoch) = operation.origin.session();
-        client == self.client && epoch < self.epoch
+impl Fenced {
+    /// Whether an operation is of a session that is fenced.
+    fn covers(self, operation: &Operation, sessions: &Sessions) -> bool {
+        let Some(client) = operation.origin.client() else { return false };
+        match self {
+            Self::Session(fenced) => client == fenced,
+            Self::Unlisted => !sessions.serves(client),
+        }
     }
 }
 
 impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
-    /// Refuses the session from now on; answers when nothing of it is under way.
-    pub(crate) fn begin_fence(&mut self, origin: Origin, client: ClientId, epoch: Epoch) {
-        if self.pending_fences.len() >= FENCES_MAX {
-            self.answer(&origin, Err(Errno::EAGAIN));
-        } else if self.fences.fence(client, epoch).is_err() {
-            tracing::error!(client = client.0, "the fence table is full: the client is not fenced");
-            self.answer(&origin, Err(Errno::ENOMEM));
+    /// Takes the whole list of sessions: closes the connections of every other.
+    pub(crate) fn take_list(&mut self, origin: Origin, list: &SessionList) {
+        let Ok(closed) = self.sessions.replace(list) else {
+            return self.answer(&origin, Err(Errno::ESTALE));
+        };
+        tracing::debug!(version = ?list.version, sessions = self.sessions.len(), "list of sessions");
+        self.close_fenced(Fenced::Unlisted, closed);
+        self.answer(&origin, Ok(&[]));
+    }
+
+    /// Answers when nothing of a session that is not on the list is under way, once the list of that version is there.
+    pub(crate) fn drain(&mut self, origin: Origin, version: ListVersion) {
+        if self.sessions.has(version) {
+            self.begin_fence(origin, Fenced::Unlisted);
         } else {
-            tracing::info!(client = client.0, epoch = epoch.0, "client fenced");
-            let steps = vec![FenceStep::Draining; self.targets.len()];
-            let fence = PendingFence { origin, client, epoch, steps };
-            let attached = self.attachments.take_before(client, epoch);
-            self.close_pulling(attached, |operation| fence.covers(operation));
-            self.pending_fences.push(fence);
+            self.answer(&origin, Err(Errno::ESTALE));
         }
     }
 
-    /// Closes this connection, and those over which payloads of these operations come: each pull ends, and its buffer comes back
-    /// when the transport writes into it no more.
-    pub(crate) fn close_pulling(
-        &mut self,
-        attached: Option<ConnectionId>,
-        which: impl Fn(&Operation) -> bool,
-    ) {
+    /// Serves a session too, or from now on with another epoch.
+    pub(crate) fn admit(&mut self, origin: Origin, version: ListVersion, session: AdmittedSession) {
+        let admitted = self.sessions.admit(version, session);
+        self.answer(&origin, admitted.map(|()| &[][..]).map_err(|Missed| Errno::ESTALE));
+    }
+
+    /// Refuses a session from now on; answers when nothing of it is under way.
+    pub(crate) fn dismiss(&mut self, origin: Origin, version: ListVersion, client: ClientId) {
+        match self.sessions.dismiss(version, client) {
+            Ok(attached) => {
+                tracing::debug!(client = client.0, "session dismissed");
+                let fenced = Fenced::Session(client);
+                self.close_fenced(fenced, attached.into_iter().collect());
+                self.begin_fence(origin, fenced);
+            }
+            Err(Missed) => self.answer(&origin, Err(Errno::ESTALE)),
+        }
+    }
+
+    /// Closes the connections of fenced sessions: those they were attached to, and those over which payloads of theirs come.
+    fn close_fenced(&mut self, fenced: Fenced, attached: Vec<ConnectionId>) {
+        let pulling = self.pulling(|operation, sessions| fenced.covers(operation, sessions));
+        self.close_all(pulling.into_iter().chain(attached).collect());
+    }
+
+    fn begin_fence(&mut self, origin: Origin, fenced: Fenced) {
+        // Who asks again was told that another service missed it, and waits for the first answer no more.
+        self.pending_fences.retain(|pending| pending.fenced != fenced);
+        if self.pending_fences.len() >= FENCES_MAX {
+            return self.answer(&origin, Err(Errno::EAGAIN));
+        }
+        let steps = vec![FenceStep::Draining; self.targets.len()];
+        self.pending_fences.push(PendingFence { origin, fenced, steps });
+    }
+
+    /// The connections over which payloads of these operations come.
+    pub(crate) fn pulling(
+        &self,
+        which: impl Fn(&Operation, &Sessions) -> bool,
+    ) -> Vec<ConnectionId> {
         let pulling = self.operations.iter().filter(|operation| operation.waits_for_peer());
-        let of_peer = pulling.filter(|operation| which(operation)).filter_map(|operation| {
+        let of_peer = pulling.filter(|operation| which(operation, &self.sessions));
+        let connections = of_peer.filter_map(|operation| {
             let Origin::Fabric { request, .. } = operation.origin else { return None };
             Some(request.connection)
         });
-        let mut connections: Vec<_> = of_peer.chain(attached).collect();
+        connections.collect()
+    }
+
+    /// Closes connections: each pull over them ends, and its buffer comes back when the transport writes into it no more.
+    pub(crate) fn close_all(&mut self, mut connections: Vec<ConnectionId>) {
         connections.sort_unstable();
         connections.dedup();
         connections.into_iter().for_each(|connection| self.fabric.close(connection));
@@ -108,7 +160,7 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
             // What still waits for the client is refused when it comes.
             let earlier = |operation: &Operation| {
                 operation.target == target
-                    && pending.covers(operation)
+                    && pending.fenced.covers(operation, &self.sessions)
                     && !operation.waits_for_peer()
             };
             if !self.operations.iter().any(earlier) {
@@ -123,7 +175,7 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
             done = true;
             if let (Origin::Gateway { id }, Some(desk)) = (origin, &mut self.desk) {
                 let part = Some(self.targets[target].index);
-                desk.end(ServiceEnd { id, done: true, space: None, part });
+                desk.end(id, true, None, part);
                 self.desk_is_behind = !desk.send();
             }
         }

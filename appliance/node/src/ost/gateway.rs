@@ -1,18 +1,25 @@
 //! The MDT's way to the OST services of its own node: a bounded mailbox to each, one for the answers.
 //!
-//! [`LocalGateway`] is the MDT's end, [`ServiceDesk`] a service's. A destroy goes to the service that owns the OST, a
-//! fence to all. Jobs are idempotent: one that is swallowed by a full mailbox or reported as not done is simply given again.
+//! [`LocalGateway`] is the MDT's end, [`ServiceDesk`] a service's. A destroy goes to the service that owns the OST, the list of
+//! sessions and its changes to all. Jobs are idempotent: one that is swallowed by a full mailbox or reported as not done is simply
+//! given again. A job of which one service says that it is not done has ended: the others' answers are of no interest.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     os::fd::RawFd,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use nix::errno::Errno;
 use sheen_reactor::{Mailbox, Postman, mailbox};
-use sheen_types::{ClientId, Epoch, Fid, OstIndex};
+use sheen_types::{ClientId, Fid, OstIndex};
 
-use crate::mdt::gateway::{OstGateway, OstJob, OstJobEnd, OstSpace};
+use crate::mdt::gateway::{
+    AdmittedSession, ListVersion, OstGateway, OstJob, OstJobEnd, OstSpace, SessionList,
+};
 
 /// Jobs a mailbox holds.
 const JOBS_MAX: usize = 256;
@@ -27,12 +34,26 @@ pub enum ServiceJob {
         /// Which.
         objects: Vec<Fid>,
     },
-    /// Refuse requests of `client` below `epoch`; done when none of them is under way.
-    Fence {
-        /// Session fenced.
+    /// Serve these sessions and no other.
+    Sessions(Arc<SessionList>),
+    /// Done when nothing of a session that is not on the list is under way.
+    Drain {
+        /// Of the list.
+        version: ListVersion,
+    },
+    /// Serve this session too.
+    Admit {
+        /// Of the list with it.
+        version: ListVersion,
+        /// The session.
+        session: AdmittedSession,
+    },
+    /// Refuse this session; done when nothing of it is under way.
+    Dismiss {
+        /// Of the list without it.
+        version: ListVersion,
+        /// The session.
         client: ClientId,
-        /// First epoch still welcome.
-        epoch: Epoch,
     },
     /// Tell the space of an OST.
     Space {
@@ -59,17 +80,21 @@ pub struct ServiceRequest {
 pub struct ServiceEnd {
     /// The request's.
     pub id: u64,
+    /// Who answers.
+    pub service: usize,
     /// Whether it was done.
     pub done: bool,
     /// The answer to [`ServiceJob::Space`].
     pub space: Option<OstSpace>,
-    /// Not the end: this OST is done with a fence, others of the service may not be.
+    /// Not the end: nothing of the session is under way at this OST, at others of the service there may be.
     pub part: Option<OstIndex>,
 }
 
 /// A service's end of its mailbox.
 #[derive(Debug)]
 pub struct ServiceDesk {
+    /// Number of the service among those of its gateway.
+    service: usize,
     requests: Mailbox<ServiceRequest>,
     ends: Postman<ServiceEnd>,
     /// Ends the gateway's mailbox had no room for.
@@ -81,8 +106,15 @@ impl ServiceDesk {
         self.requests.take()
     }
 
-    pub(crate) fn end(&mut self, end: ServiceEnd) {
-        self.unsent.push_back(end);
+    /// Answers a request; `space` as [`ServiceEnd::space`], `part` as [`ServiceEnd::part`].
+    pub(crate) fn end(
+        &mut self,
+        id: u64,
+        done: bool,
+        space: Option<OstSpace>,
+        part: Option<OstIndex>,
+    ) {
+        self.unsent.push_back(ServiceEnd { id, service: self.service, done, space, part });
         self.send();
     }
 
@@ -117,19 +149,29 @@ pub struct LocalGateway {
     /// Which service owns an OST.
     owners: BTreeMap<OstIndex, usize>,
     ends: Mailbox<ServiceEnd>,
+    /// Where the services post to `ends`.
+    ends_to: Postman<ServiceEnd>,
     pending: BTreeMap<u64, Pending>,
-    /// Fences among them. They may wait long for an OST that is stuck, so they have a bound of their own.
-    fences: usize,
-    next_id: u64,
+    /// Of them, those that wait for what is under way. They may wait long for an OST that is stuck, so they have a bound of their own.
+    drains: usize,
+    /// Ends nobody has asked for yet.
+    failed: Vec<OstJobEnd>,
+    list_wanted: bool,
 }
 
 /// A job whose end has not come from every service.
 #[derive(Debug)]
 struct Pending {
     token: u64,
-    remaining: usize,
-    done: bool,
-    is_fence: bool,
+    /// Services that did not answer.
+    waits_for: BTreeSet<usize>,
+    drains: bool,
+}
+
+/// Numbers of jobs are of one gateway, so that none takes the answer to another's.
+fn next_job_id() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
 /// Per service its desk, and a way to post to it from elsewhere.
@@ -140,28 +182,77 @@ pub type Desks = Vec<(ServiceDesk, Postman<ServiceRequest>)>;
 /// # Errors
 /// The system's number when there is no eventfd to be had.
 pub fn local_gateway(osts: &[Vec<OstIndex>]) -> Result<(LocalGateway, Desks), Errno> {
-    let (end_postman, ends) = mailbox(JOBS_MAX)?;
-    let mut services = Vec::new();
+    let (ends_to, ends) = mailbox(JOBS_MAX)?;
+    let mut gateway = LocalGateway {
+        services: Vec::new(),
+        owners: BTreeMap::new(),
+        ends,
+        ends_to,
+        pending: BTreeMap::new(),
+        drains: 0,
+        failed: Vec::new(),
+        list_wanted: false,
+    };
     let mut desks = Vec::new();
-    let mut owners = BTreeMap::new();
     for (service, indices) in osts.iter().enumerate() {
-        let (postman, requests) = mailbox(JOBS_MAX)?;
-        owners.extend(indices.iter().map(|&index| (index, service)));
-        services.push(postman.clone());
-        let desk = ServiceDesk { requests, ends: end_postman.clone(), unsent: VecDeque::new() };
+        let (desk, postman) = gateway.desk(service)?;
+        gateway.owners.extend(indices.iter().map(|&index| (index, service)));
+        gateway.services.push(postman.clone());
         desks.push((desk, postman));
     }
-    Ok((
-        LocalGateway { services, owners, ends, pending: BTreeMap::new(), fences: 0, next_id: 1 },
-        desks,
-    ))
+    Ok((gateway, desks))
+}
+
+impl LocalGateway {
+    fn desk(&self, service: usize) -> Result<(ServiceDesk, Postman<ServiceRequest>), Errno> {
+        let (postman, requests) = mailbox(JOBS_MAX)?;
+        let ends = self.ends_to.clone();
+        Ok((ServiceDesk { service, requests, ends, unsent: VecDeque::new() }, postman))
+    }
+
+    /// Makes the desk of a service that begins anew. What its predecessor was asked and did not answer has ended undone.
+    ///
+    /// # Errors
+    /// The system's number when there is no eventfd to be had.
+    pub fn restart_service(&mut self, service: usize) -> Result<ServiceDesk, Errno> {
+        let (desk, postman) = self.desk(service)?;
+        self.services[service] = postman;
+        let asked = self.pending.iter().filter(|(_, job)| job.waits_for.contains(&service));
+        let asked: Vec<u64> = asked.map(|(&id, _)| id).collect();
+        for id in asked {
+            let failed = self.end(id, false, None);
+            self.failed.extend(failed);
+        }
+        self.list_wanted = true;
+        Ok(desk)
+    }
+
+    fn end(&mut self, id: u64, done: bool, space: Option<OstSpace>) -> Option<OstJobEnd> {
+        let Pending { token, drains, .. } = self.pending.remove(&id)?;
+        self.drains -= usize::from(drains);
+        Some(OstJobEnd { token, done, space, part: None })
+    }
+
+    /// What a service says of a job.
+    fn hear(&mut self, end: ServiceEnd) -> Option<OstJobEnd> {
+        let ServiceEnd { id, service, done, space, part } = end;
+        let pending = self.pending.get_mut(&id)?;
+        if part.is_some() {
+            return Some(OstJobEnd { token: pending.token, done: true, space: None, part });
+        }
+        pending.waits_for.remove(&service);
+        if done && !pending.waits_for.is_empty() {
+            return None;
+        }
+        self.end(id, done, space)
+    }
 }
 
 impl OstGateway for LocalGateway {
     fn submit(&mut self, token: u64, job: OstJob) -> Result<(), OstJob> {
-        let is_fence = matches!(job, OstJob::Fence { .. });
-        let others = self.pending.len() - self.fences;
-        if (if is_fence { self.fences } else { others }) >= JOBS_MAX {
+        let drains = matches!(job, OstJob::Drain { .. } | OstJob::Dismiss { .. });
+        let others = self.pending.len() - self.drains;
+        if (if drains { self.drains } else { others }) >= JOBS_MAX {
             return Err(job);
         }
         let (service_job, range) = match &job {
@@ -173,42 +264,38 @@ impl OstGateway for LocalGateway {
                 let Some(&owner) = self.owners.get(ost) else { return Err(job) };
                 (ServiceJob::Space { ost: *ost, removed: removed.clone() }, owner..owner + 1)
             }
-            OstJob::Fence { client, epoch } => {
-                (ServiceJob::Fence { client: *client, epoch: *epoch }, 0..self.services.len())
+            OstJob::Sessions(list) => (ServiceJob::Sessions(list.clone()), 0..self.services.len()),
+            &OstJob::Drain { version } => (ServiceJob::Drain { version }, 0..self.services.len()),
+            &OstJob::Admit { version, session } => {
+                (ServiceJob::Admit { version, session }, 0..self.services.len())
+            }
+            &OstJob::Dismiss { version, client } => {
+                (ServiceJob::Dismiss { version, client }, 0..self.services.len())
             }
         };
-        let id = self.next_id;
-        self.next_id += 1;
-        let remaining = range.len();
-        for service in range {
+        let id = next_job_id();
+        for service in range.clone() {
             let request = ServiceRequest { id, job: service_job.clone() };
             // Services that took it already will report an id that is not pending: nobody minds.
             if self.services[service].post(request).is_err() {
                 return Err(job);
             }
         }
-        self.fences += usize::from(is_fence);
-        self.pending.insert(id, Pending { token, remaining, done: true, is_fence });
+        self.drains += usize::from(drains);
+        self.pending.insert(id, Pending { token, waits_for: range.collect(), drains });
         Ok(())
     }
 
     fn poll(&mut self, ends: &mut Vec<OstJobEnd>) {
+        ends.append(&mut self.failed);
         while let Some(end) = self.ends.take() {
-            let Some(pending) = self.pending.get_mut(&end.id) else { continue };
-            if end.part.is_some() {
-                let (token, part) = (pending.token, end.part);
-                ends.push(OstJobEnd { token, done: true, space: None, part });
-                continue;
-            }
-            pending.done &= end.done;
-            pending.remaining -= 1;
-            if pending.remaining == 0
-                && let Some(Pending { token, done, is_fence, .. }) = self.pending.remove(&end.id)
-            {
-                self.fences -= usize::from(is_fence);
-                ends.push(OstJobEnd { token, done, space: end.space, part: None });
-            }
+            let heard = self.hear(end);
+            ends.extend(heard);
         }
+    }
+
+    fn take_list_wanted(&mut self) -> bool {
+        std::mem::take(&mut self.list_wanted)
     }
 
     fn prepare_sleep(&mut self) -> bool {
@@ -226,23 +313,74 @@ impl OstGateway for LocalGateway {
 
 #[cfg(test)]
 mod test {
+    use sheen_types::Epoch;
+
     use super::*;
 
+    const VERSION: ListVersion = ListVersion { server: Epoch(1), changes: 1 };
+
+    const fn dismiss(client: u64) -> OstJob {
+        OstJob::Dismiss { version: VERSION, client: ClientId(client) }
+    }
+
+    const fn end(token: u64, done: bool) -> OstJobEnd {
+        OstJobEnd { token, done, space: None, part: None }
+    }
+
+    fn two_services() -> (LocalGateway, Desks) {
+        local_gateway(&[vec![OstIndex(0)], vec![OstIndex(1)]]).unwrap()
+    }
+
     #[test]
-    fn a_fence_is_done_when_every_service_did_it() {
-        let (mut gateway, mut desks) =
-            local_gateway(&[vec![OstIndex(0)], vec![OstIndex(1)]]).unwrap();
-        let fence = OstJob::Fence { client: ClientId(7), epoch: Epoch(2) };
-        gateway.submit(5, fence).unwrap();
+    fn a_session_is_dismissed_when_every_service_did_it() {
+        let (mut gateway, mut desks) = two_services();
+        gateway.submit(5, dismiss(7)).unwrap();
         let mut ends = Vec::new();
         for (number, (desk, _)) in desks.iter_mut().enumerate() {
             let request = desk.take().unwrap();
-            assert_eq!(request.job, ServiceJob::Fence { client: ClientId(7), epoch: Epoch(2) });
-            desk.end(ServiceEnd { id: request.id, done: true, space: None, part: None });
+            let asked = ServiceJob::Dismiss { version: VERSION, client: ClientId(7) };
+            assert_eq!(request.job, asked);
+            desk.end(request.id, true, None, None);
             gateway.poll(&mut ends);
             assert_eq!(ends.len(), number, "not before the last");
         }
-        assert_eq!(ends, [OstJobEnd { token: 5, done: true, space: None, part: None }]);
+        assert_eq!(ends, [end(5, true)]);
+    }
+
+    #[test]
+    fn one_service_that_missed_a_change_is_heard_before_the_others_are_done() {
+        let (mut gateway, mut desks) = two_services();
+        gateway.submit(5, dismiss(7)).unwrap();
+        let [stuck, missed] = [0, 1].map(|at: usize| desks[at].0.take().unwrap().id);
+        desks[1].0.end(missed, false, None, None);
+        let mut ends = Vec::new();
+        gateway.poll(&mut ends);
+        assert_eq!(ends, [end(5, false)]);
+        desks[0].0.end(stuck, true, None, None);
+        gateway.poll(&mut ends);
+        assert_eq!(ends.len(), 1, "nobody waits for it any more");
+        assert_eq!((gateway.pending.len(), gateway.drains), (0, 0));
+    }
+
+    #[test]
+    fn what_a_service_was_asked_ends_undone_when_it_begins_anew() {
+        let (mut gateway, mut desks) = two_services();
+        assert!(!gateway.take_list_wanted());
+        gateway.submit(5, dismiss(7)).unwrap();
+        gateway.submit(6, OstJob::Space { ost: OstIndex(0), removed: Vec::new() }).unwrap();
+        gateway.submit(7, OstJob::Space { ost: OstIndex(1), removed: Vec::new() }).unwrap();
+        let taken = desks[1].0.take().unwrap().id;
+        let mut fresh = gateway.restart_service(1).unwrap();
+        assert!(gateway.take_list_wanted() && !gateway.take_list_wanted(), "told once");
+        let mut ends = Vec::new();
+        gateway.poll(&mut ends);
+        assert_eq!(ends, [end(5, false), end(7, false)]);
+        desks[1].0.end(taken, true, None, None);
+        gateway.poll(&mut ends);
+        assert_eq!(ends.len(), 2, "the one before is not heard");
+        assert!(fresh.take().is_none(), "nor does its successor get what it was asked");
+        gateway.submit(8, dismiss(8)).unwrap();
+        assert!(fresh.take().is_some() && desks[1].0.take().is_some(), "the rest of its mail");
     }
 
     #[test]
@@ -254,23 +392,22 @@ mod test {
         gateway.submit(1, destroy(2)).unwrap();
         assert!(desks[0].0.take().is_none());
         let request = desks[1].0.take().unwrap();
-        desks[1].0.end(ServiceEnd { id: request.id, done: false, space: None, part: None });
+        desks[1].0.end(request.id, false, None, None);
         let mut ends = Vec::new();
         gateway.poll(&mut ends);
-        assert_eq!(ends, [OstJobEnd { token: 1, done: false, space: None, part: None }]);
+        assert_eq!(ends, [end(1, false)]);
         assert!(gateway.submit(2, destroy(9)).is_err(), "no such OST");
     }
 
     #[test]
-    fn fences_that_wait_for_a_stuck_ost_keep_nothing_else_out() {
+    fn what_waits_for_a_stuck_ost_keeps_nothing_else_out() {
         let (mut gateway, mut desks) = local_gateway(&[vec![OstIndex(0), OstIndex(1)]]).unwrap();
         let mut ends = Vec::new();
         for token in 0..JOBS_MAX as u64 {
-            let fence = OstJob::Fence { client: ClientId(token), epoch: Epoch(2) };
-            gateway.submit(token, fence).unwrap();
+            gateway.submit(token, dismiss(token)).unwrap();
             let id = desks[0].0.take().unwrap().id;
             let part = Some(OstIndex(1));
-            desks[0].0.end(ServiceEnd { id, done: true, space: None, part });
+            desks[0].0.end(id, true, None, part);
             gateway.poll(&mut ends);
             assert_eq!(ends.pop(), Some(OstJobEnd { token, done: true, space: None, part }));
         }
@@ -281,10 +418,9 @@ mod test {
     #[test]
     fn full_mailboxes_give_the_job_back() {
         let (mut gateway, _desks) = local_gateway(&[vec![OstIndex(0)]]).unwrap();
-        let fence = OstJob::Fence { client: ClientId(7), epoch: Epoch(2) };
         for token in 0..JOBS_MAX as u64 {
-            gateway.submit(token, fence.clone()).unwrap();
+            gateway.submit(token, dismiss(7)).unwrap();
         }
-        assert_eq!(gateway.submit(0, fence.clone()), Err(fence));
+        assert_eq!(gateway.submit(0, dismiss(7)), Err(dismiss(7)));
     }
 }

@@ -42,7 +42,8 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
                 }
             } else if self.operations.iter().all(Operation::waits_for_peer) {
                 // Their clients send again what was not answered.
-                self.close_pulling(None, |_| true);
+                let pulling = self.pulling(|_, _| true);
+                self.close_all(pulling);
             }
             return;
         }

@@ -3,7 +3,7 @@
 use sheen_dma::Buffer;
 use sheen_ports::RequestId;
 use sheen_store::{Merge, MergeToken, ReadPin, ReadPlan};
-use sheen_types::{ClientId, Epoch, Errno, Fid, OstIndex, Tick};
+use sheen_types::{ClientId, Errno, Fid, OstIndex, Tick};
 use sheen_wire::{Frame, object::ObjectWrite};
 
 use super::{image::Image, repacking::Wanted, unpacking::Round};
@@ -33,13 +33,11 @@ pub(crate) enum Origin {
 }
 
 impl Origin {
-    /// The session it is carried out for; the node itself is never fenced.
-    pub(crate) fn session(&self) -> (ClientId, Epoch) {
+    /// The session it is carried out for. None: the node itself, which is never fenced.
+    pub(crate) fn client(&self) -> Option<ClientId> {
         match self {
-            Self::Fabric { frame, .. } => (frame.client, frame.epoch),
-            Self::Gateway { .. } | Self::Stop | Self::Fence | Self::Tidying => {
-                (ClientId(0), Epoch(u32::MAX))
-            }
+            Self::Fabric { frame, .. } => Some(frame.client),
+            Self::Gateway { .. } | Self::Stop | Self::Fence | Self::Tidying => None,
         }
     }
 }

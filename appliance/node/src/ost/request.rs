@@ -1,15 +1,15 @@
 //! Requests to an OST as values: decoded, with everything checked that can be without the store.
 
 use sheen_store::{PunchKind, SeekTarget, request::OBJECT_BYTES_MAX};
-use sheen_types::{
-    Blocks, ClientId, Compression, Epoch, Errno, Fid, OstIndex, units::TRANSFER_BYTES_MAX,
-};
+use sheen_types::{Blocks, Compression, Errno, Fid, OstIndex, units::TRANSFER_BYTES_MAX};
 use sheen_wire::{
     Field, Frame, Opcode,
+    fields::AttachKey,
+    metadata::Attach,
     object::{
-        self, DESTROY_MAX, GLIMPSE_MAX, ObjectAllocate, ObjectDestroy, ObjectFence, ObjectGlimpse,
-        ObjectPunch, ObjectRead, ObjectRepack, ObjectSeek, ObjectStatistics, ObjectSync,
-        ObjectTruncate, ObjectWrite, PunchMode, REPACK_BYTES_UNIT,
+        self, GLIMPSE_MAX, ObjectAllocate, ObjectGlimpse, ObjectPunch, ObjectRead, ObjectRepack,
+        ObjectSeek, ObjectStatistics, ObjectSync, ObjectTruncate, ObjectWrite, PunchMode,
+        REPACK_BYTES_UNIT,
     },
 };
 
@@ -45,10 +45,8 @@ pub(crate) enum Change {
 pub(crate) enum Decoded {
     /// To one OST of the service.
     Target(OstIndex, Ask),
-    /// To the whole service.
-    Fence { client: ClientId, epoch: Epoch },
-    /// This connection is its client's only one.
-    Attach,
+    /// This connection is to be its client's only one.
+    Attach(AttachKey),
     /// Answered without doing anything.
     Nothing,
 }
@@ -105,11 +103,7 @@ pub(crate) fn decode(frame: &Frame, bytes: &[u8]) -> Result<Decoded, Errno> {
             let ObjectStatistics { ost } = body(bytes)?;
             Ok(Decoded::Target(ost, Ask::Statistics))
         }
-        Opcode::ObjectFence => {
-            let ObjectFence { client, epoch } = body(bytes)?;
-            Ok(Decoded::Fence { client, epoch })
-        }
-        Opcode::Attach => Ok(Decoded::Attach),
+        Opcode::Attach => body(bytes).map(|Attach { key }| Decoded::Attach(key)),
         Opcode::Ping => Ok(Decoded::Nothing),
         _ => decode_change(frame, bytes)
             .map(|(ost, change)| Decoded::Target(ost, Ask::Change(change))),
@@ -152,13 +146,6 @@ fn decode_change(frame: &Frame, bytes: &[u8]) -> Result<(OstIndex, Change), Errn
             let allocate =
                 sheen_store::Allocate { object, offset, length, keep_size, mtime, durable: false };
             Ok((ost, Change::Allocate(allocate)))
-        }
-        Opcode::ObjectDestroy => {
-            let ObjectDestroy { ost, objects } = body(bytes)?;
-            if objects.0.len() > DESTROY_MAX {
-                return Err(Errno::EINVAL);
-            }
-            Ok((ost, Change::Destroy(objects.0)))
         }
         Opcode::ObjectRepack => {
             let ObjectRepack { ost, object, offset, length, compression } = body(bytes)?;

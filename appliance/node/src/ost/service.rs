@@ -12,17 +12,16 @@ use sheen_wire::{Field, Frame, codec::Encoder};
 use crate::{buffer_shares::BufferShares, mdt::gateway::OstSpace, stats::ConnectionStats};
 
 use super::{
-    attachments::Attachments,
     device::{Device, Finished, Purpose},
-    fence::FenceTable,
     fencing::PendingFence,
-    gateway::{ServiceDesk, ServiceEnd, ServiceJob},
+    gateway::{ServiceDesk, ServiceJob},
     image::Image,
     memory::OstMemory,
     operation::{Merging, Operation, Origin, Work},
     packing::Packer,
     repacking::Repacking,
     scrub::ScrubConfig,
+    sessions::Sessions,
     slab::Slab,
     statistics::{OstServiceStats, OstStats},
     target::Target,
@@ -81,8 +80,7 @@ pub struct OstService<B, F, C> {
     pub(crate) commands: Vec<Command>,
     pub(crate) scratch: Scratch,
     pub(crate) packer: Packer,
-    pub(crate) fences: FenceTable,
-    pub(crate) attachments: Attachments,
+    pub(crate) sessions: Sessions,
     pub(crate) pending_fences: Vec<PendingFence>,
     pub(crate) stats: Arc<OstServiceStats>,
     pub(crate) desk: Option<ServiceDesk>,
@@ -178,8 +176,7 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
             commands: Vec::new(),
             scratch: Scratch::default(),
             packer: Packer::default(),
-            fences: FenceTable::default(),
-            attachments: Attachments::default(),
+            sessions: Sessions::default(),
             pending_fences: Vec::new(),
             stats: Arc::new(stats),
             desk,
@@ -241,11 +238,19 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
         }
     }
 
+    /// Answers another MDT from now on, one that was started anew. What its predecessor asked is answered to nobody; which sessions
+    /// there are, and which are to be fenced, is the new one's to say.
+    pub fn set_desk(&mut self, desk: ServiceDesk) {
+        self.pending_fences.clear();
+        self.desk = Some(desk);
+        self.desk_is_behind = false;
+    }
+
     pub(crate) fn is_stopping(&self) -> bool {
         self.stopping != Stopping::Serving
     }
 
-    fn take_jobs(&mut self) -> usize {
+    pub(crate) fn take_jobs(&mut self) -> usize {
         let mut count = 0;
         while count < EVENTS_PER_TURN
             && let Some(request) = self.desk.as_mut().and_then(ServiceDesk::take)
@@ -255,7 +260,10 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
             match request.job {
                 ServiceJob::Destroy { ost, objects } => self.destroy_for_mdt(origin, ost, objects),
                 ServiceJob::Space { ost, removed } => self.tell_space(request.id, ost, &removed),
-                ServiceJob::Fence { client, epoch } => self.begin_fence(origin, client, epoch),
+                ServiceJob::Sessions(list) => self.take_list(origin, &list),
+                ServiceJob::Drain { version } => self.drain(origin, version),
+                ServiceJob::Admit { version, session } => self.admit(origin, version, session),
+                ServiceJob::Dismiss { version, client } => self.dismiss(origin, version, client),
                 ServiceJob::Stop => self.stop(),
             }
         }
@@ -291,12 +299,13 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
             }
             FabricEvent::Opened { connection, peer } => {
                 tracing::debug!(connection = connection.0, ?peer, "client connected");
-                if let Some(stranger) = self.attachments.opened(connection, self.now) {
+                let (connections, now) = (&mut self.sessions.connections, self.now);
+                if let Some(stranger) = connections.opened(connection, peer.principal, now) {
                     self.fabric.close(stranger);
                 }
             }
             FabricEvent::Closed { connection, reason } => {
-                self.attachments.forget(connection);
+                self.sessions.forget(connection);
                 tracing::debug!(connection = connection.0, ?reason, "connection ended");
             }
         }
@@ -378,11 +387,12 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
             target.publish();
         }
         self.stats.in_flight.set(self.operations.len() as u64);
+        self.stats.sessions.set(self.sessions.len() as u64);
     }
 
     pub(crate) fn tell_desk(&mut self, id: u64, done: bool) {
         if let Some(desk) = &mut self.desk {
-            desk.end(ServiceEnd { id, done, space: None, part: None });
+            desk.end(id, done, None, None);
             self.desk_is_behind = !desk.send();
         }
     }
@@ -405,7 +415,7 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
             })
         });
         if let Some(desk) = &mut self.desk {
-            desk.end(ServiceEnd { id, done: space.is_some(), space, part: None });
+            desk.end(id, space.is_some(), space, None);
             self.desk_is_behind = !desk.send();
         }
     }
@@ -451,7 +461,7 @@ impl<B: Block, F: Fabric, C: Clock> Service for OstService<B, F, C> {
     fn turn(&mut self, now: Tick) -> usize {
         self.now = now;
         let mut work = self.take_jobs() + self.take_events();
-        while let Some(stranger) = self.attachments.pop_overdue(now) {
+        while let Some(stranger) = self.sessions.connections.pop_overdue(now) {
             self.fabric.close(stranger);
             work += 1;
         }
@@ -517,7 +527,8 @@ impl<B: Block, F: Fabric, C: Clock> Service for OstService<B, F, C> {
         let desk = self.desk_is_behind.then(|| self.now.after(DESK_RETRY));
         let scrub = self.targets.iter().filter_map(|target| target.scrub.deadline()).min();
         // Time enough is when it is past.
-        let strangers = self.attachments.deadline().map(|at| at.after(Duration::from_nanos(1)));
+        let strangers =
+            self.sessions.connections.deadline().map(|at| at.after(Duration::from_nanos(1)));
         let rest = self.targets.iter().filter_map(|target| target.resting.deadline()).min();
         [desk, scrub, strangers, rest].into_iter().flatten().min()
     }

@@ -4,7 +4,13 @@ use std::sync::{Arc, OnceLock};
 
 use sheen_types::OstIndex;
 
+use super::sessions::Refusal;
 use crate::stats::{ConnectionStats, Counter, Operations};
+
+/// Why requests are not carried out, as metrics name it: the connection is attached to no session, or to another; the session
+/// ended; it is not known yet; the key to attach with is wrong; clients may not ask this.
+pub const NOT_ADMITTED_REASONS: [&str; Refusal::COUNT] =
+    ["unattached", "another", "ended", "newer", "key", "opcode"];
 
 /// Counters of one service thread.
 #[derive(Debug, Default)]
@@ -13,8 +19,10 @@ pub struct OstServiceStats {
     pub operations: Operations,
     /// Requests refused for want of a slot or a buffer.
     pub busy: Counter,
-    /// Requests refused because their session is fenced.
-    pub fenced: Counter,
+    /// Requests not carried out because of whose they are, by reason: see [`NOT_ADMITTED_REASONS`].
+    pub not_admitted: [Counter; NOT_ADMITTED_REASONS.len()],
+    /// Sessions this service serves.
+    pub sessions: Counter,
     /// Requests whose body does not decode or asks for what cannot be.
     pub malformed: Counter,
     /// Payloads that arrived damaged.

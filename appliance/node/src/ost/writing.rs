@@ -16,6 +16,7 @@ use super::{
     operation::{Operation, Origin, Work},
     packing::Job,
     service::OstService,
+    sessions::Refusal,
 };
 
 /// Bytes of the image before the payload.
@@ -65,7 +66,7 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
         let Work::Pulling { write, head } = std::mem::replace(&mut operation.work, storing) else {
             unreachable!("only writes pull")
         };
-        let Origin::Fabric { frame, .. } = &origin else {
+        let Origin::Fabric { request, frame, .. } = &origin else {
             unreachable!("only peers have payloads")
         };
         if result.is_err() {
@@ -73,10 +74,12 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
             self.end_operation(token);
             return;
         }
-        if self.fences.refuses(frame.client, frame.epoch) {
-            self.stats.fenced.add(1);
+        let attached = self.sessions.connections.session(request.connection);
+        if attached.is_none_or(|(client, _)| client != frame.client) {
+            // Its session ended meanwhile, or has another connection, over which it was sent again.
+            let errno = self.refuse(*request, frame, Refusal::Ended);
             self.end_operation(token);
-            return self.answer(&origin, Err(Errno::ENOTCONN));
+            return self.answer(&origin, Err(errno));
         }
         let image = match head {
             None => buffer,

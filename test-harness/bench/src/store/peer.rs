@@ -12,10 +12,11 @@ use nix::time::{ClockId, clock_gettime};
 use sheen_dma::Buffer;
 use sheen_ports::{ConnectionId, Fabric, FabricEvent, NotifyError, RequestId};
 use sheen_types::checksum::crc32c;
-use sheen_types::{ClientId, Compression, Epoch, Fid, OstIndex, Timespec, Xid};
+use sheen_types::{Compression, Fid, OstIndex, Timespec, Xid};
 use sheen_wire::object::{ObjectRead, ObjectTruncate, ObjectWrite};
 use sheen_wire::{Field, Frame, Opcode};
 
+use crate::admitted::{self, SESSION};
 use crate::nvme::latency::Latencies;
 
 /// The OST every request goes to.
@@ -119,7 +120,8 @@ impl Peer {
             self.xid += 1;
             let (opcode, body) = body_of(&ask);
             let request = Frame::request(opcode, Xid(self.xid));
-            let mut frame = Frame { client: ClientId(5), epoch: Epoch(1), ..request };
+            let (client, epoch) = SESSION;
+            let mut frame = Frame { client, epoch, ..request };
             match ask.operation {
                 Operation::Read => frame.committed = u64::from(ask.bytes),
                 Operation::Write => {
@@ -136,6 +138,15 @@ impl Peer {
             frame.encode_with(&body, &mut self.script);
             self.ends.push(self.script.len());
         }
+    }
+
+    /// Opens the connection and attaches it, before anything else is asked over it.
+    #[must_use]
+    pub fn attached(mut self) -> Self {
+        self.events.push_back(admitted::opened(CONNECTION));
+        self.script.extend(admitted::attach());
+        self.ends.push(self.script.len());
+        self
     }
 
     /// From now on the latency of each request is kept.

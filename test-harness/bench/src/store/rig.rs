@@ -9,6 +9,7 @@ use sheen_store::{Limits, Zone};
 use sheen_types::Lba;
 
 use super::peer::{Ask, OST, Operation, Peer};
+use crate::admitted;
 
 /// Bytes of a block.
 pub const BLOCK_BYTES: usize = 4096;
@@ -65,7 +66,8 @@ pub fn open_with<B: Block>(
     let arena = Arena::anonymous(256 << 20).map_err(|error| anyhow!("arena: {error:?}"))?;
     let config =
         OstConfig { arena, operations_max: 256, store: limits, scrub, tidy, incarnation: 1 };
-    let mut store = OstService::new(config, vec![(OST, block)], peer, SystemClock, None)
+    let (peer, desk) = (peer.attached(), Some(admitted::desk(OST)?));
+    let mut store = OstService::new(config, vec![(OST, block)], peer, SystemClock, desk)
         .map_err(|error| anyhow!("service: {error:?}"))?;
     for _ in 0..1_000_000 {
         if store.is_ready() {

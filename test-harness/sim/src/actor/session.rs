@@ -8,7 +8,7 @@ use sheen_wire::{
     Field, Frame, Opcode,
     fields::List,
     lease::{LeaseCancel, LeaseRevoke},
-    metadata::{Connect, ConnectReply, HeldLease, HeldOpen, Reassert},
+    metadata::{Attach, Connect, ConnectReply, HeldLease, HeldOpen, Reassert},
 };
 
 use super::{Actor, Call, Purpose, SLOTS, Told};
@@ -81,7 +81,8 @@ impl Actor {
         }
         if target == Target::Ost {
             let frame = self.frame(Opcode::Attach);
-            return self.send(target, Purpose::Attach, frame, &[], &[]);
+            let body = Attach { key: self.attach_key }.to_vec();
+            return self.send(target, Purpose::Attach, frame, &body, &[]);
         }
         let mut uuid = [0x5e; 16];
         uuid[..8].copy_from_slice(&(self.number as u64).to_le_bytes());
@@ -151,6 +152,7 @@ impl Actor {
         }
         self.client = reply.client;
         self.epoch = reply.epoch;
+        self.attach_key = reply.attach_key;
         self.root = reply.root;
         self.lease = Duration::from_millis(u64::from(reply.lease_milliseconds));
         self.closed_at = None;

@@ -145,7 +145,7 @@ fn what_was_written_plain_is_packed_later_and_the_other_way_round() {
         spaces.push(space(&mut rig, fid));
         assert_eq!(reply.blocks, spaces[spaces.len() - 1] * 8);
         assert!(rig.read(fid, 0, slab).payload == bytes, "content after {compression}");
-        rig = Rig::open(rig.medium.clone(), 256, None);
+        rig = Rig::open(rig.medium.clone(), 256);
         assert!(rig.read(fid, 0, slab).payload == bytes, "after {compression} and a restart");
     }
     assert!(spaces[0] < plain * 3 / 4 && spaces[1] < spaces[0], "{plain} became {spaces:?}");
@@ -192,7 +192,7 @@ fn random_changes_leave_what_they_leave_in_a_byte_array_also_packed_and_over_res
         let fid = object(u32::try_from(which).unwrap());
         let why = format!("seed {seed:#x} round {round}");
         if chance.below(12) == 0 {
-            rig = Rig::open(rig.medium.clone(), 256, None);
+            rig = Rig::open(rig.medium.clone(), 256);
         } else {
             change(&mut rig, &mut chance, fid, &mut models[which], &why);
         }

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use sheen_types::{BLOCK_BYTES, ClientId, Epoch, Fid, Timespec};
+use sheen_types::{BLOCK_BYTES, Fid, Timespec};
 use sheen_wire::{
     Opcode,
-    object::{ObjectFence, ObjectPunch, ObjectSync, ObjectTruncate, PunchMode},
+    object::{ObjectPunch, ObjectSync, ObjectTruncate, PunchMode},
 };
 
 use super::rig::{Chance, OST, Reply, Rig, object, write_body};
@@ -56,12 +56,12 @@ fn changes_are_numbered_and_durable_when_a_flush_covered_them() {
 fn a_fence_is_told_when_what_the_client_changed_survives_a_loss_of_power() {
     let mut rig = Rig::volatile(4096);
     assert_eq!(numbers(&rig.write(object(1), 0, &[1; 100])), (1, 0));
-    let old = std::mem::replace(&mut rig.client, (ClientId(99), Epoch(0)));
-    let fence = ObjectFence { client: old.0, epoch: Epoch(old.1.0 + 1) };
-    assert_eq!(rig.call(Opcode::ObjectFence, &fence, &[], 0).status(), 0);
+    let fence = rig.dismiss(rig.client.0);
+    assert!(rig.wait_job(fence));
+    rig.over(2);
     assert_eq!(numbers(&rig.read(object(1), 0, 10)), (0, 1));
     rig.medium.cut_power(|_| false);
-    rig = Rig::open(rig.medium, 256, None);
+    rig = Rig::open(rig.medium, 256);
     assert_eq!(rig.read(object(1), 0, 100).payload, [1; 100]);
 }
 
@@ -155,7 +155,7 @@ fn no_loss_of_power_takes_what_was_said_to_be_durable() {
             kept.values().for_each(|change| change.apply(&mut durable));
             let keeps = chance.below(101);
             rig.medium.cut_power(|_| chance.below(100) < keeps);
-            rig = Rig::open(rig.medium, 256, None);
+            rig = Rig::open(rig.medium, 256);
             check_durable(&mut rig, &durable, &rest, seed);
             for change in rest.values() {
                 numbers(&change.send(&mut rig));

@@ -2,17 +2,17 @@
 
 use sheen_ports::{ConnectionId, Fabric};
 use sheen_reactor::Service;
-use sheen_types::{BLOCK_BYTES, ClientId, Epoch, Errno, Fid, Lba, OstIndex, Tick};
+use sheen_types::{BLOCK_BYTES, Errno, Fid, Lba, OstIndex, Tick};
 use sheen_wire::{
     Field, Opcode,
     fields::List,
-    object::{ObjectFence, ObjectGlimpse, ObjectRead, ObjectSync, ObjectTruncate, WriteReply},
+    object::{ObjectGlimpse, ObjectRead, ObjectSync, ObjectTruncate, WriteReply},
 };
 
 use super::rig::{ARENA_BYTES, Chance, OST, Rig, object, read_device, write_body, write_device};
 use crate::{
-    mdt::gateway::{OstGateway, OstJob, OstJobEnd},
-    ost::gateway::{ServiceJob, ServiceRequest, local_gateway},
+    mdt::gateway::{OstJob, OstJobEnd},
+    ost::gateway::{ServiceJob, ServiceRequest},
 };
 
 /// Where the block with exactly these bytes lies.
@@ -101,8 +101,7 @@ fn a_full_ost_says_so_and_serves_on() {
     assert_eq!(status, -Errno::ENOSPC.0);
     assert!(written > 0);
     assert_eq!(rig.read(object(1), written - 100, 100).payload, vec![9; 100]);
-    let body = sheen_wire::object::ObjectDestroy { ost: OST, objects: List(vec![object(1)]) };
-    assert_eq!(rig.call(Opcode::ObjectDestroy, &body, &[], 0).status(), 0);
+    rig.destroy(vec![object(1)]);
     assert_eq!(rig.write(object(2), 0, &bytes).status(), 0, "destroyed space is used again");
     rig.settle();
     assert_eq!(rig.arena.free_bytes(), ARENA_BYTES);
@@ -111,7 +110,7 @@ fn a_full_ost_says_so_and_serves_on() {
 #[test]
 fn without_slot_or_buffer_a_request_is_busy_and_nothing_is_held() {
     let rig = Rig::new(4096);
-    let mut rig = Rig::open(rig.medium.clone(), 4, None);
+    let mut rig = Rig::open(rig.medium.clone(), 4);
     rig.service.fabric_mut().hold_pulls = true;
     let bytes = vec![1; 4096];
     let requests: Vec<_> = (0..6)
@@ -154,31 +153,28 @@ fn a_fence_waits_for_what_the_device_has_and_refuses_the_rest() {
     let under_way = rig.send(Opcode::ObjectWrite, &write_body(object(1), 0, false), &[1; 100], 0);
     rig.turn();
     rig.turn();
-    let other = (ClientId(99), Epoch(0));
-    let old = std::mem::replace(&mut rig.client, other);
-    let fence = ObjectFence { client: old.0, epoch: Epoch(old.1.0 + 1) };
-    let fencing = rig.send(Opcode::ObjectFence, &fence, &[], 0);
+    let old = rig.client;
+    let fencing = rig.dismiss(old.0);
     for _ in 0..10 {
         rig.turn();
     }
-    assert!(!rig.service.fabric_mut().replies.contains_key(&fencing), "a write is under way");
+    assert_eq!(rig.ends(), [], "a write is under way");
     rig.orders.borrow_mut().hold = false;
     assert_eq!(rig.wait(under_way).status(), 0, "it was at the device");
-    assert_eq!(rig.wait(fencing).status(), 0);
+    assert!(rig.wait_job(fencing));
+    assert_eq!(rig.service.fabric_mut().closed, [1]);
+    rig.over(2);
     rig.client = old;
     assert_eq!(rig.write(object(1), 0, &[1; 100]).status(), -Errno::ENOTCONN.0);
     assert_eq!(rig.read(object(1), 0, 100).status(), -Errno::ENOTCONN.0);
-    rig.client = (old.0, Epoch(old.1.0 + 1));
-    assert_eq!(rig.write(object(1), 0, &[1; 100]).status(), 0, "the next epoch is welcome");
-    assert_eq!(rig.service.stats().fenced.get(), 2);
+    assert_eq!(rig.attach(), -Errno::ENOTCONN.0, "by no epoch");
+    rig.over(2);
+    assert_eq!(rig.write(object(1), 0, &[1; 100]).status(), 0, "another is served");
 }
 
 #[test]
 fn a_fence_does_not_wait_for_the_fenced_client() {
     let mut rig = Rig::new(4096);
-    let attach = rig.frame(Opcode::Attach, &[], 0);
-    let attach = rig.send_frame(&attach, &[], &[]);
-    assert_eq!(rig.wait(attach).status(), 0);
     assert_eq!(rig.write(object(2), 0, &[3; 8192]).status(), 0);
     // It takes no reply, and the payload it announced does not come.
     rig.service.fabric_mut().deaf = Some(1);
@@ -186,11 +182,10 @@ fn a_fence_does_not_wait_for_the_fenced_client() {
     rig.service.fabric_mut().hold_pulls = true;
     rig.send(Opcode::ObjectWrite, &write_body(object(1), 0, false), &[1; 100], 0);
     rig.turn();
-    rig.service.fabric_mut().connection = 2;
-    let old = std::mem::replace(&mut rig.client, (ClientId(99), Epoch(0)));
-    let fence = ObjectFence { client: old.0, epoch: Epoch(2) };
-    assert_eq!(rig.call(Opcode::ObjectFence, &fence, &[], 0).status(), 0);
+    let fence = rig.dismiss(rig.client.0);
+    assert!(rig.wait_job(fence));
     assert_eq!(rig.service.fabric_mut().closed, [1]);
+    rig.over(2);
     assert_eq!(rig.read(object(1), 0, 100).payload.len(), 0, "nothing of it was stored");
     rig.settle();
     assert_eq!(rig.arena.free_bytes(), ARENA_BYTES, "nor does it keep a buffer");
@@ -200,10 +195,8 @@ fn a_fence_does_not_wait_for_the_fenced_client() {
 fn a_connection_nobody_attaches_ends_though_no_other_is_opened() {
     let mut rig = Rig::new(4096);
     rig.service.fabric_mut().open(7);
-    rig.service.fabric_mut().open(8);
-    rig.service.fabric_mut().connection = 8;
-    let attach = rig.send(Opcode::Attach, &0_u64, &[], 0);
-    assert_eq!(rig.wait(attach).status(), 0);
+    rig.over(8);
+    rig.turn();
     let due = rig.service.next_deadline().expect("a turn is due");
     rig.service.turn(due);
     assert_eq!(rig.service.fabric_mut().closed, [7]);
@@ -231,7 +224,7 @@ fn a_peer_that_takes_no_reply_leaves_buffers_for_others() {
     let bytes = vec![7; 1 << 20];
     assert_eq!(rig.write(object(1), 0, &bytes).status(), 0);
     rig.service.fabric_mut().deaf = Some(2);
-    rig.service.fabric_mut().connection = 2;
+    rig.over(2);
     let length = 1 << 20;
     let read = ObjectRead { ost: OST, object: object(1), offset: 0, length };
     let reads: Vec<_> =
@@ -240,18 +233,18 @@ fn a_peer_that_takes_no_reply_leaves_buffers_for_others() {
     let served = statuses.iter().filter(|&&status| status == 0).count();
     assert_eq!(served, ARENA_BYTES / 2 / bytes.len(), "it holds at most what is free");
     assert!(statuses.iter().all(|&status| status == 0 || status == -Errno::EAGAIN.0));
-    rig.service.fabric_mut().connection = 3;
+    rig.over(3);
     let began = rig.turns;
     assert_eq!(rig.write(object(2), 0, &bytes).status(), 0);
     assert!(rig.read(object(2), 0, 1 << 20).payload == bytes);
     assert!(rig.turns - began < 20, "at once");
     // Others like it share what is free.
     for connection in 4..40 {
-        rig.service.fabric_mut().connection = connection;
+        rig.over(connection);
         rig.service.fabric_mut().deaf = Some(connection);
         while rig.read(object(1), 0, 128 << 10).status() == 0 {}
     }
-    rig.service.fabric_mut().connection = 3;
+    rig.over(3);
     rig.service.fabric_mut().deaf = None;
     assert_eq!(rig.write(object(2), 0, &bytes[..64 << 10]).status(), 0);
     for connection in 2..40 {
@@ -259,7 +252,7 @@ fn a_peer_that_takes_no_reply_leaves_buffers_for_others() {
     }
     rig.settle();
     assert_eq!(rig.arena.free_bytes(), ARENA_BYTES);
-    rig.service.fabric_mut().connection = 2;
+    rig.over(2);
     assert_eq!(rig.read(object(1), 0, 1 << 20).status(), 0);
 }
 
@@ -291,6 +284,10 @@ fn random_bodies_are_answered_and_stop_nothing() {
             body[..4].copy_from_slice(&OST.0.to_le_bytes());
         }
         let payload = vec![0; usize::try_from(chance.below(3) * 5_000).unwrap()];
+        if !std::mem::take(&mut rig.service.fabric_mut().closed).is_empty() {
+            rig.settle();
+        }
+        rig.over(1);
         let frame = rig.frame(Opcode::ALL[which], &payload, 4096);
         let request = rig.send_frame(&frame, &body, &payload);
         let reply = rig.wait(request);
@@ -301,35 +298,31 @@ fn random_bodies_are_answered_and_stop_nothing() {
 #[test]
 fn the_gateway_destroys_fences_and_stops() {
     let fresh = Rig::new(4096);
-    let (mut gateway, mut desks) = local_gateway(&[vec![OST]]).unwrap();
-    let (desk, postman) = desks.remove(0);
-    let mut rig = Rig::open(fresh.medium.clone(), 16, Some(desk));
+    let mut rig = Rig::open(fresh.medium.clone(), 16);
     let reply: WriteReply = rig.write(object(1), 0, &[5; 10_000]).body();
     assert_eq!(reply.size, 10_000);
     assert_eq!(rig.write(object(2), 0, &[6; 10_000]).status(), 0);
-    gateway.submit(1, OstJob::Destroy { ost: OST, objects: vec![object(1)] }).unwrap();
-    gateway.submit(2, OstJob::Fence { client: rig.client.0, epoch: Epoch(9) }).unwrap();
+    rig.ask(OstJob::Destroy { ost: OST, objects: vec![object(1)] });
+    rig.dismiss(rig.client.0);
     rig.settle();
-    let mut ends = Vec::new();
-    gateway.poll(&mut ends);
+    let mut ends = rig.ends();
     ends.sort_by_key(|end| end.token);
     let end = |token, part| OstJobEnd { token, done: true, space: None, part };
     assert_eq!(ends, [end(1, None), end(2, Some(OST)), end(2, None)]);
-    gateway.submit(3, OstJob::Space { ost: OST, removed: Vec::new() }).unwrap();
+    rig.ask(OstJob::Space { ost: OST, removed: Vec::new() });
     rig.settle();
-    ends.clear();
-    gateway.poll(&mut ends);
+    let ends = rig.ends();
     let space = ends[0].space.unwrap();
     assert!(ends[0].done && space.free_bytes > 0 && space.free_bytes < space.total_bytes);
-    rig.client.1 = Epoch(9);
+    rig.over(2);
     assert_eq!(rig.read(object(1), 0, 10).payload.len(), 0);
-    postman.post(ServiceRequest { id: 0, job: ServiceJob::Stop }).unwrap();
+    rig.postman.post(ServiceRequest { id: 0, job: ServiceJob::Stop }).unwrap();
     rig.settle();
     for _ in 0..100 {
         rig.service.turn(Tick(0));
     }
     assert!(rig.service.is_finished());
-    let mut again = Rig::open(rig.medium.clone(), 16, None);
+    let mut again = Rig::open(rig.medium.clone(), 16);
     assert_eq!(again.read(object(2), 0, 10_000).payload, vec![6; 10_000]);
     assert_eq!(again.read(object(1), 0, 10).payload.len(), 0);
 }
@@ -363,7 +356,7 @@ fn durable_writes_and_syncs_flush_the_device() {
 #[test]
 fn a_zone_that_holds_no_store_fails_by_itself_and_answers() {
     let medium = sheen_nvme::RamMedium::new(4096);
-    let mut rig = Rig::open(medium, 16, None);
+    let mut rig = Rig::open(medium, 16);
     assert_eq!(rig.service.stats().targets[0].failed.get(), 1);
     assert_eq!(rig.write(object(1), 0, &[1; 100]).status(), -Errno::EIO.0);
 }
@@ -371,14 +364,10 @@ fn a_zone_that_holds_no_store_fails_by_itself_and_answers() {
 #[test]
 fn a_client_that_attaches_anew_loses_its_old_connection() {
     let mut rig = Rig::new(4096);
-    let attach = rig.frame(Opcode::Attach, &[], 0);
-    let old = rig.send_frame(&attach, &[], &[]);
-    assert_eq!(rig.wait(old).status(), 0);
     assert_eq!(rig.write(object(1), 0, &[1; 100]).status(), 0);
+    rig.service.fabric_mut().open(2);
     rig.service.fabric_mut().connection = 2;
-    let attach = rig.frame(Opcode::Attach, &[], 0);
-    let new = rig.send_frame(&attach, &[], &[]);
-    assert_eq!(rig.wait(new).status(), 0);
+    assert_eq!(rig.attach(), 0);
     assert_eq!(rig.service.fabric_mut().closed, [1]);
     assert_eq!(rig.write(object(1), 0, &[2; 100]).status(), 0);
     rig.service.fabric_mut().connection = 1;
@@ -405,7 +394,7 @@ fn what_rots_after_a_stop_is_an_error_and_not_a_hole() {
         let mut rotten = content.clone();
         rotten[100] ^= 1;
         write_device(&rig.medium, lba, &rotten);
-        let mut again = Rig::open(rig.medium.clone(), 16, None);
+        let mut again = Rig::open(rig.medium.clone(), 16);
         let reply = again.read(object(1), 0, BLOCK_BYTES);
         assert_eq!(reply.status(), -Errno::EIO.0, "{} bytes read", reply.payload.len());
     }

@@ -5,8 +5,7 @@ use sheen_store::FixedRuns;
 use sheen_types::{Errno, Tick};
 use sheen_wire::{
     Opcode,
-    fields::List,
-    object::{ObjectDestroy, ObjectStatistics, ObjectStatisticsReply},
+    object::{ObjectStatistics, ObjectStatisticsReply},
 };
 
 use super::{
@@ -56,8 +55,7 @@ fn a_full_host_is_enospc_to_the_writer_and_deletes_bring_its_room_back() {
         let stats = rig.service.stats().targets[0].clone();
         assert_eq!((stats.ready.get(), stats.failed.get()), (1, 0), "{:?}", stats.failure.get());
         assert!(rig.read(object(round), written - 100, 100).payload == vec![9; 100]);
-        let body = ObjectDestroy { ost: OST, objects: List(vec![object(round)]) };
-        assert_eq!(rig.call(Opcode::ObjectDestroy, &body, &[], 0).status(), 0);
+        rig.destroy(vec![object(round)]);
         rig.settle();
     }
 }

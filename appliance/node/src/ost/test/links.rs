@@ -19,11 +19,15 @@ use sheen_rdma::{
 };
 use sheen_reactor::{Service, SystemClock};
 use sheen_store::Limits;
-use sheen_types::{ClientId, Errno, Fid, Xid};
-use sheen_wire::{Field, Frame, Opcode, object::ObjectRead};
+use sheen_types::{ClientId, Epoch, Errno, Fid, Xid};
+use sheen_wire::{Field, Frame, Opcode, metadata::Attach, object::ObjectRead};
 
-use super::rig::{Chance, OST, Rig, object, write_body};
+use super::rig::{Chance, OST, Rig, admitted, object, write_body};
 use crate::ost::{OstConfig, OstService, ScrubConfig};
+use crate::{
+    attach_secret::AttachSecret,
+    mdt::gateway::{ListVersion, SessionList},
+};
 
 fn serve(medium: &RamMedium, connections: &mpsc::Receiver<NewConnection>, stop: &AtomicBool) {
     let fabric = ServerFabric::new(PayloadCheck::Service).unwrap();
@@ -38,6 +42,13 @@ fn serve(medium: &RamMedium, connections: &mpsc::Receiver<NewConnection>, stop: 
     };
     let targets = vec![(OST, medium.open(32))];
     let mut service = OstService::new(config, targets, fabric, SystemClock, None).unwrap();
+    let list = SessionList {
+        version: ListVersion { server: Epoch(1), changes: 0 },
+        highest: ClientId(2),
+        sessions: SESSIONS.map(admitted).to_vec(),
+        secret: secret(),
+    };
+    service.sessions.replace(&list).unwrap();
     let clock = SystemClock;
     while !service.is_finished() {
         if stop.load(Ordering::SeqCst) {
@@ -52,9 +63,18 @@ fn serve(medium: &RamMedium, connections: &mpsc::Receiver<NewConnection>, stop: 
     }
 }
 
+const SESSIONS: [(ClientId, Epoch); 2] = [(ClientId(1), Epoch(1)), (ClientId(2), Epoch(1))];
+
+fn secret() -> AttachSecret {
+    AttachSecret::new([3; 4])
+}
+
+/// A link and the session it is attached to.
+type Attached = (Arc<dyn Link>, (ClientId, Epoch));
+
 /// Calls until the service is not busy.
 fn call(
-    link: &dyn Link,
+    (link, (client, epoch)): &Attached,
     opcode: Opcode,
     body: &impl Field,
     payload: &[u8],
@@ -64,7 +84,7 @@ fn call(
         let mut buffer = link.buffer(payload.len().max(1)).unwrap();
         buffer.as_mut_slice()[..payload.len()].copy_from_slice(payload);
         let call = Call {
-            frame: Frame::request(opcode, Xid(1)),
+            frame: Frame { client: *client, epoch: *epoch, ..Frame::request(opcode, Xid(1)) },
             body: body.to_vec(),
             payload: Some((buffer, payload.len())),
             room: link.buffer(room.max(1)),
@@ -80,7 +100,7 @@ fn call(
 }
 
 /// Writes and reads back one object of its own, at random.
-fn work(link: &dyn Link, object: Fid, seed: u64) {
+fn work(link: &Attached, object: Fid, seed: u64) {
     let mut chance = Chance(seed);
     let mut model: Vec<u8> = Vec::new();
     for round in 0..60 {
@@ -126,24 +146,25 @@ fn clients_over_shared_memory_and_tcp_read_what_they_wrote() {
     let stop = Arc::new(AtomicBool::new(false));
     let (served, service_stop) = (medium.clone(), stop.clone());
     let service = thread::spawn(move || serve(&served, &connections, &service_stop));
-    let links: Vec<_> = addresses
+    let links: Vec<Attached> = addresses
         .iter()
         .map(|address| connect(address, 0, &Arena::shared(32 << 20).unwrap()).unwrap())
+        .zip(SESSIONS)
         .collect();
-    for (client, link) in (1..).map(ClientId).zip(&links) {
-        // Whoever belongs to nobody for long is let go.
-        let frame = Frame { client, ..Frame::request(Opcode::Attach, Xid(1)) };
-        let call = Call { frame, body: Vec::new(), payload: None, room: None };
-        assert_eq!(link.call(call, &Cancel::new()).reply.unwrap().0.status, 0);
+    let read = ObjectRead { ost: OST, object: object(0), offset: 0, length: 1 };
+    for (link, session) in links.iter().map(|link| (link, link.1)) {
+        assert_eq!(call(link, Opcode::ObjectRead, &read, &[], 1).0, -Errno::ENOTCONN.0);
+        let attach = Attach { key: secret().key_of(&admitted(session)).unwrap() };
+        assert_eq!(call(link, Opcode::Attach, &attach, &[], 0).0, 0);
     }
     thread::scope(|scope| {
         for number in 0..8_u32 {
             let link = &links[number as usize % 2];
-            scope.spawn(move || work(&**link, object(number), u64::from(number) + 1));
+            scope.spawn(move || work(link, object(number), u64::from(number) + 1));
         }
     });
     stop.store(true, Ordering::SeqCst);
     service.join().unwrap();
-    let mut again = Rig::open(medium, 16, None);
+    let mut again = Rig::open(medium, 16);
     assert!(!again.read(object(0), 0, 100).payload.is_empty());
 }

@@ -8,6 +8,7 @@ mod faults;
 mod host;
 mod scrub;
 mod links;
+mod sessions;
 mod model;
 mod packing;
 mod compressed;

@@ -5,9 +5,9 @@ use sheen_wire::{
     Opcode,
     fields::List,
     object::{
-        GlimpseReply, ObjectAllocate, ObjectDestroy, ObjectGlimpse, ObjectPunch, ObjectSeek,
-        ObjectStatistics, ObjectStatisticsReply, ObjectSync, ObjectTruncate, ObjectWrite,
-        PunchMode, ReadReply, SeekReply, SeekTarget, WriteReply,
+        GlimpseReply, ObjectAllocate, ObjectGlimpse, ObjectPunch, ObjectSeek, ObjectStatistics,
+        ObjectStatisticsReply, ObjectSync, ObjectTruncate, ObjectWrite, PunchMode, ReadReply,
+        SeekReply, SeekTarget, WriteReply,
     },
 };
 
@@ -49,8 +49,7 @@ fn what_was_written_is_read_at_every_alignment() {
             assert_eq!(read.body::<ReadReply>().size, reply.size);
             let before = rig.read(object(number), 0, usize::try_from(offset).unwrap());
             assert!(before.payload.iter().all(|&byte| byte == 0));
-            let body = ObjectDestroy { ost: OST, objects: List(vec![object(number)]) };
-            assert_eq!(rig.call(Opcode::ObjectDestroy, &body, &[], 0).status(), 0);
+            rig.destroy(vec![object(number)]);
         }
     }
     rig.settle();
@@ -111,7 +110,7 @@ fn random_changes_leave_what_they_leave_in_a_byte_array_also_over_restarts() {
         let why = format!("seed {seed:#x} round {round}");
         if chance.below(12) == 0 {
             // Nothing is flushed and nobody says goodbye.
-            rig = Rig::open(rig.medium.clone(), 256, None);
+            rig = Rig::open(rig.medium.clone(), 256);
         } else {
             change(&mut rig, &mut chance, fid, &mut models[which], &why);
         }
@@ -168,8 +167,7 @@ fn sizes_seeks_and_statistics_tell_what_is_there() {
     let before = statistics();
     assert_eq!(before.objects, 1);
     assert!(before.free_bytes <= before.total_bytes - 8192);
-    let body = ObjectDestroy { ost: OST, objects: List(vec![fid, object(11)]) };
-    assert_eq!(rig.call(Opcode::ObjectDestroy, &body, &[], 0).status(), 0);
+    rig.destroy(vec![fid, object(11)]);
     assert_eq!(
         rig.call(Opcode::ObjectSync, &ObjectSync { ost: OST, object: Fid::NONE }, &[], 0).status(),
         0

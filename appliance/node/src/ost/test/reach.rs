@@ -70,7 +70,7 @@ fn recovery_waits_for_buffers_the_device_reaches() {
         while arena.free_bytes() > free {
             held.push(arena.allocate(SLAB).unwrap());
         }
-        let off = (256, None, ScrubConfig::OFF);
+        let off = (256, ScrubConfig::OFF);
         let mut rig = Rig::start(copy, off, arena, Orders::default());
         rig.recover();
         drop(held);
@@ -136,7 +136,7 @@ fn a_read_that_is_not_carried_out_ends_the_opening_and_the_next_one_works() {
             let failing = Some(Failing { error, left: u64::MAX, lba, end });
             let orders = Orders { failing, ..Orders::default() };
             let arena = Arena::anonymous(ARENA_BYTES).unwrap();
-            let off = (256, None, ScrubConfig::OFF);
+            let off = (256, ScrubConfig::OFF);
             let mut rig = Rig::start(rig.medium.clone(), off, arena, orders);
             rig.recover();
             let stats = rig.service.stats().targets[0].clone();
@@ -145,7 +145,7 @@ fn a_read_that_is_not_carried_out_ends_the_opening_and_the_next_one_works() {
             assert_eq!(status, -Errno::EIO.0, "{error:?} at {lba}");
         }
     }
-    let mut rig = Rig::open(rig.medium.clone(), 256, None);
+    let mut rig = Rig::open(rig.medium.clone(), 256);
     all_is_there(&mut rig, &old, &new);
 }
 
@@ -157,7 +157,7 @@ fn the_scrub_blames_no_block_that_was_not_read() {
         assert_eq!(rig.write(object(1), 0, &bytes).status(), 0);
         rig.settle();
         let scrub = ScrubConfig { bytes_per_second: 1 << 30, interval: Duration::from_secs(3600) };
-        let mut rig = Rig::open_with(rig.medium.clone(), 256, None, scrub);
+        let mut rig = Rig::open_with(rig.medium.clone(), 256, scrub);
         rig.orders.borrow_mut().failing = Some(Failing { error, left: 40, lba: 0, end: 4096 });
         let stats = rig.service.stats().targets[0].clone();
         for second in 61..400 {

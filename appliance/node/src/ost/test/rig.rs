@@ -12,16 +12,20 @@ use sheen_ports::{
     Block, BlockCommand, BlockCompletion, BlockOperation, Clock, CloseReason, ConnectionId, Fabric,
     FabricEvent, NotifyError, Peer, Principal, RequestId,
 };
-use sheen_reactor::Service;
+use sheen_reactor::{Postman, Service};
 use sheen_store::{Limits, Zone};
 use sheen_types::{
     BLOCK_BYTES, ClientId, Compression, Epoch, Fid, Lba, OstIndex, Tick, Timespec, Xid,
     checksum::crc32c,
 };
-use sheen_wire::{Field, Frame, Opcode, object::ObjectWrite};
+use sheen_wire::{Field, Frame, Opcode, fields::AttachKey, metadata::Attach, object::ObjectWrite};
 
 use super::device::{Orders, TestDevice};
-use crate::ost::{OstConfig, OstService, ScrubConfig, gateway::ServiceDesk};
+use crate::{
+    attach_secret::AttachSecret,
+    mdt::gateway::{AdmittedSession, ListVersion, OstGateway, OstJob, OstJobEnd, SessionList},
+    ost::{LocalGateway, OstConfig, OstService, ScrubConfig, ServiceRequest, local_gateway},
+};
 
 /// What a peer got.
 #[derive(Clone, Debug)]
@@ -73,7 +77,7 @@ impl QueueFabric {
         request
     }
 
-    /// A peer connects.
+    /// A peer connects and says nothing.
     pub(crate) fn open(&mut self, connection: u64) {
         let opened = FabricEvent::Opened {
             connection: ConnectionId(connection),
@@ -178,7 +182,15 @@ pub(crate) struct Rig {
     pub(crate) medium: RamMedium,
     pub(crate) orders: Rc<RefCell<Orders>>,
     pub(crate) arena: Arena,
+    /// The session that frames name.
     pub(crate) client: (ClientId, Epoch),
+    /// The MDT's end of the way to the service, and the number of the job asked last.
+    pub(crate) gateway: LocalGateway,
+    pub(crate) postman: Postman<ServiceRequest>,
+    job: u64,
+    /// The list of sessions as the service was told it last.
+    pub(crate) version: ListVersion,
+    pub(crate) secret: AttachSecret,
     xid: u64,
     pub(crate) turns: u64,
 }
@@ -222,38 +234,31 @@ impl Rig {
         for (lba, bytes) in sheen_store::format(Zone { first: Lba(0), blocks }, 77).unwrap() {
             write_device(&medium, lba, &bytes);
         }
-        Self::open(medium, 256, None)
+        Self::open(medium, 256)
     }
 
     /// The OST that is on the medium, recovered.
-    pub(crate) fn open(
-        medium: RamMedium,
-        operations_max: usize,
-        desk: Option<ServiceDesk>,
-    ) -> Self {
-        Self::open_with(medium, operations_max, desk, ScrubConfig::OFF)
+    pub(crate) fn open(medium: RamMedium, operations_max: usize) -> Self {
+        Self::open_with(medium, operations_max, ScrubConfig::OFF)
     }
 
     /// As [`Rig::open`], with a scrub.
-    pub(crate) fn open_with(
-        medium: RamMedium,
-        operations_max: usize,
-        desk: Option<ServiceDesk>,
-        scrub: ScrubConfig,
-    ) -> Self {
+    pub(crate) fn open_with(medium: RamMedium, operations_max: usize, scrub: ScrubConfig) -> Self {
         let arena = Arena::anonymous(ARENA_BYTES).unwrap();
-        let mut rig = Self::start(medium, (operations_max, desk, scrub), arena, Orders::default());
+        let mut rig = Self::start(medium, (operations_max, scrub), arena, Orders::default());
         rig.recover();
         rig
     }
 
-    /// A service that has still to recover, with buffers of this arena.
+    /// A service that has still to recover, with buffers of this arena. It serves a session, attached to connection 1.
     pub(crate) fn start(
         medium: RamMedium,
-        (operations_max, desk, scrub): (usize, Option<ServiceDesk>, ScrubConfig),
+        (operations_max, scrub): (usize, ScrubConfig),
         arena: Arena,
         orders: Orders,
     ) -> Self {
+        let (gateway, mut desks) = local_gateway(&[vec![OST]]).unwrap();
+        let (desk, postman) = desks.remove(0);
         let store = Limits::default();
         let config = OstConfig {
             arena: arena.clone(),
@@ -268,8 +273,116 @@ impl Rig {
         device.register(&arena).unwrap();
         let targets = vec![(OST, device)];
         let fabric = QueueFabric { connection: 1, ..QueueFabric::default() };
-        let service = OstService::new(config, targets, fabric, StillClock, desk).unwrap();
-        Self { service, medium, orders, arena, client: (ClientId(5), Epoch(1)), xid: 0, turns: 0 }
+        let service = OstService::new(config, targets, fabric, StillClock, Some(desk)).unwrap();
+        let mut rig = Self {
+            service,
+            medium,
+            orders,
+            arena,
+            client: (ClientId(5), Epoch(1)),
+            gateway,
+            postman,
+            job: 0,
+            version: ListVersion { server: Epoch(1), changes: 0 },
+            secret: AttachSecret::new([7; 4]),
+            xid: 0,
+            turns: 0,
+        };
+        let list = rig.list(&[]);
+        assert_eq!(rig.service.sessions.replace(&list), Ok(Vec::new()));
+        rig.over(1);
+        rig
+    }
+
+    /// A list of these sessions, of the version told last.
+    pub(crate) fn list(&self, sessions: &[(ClientId, Epoch)]) -> SessionList {
+        SessionList {
+            version: self.version,
+            highest: ClientId(500),
+            sessions: sessions.iter().copied().map(admitted).collect(),
+            secret: self.secret.clone(),
+        }
+    }
+
+    /// The key of a session of the owner's.
+    pub(crate) fn key(&self, session: (ClientId, Epoch)) -> AttachKey {
+        self.secret.key_of(&admitted(session)).unwrap()
+    }
+
+    /// Frames come over this connection from now on, which is attached to a session of its own; made if need be.
+    pub(crate) fn over(&mut self, connection: u64) {
+        self.service.fabric_mut().connection = connection;
+        self.client = (ClientId(connection + 4), Epoch(1));
+        let id = ConnectionId(connection);
+        let sessions = &mut self.service.sessions;
+        if sessions.check(id, self.client.0, self.client.1).is_ok() {
+            return;
+        }
+        if !sessions.serves(self.client.0) {
+            self.version = self.version.next();
+            sessions.admit(self.version, admitted(self.client)).unwrap();
+        }
+        let key = self.secret.key_of(&admitted(self.client)).unwrap();
+        sessions.connections.opened(id, Principal::Owner, Tick(0));
+        assert_eq!(sessions.attach(id, self.client, &key), Ok(None));
+    }
+
+    /// A gateway that knows nothing of what was asked before, and the service's other end of it.
+    pub(crate) fn with_another_desk(&mut self) -> (LocalGateway, Postman<ServiceRequest>) {
+        let (gateway, mut desks) = local_gateway(&[vec![OST]]).unwrap();
+        let (desk, postman) = desks.remove(0);
+        self.service.desk = Some(desk);
+        (gateway, postman)
+    }
+
+    /// Asks the service something as the MDT does; the number of the job.
+    pub(crate) fn ask(&mut self, job: OstJob) -> u64 {
+        self.job += 1;
+        self.gateway.submit(self.job, job).unwrap();
+        self.job
+    }
+
+    /// Has the service serve a session.
+    pub(crate) fn admit(&mut self, session: (ClientId, Epoch)) -> u64 {
+        self.version = self.version.next();
+        self.ask(OstJob::Admit { version: self.version, session: admitted(session) })
+    }
+
+    /// Has the service serve a session no longer.
+    pub(crate) fn dismiss(&mut self, client: ClientId) -> u64 {
+        self.version = self.version.next();
+        self.ask(OstJob::Dismiss { version: self.version, client })
+    }
+
+    /// Destroys objects as the MDT does.
+    pub(crate) fn destroy(&mut self, objects: Vec<Fid>) {
+        let job = self.ask(OstJob::Destroy { ost: OST, objects });
+        assert!(self.wait_job(job), "destroyed");
+    }
+
+    /// What the service told the MDT.
+    pub(crate) fn ends(&mut self) -> Vec<OstJobEnd> {
+        let mut ends = Vec::new();
+        self.gateway.poll(&mut ends);
+        ends
+    }
+
+    /// Turns until a job has ended; whether it was done.
+    pub(crate) fn wait_job(&mut self, job: u64) -> bool {
+        for _ in 0..10_000 {
+            let ends = self.ends();
+            if let Some(end) = ends.iter().find(|end| end.token == job && end.part.is_none()) {
+                return end.done;
+            }
+            self.turn();
+        }
+        panic!("job {job} never ends");
+    }
+
+    /// Attaches the connection that requests come over to the session that frames name; the status.
+    pub(crate) fn attach(&mut self) -> i32 {
+        let body = Attach { key: self.key(self.client) };
+        self.call(Opcode::Attach, &body, &[], 0).status()
     }
 
     pub(crate) fn recover(&mut self) {
@@ -358,6 +471,11 @@ impl Rig {
         }
         panic!("the service never rests");
     }
+}
+
+/// A session of the owner's.
+pub(crate) const fn admitted((client, epoch): (ClientId, Epoch)) -> AdmittedSession {
+    AdmittedSession { client, epoch, principal: Some(Principal::Owner) }
 }
 
 pub(crate) fn write_body(object: Fid, offset: u64, durable: bool) -> ObjectWrite {

@@ -24,7 +24,7 @@ fn scrubbed(config: ScrubConfig) -> (Rig, Vec<u8>) {
         assert_eq!(rig.write(object(number), 0, content).status(), 0);
     }
     rig.settle();
-    (Rig::open_with(rig.medium.clone(), 256, None, config), bytes)
+    (Rig::open_with(rig.medium.clone(), 256, config), bytes)
 }
 
 /// Turns at a time until nothing happens any more.
@@ -107,7 +107,7 @@ fn a_pass_goes_on_where_it_was_after_a_restart() {
     // The position goes out with the next anchor.
     rig.service.targets[0].store().unwrap().checkpoint();
     rig.settle();
-    let mut rig = Rig::open_with(rig.medium.clone(), 256, None, SLOW);
+    let mut rig = Rig::open_with(rig.medium.clone(), 256, SLOW);
     let stats = rig.service.stats().targets[0].clone();
     let mut seconds = 0;
     while stats.scrub_passes.get() == 0 && seconds < 200 {

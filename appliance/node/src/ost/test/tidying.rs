@@ -4,8 +4,7 @@ use sheen_store::{ReadPlan, Source};
 use sheen_types::{BLOCK_BYTES, Compression};
 use sheen_wire::{
     Opcode,
-    fields::List,
-    object::{ObjectDestroy, ObjectRead, ObjectSync, ObjectWrite},
+    object::{ObjectRead, ObjectSync, ObjectWrite},
 };
 
 use super::{
@@ -66,7 +65,7 @@ fn a_scattered_object_that_is_read_in_order_comes_together_and_stays_what_it_is(
     assert!(rig.read(object(1), 0, SLAB).payload == content[0]);
     rig.settle();
     assert_eq!(tidied(&rig).0, 2, "what lies together is left alone");
-    let mut rig = Rig::open(rig.medium.clone(), 256, None);
+    let mut rig = Rig::open(rig.medium.clone(), 256);
     assert!(rig.read(object(2), 0, SLAB).payload == content[1], "also after a restart");
 }
 
@@ -121,7 +120,7 @@ fn small_reads_tidy_nothing_and_a_byte_read_pays_for_one_that_is_written() {
 fn a_busy_service_does_not_tidy() {
     let mut rig = Rig::new(BLOCKS);
     scattered(&mut rig, 2);
-    let mut rig = Rig::open(rig.medium.clone(), 4, None);
+    let mut rig = Rig::open(rig.medium.clone(), 4);
     rig.service.fabric_mut().hold_pulls = true;
     for number in 10..13 {
         rig.send(Opcode::ObjectWrite, &write_body(object(number), 0, false), &[7; 4096], 0);
@@ -165,9 +164,7 @@ fn where_free_space_is_scattered_itself_one_slab_is_tried_in_vain() {
         at += BLOCK_BYTES as u64;
     }
     // Every other block is free.
-    let objects = List((1..=6).map(|pair| object(2 * pair)).collect());
-    let destroy = ObjectDestroy { ost: OST, objects };
-    assert_eq!(rig.call(Opcode::ObjectDestroy, &destroy, &[], 0).status(), 0);
+    rig.destroy((1..=6).map(|pair| object(2 * pair)).collect());
     let sync = ObjectSync { ost: OST, object: object(1) };
     assert_eq!(rig.call(Opcode::ObjectSync, &sync, &[], 0).status(), 0);
     for _ in 0..2 {
