@@ -14,7 +14,18 @@ struct Scratch {
 }
 
 fn scratch(bytes: u64) -> Scratch {
-    let directory = tempfile::tempdir().unwrap();
+    scratch_of(tempfile::tempdir().unwrap(), bytes)
+}
+
+/// A file of memory; None: this machine has no place for one.
+fn scratch_in_memory(bytes: u64) -> Option<Scratch> {
+    let directory = tempfile::tempdir_in("/dev/shm").ok()?;
+    let facts = nix::sys::statfs::statfs(directory.path()).ok()?;
+    let in_memory = facts.filesystem_type() == nix::sys::statfs::TMPFS_MAGIC;
+    in_memory.then(|| scratch_of(directory, bytes))
+}
+
+fn scratch_of(directory: tempfile::TempDir, bytes: u64) -> Scratch {
     let path = directory.path().join("device");
     create_sparse(&path, bytes).unwrap();
     Scratch { _directory: directory, path }
@@ -85,11 +96,19 @@ fn random_writes_are_read_back_through_another_instance() {
     let seed = 0x5eed_0001;
     println!("seed {seed:#x}");
     let mut random = Random(seed);
-    let blocks = 4096;
-    let scratch = scratch(blocks * 4096);
+    let scratches = [Some(scratch(BLOCKS * 4096)), scratch_in_memory(BLOCKS * 4096)];
+    for scratch in scratches.into_iter().flatten() {
+        write_and_read_back(&scratch, &mut random);
+    }
+}
+
+/// Size of the device that is written at random.
+const BLOCKS: u64 = 4096;
+
+fn write_and_read_back(scratch: &Scratch, random: &mut Random) {
     let mut writer = UringFile::open(&scratch.path, 32).unwrap();
     let mut reader = UringFile::open(&scratch.path, 32).unwrap();
-    assert_eq!(writer.geometry().blocks, blocks);
+    assert_eq!(writer.geometry().blocks, BLOCKS);
     let arena = Arena::anonymous(64 << 20).unwrap();
     let mut written = BTreeMap::new();
     // One with, one without: both ways of the kernel to the same bytes.
@@ -112,7 +131,7 @@ fn random_writes_are_read_back_through_another_instance() {
             assert_eq!(completion.result, Ok(()));
         }
         for n in 0..32_u64 {
-            let lba = random.below(blocks - 64);
+            let lba = random.below(BLOCKS - 64);
             let buffer = arena.allocate(64 * 4096).unwrap();
             let operation = BlockOperation::Read { lba: Lba(lba), buffer };
             reader.submit(BlockCommand { token: lba, operation }).unwrap();
@@ -125,6 +144,49 @@ fn random_writes_are_read_back_through_another_instance() {
     }
     assert_eq!(run(&mut writer, BlockOperation::Flush).result, Ok(()));
     assert_eq!((writer.in_flight(), reader.in_flight()), (0, 0));
+}
+
+#[test]
+fn short_commands_on_a_file_in_memory_are_over_when_they_are_submitted() {
+    let Some(scratch) = scratch_in_memory(4 << 20) else { return };
+    let mut device = UringFile::open(&scratch.path, 3).unwrap();
+    let write = |lba, bytes| BlockOperation::Write {
+        lba: Lba(lba),
+        buffer: filled(bytes, 7),
+        durable: true,
+    };
+    let read = BlockOperation::Read { lba: Lba(1), buffer: filled(4096, 0) };
+    for (token, operation) in [(1, write(1, 64 << 10)), (2, read), (3, BlockOperation::Flush)] {
+        device.submit(BlockCommand { token, operation }).unwrap();
+    }
+    assert_eq!(device.in_flight(), 3);
+    let back = device.submit(BlockCommand { token: 4, operation: write(9, 4096) }).unwrap_err();
+    assert_eq!(back.token, 4, "the queue is as deep as was said");
+    assert!(!device.prepare_sleep(), "nothing would wake it");
+    let mut ended = Vec::new();
+    assert_eq!(device.poll(&mut ended), 3, "nothing was rung");
+    assert!(ended.iter().map(|end| (end.token, end.result)).eq((1..=3).map(|n| (n, Ok(())))));
+    assert!(ended[1].buffer.as_ref().unwrap().as_slice().iter().all(|&byte| byte == 7));
+    assert!(device.prepare_sleep());
+    // A long one goes through the ring, and wakes who sleeps.
+    let long = write(256, (64 << 10) + 4096);
+    device.submit(BlockCommand { token: 5, operation: long }).unwrap();
+    assert!(device.prepare_sleep());
+    assert_eq!(wait(&mut device, 1)[0].token, 5);
+}
+
+#[test]
+fn short_commands_on_a_file_in_memory_fail_as_others_do() {
+    let Some(scratch) = scratch_in_memory(4 << 20) else { return };
+    let mut device = UringFile::open(&scratch.path, 8).unwrap();
+    let outside = BlockOperation::Write { lba: Lba(1024), buffer: filled(4096, 1), durable: false };
+    assert_eq!(run(&mut device, outside).result, Err(BlockError::Rejected));
+    let file = std::fs::OpenOptions::new().write(true).open(&scratch.path).unwrap();
+    file.set_len(4096).unwrap();
+    let read = BlockOperation::Read { lba: Lba(0), buffer: filled(8192, 1) };
+    let completion = run(&mut device, read);
+    assert_eq!(completion.result, Err(BlockError::MediaLost), "the file was cut");
+    assert_eq!(completion.buffer.unwrap().len(), 8192);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Commands in flight at a device: a fixed table, so that the queue depth bounds it.
 
 use sheen_dma::Buffer;
+use sheen_ports::BlockError;
 
 /// What is left to do for a command.
 #[derive(Debug)]
@@ -15,6 +16,18 @@ pub(crate) enum Work {
     Discard { offset: u64, bytes: u64 },
     /// The command was malformed; a no-operation carries its completion, so that a sleeper wakes for it too.
     Refused(Option<Buffer>),
+}
+
+impl Work {
+    /// What a transfer means that makes no progress: the file ends (it was cut behind our back), or there is no room.
+    pub(crate) fn short_end(&self) -> BlockError {
+        match self {
+            Self::Write { .. } => BlockError::NoSpace,
+            Self::Read { .. } | Self::Flush | Self::Discard { .. } | Self::Refused(_) => {
+                BlockError::MediaLost
+            }
+        }
+    }
 }
 
 /// One command in flight.
@@ -44,11 +57,6 @@ impl Slots {
         Self { slots, free: (0..depth).rev().collect() }
     }
 
-    /// Whether no slot is free.
-    pub(crate) fn is_full(&self) -> bool {
-        self.free.is_empty()
-    }
-
     /// Slots in use.
     pub(crate) fn in_use(&self) -> usize {
         self.slots.len() - self.free.len()
@@ -56,7 +64,7 @@ impl Slots {
 
     /// Puts a command into a free slot; the caller checked that there is one.
     pub(crate) fn insert(&mut self, slot: Slot) -> u32 {
-        let number = self.free.pop().expect("the caller checked is_full");
+        let number = self.free.pop().expect("the caller checked that one is free");
         self.slots[number as usize] = Some(slot);
         number
     }

@@ -4,7 +4,7 @@
 //! several instances may have the same file open. `submit` only fills the submission queue, `ring` is one system call
 //! for all of it, `poll` reads the completion queue in memory. Invariant: a slot in use has exactly one entry in the
 //! submission queue, the kernel or the completion queue; so no queue can overflow. Buffers of registered arenas are known to the
-//! kernel: it need not look up and pin their pages for each command.
+//! kernel: it need not look up and pin their pages for each command. Short ones on files in memory pass by it (`super::at_once`).
 //!
 //! Deliberately absent: polled I/O (not on files).
 
@@ -26,6 +26,7 @@ use sheen_types::{
 };
 
 use super::{
+    at_once::AtOnce,
     failure::{block_error, is_transient},
     file::{self, OpenError},
     slots::{Slot, Slots, Work},
@@ -55,6 +56,8 @@ pub struct UringFile {
     discard_refused: bool,
     /// Entries were staged that no call of `ring` will follow.
     must_enter: bool,
+    /// What `submit` carries out itself; with the slots in use no more than the queue is deep.
+    at_once: AtOnce,
     /// Kept open for the ring.
     file: File,
     /// Registered with the ring, which is dropped before them; a place in here is the number the kernel knows.
@@ -96,6 +99,7 @@ impl UringFile {
             is_file: opened.is_file,
             discard_refused: false,
             must_enter: false,
+            at_once: AtOnce::new(&opened.file),
             file: opened.file,
             arenas: Vec::new(),
         })
@@ -228,7 +232,7 @@ impl UringFile {
                 if bytes == left {
                     Ok(())
                 } else if bytes < BUFFER_ALIGNMENT {
-                    Err(short_end(&slot.work))
+                    Err(slot.work.short_end())
                 } else {
                     // Direct I/O goes on at a sector; a part of one is done again.
                     slot.done += bytes / BUFFER_ALIGNMENT * BUFFER_ALIGNMENT;
@@ -245,16 +249,6 @@ impl UringFile {
             Work::Flush | Work::Discard { .. } => None,
         };
         Some(BlockCompletion { token: slot.token, buffer, result })
-    }
-}
-
-/// A transfer that makes no progress: the file ends (it was cut behind our back), or there is no room.
-fn short_end(work: &Work) -> BlockError {
-    match work {
-        Work::Write { .. } => BlockError::NoSpace,
-        Work::Read { .. } | Work::Flush | Work::Discard { .. } | Work::Refused(_) => {
-            BlockError::MediaLost
-        }
     }
 }
 
@@ -313,11 +307,13 @@ impl Block for UringFile {
     }
 
     fn submit(&mut self, command: BlockCommand) -> Result<(), BlockCommand> {
-        if self.slots.is_full() {
+        if self.in_flight() >= self.geometry.queue_depth {
             return Err(command);
         }
-        let work = self.work(command.operation);
-        let slot = Slot { token: command.token, work, done: 0, attempts: 0 };
+        let BlockCommand { token, operation } = command;
+        let work = self.work(operation);
+        let Some(work) = self.at_once.carry_out(&self.file, token, work) else { return Ok(()) };
+        let slot = Slot { token, work, done: 0, attempts: 0 };
         let number = self.slots.insert(slot);
         self.stage(number);
         Ok(())
@@ -333,6 +329,7 @@ impl Block for UringFile {
             let _ = self.ring.submitter().submit();
         }
         let before = completions.len();
+        self.at_once.poll(completions);
         // Bounded by the commands in flight: what is staged again is not completed in this loop.
         for _ in 0..self.slots.in_use() {
             let Some(event) = self.ring.completion().next() else { break };
@@ -346,7 +343,11 @@ impl Block for UringFile {
     }
 
     fn in_flight(&self) -> usize {
-        self.slots.in_use()
+        self.slots.in_use() + self.at_once.ended()
+    }
+
+    fn prepare_sleep(&mut self) -> bool {
+        self.at_once.ended() == 0
     }
 
     fn wake_descriptor(&self) -> Option<RawFd> {

@@ -69,6 +69,14 @@ impl<B: Block> Block for Counted<B> {
         self.block.wake_descriptor()
     }
 
+    fn prepare_sleep(&mut self) -> bool {
+        self.block.prepare_sleep()
+    }
+
+    fn end_sleep(&mut self) {
+        self.block.end_sleep();
+    }
+
     fn register(&mut self, arena: &Arena) -> Result<(), BlockError> {
         self.block.register(arena)
     }
