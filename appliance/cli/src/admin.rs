@@ -1,6 +1,11 @@
 //! An administrative session with a node: file systems made, listed, deleted.
 
-use std::sync::Arc;
+use std::{
+    ffi::OsStr,
+    path::Path,
+    sync::{Arc, mpsc},
+    time::Duration,
+};
 
 use anyhow::{Context, Result};
 use sheen_dma::Arena;
@@ -24,6 +29,46 @@ use crate::{
 const MDT_SERVICE: u32 = 0;
 /// Room for the list of file systems.
 const LIST_BYTES: usize = 1 << 20;
+
+/// How long a node may take to tell its clients.
+const CLIENTS_WITHIN: Duration = Duration::from_secs(2);
+
+/// Numbers of the processes on this host that have a file system of the node at `socket` mounted, as they told it. None if it does not
+/// answer soon.
+pub(crate) fn local_clients(socket: &Path) -> Vec<i32> {
+    let address = format!("unix:{}", socket.display());
+    let (sender, told) = mpsc::channel();
+    let ask = move || {
+        // Nobody listens any more if it came late.
+        let _ = sender.send(all_clients(&address));
+    };
+    if std::thread::Builder::new().name("clients".to_owned()).spawn(ask).is_err() {
+        return Vec::new();
+    }
+    let Ok(Ok(clients)) = told.recv_timeout(CLIENTS_WITHIN) else { return Vec::new() };
+    let host = nix::unistd::gethostname().unwrap_or_default();
+    clients.iter().filter_map(|client| process_of(&client.label, &host)).collect()
+}
+
+fn all_clients(address: &str) -> Result<Vec<ClientInfo>> {
+    let mut admin = Admin::connect(address)?;
+    let mut clients = Vec::new();
+    for info in admin.list()? {
+        clients.extend(admin.clients(&String::from_utf8_lossy(&info.name))?);
+    }
+    Ok(clients)
+}
+
+/// How a mount's process is called by the node's administrator.
+pub(crate) fn label(host: &OsStr, process: u32, dir: &Path) -> String {
+    format!("{} {process} at {}", host.to_string_lossy(), dir.display())
+}
+
+/// The process a label names, if it is on this host.
+fn process_of(label: &[u8], host: &OsStr) -> Option<i32> {
+    let text = String::from_utf8_lossy(label);
+    text.strip_prefix(&*host.to_string_lossy())?.strip_prefix(' ')?.split(' ').next()?.parse().ok()
+}
 
 /// An open session.
 pub(crate) struct Admin {
@@ -169,5 +214,20 @@ fn reason(opcode: Opcode, errno: Errno) -> Failure {
             FailureKind::Refused,
             format!("the node refuses {}: {errno}", opcode.name()),
         ),
+    }
+}
+
+#[cfg(test)]
+mod test {
+    use super::*;
+
+    #[test]
+    fn a_client_s_process_is_read_off_its_label() {
+        let host = OsStr::new("node one");
+        let label = label(host, 77, Path::new("/mnt/a b"));
+        assert_eq!(process_of(label.as_bytes(), host), Some(77));
+        for other in ["node one7 77 at /mnt", "node one", "node one x at /mnt", ""] {
+            assert_eq!(process_of(other.as_bytes(), host), None, "{other}");
+        }
     }
 }

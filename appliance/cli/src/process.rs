@@ -1,7 +1,6 @@
 //! Ourselves as a background process: started, waited for, told to stop.
 
 use std::{
-    ffi::OsStr,
     fs::{File, OpenOptions},
     io::{self, BufRead, BufReader},
     os::unix::{fs::FileExt, process::CommandExt},
@@ -242,22 +241,6 @@ pub(crate) fn is_alive(pid: i32) -> bool {
         Some(Stat { state: 'Z' | 'X', .. }) => threads(pid) > 1,
         Some(_) => true,
     }
-}
-
-/// The process of this program whose command line ends in these words after `--`: a mount in the background.
-pub(crate) fn with_last_words(words: &[&OsStr]) -> Option<i32> {
-    let mut end = b"\0--\0".to_vec();
-    for word in words {
-        end.extend(word.as_encoded_bytes());
-        end.push(0);
-    }
-    let own = std::process::id();
-    std::fs::read_dir("/proc").ok()?.flatten().find_map(|process| {
-        let pid = process.file_name().to_str()?.parse::<u32>().ok().filter(|pid| *pid != own)?;
-        let line = std::fs::read(process.path().join("cmdline")).ok()?;
-        let is_mount = line.split(|byte| *byte == 0).nth(1) == Some(b"mount");
-        (is_mount && line.ends_with(&end)).then(|| i32::try_from(pid).ok())?
-    })
 }
 
 /// Whether a process was killed and has not ended yet: it answers nobody and still has its sockets and locks.

@@ -33,7 +33,7 @@ impl NodeAddress {
     /// When it is none.
     pub(crate) fn resolve(&self) -> Result<String> {
         match self.node.as_deref().filter(|text| !text.is_empty()) {
-            Some(text) => address(text),
+            Some(text) => address(text, Path::new("")),
             None if Path::new(UP_FOLDER).is_dir() => folder_socket(Path::new(UP_FOLDER)),
             None => Ok(format!("unix:{DEFAULT_SOCKET}")),
         }
@@ -51,6 +51,14 @@ impl Source {
     /// # Errors
     /// When it is none of these.
     pub(crate) fn parse(text: &str) -> Result<Self> {
+        Self::parse_in(Path::new(""), text)
+    }
+
+    /// As [`Source::parse`] by a process whose current directory is `folder`.
+    ///
+    /// # Errors
+    /// As [`Source::parse`].
+    pub(crate) fn parse_in(folder: &Path, text: &str) -> Result<Self> {
         let Some((node, name)) = text.rsplit_once(":/") else {
             let failure = Failure::new(FailureKind::Usage, format!("`{text}` is not NODE:/NAME"));
             bail!(
@@ -62,26 +70,26 @@ impl Source {
                 format!("`{text}` names no file system behind the node (expected NODE:/NAME)");
             bail!(Failure::new(FailureKind::Usage, text));
         }
-        Ok(Self { node: address(node)?, name: name.to_owned() })
+        Ok(Self { node: address(node, folder)?, name: name.to_owned() })
     }
 }
 
-/// Brings a node's address into the form links take.
+/// Brings a node's address into the form links take; a relative path begins at `folder`.
 ///
 /// # Errors
 /// When it is none.
-pub(crate) fn address(text: &str) -> Result<String> {
+fn address(text: &str, folder: &Path) -> Result<String> {
     let path = text.strip_prefix("unix:");
     // A folder of `sheen up` that is there is meant, and not a host that may be called so.
-    let is_path = |text: &str| text.contains('/') || Place::is_one(Path::new(text));
+    let is_path = |text: &str| text.contains('/') || Place::is_one(&folder.join(text));
     if let Some(path) = path.or_else(|| is_path(text).then_some(text)) {
         if path.is_empty() {
             bail!(Failure::new(FailureKind::Usage, "`unix:` without a path"));
         }
-        let path = Path::new(path);
+        let path = folder.join(path);
         return match path.is_dir() {
-            true => folder_socket(path),
-            false => Ok(format!("unix:{}", absolute(path)?.display())),
+            true => folder_socket(&path),
+            false => Ok(format!("unix:{}", absolute(&path)?.display())),
         };
     }
     let host = text.strip_prefix("tcp:").unwrap_or(text);

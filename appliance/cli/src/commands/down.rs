@@ -6,7 +6,10 @@ use anyhow::{Context, Result, bail};
 
 use sheen_fuse::kernel::mountpoint::{Detach, MountPoint};
 
-use super::place::{Place, absolute};
+use super::{
+    place::{Place, absolute},
+    server::source_of,
+};
 use crate::{
     answer,
     arguments::Down,
@@ -77,7 +80,7 @@ fn chosen(
         let text = format!(
             "{} is a mount of {}, not of the node in {}",
             mount.display(),
-            there.source,
+            source_of(&there),
             place.dir.display()
         );
         let hint = "name that node's folder with --dir, or leave --mount out: all mounts of the node are taken away";

@@ -14,9 +14,9 @@ use sheen_fuse::{
     mount::{MountConfig, MountHandle},
 };
 
-use super::{place::absolute, umount};
+use super::{place::absolute, server::source_of, umount};
 use crate::{
-    answer,
+    admin, answer,
     arguments::{GuardMount, Mount},
     failure::{Failure, FailureKind},
     process,
@@ -93,7 +93,7 @@ pub(crate) fn in_background(
     log: &Path,
 ) -> Result<()> {
     if let Some(there) = MountPoint::at(dir)?.filter(MountPoint::is_fuse)
-        && there.source == source
+        && source_of(&there) == source
     {
         let text = format!("{source} is mounted at {} already", dir.display());
         bail!(Failure::new(FailureKind::InUse, text));
@@ -121,7 +121,7 @@ fn serve(source: &Source, dir: &Path, options: MountOptions, report_ready: bool)
         device.get().is_some_and(|device| take_away(*device, signal))
     })?;
     let host = nix::unistd::gethostname()?;
-    let label = format!("{} {} at {}", host.to_string_lossy(), std::process::id(), dir.display());
+    let label = admin::label(&host, std::process::id(), dir);
     let client = ClientConfig::new(&source.node, &source.name, &label)?;
     let mut config = MountConfig::new(client, dir.to_owned(), options);
     config.guard = Some(OsString::from(GUARD));

@@ -1,6 +1,7 @@
 //! The folder in which `sheen up` keeps a node, who serves it, and what is mounted of it.
 
 use std::{
+    cell::OnceCell,
     fs::{File, TryLockError},
     net::{IpAddr, Ipv4Addr, SocketAddr},
     os::unix::net::UnixStream,
@@ -13,8 +14,9 @@ use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use sheen_fuse::kernel::mountpoint::MountPoint;
 use sheen_node::Config;
 
+use super::server::Server;
 use crate::{
-    answer,
+    admin, answer,
     failure::{Failure, FailureKind},
     process,
     source::Source,
@@ -155,28 +157,60 @@ impl Place {
         (ours && process::is_alive(pid)).then_some(pid)
     }
 
-    /// Mounts of its file systems in this mount namespace, the last made first.
+    /// Mounts of its file systems in this mount namespace, the last made first. What each leads to its process was told; of names
+    /// and addresses that could be anybody's, the node is asked who its clients are.
     ///
     /// # Errors
     /// When the mount table cannot be read.
     pub(super) fn mounts(&self) -> Result<Vec<MountPoint>> {
         let reached = self.reached();
+        let clients = OnceCell::new();
+        let is_of_this = |mount: &MountPoint| {
+            let server = Server::of(mount);
+            let (source, folder) = match &server {
+                Some(server) => (&server.source, server.folder.as_path()),
+                None => (&mount.source, Path::new("")),
+            };
+            let is_client = |server: Server| {
+                let all = clients.get_or_init(|| admin::local_clients(&reached.socket));
+                all.contains(&server.pid)
+            };
+            match reached.leads_here(source, folder) {
+                Leads::Here => true,
+                Leads::Elsewhere => false,
+                Leads::Somewhere => server.is_some_and(is_client),
+            }
+        };
         let mut mounts = MountPoint::all()?;
-        mounts.retain(|mount| mount.is_sheen() && reached.is_at(&mount.source));
+        mounts.retain(|mount| mount.is_sheen() && is_of_this(mount));
         mounts.reverse();
         Ok(mounts)
     }
 }
 
+/// Where a source leads.
+#[derive(Debug, PartialEq, Eq)]
+enum Leads {
+    /// To this node.
+    Here,
+    /// To the socket of another, or nowhere.
+    Elsewhere,
+    /// To a host's name or address that may be one of this host's.
+    Somewhere,
+}
+
 impl Reached {
-    /// Whether a mount's source leads here.
-    fn is_at(&self, source: &str) -> bool {
-        let Ok(Source { node, .. }) = Source::parse(source) else { return false };
+    /// Where a source leads that a process in `folder` was told.
+    fn leads_here(&self, source: &str, folder: &Path) -> Leads {
+        let Ok(Source { node, .. }) = Source::parse_in(folder, source) else {
+            return Leads::Elsewhere;
+        };
         if let Some(path) = node.strip_prefix("unix:") {
             let same = |path: &Path| path.canonicalize().ok();
             let path = Path::new(path);
-            return path == self.socket
+            let is_here = path == self.socket
                 || same(path).is_some_and(|there| same(&self.socket) == Some(there));
+            return if is_here { Leads::Here } else { Leads::Elsewhere };
         }
         let named = node.strip_prefix("tcp:").unwrap_or(&node);
         let at = match named.strip_prefix("localhost:") {
@@ -185,10 +219,11 @@ impl Reached {
             }
             None => named.parse().ok(),
         };
-        let (Some(at), Some(listen)) = (at, self.listen) else { return false };
+        let (Some(at), Some(listen)) = (at, self.listen) else { return Leads::Somewhere };
         let is_this =
             |ip: IpAddr| ip == listen.ip() || listen.ip().is_unspecified() && ip.is_loopback();
-        at.port() == listen.port() && is_this(at.ip())
+        let is_here = at.port() == listen.port() && is_this(at.ip());
+        if is_here { Leads::Here } else { Leads::Somewhere }
     }
 }
 
@@ -228,13 +263,24 @@ mod test {
         let here = at("127.0.0.1:9810");
         let of = |name: &str| format!("unix:{}/{name}:/sheen", folder.path().display());
         for ours in [&of("a/node.sock"), &of("link/node.sock"), "127.0.0.1:/x", "localhost:/x"] {
-            assert!(here.is_at(ours), "{ours}");
+            assert_eq!(here.leads_here(ours, Path::new("")), Leads::Here, "{ours}");
         }
-        for other in [&of("b/node.sock"), "127.0.0.1:9811:/x", "10.0.0.1:/x", "host:/x", "none"] {
-            assert!(!here.is_at(other), "{other}");
+        for (source, expected) in [
+            (&of("b/node.sock")[..], Leads::Elsewhere),
+            ("none", Leads::Elsewhere),
+            ("127.0.0.1:9811:/x", Leads::Somewhere),
+            ("10.0.0.1:/x", Leads::Somewhere),
+            ("host:/x", Leads::Somewhere),
+            ("./a/node.sock:/x", Leads::Elsewhere),
+        ] {
+            assert_eq!(here.leads_here(source, Path::new("")), expected, "{source}");
         }
-        assert!(at("0.0.0.0:9810").is_at("127.0.0.1:9810:/x"));
-        assert!(!at("0.0.0.0:9810").is_at("10.0.0.1:9810:/x"));
+        for ours in ["./a/node.sock:/x", "a/node.sock:/x", "unix:link/node.sock:/x"] {
+            assert_eq!(here.leads_here(ours, folder.path()), Leads::Here, "{ours}");
+        }
+        let all = at("0.0.0.0:9810");
+        assert_eq!(all.leads_here("127.0.0.1:9810:/x", Path::new("")), Leads::Here);
+        assert_eq!(all.leads_here("10.0.0.1:9810:/x", Path::new("")), Leads::Somewhere);
     }
 
     #[test]

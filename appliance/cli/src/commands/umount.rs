@@ -1,11 +1,11 @@
 //! `sheen umount`.
 
-use std::{ffi::OsStr, path::Path, time::Duration};
+use std::{path::Path, time::Duration};
 
 use anyhow::{Context, Result};
-use sheen_fuse::kernel::mountpoint::{Detach, MountPoint, detach, guarded, is_dead};
+use sheen_fuse::kernel::mountpoint::{Detach, MountPoint, detach, is_dead};
 
-use super::mount::GUARD;
+use super::server::Server;
 use crate::{
     answer,
     arguments::Umount,
@@ -45,10 +45,7 @@ pub(crate) fn unmount(dir: &Path, how: Detach) -> Result<()> {
     match MountPoint::at(dir)? {
         Some(there) if there.is_sheen() => {
             let number = there.device.1;
-            // Where the system does not show connections there is no guard, and nothing else tells.
-            let server = guarded(OsStr::new(GUARD), number).or_else(|| {
-                process::with_last_words(&[OsStr::new(&there.source), there.path.as_os_str()])
-            });
+            let server = Server::of(&there).map(|server| server.pid);
             detach(dir, how)?;
             // Mounted elsewhere too, in another namespace say, it goes on.
             let is_served = Path::new(CONNECTIONS).join(number.to_string()).exists();

@@ -20,6 +20,7 @@ use sheen_types::Bytes;
 
 use super::{
     place::{Place, absolute},
+    server::source_of,
     setup, status, umount,
 };
 use crate::{
@@ -98,9 +99,10 @@ pub(crate) fn run(json: bool, up: &Up) -> Result<()> {
         .with_context(|| format!("cannot make {}", mount.display()))?;
     let found = MountPoint::at(&mount)?;
     match &found {
-        Some(there) if there.source == source => {}
+        Some(there) if source_of(there) == source => {}
         Some(there) => {
-            let text = format!("{} is taken: {} is mounted there", mount.display(), there.source);
+            let text =
+                format!("{} is taken: {} is mounted there", mount.display(), source_of(there));
             bail!(
                 Failure::new(FailureKind::InUse, text)
                     .hint("choose another place with --mount DIR")

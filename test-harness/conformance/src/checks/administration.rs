@@ -58,6 +58,9 @@ pub fn run(context: &mut Context<'_>) {
     report.case(CHECK, "`down` takes away the mounts of its node and no other", || {
         folders::apart(&one, &two)
     });
+    report.case(CHECK, "`down` finds mounts that the mount table calls otherwise", || {
+        folders::disguised(&one, &two)
+    });
     report.case(
         CHECK,
         "a mounted file system is not deleted unasked, and its clients are named",

@@ -155,14 +155,21 @@ fn keep_guarded(shared: &Shared, ready: &mpsc::Sender<io::Result<()>>) {
 #[must_use]
 pub fn guarded(word: &OsStr, device: u32) -> Option<i32> {
     let processes = std::fs::read_dir("/proc").ok()?;
-    let lines = processes.flatten().filter_map(|process| {
+    let mut guarded = processes.flatten().filter_map(|process| {
         process.file_name().to_str()?.parse::<u32>().ok()?;
-        std::fs::read(process.path().join("cmdline")).ok()
+        let line = std::fs::read(process.path().join("cmdline")).ok()?;
+        let found = serves(&line, word).filter(|found| found.1 == device)?;
+        // Others can have such words, too.
+        (parent_of(&process.path())? == found.0).then_some(found.0)
     });
-    lines
-        .filter_map(|line| serves(&line, word))
-        .find(|found| found.1 == device)
-        .map(|found| found.0)
+    guarded.next()
+}
+
+/// The parent of a process, by its folder in `/proc`.
+fn parent_of(process: &Path) -> Option<i32> {
+    let stat = std::fs::read_to_string(process.join("stat")).ok()?;
+    // The name before may hold anything.
+    stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse().ok()
 }
 
 /// Of a guard's command line: the process it watches, and the mount.
@@ -251,5 +258,7 @@ mod test {
         assert_eq!(serves(&["sheen", "guard-mount", "412", ""]), None);
         assert_eq!(serves(&["vi", "guard-mount", "-1", "57", ""]), None);
         assert_eq!(serves(&[]), None);
+        let parent = nix::unistd::getppid().as_raw();
+        assert_eq!(parent_of(Path::new("/proc/self")), Some(parent));
     }
 }

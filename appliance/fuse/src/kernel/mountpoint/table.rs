@@ -112,6 +112,13 @@ impl MountPoint {
         self.type_name == "fuse.sheen"
     }
 
+    /// The user who mounted it, of a FUSE mount.
+    #[must_use]
+    pub fn owner(&self) -> Option<u32> {
+        let mut words = self.super_options.split(',');
+        words.find_map(|word| word.strip_prefix("user_id="))?.parse().ok()
+    }
+
     /// Its flags.
     #[must_use]
     pub fn flags(&self) -> MsFlags {
@@ -206,7 +213,7 @@ mod test {
         assert_eq!((mount.id, mount.parent, mount.root.as_path()), (36, 35, Path::new("/")));
         assert_eq!(mount.source, "node1:/x");
         assert_eq!(mount.flags(), MsFlags::MS_NOATIME | MsFlags::MS_NOSUID | MsFlags::MS_RDONLY);
-        assert!(mount.is_fuse() && mount.is_sheen());
+        assert!(mount.is_fuse() && mount.is_sheen() && mount.owner() == Some(0));
         let line = b"36 35 0:53 / /mnt/b rw - fuse.sshfs host:/ rw,user_id=0";
         let mount = MountPoint::parse(line).unwrap();
         assert!(mount.is_fuse() && !mount.is_sheen());

@@ -1,6 +1,7 @@
 //! Folders beside each other, and two calls for one folder.
 
 use std::fs;
+use std::net::TcpListener;
 use std::process::Stdio;
 use std::thread;
 use std::time::Duration;
@@ -32,6 +33,42 @@ pub(super) fn apart(one: &Folder, two: &Folder) -> anyhow::Result<String> {
     ensure!(fs::read_dir(&second)?.next().is_none() && !two.mount().join("file").exists());
     two.up(&[])?;
     ensure!(fs::read_to_string(two.mount().join("file"))? == "two");
+    Ok(String::new())
+}
+
+/// `down` finds mounts of its node whose source in the mount table does not lead to it: one with a name of its own, one whose path
+/// begins in another folder, and one by an address that could be another host's.
+pub(super) fn disguised(one: &Folder, two: &Folder) -> anyhow::Result<String> {
+    // All of 127.0.0.0/8 is this host, as its own addresses are.
+    let port = TcpListener::bind("0.0.0.0:0")?.local_addr()?.port();
+    let folder = Folder::new(&two.path().join("disguised"))?;
+    folder.up(&["--listen", &format!("0.0.0.0:{port}")])?;
+    let dir = folder.path().join(".sheen").display().to_string();
+    let socket = format!("unix:{}:/sheen", folder.socket().display());
+    let tcp = format!("127.0.0.2:{port}:/sheen");
+    let mounts = [
+        ("named", &socket[..], &["-o", "fsname=my"][..]),
+        ("relative", "unix:.sheen/node.sock:/sheen", &[]),
+        ("folder", ".sheen:/sheen", &[]),
+        ("address", &tcp, &[]),
+    ];
+    for (name, source, more) in mounts {
+        fs::create_dir_all(folder.path().join(name))?;
+        folder.answers(&[&["mount", "--log", "disguised.log"], more, &[source, name]].concat())?;
+    }
+    let named = folder.path().join("named").display().to_string();
+    let own = one.path().join(".sheen").display().to_string();
+    let refused = one.fails(&["down", "--dir", &own, "--mount", &named])?;
+    ensure!(refused.kind == "refused", "a mount of another node: {refused:?}");
+    // From elsewhere, so that what is relative leads nowhere.
+    let done = one.answers(&["down", "--dir", &dir, "--mount", &named])?;
+    ensure!(done["mounts"] == serde_json::json!([named]), "not the one asked for: {done}");
+    folder.up(&[])?;
+    folder.answers(&["mount", "--log", "disguised.log", "-o", "fsname=my", &socket, "named"])?;
+    let done = one.answers(&["down", "--dir", &dir])?;
+    let taken = done["mounts"].as_array().map(Vec::len);
+    ensure!(taken == Some(1 + mounts.len()), "not all of {}: {done}", 1 + mounts.len());
+    ensure!(fs::read_to_string(one.mount().join("file"))? == "one", "the other's mount is gone");
     Ok(String::new())
 }
 
