@@ -88,6 +88,11 @@ impl Flight {
         }
     }
 
+    /// Whether it changes something for everybody.
+    pub(crate) fn makes_change(&self) -> bool {
+        self.tag.is_some()
+    }
+
     /// Whether it must reach the MDT though nobody waits for the answer: it may have begun to change something, or ends
     /// something there.
     pub(crate) fn is_owed(&self) -> bool {

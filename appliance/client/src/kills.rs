@@ -21,10 +21,10 @@ use crate::{
 
 const AT_ONCE: Duration = Duration::from_secs(1);
 
-type Outcome = mpsc::Receiver<Result<(), Errno>>;
+pub(crate) type Outcome = mpsc::Receiver<Result<(), Errno>>;
 
 /// Starts `work`, waits until the server has its request of kind `opcode` and does not answer it.
-fn stuck(
+pub(crate) fn stuck(
     fake: &Fake,
     client: &Arc<Client>,
     opcode: Opcode,
@@ -46,7 +46,7 @@ fn kill((outcome, cancel): (Outcome, Cancel)) -> Result<(), Errno> {
     outcome.recv_timeout(AT_ONCE).expect("a killed program ends at once")
 }
 
-fn all_ended(client: &Client) {
+pub(crate) fn all_ended(client: &Client) {
     for _ in 0..1000 {
         if client.requests_left() == 0 {
             return;
@@ -61,7 +61,7 @@ pub(crate) fn make(client: &Arc<Client>, name: &[u8], cancel: &Cancel) -> Result
     client.create(&root, &new_directory(name), None, cancel).map(drop)
 }
 
-fn write(
+pub(crate) fn write(
     client: &Arc<Client>,
     file: &Arc<Inode>,
     fake: &Fake,

@@ -25,7 +25,7 @@ use crate::{
 
 /// Time goes on when the test says so.
 #[derive(Debug, Default)]
-struct TestClock(AtomicU64);
+pub(crate) struct TestClock(pub(crate) AtomicU64);
 
 impl Clock for TestClock {
     fn now(&self) -> Tick {

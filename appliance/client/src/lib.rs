@@ -49,6 +49,7 @@ mod lease_crew;
 mod nameless;
 mod janitor;
 mod identifiers;
+mod last_answer;
 mod layout;
 mod client;
 mod attributes;

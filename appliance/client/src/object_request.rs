@@ -62,17 +62,21 @@ impl ObjectRequest {
         again.unwrap_or_else(|_| self.body.clone())
     }
 
-    /// What it counts, if it changes content: until it is durable it may have to be sent again.
-    pub(crate) fn kept_bytes(&self) -> Option<usize> {
-        let changes_content = matches!(
+    /// Whether it changes content.
+    pub(crate) fn changes_content(&self) -> bool {
+        matches!(
             self.opcode,
             Opcode::ObjectWrite
                 | Opcode::ObjectTruncate
                 | Opcode::ObjectPunch
                 | Opcode::ObjectAllocate
-        );
+        )
+    }
+
+    /// What it counts, if it changes content: until it is durable it may have to be sent again.
+    pub(crate) fn kept_bytes(&self) -> Option<usize> {
         let bytes = self.body.len() + self.payload.as_ref().map_or(0, Buffer::len);
-        (changes_content && self.under.is_some()).then_some(bytes)
+        (self.changes_content() && self.under.is_some()).then_some(bytes)
     }
 }
 

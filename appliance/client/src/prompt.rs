@@ -46,7 +46,8 @@ impl SlowTargets {
 }
 
 impl Client {
-    /// As [`Client::complete`], but returns the MDT's copy when objects do not answer soon.
+    /// As [`Client::complete`], but returns the MDT's copy when objects do not answer soon, or the caller was killed: what
+    /// it made or linked is there, and the kernel is to know.
     pub(crate) fn complete_soon(
         self: &Arc<Self>,
         inode: &Arc<Inode>,
@@ -67,13 +68,15 @@ impl Client {
         let caller_left = soon.clone();
         let _watch = cancel.on_cancel(Arc::new(move || caller_left.cancel()));
         if cancel.is_cancelled() {
-            return Err(Errno::EINTR);
+            return Ok(unsized_copy);
         }
         self.finisher.cancel_at(now.after(PATIENCE), soon.clone());
         match self.complete(inode, attributes, caching, &soon) {
-            Err(Errno::EINTR) if !cancel.is_cancelled() => {
-                let until = self.clock.now().after(SLOW_FOR);
-                self.slow_targets.note(inode.lock().targets(), until);
+            Err(Errno::EINTR) => {
+                if !cancel.is_cancelled() {
+                    let until = self.clock.now().after(SLOW_FOR);
+                    self.slow_targets.note(inode.lock().targets(), until);
+                }
                 Ok(unsized_copy)
             }
             completed => completed,

@@ -1,8 +1,9 @@
 //! Requests to the MDT: tags, numbers, sending again after a lost connection.
 //!
-//! A caller that is cancelled leaves at once. Its request, if it was sent, goes on: [`crate::finisher`] brings it to its
-//! end, and only then the request's tag and its place at the gate are free for others. What changes something at the MDT is sent again
-//! after a lost connection, also without its caller.
+//! A caller that is cancelled leaves at once, or a moment later if its request changes something and was sent
+//! ([`crate::last_answer`]). A request that was sent goes on: [`crate::finisher`] brings it to its end, and only then the
+//! request's tag and its place at the gate are free for others. What changes something at the MDT is sent again after a lost
+//! connection, also without its caller.
 
 use std::{sync::Arc, time::Duration};
 
@@ -252,7 +253,14 @@ impl Client {
             let resent = flight.sent_under.is_some();
             let ended = match lane.link.call_kept(flight.call(&lane, resent), cancel) {
                 Kept::Ended(ended) => ended,
-                Kept::Left(call) => return Err(Parting::Left(Box::new((call, lane, resent)))),
+                Kept::Left(mut call) => {
+                    let last =
+                        if flight.makes_change() { self.last_answer(&mut *call) } else { None };
+                    let Some(ended) = last else {
+                        return Err(Parting::Left(Box::new((call, lane, resent))));
+                    };
+                    ended
+                }
             };
             match self.land(flight, &lane, resent, ended) {
                 Landing::Unsent => return Err(Parting::Cancelled),

@@ -214,7 +214,12 @@ impl Client {
         let call = Call { frame, body, payload, room: request.room.take() };
         let ended = match target.link.call_kept(call, cancel) {
             Kept::Ended(ended) => ended,
-            Kept::Left(call) => return Ok(Sent::Left(call, checksum)),
+            Kept::Left(mut call) => {
+                let last =
+                    if request.changes_content() { self.last_answer(&mut *call) } else { None };
+                let Some(ended) = last else { return Ok(Sent::Left(call, checksum)) };
+                ended
+            }
         };
         (request.payload, request.room) = (ended.payload, ended.room);
         let sent = match ended.reply {

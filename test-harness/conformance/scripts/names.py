@@ -4,6 +4,7 @@ system where both are one path: the lines must be the same."""
 import errno
 import os
 import random
+import signal
 import stat
 import sys
 import time
@@ -248,9 +249,62 @@ def shared(here, there, seconds):
     return failed
 
 
+def make_names(place, writer, parent):
+    number = 0
+    while os.getppid() == parent:
+        number += 1
+        name = f"{place}/{writer}-{number}"
+        with open(name, "wb", buffering=0) as made:
+            made.write(b"x" * 100)
+        if number % 3 == 0:
+            os.rename(name, f"{name}-moved")
+        if number % 5 == 0:
+            os.mkdir(f"{name}-directory")
+
+
+def remove(path):
+    try:
+        os.unlink(path)
+    except IsADirectoryError:
+        os.rmdir(path)
+
+
+def killed(here, _, rounds):
+    """Programs are killed in the middle of making names: when they have ended, a directory holds what it will hold."""
+    chance = random.Random(7)
+    parent = os.getpid()
+    removed = 0
+    late = []
+    for number in range(int(rounds)):
+        place = f"{here}/{number}"
+        os.mkdir(place)
+        writers = []
+        for writer in range(4):
+            writers.append(os.fork())
+            if writers[-1] == 0:
+                try:
+                    make_names(place, writer, parent)
+                finally:
+                    os._exit(1)
+        time.sleep(0.02 + chance.random() * 0.05)
+        for writer in writers:
+            os.kill(writer, signal.SIGKILL)
+        for writer in writers:
+            os.waitpid(writer, 0)
+        try:
+            for name in os.listdir(place):
+                remove(f"{place}/{name}")
+                removed += 1
+            os.rmdir(place)
+        except OSError as error:
+            late.append(f"round {number}: {error}")
+    print(f"{removed} names removed; of {int(rounds)} rounds late: {late or 'none'}")
+    return bool(late)
+
+
 if __name__ == "__main__":
     if sys.argv[1] == "gone":
         gone(sys.argv[2], sys.argv[3])
     else:
-        act = {"replaced": replaced, "shared": shared}[sys.argv[1]]
+        act = {"replaced": replaced, "shared": shared, "killed": killed}[sys.argv[1]]
         sys.exit(act(sys.argv[2], sys.argv[3], float(sys.argv[4])))

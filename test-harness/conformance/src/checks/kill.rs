@@ -47,8 +47,6 @@ pub fn run(context: &mut Context<'_>) {
                 gap.as_millis()
             ));
         }
-        // What a killed writer has under way goes on without it, also into a directory that is being removed.
-        writers.iter_mut().try_for_each(Writer::pause)?;
         let steps = writers.iter().map(Writer::steps).sum::<usize>();
         Ok(format!(
             "{steps} acknowledged steps, longest pause of a writer {} ms",

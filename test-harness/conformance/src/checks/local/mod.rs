@@ -101,6 +101,9 @@ pub fn run(context: &mut Context<'_>) {
         report.case(CHECK, "a name that several users make and remove is always opened", || {
             places.shared(Duration::from_secs(effort.pick(4, 30)))
         });
+        report.case(CHECK, "what a killed program does is done when it has ended", || {
+            places.killed(effort.pick(40, 200))
+        });
         report.case(CHECK, "what is mounted on a directory stays when names change", || {
             places.stacked()
         });

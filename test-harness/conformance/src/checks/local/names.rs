@@ -81,6 +81,18 @@ impl Places<'_> {
         run(&here, &there, time)
     }
 
+    /// What programs that are killed had under way is done when they have ended.
+    pub(super) fn killed(&self, rounds: u32) -> anyhow::Result<String> {
+        let run = |place: &Path, rounds: u32| {
+            fs::create_dir(place)?;
+            let mut command = self.script()?;
+            command.arg("killed").arg(place).arg(place).arg(rounds.to_string());
+            process::run(&mut command, DEADLINE)
+        };
+        run(&self.scratch.join("killed"), 1).context("on the local file system")?;
+        run(&self.here.join("killed"), rounds)
+    }
+
     /// What is mounted on a directory stays when names change from the other mount, also if only another mount namespace has
     /// it.
     pub(super) fn stacked(&self) -> anyhow::Result<String> {
