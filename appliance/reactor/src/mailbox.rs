@@ -20,6 +20,8 @@ use nix::{
 #[derive(Debug)]
 struct Bell {
     sleeping: AtomicBool,
+    /// Set after each ring: the descriptor is to be emptied.
+    rung: AtomicBool,
     descriptor: EventFd,
 }
 
@@ -52,7 +54,8 @@ pub struct Mailbox<T> {
 pub fn mailbox<T>(capacity: usize) -> Result<(Postman<T>, Mailbox<T>), Errno> {
     let flags = EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC;
     let descriptor = EventFd::from_flags(flags)?;
-    let bell = Arc::new(Bell { sleeping: AtomicBool::new(false), descriptor });
+    let (sleeping, rung) = (AtomicBool::new(false), AtomicBool::new(false));
+    let bell = Arc::new(Bell { sleeping, rung, descriptor });
     let (sender, receiver) = sync_channel(capacity.max(1));
     let postman = Postman { queue: sender, bell: bell.clone() };
     Ok((postman, Mailbox { queue: receiver, bell, first: None }))
@@ -72,6 +75,8 @@ impl<T> Postman<T> {
         if self.bell.sleeping.load(Ordering::Relaxed) {
             // Only a counter near 2^64 would refuse; then the descriptor is readable as it is.
             let _ = self.bell.descriptor.write(1);
+            // Only now: a ring that is not noted yet wakes the owner once more, one noted too early would do so for ever.
+            self.bell.rung.store(true, Ordering::Release);
         }
         Ok(())
     }
@@ -99,8 +104,10 @@ impl<T> Mailbox<T> {
     /// Announces that the owner polls again.
     pub fn end_sleep(&mut self) {
         self.bell.sleeping.store(false, Ordering::Relaxed);
-        // Empty if nobody rang.
-        let _ = self.bell.descriptor.read();
+        // Most sleeps end for another reason; then a system call is spared.
+        if self.bell.rung.swap(false, Ordering::Acquire) {
+            let _ = self.bell.descriptor.read();
+        }
     }
 
     /// Polls readable when a message came during sleep.
@@ -136,5 +143,32 @@ mod test {
         assert!(mailbox.prepare_sleep());
         postman.post(3).unwrap();
         assert!(mailbox.bell.descriptor.read().is_ok(), "the bell rang");
+    }
+
+    #[test]
+    fn a_bell_is_emptied_after_each_ring_and_rings_again() {
+        let (postman, mut mailbox) = mailbox(4).unwrap();
+        for number in 1..=3 {
+            assert!(mailbox.prepare_sleep());
+            mailbox.end_sleep();
+            assert!(mailbox.prepare_sleep());
+            postman.post(number).unwrap();
+            let bell = mailbox.bell.clone();
+            assert!(bell.rung.load(Ordering::Relaxed), "it rang {number} times");
+            mailbox.end_sleep();
+            assert_eq!(bell.descriptor.read(), Err(Errno::EAGAIN), "nothing is left to wake it");
+            assert_eq!(mailbox.take(), Some(number));
+        }
+    }
+
+    #[test]
+    fn a_ring_that_was_noted_late_wakes_once_more_and_no_more() {
+        let (_postman, mut mailbox) = mailbox::<u8>(4).unwrap();
+        let bell = mailbox.bell.clone();
+        bell.descriptor.write(1).unwrap();
+        mailbox.end_sleep();
+        bell.rung.store(true, Ordering::Release);
+        mailbox.end_sleep();
+        assert_eq!(bell.descriptor.read(), Err(Errno::EAGAIN));
     }
 }
