@@ -5,7 +5,10 @@
 
 use std::{
     collections::BTreeSet,
-    sync::{Arc, Condvar, Mutex, MutexGuard},
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -36,6 +39,8 @@ pub struct Inode {
     pub fid: Fid,
     state: Mutex<InodeState>,
     changed: Condvar,
+    /// Who waits for a change; counted under the lock. Most often nobody, and then a change costs no system call.
+    waiting: AtomicUsize,
 }
 
 /// Size, time and space of a regular file as its objects know them.
@@ -167,16 +172,19 @@ impl Inode {
     /// An inode of which nothing is held; grants up to number `sequence` do not count.
     pub(crate) fn new(fid: Fid, server: u64, sequence: u64) -> Self {
         let state = InodeState { server, sequence, ..InodeState::default() };
-        Self { fid, state: Mutex::new(state), changed: Condvar::new() }
+        let (state, changed) = (Mutex::new(state), Condvar::new());
+        Self { fid, state, changed, waiting: AtomicUsize::new(0) }
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, InodeState> {
         self.state.lock().expect("no panic while locked")
     }
 
-    /// Wakes all who wait for a change of the state.
+    /// Wakes all who wait for a change of the state, which the caller made under the lock.
     pub(crate) fn notify(&self) {
-        self.changed.notify_all();
+        if self.waiting.load(Ordering::Relaxed) > 0 {
+            self.changed.notify_all();
+        }
     }
 
     /// Waits for a change, at most `duration`.
@@ -185,7 +193,10 @@ impl Inode {
         state: MutexGuard<'a, InodeState>,
         duration: Duration,
     ) -> MutexGuard<'a, InodeState> {
-        self.changed.wait_timeout(state, duration).expect("no panic while locked").0
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        let state = self.changed.wait_timeout(state, duration).expect("no panic while locked").0;
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
+        state
     }
 
     /// What was lost so far; None while the lease on content is being asked back. While it stays the same, nobody else changes the
@@ -501,5 +512,27 @@ mod test {
         assert_eq!(state.held_bits(), (0, 0));
         assert!(!state.failed, "no lock was lost");
         assert!(state.apply(1, &grant(bits::LOOKUP, 0, 1)), "sequences start anew");
+    }
+
+    #[test]
+    fn a_change_wakes_who_waits_for_it() {
+        let inode = Inode::new(Fid::new(Fid::NORMAL_SEQUENCE_FIRST, 1), 0, 0);
+        let begin = std::time::Instant::now();
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| {
+                let mut state = inode.lock();
+                while state.losses == 0 {
+                    state = inode.wait(state, Duration::from_secs(60));
+                }
+            });
+            while inode.waiting.load(Ordering::Relaxed) == 0 {
+                std::thread::yield_now();
+            }
+            inode.lock().losses = 1;
+            inode.notify();
+            waiting.join().unwrap();
+        });
+        assert!(begin.elapsed() < Duration::from_secs(30), "woken by the clock only");
+        assert_eq!(inode.waiting.load(Ordering::Relaxed), 0);
     }
 }
