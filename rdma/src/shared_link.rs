@@ -296,6 +296,11 @@ impl Inner {
         }
     }
 
+    /// Whether the server has seen the request.
+    fn taken(&self, slot: u32) -> bool {
+        self.area.doorbell(slot as usize / 64).load(Ordering::Relaxed) & (1 << (slot % 64)) == 0
+    }
+
     fn replied(&self, slot: u32) -> bool {
         self.area.state(slot).load(Ordering::Acquire) == state::REPLIED
     }
@@ -307,7 +312,7 @@ impl Inner {
         started: Instant,
         cancel: &Cancel,
     ) -> Result<(), LinkError> {
-        if self.spin.until(started, || self.replied(slot)) {
+        if self.spin.until(started, || self.taken(slot), || self.replied(slot)) {
             return Ok(());
         }
         let link: Weak<Self> = Arc::downgrade(self);

@@ -4,7 +4,7 @@
 //! takes less. So callers look for a while if looking paid lately, and hardly at all if not. Looking that failed says
 //! nothing about how early the reply was, because the wake is part of what the caller sees; so now and then a caller looks
 //! for long, to find out. Only some threads of a process spin at a time: with every core taken by spinners the server would
-//! not run.
+//! not run. And nobody looks for long while the server has not taken the request: then it may be waiting for this very core.
 
 use std::{
     sync::{
@@ -18,6 +18,8 @@ use std::{
 const SPIN_NANOS_MAX: u32 = 100_000;
 /// Time to look while looking does not pay.
 const SPIN_NANOS_MIN: u32 = 2_000;
+/// Longest time to look while the request is not taken: a wake on a core that is free takes less.
+const UNTAKEN_NANOS_MAX: u32 = 20_000;
 /// Looks that fail between two long ones.
 const TRIAL_PERIOD: u32 = 32;
 
@@ -45,15 +47,20 @@ impl Default for Spin {
 }
 
 impl Spin {
-    /// Looks until `done` or it is not worth it any more; returns whether done.
-    pub(crate) fn until(&self, started: Instant, done: impl Fn() -> bool) -> bool {
+    /// Looks until `done` or it is not worth it any more; returns whether done. `taken`: whether the server is at it.
+    pub(crate) fn until(
+        &self,
+        started: Instant,
+        taken: impl Fn() -> bool,
+        done: impl Fn() -> bool,
+    ) -> bool {
         if SPINNERS.fetch_add(1, Ordering::Relaxed) >= spinners_max() {
             SPINNERS.fetch_sub(1, Ordering::Relaxed);
             return done();
         }
         let trial = self.misses.load(Ordering::Relaxed) % TRIAL_PERIOD == TRIAL_PERIOD - 1;
         let budget = if trial { SPIN_NANOS_MAX } else { self.budget_nanos.load(Ordering::Relaxed) };
-        let found = look(started, Duration::from_nanos(u64::from(budget)), done);
+        let found = look(started, Duration::from_nanos(u64::from(budget)), taken, done);
         SPINNERS.fetch_sub(1, Ordering::Relaxed);
         self.learn(started, found);
         found
@@ -73,7 +80,12 @@ impl Spin {
     }
 }
 
-fn look(started: Instant, limit: Duration, done: impl Fn() -> bool) -> bool {
+fn look(
+    started: Instant,
+    limit: Duration,
+    taken: impl Fn() -> bool,
+    done: impl Fn() -> bool,
+) -> bool {
     loop {
         for _ in 0..64 {
             if done() {
@@ -82,10 +94,15 @@ fn look(started: Instant, limit: Duration, done: impl Fn() -> bool) -> bool {
             std::hint::spin_loop();
         }
         // No sched_yield here: on a busy machine it gives the core away for a whole slice, some milliseconds.
-        if started.elapsed() >= limit {
+        if !goes_on(started.elapsed(), limit, &taken) {
             return done();
         }
     }
+}
+
+/// Whether to look on after so long.
+fn goes_on(looked: Duration, limit: Duration, taken: impl Fn() -> bool) -> bool {
+    looked < limit && (looked < Duration::from_nanos(u64::from(UNTAKEN_NANOS_MAX)) || taken())
 }
 
 #[cfg(test)]
@@ -103,5 +120,16 @@ mod test {
         let started = Instant::now() - Duration::from_micros(20);
         spin.learn(started, true);
         assert!(spin.budget_nanos.load(Ordering::Relaxed) >= 60_000);
+    }
+
+    #[test]
+    fn a_server_that_has_not_taken_the_request_is_looked_at_for_less_long() {
+        let goes_on = |micros: u64, taken: bool| {
+            goes_on(Duration::from_micros(micros), Duration::from_micros(50), || taken)
+        };
+        assert!(goes_on(19, false) && goes_on(19, true));
+        assert!(!goes_on(20, false), "it may wait for this core");
+        assert!(goes_on(20, true) && goes_on(49, true), "it runs on another");
+        assert!(!goes_on(50, true));
     }
 }
