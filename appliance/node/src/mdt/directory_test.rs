@@ -166,3 +166,13 @@ fn of_changes_in_one_commit_only_those_of_the_last_client_may_be_cached() {
     let now: Attributes = asked(&mut world, &mut a, Fid::ROOT).attributes;
     assert_ne!(now, first.parent.unwrap());
 }
+
+#[test]
+fn a_change_is_answered_in_the_turn_in_which_the_device_has_written_it() {
+    let mut world = World::new();
+    let mut a = world.mount(1);
+    a.create(&mut world, "one");
+    let moved = a.send(&world, Opcode::Rename, 0, &rename("one", "two").to_vec(), &[]);
+    world.run_turns(1);
+    assert_eq!(moved.status(&world), 0);
+}

@@ -187,6 +187,8 @@ impl<B: Block, F: Fabric, C: Clock, E: Entropy, G: OstGateway> MdtService<B, F, 
         self.propose();
         work += self.run_group();
         work += self.write_snapshot();
+        // A device in memory has written the log by now.
+        work += self.poll_device();
         // Replies may have let changes go on.
         self.propose();
         self.mark_at_rest();
