@@ -7,7 +7,8 @@ use sheen_types::{Fid, OstIndex};
 use sheen_wire::{
     Opcode,
     metadata::{
-        Connect, ConnectReply, InstantiateLayout, OSTS_PER_REPLY, OstAddress, OstList, OstListReply,
+        Connect, ConnectReply, InstantiateLayout, MakeRoom, OSTS_PER_REPLY, OstAddress, OstList,
+        OstListReply,
     },
 };
 
@@ -148,4 +149,72 @@ fn a_file_goes_where_what_lingers_leaves_room() {
     for number in 0..4 {
         assert_eq!(made(&mut world, &mut a, &format!("f{number}")), place, "{number}");
     }
+}
+
+/// Two OSTs of 80 MiB, both empty as they said last.
+fn two_small(world: &mut World) {
+    let space = OstSpace { total_bytes: 80 << 20, free_bytes: 80 << 20, removed_bytes: 0 };
+    for ost in [0, 1] {
+        world.osts.borrow_mut().spaces.insert(OstIndex(ost), Some(space));
+    }
+    world.pass(std::time::Duration::from_secs(2));
+}
+
+fn fill(world: &World, ost: u32) {
+    let space = OstSpace { total_bytes: 80 << 20, free_bytes: 0, removed_bytes: 0 };
+    world.osts.borrow_mut().spaces.insert(OstIndex(ost), Some(space));
+}
+
+#[test]
+fn an_ost_that_had_no_room_for_a_client_gets_no_new_file_until_it_said_that_it_has() {
+    let mut world = World::with_osts(2);
+    let mut a = world.mount(1);
+    two_small(&mut world);
+    let no_room = MakeRoom { ost: OstIndex(0) };
+    world.osts.borrow_mut().dead.insert(OstIndex(0));
+    assert_eq!(a.call(&mut world, Opcode::MakeRoom, &no_room).frame.status, 0);
+    assert_eq!(place(&mut world, &mut a, 0..4), [1; 4], "it has not answered");
+    world.osts.borrow_mut().dead.clear();
+    world.pass(std::time::Duration::from_millis(10));
+    let mut places = place(&mut world, &mut a, 4..8);
+    places.sort_unstable();
+    assert_eq!(places, [0, 0, 1, 1], "it has room again");
+    fill(&world, 0);
+    assert_eq!(a.call(&mut world, Opcode::MakeRoom, &no_room).frame.status, 0);
+    assert_eq!(place(&mut world, &mut a, 8..10), [1; 2]);
+    world.pass(std::time::Duration::from_millis(10));
+    assert_eq!(place(&mut world, &mut a, 10..14), [1; 4], "it is full");
+}
+
+/// What an answer tells that was on its way when a client found no room may be of before.
+#[test]
+fn an_answer_to_an_older_question_does_not_bring_an_ost_back() {
+    let mut world = World::with_osts(2);
+    let mut a = world.mount(1);
+    two_small(&mut world);
+    world.osts.borrow_mut().dead.insert(OstIndex(0));
+    world.pass(std::time::Duration::from_millis(1100));
+    assert_eq!(
+        a.call(&mut world, Opcode::MakeRoom, &MakeRoom { ost: OstIndex(0) }).frame.status,
+        0
+    );
+    let core = &mut world.service.as_mut().unwrap().core;
+    let said = OstSpace { total_bytes: 80 << 20, free_bytes: 80 << 20, removed_bytes: 0 };
+    core.learn_space(OstIndex(0), Some(said));
+    assert_eq!(place(&mut world, &mut a, 0..4), [1; 4]);
+    fill(&world, 0);
+    world.osts.borrow_mut().dead.clear();
+    world.pass(std::time::Duration::from_millis(10));
+    assert_eq!(place(&mut world, &mut a, 4..8), [1; 4]);
+}
+
+#[test]
+fn an_ost_that_may_be_filled_within_a_second_is_asked_when_files_are_placed_on_it() {
+    let mut world = World::with_osts(2);
+    let mut a = world.mount(1);
+    two_small(&mut world);
+    fill(&world, 0);
+    place(&mut world, &mut a, 0..2);
+    world.pass(std::time::Duration::from_millis(10));
+    assert_eq!(place(&mut world, &mut a, 2..6), [1; 4]);
 }

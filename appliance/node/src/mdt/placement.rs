@@ -11,6 +11,9 @@
 //! left, an OST is asked with its space what some of those objects hold, and again as soon as files went; what the others hold is
 //! estimated from that. There, a file must also find room for its beginning, which is one object: an OST with less than that,
 //! and much less than another, is passed by.
+//!
+//! An OST that had no room for what a client wrote counts as full at once, until it answered a question asked after that. One
+//! whose room a fast writer takes within the time between two questions is asked as soon as a file was placed on it.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -61,10 +64,23 @@ struct Known {
     asked_at: Tick,
     /// It said that it cannot serve.
     failing: bool,
+    /// Whether `space` is believed.
+    word: Word,
     /// Since when an answer is awaited.
     asked: Option<Tick>,
     /// When it is asked next.
     due: Tick,
+}
+
+/// What the word of an OST is worth that it has room.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+enum Word {
+    #[default]
+    Believed,
+    /// A client found no room since it was asked.
+    Refuted,
+    /// As [`Word::Refuted`], and a question asked after that is under way.
+    AskedAnew,
 }
 
 /// How good a place an OST is; a worse one is chosen if there is no better.
@@ -82,6 +98,7 @@ impl Known {
         let silent = self.asked.is_some_and(|since| now.since(since) > ANSWER_WITHIN);
         match self.space {
             _ if self.failing || silent => Standing::Sick,
+            _ if self.word != Word::Believed => Standing::Full,
             Some(space) if room(space) <= space.total_bytes / FULL_PART => Standing::Full,
             Some(_) | None => Standing::Good,
         }
@@ -95,6 +112,11 @@ impl Known {
             Standing::Good if self.space.is_some_and(tight) => Standing::Tight,
             Standing::Good | Standing::Tight | Standing::Full | Standing::Sick => standing,
         }
+    }
+
+    /// Whether a new file may find it full before it is asked in its turn.
+    fn may_be_filled(&self) -> bool {
+        self.space.is_some_and(|space| space.free_bytes < BEGINNING_BYTES)
     }
 
     /// Whether little is free, whatever is to go.
@@ -120,7 +142,7 @@ pub(crate) struct Placement {
     /// Where the round of questions stands.
     asked_last: Option<OstIndex>,
     order_due: Tick,
-    /// Files went from an OST that is short of space: such OSTs are asked now.
+    /// Files went from an OST that is short of space or were placed on one, or one had none for a client: such OSTs are asked now.
     hurry: bool,
     /// OSTs with too much to destroy: passed by while there are others as good (see `destroys`).
     pub(crate) behind: BTreeSet<OstIndex>,
@@ -213,12 +235,36 @@ pub(crate) fn served(mut osts: Vec<OstAddress>) -> Vec<OstAddress> {
 impl Mdt {
     /// The OSTs for what an operation makes.
     pub(crate) fn placement_for(&mut self, operation: &Operation) -> Vec<OstIndex> {
-        match operation {
+        let chosen = match operation {
             Operation::Create(body) if body.request.kind == FileKind::Regular => {
                 self.placement.choose(1)
             }
             Operation::InstantiateLayout(_) => self.placement.choose(STRIPES_MAX),
             _ => Vec::new(),
+        };
+        let known = |ost: &OstIndex| self.placement.known.get(ost);
+        let is_in_doubt = |ost: &OstIndex| known(ost).is_some_and(Known::may_be_filled);
+        if self.osts.len() > 1 && chosen.iter().any(is_in_doubt) {
+            self.placement.hurry = true;
+        }
+        chosen
+    }
+
+    /// An OST had no room for a client, whatever it said: it gets nothing new until it was asked anew, which is done at once.
+    pub(crate) fn note_no_room(&mut self, ost: OstIndex) {
+        // With one there is no choice.
+        if self.osts.len() < 2 {
+            return;
+        }
+        let known = self.placement.known.entry(ost).or_default();
+        let before = known.standing(self.now);
+        known.word = Word::Refuted;
+        // Of those that are not asked in a hurry, each is in the next tick.
+        known.due = self.now;
+        let is_news = known.standing(self.now) != before;
+        self.placement.hurry = true;
+        if is_news {
+            self.arrange_placement();
         }
     }
 
@@ -239,7 +285,8 @@ impl Mdt {
         }
     }
 
-    /// Asks OSTs that are short of space and from which files went, or whose objects were destroyed. Called every turn.
+    /// Asks OSTs that are short of space, after files went from one or were placed on one, and those that had none for a client.
+    /// Called every turn.
     pub(crate) fn ask_in_hurry(&mut self) {
         if !std::mem::take(&mut self.placement.hurry) {
             return;
@@ -247,7 +294,7 @@ impl Mdt {
         for at in 0..self.osts.len().min(ASKED_PER_TICK) {
             let ost = self.osts[at].ost;
             let known = self.placement.known.entry(ost).or_default();
-            if !known.is_short() {
+            if !known.is_short() && known.word != Word::Refuted {
                 continue;
             }
             if known.asked.is_some() || self.now < known.asked_at.after(ASK_AGAIN_AFTER) {
@@ -276,6 +323,9 @@ impl Mdt {
         known.asked_at = self.now;
         known.due = self.now.after(ASK_EVERY);
         known.measured = measured;
+        if known.word == Word::Refuted {
+            known.word = Word::AskedAnew;
+        }
         self.submit_ost(OstJob::Space { ost, removed }, Job::Space { ost });
     }
 
@@ -305,6 +355,9 @@ impl Mdt {
         let before = known.standing(self.now);
         known.asked = None;
         known.failing = space.is_none();
+        if known.word == Word::AskedAnew {
+            known.word = Word::Believed;
+        }
         let (named, all) = known.measured;
         let estimate = |space: OstSpace| {
             let each = space.removed_bytes.checked_div(named).unwrap_or(0);
@@ -321,7 +374,11 @@ impl Mdt {
 
     /// The mailbox was full: it is asked again later, and that says nothing of the OST.
     pub(crate) fn space_not_asked(&mut self, ost: OstIndex) {
-        self.placement.known.entry(ost).or_default().asked = None;
+        let known = self.placement.known.entry(ost).or_default();
+        known.asked = None;
+        if known.word == Word::AskedAnew {
+            known.word = Word::Refuted;
+        }
     }
 
     pub(crate) fn arrange_placement(&mut self) {

@@ -107,6 +107,7 @@ impl Mdt {
         if matches!(self.phase, Phase::Grace { .. }) {
             return self.answer(&incoming, Answer::error(Errno::EBUSY));
         }
+        self.note_no_room(ost);
         let deadline = self.now.after(ANSWER_WITHIN);
         let seeker = Seeker { deadline, released: None, destroyed: None, incoming };
         let key = (seeker.incoming.frame.client, ost);
