@@ -3,6 +3,10 @@
 const READ: u32 = 4;
 const WRITE: u32 = 2;
 
+const S_ISVTX: u32 = 0o1000;
+const OTHERS_WRITE: u32 = 0o002;
+const GROUP_WRITES: u32 = 0o020;
+
 /// Version and tags of an access control list as an extended attribute (Linux, `posix_acl_xattr.h`).
 const VERSION: u32 = 2;
 const USER: u16 = 0x02;
@@ -10,6 +14,21 @@ const GROUP_OBJECT: u16 = 0x04;
 const GROUP: u16 = 0x08;
 const MASK: u16 = 0x10;
 const ENTRY_BYTES: usize = 8;
+
+/// Whether user `uid` may not open a regular file with O_CREAT, whatever its permissions, because it is another's in a sticky
+/// directory: as Linux decides (`may_create_in_sticky`) when fs.protected_regular is `level`.
+pub(crate) fn is_protected(
+    directory: &Permissions,
+    file: &Permissions,
+    uid: u32,
+    level: u32,
+) -> bool {
+    let is_sticky = directory.bits & S_ISVTX != 0;
+    if !is_sticky || level == 0 || file.uid == directory.uid || file.uid == uid {
+        return false;
+    }
+    directory.bits & OTHERS_WRITE != 0 || level >= 2 && directory.bits & GROUP_WRITES != 0
+}
 
 /// Who may open a file, its access control list apart.
 #[derive(Clone, Copy, Debug)]
@@ -157,6 +176,24 @@ mod test {
         let root = Opener { overrides: true, ..opener(0, 0) };
         assert!(may(root, 0o000, true, true));
         assert!(!may(opener(0, 0), 0o600, true, false), "user 0 without the capability");
+    }
+
+    #[test]
+    fn files_of_others_in_sticky_directories_are_protected_as_in_linux() {
+        let refused = |bits, uid, level| {
+            let directory = Permissions { uid: 0, gid: 0, bits };
+            is_protected(&directory, &file(0o666), uid, level)
+        };
+        assert!(refused(0o1777, 2, 1));
+        assert!(refused(0o1777, 0, 1), "root too");
+        assert!(!refused(0o1777, 2, 0), "switched off");
+        assert!(!refused(0o777, 2, 2), "not sticky");
+        assert!(!refused(0o1777, 1, 2), "its own");
+        assert!(!refused(0o1770, 2, 1), "of a group's directory");
+        assert!(refused(0o1770, 2, 2));
+        assert!(!refused(0o1755, 2, 2), "nobody else makes files there");
+        let of_same = Permissions { uid: 1, gid: 0, bits: 0o1777 };
+        assert!(!is_protected(&of_same, &file(0o666), 2, 2), "the directory's owner's");
     }
 
     #[test]

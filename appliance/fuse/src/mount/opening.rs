@@ -109,7 +109,7 @@ impl Mount {
             exclusive: open.flags & libc::O_EXCL != 0,
         };
         let cuts = open.flags & libc::O_TRUNC != 0;
-        let created = self.make_or_meet(context, &directory, &wanted, how(open.flags), cuts);
+        let created = self.make_or_meet(context, &directory, &wanted, how(open.flags), open.flags);
         self.end_change(context, &directory);
         let Created { mut found, opened, is_new } = created?;
         let state = opened.unwrap_or(OpenState { shared: true });
