@@ -170,6 +170,12 @@ impl Mdt {
     fn complete(&mut self, id: ChangeId, change: Change, outcome: &Outcome) {
         self.retire(id, &change);
         for effect in &outcome.effects {
+            // Before any of them ends: what one had locked goes to none that ends with it.
+            if let Effect::SessionEnded { client, .. } = effect {
+                self.end_lock_waits(*client);
+            }
+        }
+        for effect in &outcome.effects {
             self.take_effect(*effect);
         }
         let Change { client, operation, task, keeps, .. } = change;

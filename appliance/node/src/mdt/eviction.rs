@@ -10,7 +10,7 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use sheen_meta::{Operation, operation::Disconnect};
-use sheen_types::{ClientId, Errno, Tick, Xid};
+use sheen_types::{ClientId, Errno, Tick};
 use sheen_wire::Opcode;
 
 use super::{
@@ -151,9 +151,6 @@ impl Mdt {
             self.woken.push_back(fid);
             dropped.push(incoming);
         }
-        let own = (client, Xid(0))..=(client, Xid(u64::MAX));
-        let waits: Vec<(ClientId, Xid)> = self.lock_waits.range(own).map(|(&key, _)| key).collect();
-        dropped.extend(waits.into_iter().filter_map(|key| self.lock_waits.remove(&key)));
         let own = |incoming: &Incoming| incoming.frame.client == client;
         dropped.extend(self.background.room.take_where(own));
         let parked = self.parked_changes_of(client);

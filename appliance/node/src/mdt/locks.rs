@@ -1,7 +1,7 @@
 //! File locks of programs: a thin layer over [`sheen_meta::FileLocks`] that keeps the requests that wait.
 
 use sheen_meta::{LockAnswer, LockGrant};
-use sheen_types::Errno;
+use sheen_types::{ClientId, Errno, Xid};
 use sheen_wire::flock::{FileLock, LockCancel, LockRelease, LockSet, LockType};
 
 use super::{
@@ -57,6 +57,18 @@ impl Mdt {
         self.locks.release(incoming.frame.client, fid, family, owner, &mut ended);
         self.answer(incoming, Answer::empty());
         self.answer_lock_waits(ended);
+    }
+
+    /// The session of a client ends: what waits for locks is answered ENOTCONN.
+    pub(crate) fn end_lock_waits(&mut self, client: ClientId) {
+        let own = (client, Xid(0))..=(client, Xid(u64::MAX));
+        let waits: Vec<Xid> = self.lock_waits.range(own).map(|(&(_, xid), _)| xid).collect();
+        for xid in waits {
+            self.locks.cancel(client, xid);
+            if let Some(waiter) = self.lock_waits.remove(&(client, xid)) {
+                self.answer(&waiter, Answer::error(Errno::ENOTCONN));
+            }
+        }
     }
 
     /// Waits that ended are answered.

@@ -274,3 +274,35 @@ fn whose_session_was_ended_with_its_file_system_is_a_stranger_again() {
     world.pass(Duration::from_secs(11));
     assert_eq!(world.wire.borrow().closed, [client.connection]);
 }
+
+/// Sessions end one after the other: what one holds goes to none that ends with it.
+#[test]
+fn a_lock_that_is_waited_for_is_granted_to_nobody_when_its_file_system_is_deleted() {
+    for numbers in [[1, 2], [2, 1]] {
+        let mut world = World::new();
+        let [mut holds, mut waits] = numbers.map(|number| world.mount(number));
+        let fid = holds.create(&mut world, "file").attributes.fid;
+        let mut waiting = Vec::new();
+        for family in [LockFamily::Flock, LockFamily::Posix] {
+            let lock = FileLock {
+                fid,
+                family,
+                kind: LockType::Write,
+                owner: 1,
+                pid: 1,
+                start: 0,
+                end: u64::MAX >> 1,
+            };
+            let take = LockSet { lock, wait: true };
+            assert_eq!(holds.call(&mut world, Opcode::LockSet, &take).frame.status, 0);
+            waiting.push(waits.send(&world, Opcode::LockSet, 0, &take.to_vec(), &[]));
+        }
+        world.run();
+        assert!(waiting.iter().all(|sent| sent.reply(&world).is_none()), "they wait");
+        let mut admin = world.connect(b"", 3);
+        let delete = FilesystemDelete { name: b"fs".to_vec(), force: true };
+        assert_eq!(admin.call(&mut world, Opcode::FilesystemDelete, &delete).frame.status, 0);
+        let told: Vec<i32> = waiting.into_iter().map(|sent| sent.status(&world)).collect();
+        assert_eq!(told, [-Errno::ENOTCONN.0; 2]);
+    }
+}
