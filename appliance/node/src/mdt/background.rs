@@ -14,6 +14,7 @@ use super::{
     gateway::{OstJob, OstJobEnd},
     lingering::Lingering,
     mutation::Task,
+    removal::RELEASED_PER_TURN,
     request::Output,
     room::RoomSeekers,
 };
@@ -75,6 +76,10 @@ pub(crate) struct Background {
     pub users_back: Tick,
     /// Orphans whose release is under way, and where they have objects.
     pub releasing: BTreeMap<Fid, Box<[OstIndex]>>,
+    /// Of them, those that wait for the log alone.
+    pub releases_ready: usize,
+    /// Releases that may begin in this turn yet.
+    pub releases_left: usize,
     /// Sessions that are being fenced.
     pub fencing: BTreeMap<ClientId, Fencing>,
     /// Of them, those that ended.
@@ -201,11 +206,15 @@ impl Mdt {
 
     /// Does what is due. Called every turn.
     pub(crate) fn work_in_background(&mut self) {
+        self.background.releases_left = RELEASED_PER_TURN;
         if self.phase == Phase::Serving {
             self.destroy_objects();
             self.adopt_orphans();
         }
         self.give_room();
+        if matches!(self.phase, Phase::Serving | Phase::Grace { .. }) {
+            self.end_lingering();
+        }
         if self.phase == Phase::Serving {
             self.ask_in_hurry();
         }
@@ -221,7 +230,6 @@ impl Mdt {
         }
         if matches!(self.phase, Phase::Serving | Phase::Grace { .. }) {
             self.tell_sessions_again();
-            self.end_lingering();
             self.background.room.note_time();
             self.close_strangers();
             self.check_promise();
@@ -235,7 +243,8 @@ impl Mdt {
 
     /// When [`Mdt::work_in_background`] has something to do although nothing came.
     pub(crate) fn next_tick(&self) -> Tick {
-        if self.phase == Phase::Serving && self.has_orphans_to_adopt() {
+        if self.phase == Phase::Serving && (self.has_orphans_to_adopt() || self.has_due_lingerers())
+        {
             return self.now;
         }
         self.background.next_tick

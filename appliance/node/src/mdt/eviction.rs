@@ -134,9 +134,7 @@ impl Mdt {
             self.estrange(client, connection);
         }
         self.drop_leases(client, evicted);
-        for fid in self.opens.drop_client(client) {
-            self.release_if_orphan(fid);
-        }
+        self.settle_opens(client);
         let mut ended = Vec::new();
         self.locks.drop_client(client, &mut ended);
         self.answer_lock_waits(ended);

@@ -14,6 +14,7 @@ use sheen_wire::{
 
 use super::{
     MdtLimits, OstJob, OstSpace,
+    removal::RELEASING_MAX,
     test::{rename, status, unlink},
     test_support::{Client, World, nothing_held},
 };
@@ -210,5 +211,59 @@ fn a_restart_keeps_what_is_asserted_as_open_and_leaks_nothing() {
     // Its client goes.
     assert_eq!(a.call_empty(&mut world, Opcode::Disconnect).frame.status, 0);
     world.pass(Duration::from_secs(3));
+    assert_eq!(world.stats.inodes.get(), 1, "the root");
+}
+
+/// Runs until nothing is left to do; the most releases that were under way at the end of a turn.
+fn most_releasing(world: &mut World) -> usize {
+    let mut most = 0;
+    for _ in 0..2000 {
+        world.run_turns(1);
+        most = most.max(world.service.as_ref().unwrap().core.background.releasing.len());
+    }
+    most
+}
+
+/// More than goes at once.
+const MANY: usize = 3 * RELEASING_MAX;
+
+#[test]
+fn what_a_start_finds_without_a_name_goes_a_bounded_number_at_a_time() {
+    let mut world = World::new();
+    let mut a = world.mount(1);
+    for number in 0..MANY {
+        let text = format!("f{number}");
+        make(&mut world, &mut a, &text, FileKind::Fifo);
+        assert_eq!(status(&mut a, &mut world, Opcode::Unlink, &unlink(&text)), 0);
+    }
+    world.restart();
+    a.reconnect(&mut world);
+    assert_eq!(a.reassert(&mut world, &nothing_held()), 0);
+    world.pass(Duration::from_millis(100));
+    assert_eq!(world.stats.inodes_lingering.get(), MANY as u64);
+    world.clock.0.set(world.clock.0.get() + 6_000_000_000);
+    let most = most_releasing(&mut world);
+    assert!((1..=RELEASING_MAX).contains(&most), "{most} releases at once");
+    world.pass(Duration::from_millis(100));
+    assert_eq!(world.stats.inodes.get(), 1, "the root");
+}
+
+#[test]
+fn what_an_ended_session_had_open_without_a_name_goes_a_bounded_number_at_a_time() {
+    let mut world = World::new();
+    let mut a = world.mount(1);
+    for number in 0..MANY {
+        let text = format!("f{number}");
+        let fid = make(&mut world, &mut a, &text, FileKind::Fifo);
+        let open = Open { fid, write: false, append: false };
+        assert_eq!(status(&mut a, &mut world, Opcode::Open, &open), 0);
+        assert_eq!(status(&mut a, &mut world, Opcode::Unlink, &unlink(&text)), 0);
+    }
+    world.pass(Duration::from_secs(6));
+    assert_eq!(world.stats.inodes.get(), 1 + MANY as u64);
+    a.send(&world, Opcode::Disconnect, 0, &[], &[]);
+    let most = most_releasing(&mut world);
+    assert!((1..=RELEASING_MAX).contains(&most), "{most} releases at once");
+    world.pass(Duration::from_millis(100));
     assert_eq!(world.stats.inodes.get(), 1, "the root");
 }

@@ -65,11 +65,18 @@ impl Lingering {
 
     /// The next one to go: one that is due, or any if there are more than `most`.
     pub(crate) fn pop(&mut self, now: Tick, most: usize) -> Option<(Fid, Lingerer)> {
-        let &(until, fid) = self.order.first()?;
-        if until > now && !self.is_beyond(most) {
-            return None;
-        }
+        let &(_, fid) = self.order.first().filter(|_| self.has_due(now, most))?;
         self.remove(fid).map(|lingerer| (fid, lingerer))
+    }
+
+    /// Whether one is due, or there are more than `most`.
+    pub(crate) fn has_due(&self, now: Tick, most: usize) -> bool {
+        self.order.first().is_some_and(|&(until, _)| until <= now || self.is_beyond(most))
+    }
+
+    /// Whether an inode lingers.
+    pub(crate) fn contains(&self, fid: Fid) -> bool {
+        self.by_fid.contains_key(&fid)
     }
 
     /// The next one to go that has objects on an OST, due or not.

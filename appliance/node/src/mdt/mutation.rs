@@ -83,6 +83,11 @@ pub(crate) struct Change {
 }
 
 impl Change {
+    /// Whether an inode without a name goes by it.
+    const fn is_release(&self) -> bool {
+        matches!(self.task, Task::Release { .. })
+    }
+
     /// The request that waits for it.
     pub(crate) fn into_request(self) -> Option<Incoming> {
         match self.task {
@@ -243,6 +248,7 @@ impl Mdt {
         if conflicts.is_empty() && ahead.is_none() {
             change.progress = Progress::Ready;
             self.ready.push_back(id);
+            self.background.releases_ready += usize::from(change.is_release());
         }
         if ahead.is_none() && keeps_others_out(change.progress) {
             self.keys.extend(keys.iter().map(|key| (key.clone(), id)));
@@ -273,6 +279,9 @@ impl Mdt {
         }
         if let Operation::OrphanRelease(release) = &change.operation {
             self.note_released(release.fid);
+        }
+        if change.is_release() && change.progress != Progress::Waiting {
+            self.background.releases_ready -= 1;
         }
         for &(fid, bits) in &change.touched {
             self.leases.unpark(change.spared, fid, bits);

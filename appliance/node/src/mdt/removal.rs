@@ -35,6 +35,10 @@ const SHORT_PART: u64 = 8;
 const ROOM_COMES_WITHIN: Duration = Duration::from_millis(200);
 /// Most that is released in one turn because a client wants room on an OST, or before a stop: as much as one proposal carries.
 pub(crate) const RELEASED_PER_TURN: usize = 512;
+/// Most that goes at once for one more that lingers, while too many do.
+const RELEASED_PER_INSERT: usize = 16;
+/// Releases that are ready for the log or on their way through it, beyond which no more are begun: two proposals.
+pub(crate) const RELEASING_MAX: usize = 2 * RELEASED_PER_TURN;
 
 /// All an inode that goes away takes with it.
 const REMOVED: u32 = bits::ALL & !bits::OPEN;
@@ -113,8 +117,14 @@ impl Mdt {
         let osts = self.osts_of(fid);
         self.note_space_moves(&osts);
         self.background.lingering.insert(fid, Lingerer { until, spared, osts });
-        if self.background.lingering.is_beyond(self.lingering_most()) {
-            self.end_lingering();
+        for _ in 0..RELEASED_PER_INSERT {
+            let most = self.limits.lingering_max;
+            if !self.background.lingering.is_beyond(most) {
+                break;
+            }
+            // Whether others are under way or not: the table has an end.
+            let Some((fid, oldest)) = self.background.lingering.pop(self.now, most) else { break };
+            self.release(fid, oldest.spared, oldest.osts);
         }
     }
 
@@ -140,13 +150,30 @@ impl Mdt {
         self.background.users_back <= self.now
     }
 
-    /// Releases what lingered long enough, or all of it while room is short.
+    /// Releases what lingered long enough, or what there is of it while room is short: in a turn no more than one proposal carries, and
+    /// no faster than the log takes it.
     pub(crate) fn end_lingering(&mut self) {
         let most = self.lingering_most();
-        while let Some((fid, lingerer)) = self.background.lingering.pop(self.now, most) {
+        while self.may_release()
+            && let Some((fid, lingerer)) = self.background.lingering.pop(self.now, most)
+        {
             self.release(fid, lingerer.spared, lingerer.osts);
         }
         self.stats.inodes_lingering.set(self.background.lingering.len() as u64);
+    }
+
+    /// Whether the turn has releases left, and the log takes them soon. What waits for a client to give leases back is not in the way of
+    /// others, unless that were all there is room for.
+    fn may_release(&self) -> bool {
+        self.background.releases_left > 0
+            && self.background.releases_ready < RELEASING_MAX
+            && self.background.releasing.len() < self.limits.lingering_max
+    }
+
+    /// Whether something that lingers is to go in this turn.
+    pub(crate) fn has_due_lingerers(&self) -> bool {
+        let most = self.lingering_most();
+        self.may_release() && self.background.lingering.has_due(self.now, most)
     }
 
     /// Releases what lingers and has objects on an OST, at most `most`, whatever time they have left. Returns how many those were.
@@ -156,6 +183,7 @@ impl Mdt {
         }
         let mut count = 0;
         while count < most
+            && self.may_release()
             && let Some((fid, lingerer)) = self.background.lingering.pop_on(ost)
         {
             self.release(fid, lingerer.spared, lingerer.osts);
@@ -186,10 +214,22 @@ impl Mdt {
         if !self.is_unused_orphan(fid) || self.background.releasing.contains_key(&fid) {
             return;
         }
+        self.background.releases_left = self.background.releases_left.saturating_sub(1);
         self.background.room.note_releasing(&osts);
         self.background.releasing.insert(fid, osts);
         let release = Operation::OrphanRelease(OrphanRelease { fid });
         self.submit_own(release, Task::Release { spared });
+    }
+
+    /// A session ended: what it had open without a name goes, a bounded number at once. The rest is looked for as after a start.
+    pub(crate) fn settle_opens(&mut self, client: ClientId) {
+        for (number, fid) in self.opens.drop_client(client).into_iter().enumerate() {
+            if number == RELEASED_PER_TURN {
+                self.background.orphans_after = Some(Fid::NONE);
+                break;
+            }
+            self.release_if_orphan(fid);
+        }
     }
 
     /// The release of an inode ended: it is gone, or somebody opened it.
@@ -221,7 +261,9 @@ impl Mdt {
         let orphans = self.state.orphans(after, room.min(ORPHANS_PER_TURN));
         self.background.orphans_after = orphans.last().copied();
         for fid in orphans {
-            if !self.is_unused_orphan(fid) || self.background.releasing.contains_key(&fid) {
+            let is_known = self.background.releasing.contains_key(&fid)
+                || self.background.lingering.contains(fid);
+            if is_known || !self.is_unused_orphan(fid) {
                 continue;
             }
             self.background.users_back = self.background.began.after(USERS_BACK_WITHIN);
