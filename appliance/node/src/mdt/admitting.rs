@@ -1,9 +1,10 @@
 //! Telling the OSTs which sessions live: the list of them, whole at a start, then change by change.
 //!
-//! Each change and each list has the next number. When one did not arrive (a full mailbox, a service that began anew), or arrived behind one that
-//! did not, the whole list is due, and changes wait for it: a session that is new then is on it, one that ended is dismissed once
-//! more behind it, because what it left is waited for (see [`super::fencing`]). A session is told of before its client hears of
-//! it. Deliberately absent: what is done with an ended session's leases.
+//! Each change has the next number, and the list that of the last change: two lists with one number are the same. When a change did
+//! not arrive somewhere (a full mailbox, a service that began anew), the whole list is due there, and there alone: the others are told
+//! of changes meanwhile. What an ended session left is waited for (see [`super::fencing`]), so the gateway asks for its dismissal behind the
+//! list where it was missed. A session is told of before its client hears of it. Deliberately absent: what is done with an ended
+//! session's leases.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -23,11 +24,11 @@ use crate::attach_secret::AttachSecret;
 #[derive(Debug)]
 pub(crate) struct Admitting {
     secret: AttachSecret,
-    /// Lists and changes told since this start.
+    /// Changes told since this start.
     changes: u64,
     /// The list is to be told whole: not every service has it.
     due: bool,
-    /// Sessions to be dismissed behind the list.
+    /// Sessions whose dismissal the gateway had no room to wait for.
     again: BTreeSet<ClientId>,
     /// Every OST has had the list of this start, and nothing of a session that is not on it is under way there.
     pub drained: bool,
@@ -49,11 +50,10 @@ impl Mdt {
         self.list_version()
     }
 
-    /// Tells every OST the whole list. It has a number of its own: sessions that came and went while a list was due were no
-    /// changes that were told, and a list from before them must not pass for this one.
+    /// Tells the whole list to every OST that does not have it.
     pub(crate) fn tell_sessions(&mut self) {
         self.admitting.due = false;
-        let version = self.next_list_version();
+        let version = self.list_version();
         let living = self.sessions.iter().filter(|(_, session)| session.eviction == Eviction::None);
         let sessions = living.map(|(&client, session)| AdmittedSession {
             client,
@@ -66,7 +66,7 @@ impl Mdt {
             sessions: sessions.collect(),
             secret: self.admitting.secret.clone(),
         };
-        self.submit_ost(OstJob::Sessions(Arc::new(list)), Job::Sessions);
+        self.tell_osts(OstJob::Sessions(Arc::new(list)));
     }
 
     /// Tells every OST of a session, or of its epoch, and makes the key it attaches with.
@@ -77,34 +77,26 @@ impl Mdt {
         principal: Option<Principal>,
     ) -> AttachKey {
         let session = AdmittedSession { client, epoch, principal };
-        if !self.admitting.due {
-            let version = self.next_list_version();
-            self.submit_ost(OstJob::Admit { version, session }, Job::Admit);
-        }
+        let version = self.next_list_version();
+        self.tell_osts(OstJob::Admit { version, session });
         self.admitting.secret.key_of(&session).unwrap_or(AttachKey::NONE)
     }
 
     /// Has every OST refuse a session, whatever epoch it gets by a Connect that is under way.
     pub(crate) fn dismiss_session(&mut self, client: ClientId) {
-        if self.admitting.due {
-            self.admitting.again.insert(client);
-            return;
-        }
         let version = self.next_list_version();
         self.submit_ost(OstJob::Dismiss { version, client }, Job::Dismiss { client });
     }
 
-    /// A service is without the list.
+    /// A service is without the list, or behind it.
     pub(crate) const fn list_wanted(&mut self) {
         self.admitting.due = true;
     }
 
-    /// A change of the list, or the list, did not get everywhere.
-    pub(crate) fn list_missed(&mut self, why: Job) {
+    /// A dismissal was not taken: what it left is asked for later. The list without the session is due now.
+    pub(crate) fn dismissal_refused(&mut self, client: ClientId) {
         self.admitting.due = true;
-        if let Job::Dismiss { client } = why {
-            self.admitting.again.insert(client);
-        }
+        self.admitting.again.insert(client);
     }
 
     /// Tells every OST who lives at this start, and has it say when it is done with all others.
@@ -122,10 +114,9 @@ impl Mdt {
 
     /// Tells what is due. Called every tick, once the MDT leads.
     pub(crate) fn tell_sessions_again(&mut self) {
-        if !self.admitting.due {
-            return;
+        if self.admitting.due {
+            self.tell_sessions();
         }
-        self.tell_sessions();
         for client in std::mem::take(&mut self.admitting.again) {
             self.dismiss_session(client);
         }

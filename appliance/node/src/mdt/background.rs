@@ -37,27 +37,13 @@ pub(crate) enum Job {
         /// The OST.
         ost: OstIndex,
     },
-    /// The OSTs are to know every session.
-    Sessions,
     /// Sessions that ended before this start are to change nothing any more.
     Drain,
-    /// A session is new, or has another epoch.
-    Admit,
     /// A session ended, or is being evicted.
     Dismiss {
         /// The session.
         client: ClientId,
     },
-}
-
-impl Job {
-    /// Whether it tells of sessions. Such a job is not repeated as it was: the list is told as it is then.
-    const fn tells_sessions(self) -> bool {
-        match self {
-            Self::Sessions | Self::Admit | Self::Dismiss { .. } => true,
-            Self::Drain | Self::Destroy { .. } | Self::Space { .. } => false,
-        }
-    }
 }
 
 /// What is under way and due.
@@ -118,6 +104,12 @@ impl Mdt {
         self.begin_reaping();
     }
 
+    /// Tells the OSTs of sessions; no end comes back.
+    pub(crate) fn tell_osts(&mut self, job: OstJob) {
+        self.background.next_token += 1;
+        self.outputs.push_back(Output::Ost { token: self.background.next_token, job });
+    }
+
     pub(crate) fn submit_ost(&mut self, job: OstJob, why: Job) {
         self.background.next_token += 1;
         let token = self.background.next_token;
@@ -138,9 +130,10 @@ impl Mdt {
     /// A job is to be done again.
     fn not_done(&mut self, token: u64) {
         match self.background.jobs.get(&token) {
-            Some(&(why, _)) if why.tells_sessions() => {
+            // Not repeated as it was: the list has another number by then.
+            Some(&(Job::Dismiss { client }, _)) => {
                 self.background.jobs.remove(&token);
-                self.list_missed(why);
+                self.dismissal_refused(client);
             }
             Some(_) => {
                 self.background.retry.insert(token);
@@ -171,7 +164,7 @@ impl Mdt {
             (Job::Destroy { ost }, OstJob::Destroy { objects, .. }) => self.destroyed(ost, objects),
             (Job::Dismiss { client }, _) => self.fenced(client),
             (Job::Drain, _) => self.list_drained(),
-            (Job::Sessions | Job::Admit | Job::Destroy { .. } | Job::Space { .. }, _) => {}
+            (Job::Destroy { .. } | Job::Space { .. }, _) => {}
         }
         self.settle();
     }

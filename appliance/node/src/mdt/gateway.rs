@@ -2,8 +2,8 @@
 //!
 //! The MDT hands over a job and learns later, by token, that it is done; the implementation passes it to the OST
 //! services of the node by a bounded mailbox (and, with more nodes, by the wire). Jobs are idempotent, so the MDT
-//! repeats those that a restart or a full mailbox swallowed. The list of sessions is numbered: a service that missed a change of
-//! it says so, and gets it whole.
+//! repeats those that a restart or a full mailbox swallowed. The list of sessions is numbered: the gateway knows which service missed a
+//! change of it and asks for the whole, for that service alone.
 
 use std::{os::fd::RawFd, sync::Arc};
 
@@ -24,7 +24,7 @@ pub const MEASURED_MAX: usize = 64;
 pub struct ListVersion {
     /// The start.
     pub server: Epoch,
-    /// Lists and changes told since it.
+    /// Changes told since it.
     pub changes: u64,
 }
 
@@ -33,6 +33,11 @@ impl ListVersion {
     #[must_use]
     pub const fn next(self) -> Self {
         Self { server: self.server, changes: self.changes + 1 }
+    }
+
+    /// Whether a change of the same start is in a list of this version.
+    pub(crate) const fn has(self, change: Self) -> bool {
+        self.server.0 == change.server.0 && self.changes >= change.changes
     }
 }
 
@@ -77,15 +82,15 @@ pub enum OstJob {
         /// Objects that are to go, at most [`MEASURED_MAX`]: what they hold is told too.
         removed: Vec<Fid>,
     },
-    /// Serve these sessions on every OST, and no other from now on. Not done: a later list is there.
+    /// Serve these sessions on every OST, and no other from now on: told to those that do not have this list. No end comes back.
     Sessions(Arc<SessionList>),
     /// Done when no request of a session that is not on the list is being carried out on any OST, and what such changed is durable.
-    /// Not done: a service has no list of this version or a later one.
+    /// Ends when every service has a list of this version or a later one, and is done.
     Drain {
         /// Of the list.
         version: ListVersion,
     },
-    /// Serve this session too, or from now on with this epoch. Not done: a change before it was missed, the list is wanted.
+    /// Serve this session too, or from now on with this epoch. No end comes back: a service that missed it gets the list.
     Admit {
         /// Of the list with it.
         version: ListVersion,
@@ -93,7 +98,7 @@ pub enum OstJob {
         session: AdmittedSession,
     },
     /// Refuse all requests of a session on every OST from now on. Done when none is being carried out, and what it changed is
-    /// durable; told of each OST before ([`OstJobEnd::part`]). Not done: as [`OstJob::Admit`].
+    /// durable; told of each OST before ([`OstJobEnd::part`]). A service that missed it is asked behind the list.
     Dismiss {
         /// Of the list without it.
         version: ListVersion,
@@ -137,7 +142,7 @@ pub trait OstGateway {
     /// Appends the jobs that ended; never blocks.
     fn poll(&mut self, ends: &mut Vec<OstJobEnd>);
 
-    /// Whether a service began anew since it was asked last, and so serves no session until it gets the list.
+    /// Whether a service missed a change, or began anew and serves no session, since it was asked last: the list is wanted.
     fn take_list_wanted(&mut self) -> bool {
         false
     }

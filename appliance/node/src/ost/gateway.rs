@@ -1,8 +1,9 @@
 //! The MDT's way to the OST services of its own node: a bounded mailbox to each, one for the answers.
 //!
 //! [`LocalGateway`] is the MDT's end, [`ServiceDesk`] a service's. A destroy goes to the service that owns the OST, the list of
-//! sessions and its changes to all. Jobs are idempotent: one that is swallowed by a full mailbox or reported as not done is simply
-//! given again. A job of which one service says that it is not done has ended: the others' answers are of no interest.
+//! sessions and its changes to all: each service is told as far as its own mailbox has room, whatever the others' have. One that was
+//! not told of a change is behind: it is told none before it got the whole list, and what it is to be done with waits for that.
+//! Jobs are idempotent: one that is swallowed by a full mailbox or reported as not done is simply given again.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -142,10 +143,23 @@ impl ServiceDesk {
     }
 }
 
+/// The number of what is told and never waited for.
+const TOLD: u64 = 0;
+
+/// The MDT's way to one service.
+#[derive(Debug)]
+struct Way {
+    postman: Postman<ServiceRequest>,
+    /// The list as the service has it once its mailbox is read. None: it is behind.
+    told: Option<ListVersion>,
+    /// Dismissals and drains it is to be asked for behind the list.
+    owed: BTreeSet<u64>,
+}
+
 /// The MDT's end.
 #[derive(Debug)]
 pub struct LocalGateway {
-    services: Vec<Postman<ServiceRequest>>,
+    services: Vec<Way>,
     /// Which service owns an OST.
     owners: BTreeMap<OstIndex, usize>,
     ends: Mailbox<ServiceEnd>,
@@ -165,7 +179,8 @@ struct Pending {
     token: u64,
     /// Services that did not answer.
     waits_for: BTreeSet<usize>,
-    drains: bool,
+    /// What a service that is behind, or could not, is asked again. None: the job ends with the first service that did not do it.
+    again: Option<ServiceJob>,
 }
 
 /// Numbers of jobs are of one gateway, so that none takes the answer to another's.
@@ -197,7 +212,8 @@ pub fn local_gateway(osts: &[Vec<OstIndex>]) -> Result<(LocalGateway, Desks), Er
     for (service, indices) in osts.iter().enumerate() {
         let (desk, postman) = gateway.desk(service)?;
         gateway.owners.extend(indices.iter().map(|&index| (index, service)));
-        gateway.services.push(postman.clone());
+        let way = Way { postman: postman.clone(), told: None, owed: BTreeSet::new() };
+        gateway.services.push(way);
         desks.push((desk, postman));
     }
     Ok((gateway, desks))
@@ -210,38 +226,130 @@ impl LocalGateway {
         Ok((ServiceDesk { service, requests, ends, unsent: VecDeque::new() }, postman))
     }
 
-    /// Makes the desk of a service that begins anew. What its predecessor was asked and did not answer has ended undone.
+    /// Makes the desk of a service that begins anew. What its predecessor was asked and did not answer has ended undone; what it was to
+    /// be done with, it is asked for behind the list.
     ///
     /// # Errors
     /// The system's number when there is no eventfd to be had.
     pub fn restart_service(&mut self, service: usize) -> Result<ServiceDesk, Errno> {
         let (desk, postman) = self.desk(service)?;
-        self.services[service] = postman;
+        self.services[service].postman = postman;
         let asked = self.pending.iter().filter(|(_, job)| job.waits_for.contains(&service));
         let asked: Vec<u64> = asked.map(|(&id, _)| id).collect();
         for id in asked {
-            let failed = self.end(id, false, None);
+            let failed = self.not_done(id, service);
             self.failed.extend(failed);
         }
-        self.list_wanted = true;
+        self.fall_behind(service);
         Ok(desk)
     }
 
+    /// The service was not told of a change.
+    fn fall_behind(&mut self, service: usize) {
+        self.services[service].told = None;
+        self.list_wanted = true;
+    }
+
+    /// Posts to a service; false if its mailbox is full.
+    fn post(&self, service: usize, id: u64, job: ServiceJob) -> bool {
+        self.services[service].postman.post(ServiceRequest { id, job }).is_ok()
+    }
+
+    /// Tells the whole list to each service that does not have it, and behind it asks for what is owed.
+    fn tell_list(&mut self, list: &Arc<SessionList>) {
+        for service in 0..self.services.len() {
+            if self.services[service].told == Some(list.version) {
+                continue;
+            }
+            if !self.post(service, TOLD, ServiceJob::Sessions(list.clone())) {
+                self.fall_behind(service);
+                continue;
+            }
+            self.services[service].told = Some(list.version);
+            while let Some(id) = self.services[service].owed.pop_first() {
+                let Some(job) = self.pending.get(&id).and_then(|job| job.again.clone()) else {
+                    continue;
+                };
+                if !self.post(service, id, job) {
+                    self.services[service].owed.insert(id);
+                    self.fall_behind(service);
+                    break;
+                }
+            }
+        }
+    }
+
+    /// Tells every service that is not behind of a change. Returns those that were not told.
+    fn tell_change(&mut self, version: ListVersion, id: u64, job: &ServiceJob) -> Vec<usize> {
+        let mut behind = Vec::new();
+        for service in 0..self.services.len() {
+            let is_next = self.services[service].told.is_some_and(|told| told.next() == version);
+            if is_next && self.post(service, id, job.clone()) {
+                self.services[service].told = Some(version);
+            } else {
+                self.fall_behind(service);
+                behind.push(service);
+            }
+        }
+        behind
+    }
+
+    /// Asks every service for a job that is waited for; those that are behind, later.
+    fn ask_all(&mut self, token: u64, (id, job): (u64, ServiceJob), behind: &[usize]) {
+        for &service in behind {
+            self.services[service].owed.insert(id);
+        }
+        self.drains += 1;
+        let waits_for = (0..self.services.len()).collect();
+        self.pending.insert(id, Pending { token, waits_for, again: Some(job) });
+    }
+
+    /// Asks the service that owns an OST. False: there is none, or it takes no more.
+    fn ask_owner(&mut self, token: u64, ost: OstIndex, job: ServiceJob) -> bool {
+        let owner = self.owners.get(&ost).copied();
+        owner.is_some_and(|owner| self.ask_one(token, owner, job))
+    }
+
+    /// Asks one service. False: it takes no more.
+    pub(crate) fn ask_one(&mut self, token: u64, service: usize, job: ServiceJob) -> bool {
+        let id = next_job_id();
+        if self.pending.len() - self.drains >= JOBS_MAX || !self.post(service, id, job) {
+            return false;
+        }
+        self.pending.insert(id, Pending { token, waits_for: [service].into(), again: None });
+        true
+    }
+
     fn end(&mut self, id: u64, done: bool, space: Option<OstSpace>) -> Option<OstJobEnd> {
-        let Pending { token, drains, .. } = self.pending.remove(&id)?;
-        self.drains -= usize::from(drains);
+        let Pending { token, again, .. } = self.pending.remove(&id)?;
+        self.drains -= usize::from(again.is_some());
         Some(OstJobEnd { token, done, space, part: None })
+    }
+
+    /// A service did not do a job.
+    fn not_done(&mut self, id: u64, service: usize) -> Option<OstJobEnd> {
+        if id == TOLD || self.pending.get(&id)?.again.is_some() {
+            if id != TOLD {
+                self.services[service].owed.insert(id);
+            }
+            self.fall_behind(service);
+            return None;
+        }
+        self.end(id, false, None)
     }
 
     /// What a service says of a job.
     fn hear(&mut self, end: ServiceEnd) -> Option<OstJobEnd> {
         let ServiceEnd { id, service, done, space, part } = end;
+        if !done {
+            return self.not_done(id, service);
+        }
         let pending = self.pending.get_mut(&id)?;
         if part.is_some() {
             return Some(OstJobEnd { token: pending.token, done: true, space: None, part });
         }
         pending.waits_for.remove(&service);
-        if done && !pending.waits_for.is_empty() {
+        if !pending.waits_for.is_empty() {
             return None;
         }
         self.end(id, done, space)
@@ -250,40 +358,45 @@ impl LocalGateway {
 
 impl OstGateway for LocalGateway {
     fn submit(&mut self, token: u64, job: OstJob) -> Result<(), OstJob> {
-        let drains = matches!(job, OstJob::Drain { .. } | OstJob::Dismiss { .. });
-        let others = self.pending.len() - self.drains;
-        if (if drains { self.drains } else { others }) >= JOBS_MAX {
-            return Err(job);
-        }
-        let (service_job, range) = match &job {
+        let taken = match &job {
             OstJob::Destroy { ost, objects } => {
-                let Some(&owner) = self.owners.get(ost) else { return Err(job) };
-                (ServiceJob::Destroy { ost: *ost, objects: objects.clone() }, owner..owner + 1)
+                let destroy = ServiceJob::Destroy { ost: *ost, objects: objects.clone() };
+                self.ask_owner(token, *ost, destroy)
             }
             OstJob::Space { ost, removed } => {
-                let Some(&owner) = self.owners.get(ost) else { return Err(job) };
-                (ServiceJob::Space { ost: *ost, removed: removed.clone() }, owner..owner + 1)
+                let space = ServiceJob::Space { ost: *ost, removed: removed.clone() };
+                self.ask_owner(token, *ost, space)
             }
-            OstJob::Sessions(list) => (ServiceJob::Sessions(list.clone()), 0..self.services.len()),
-            &OstJob::Drain { version } => (ServiceJob::Drain { version }, 0..self.services.len()),
+            OstJob::Sessions(list) => {
+                self.tell_list(list);
+                true
+            }
             &OstJob::Admit { version, session } => {
-                (ServiceJob::Admit { version, session }, 0..self.services.len())
+                self.tell_change(version, TOLD, &ServiceJob::Admit { version, session });
+                true
+            }
+            OstJob::Drain { .. } | OstJob::Dismiss { .. } if self.drains >= JOBS_MAX => {
+                self.list_wanted = true;
+                false
+            }
+            &OstJob::Drain { version } => {
+                let (id, drain) = (next_job_id(), ServiceJob::Drain { version });
+                let is_there = |way: &Way| way.told.is_some_and(|told| told >= version);
+                let (there, mut behind): (Vec<usize>, Vec<usize>) =
+                    (0..self.services.len()).partition(|&at| is_there(&self.services[at]));
+                behind.extend(there.into_iter().filter(|&at| !self.post(at, id, drain.clone())));
+                behind.iter().for_each(|&service| self.fall_behind(service));
+                self.ask_all(token, (id, drain), &behind);
+                true
             }
             &OstJob::Dismiss { version, client } => {
-                (ServiceJob::Dismiss { version, client }, 0..self.services.len())
+                let (id, dismiss) = (next_job_id(), ServiceJob::Dismiss { version, client });
+                let behind = self.tell_change(version, id, &dismiss);
+                self.ask_all(token, (id, dismiss), &behind);
+                true
             }
         };
-        let id = next_job_id();
-        for service in range.clone() {
-            let request = ServiceRequest { id, job: service_job.clone() };
-            // Services that took it already will report an id that is not pending: nobody minds.
-            if self.services[service].post(request).is_err() {
-                return Err(job);
-            }
-        }
-        self.drains += usize::from(drains);
-        self.pending.insert(id, Pending { token, waits_for: range.collect(), drains });
-        Ok(())
+        if taken { Ok(()) } else { Err(job) }
     }
 
     fn poll(&mut self, ends: &mut Vec<OstJobEnd>) {
@@ -312,115 +425,5 @@ impl OstGateway for LocalGateway {
 }
 
 #[cfg(test)]
-mod test {
-    use sheen_types::Epoch;
-
-    use super::*;
-
-    const VERSION: ListVersion = ListVersion { server: Epoch(1), changes: 1 };
-
-    const fn dismiss(client: u64) -> OstJob {
-        OstJob::Dismiss { version: VERSION, client: ClientId(client) }
-    }
-
-    const fn end(token: u64, done: bool) -> OstJobEnd {
-        OstJobEnd { token, done, space: None, part: None }
-    }
-
-    fn two_services() -> (LocalGateway, Desks) {
-        local_gateway(&[vec![OstIndex(0)], vec![OstIndex(1)]]).unwrap()
-    }
-
-    #[test]
-    fn a_session_is_dismissed_when_every_service_did_it() {
-        let (mut gateway, mut desks) = two_services();
-        gateway.submit(5, dismiss(7)).unwrap();
-        let mut ends = Vec::new();
-        for (number, (desk, _)) in desks.iter_mut().enumerate() {
-            let request = desk.take().unwrap();
-            let asked = ServiceJob::Dismiss { version: VERSION, client: ClientId(7) };
-            assert_eq!(request.job, asked);
-            desk.end(request.id, true, None, None);
-            gateway.poll(&mut ends);
-            assert_eq!(ends.len(), number, "not before the last");
-        }
-        assert_eq!(ends, [end(5, true)]);
-    }
-
-    #[test]
-    fn one_service_that_missed_a_change_is_heard_before_the_others_are_done() {
-        let (mut gateway, mut desks) = two_services();
-        gateway.submit(5, dismiss(7)).unwrap();
-        let [stuck, missed] = [0, 1].map(|at: usize| desks[at].0.take().unwrap().id);
-        desks[1].0.end(missed, false, None, None);
-        let mut ends = Vec::new();
-        gateway.poll(&mut ends);
-        assert_eq!(ends, [end(5, false)]);
-        desks[0].0.end(stuck, true, None, None);
-        gateway.poll(&mut ends);
-        assert_eq!(ends.len(), 1, "nobody waits for it any more");
-        assert_eq!((gateway.pending.len(), gateway.drains), (0, 0));
-    }
-
-    #[test]
-    fn what_a_service_was_asked_ends_undone_when_it_begins_anew() {
-        let (mut gateway, mut desks) = two_services();
-        assert!(!gateway.take_list_wanted());
-        gateway.submit(5, dismiss(7)).unwrap();
-        gateway.submit(6, OstJob::Space { ost: OstIndex(0), removed: Vec::new() }).unwrap();
-        gateway.submit(7, OstJob::Space { ost: OstIndex(1), removed: Vec::new() }).unwrap();
-        let taken = desks[1].0.take().unwrap().id;
-        let mut fresh = gateway.restart_service(1).unwrap();
-        assert!(gateway.take_list_wanted() && !gateway.take_list_wanted(), "told once");
-        let mut ends = Vec::new();
-        gateway.poll(&mut ends);
-        assert_eq!(ends, [end(5, false), end(7, false)]);
-        desks[1].0.end(taken, true, None, None);
-        gateway.poll(&mut ends);
-        assert_eq!(ends.len(), 2, "the one before is not heard");
-        assert!(fresh.take().is_none(), "nor does its successor get what it was asked");
-        gateway.submit(8, dismiss(8)).unwrap();
-        assert!(fresh.take().is_some() && desks[1].0.take().is_some(), "the rest of its mail");
-    }
-
-    #[test]
-    fn a_destroy_goes_to_the_owner_and_nowhere_else() {
-        let (mut gateway, mut desks) =
-            local_gateway(&[vec![OstIndex(0)], vec![OstIndex(1), OstIndex(2)]]).unwrap();
-        let objects = vec![Fid::NONE];
-        let destroy = |ost| OstJob::Destroy { ost: OstIndex(ost), objects: objects.clone() };
-        gateway.submit(1, destroy(2)).unwrap();
-        assert!(desks[0].0.take().is_none());
-        let request = desks[1].0.take().unwrap();
-        desks[1].0.end(request.id, false, None, None);
-        let mut ends = Vec::new();
-        gateway.poll(&mut ends);
-        assert_eq!(ends, [end(1, false)]);
-        assert!(gateway.submit(2, destroy(9)).is_err(), "no such OST");
-    }
-
-    #[test]
-    fn what_waits_for_a_stuck_ost_keeps_nothing_else_out() {
-        let (mut gateway, mut desks) = local_gateway(&[vec![OstIndex(0), OstIndex(1)]]).unwrap();
-        let mut ends = Vec::new();
-        for token in 0..JOBS_MAX as u64 {
-            gateway.submit(token, dismiss(token)).unwrap();
-            let id = desks[0].0.take().unwrap().id;
-            let part = Some(OstIndex(1));
-            desks[0].0.end(id, true, None, part);
-            gateway.poll(&mut ends);
-            assert_eq!(ends.pop(), Some(OstJobEnd { token, done: true, space: None, part }));
-        }
-        gateway.submit(1000, OstJob::Space { ost: OstIndex(1), removed: Vec::new() }).unwrap();
-        assert!(desks[0].0.take().is_some());
-    }
-
-    #[test]
-    fn full_mailboxes_give_the_job_back() {
-        let (mut gateway, _desks) = local_gateway(&[vec![OstIndex(0)]]).unwrap();
-        for token in 0..JOBS_MAX as u64 {
-            gateway.submit(token, dismiss(7)).unwrap();
-        }
-        assert_eq!(gateway.submit(0, dismiss(7)), Err(dismiss(7)));
-    }
-}
+#[path = "gateway_test.rs"]
+mod test;

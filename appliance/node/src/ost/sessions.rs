@@ -133,7 +133,8 @@ impl Sessions {
         Ok(())
     }
 
-    /// Takes the next change of the list: one session less. Returns the connection to be closed, if it had one.
+    /// Takes the next change of the list: one session less. One that a list told whole had already is asked for behind it, and changes
+    /// nothing. Returns the connection to be closed, if it had one.
     ///
     /// # Errors
     /// [`Missed`].
@@ -142,7 +143,11 @@ impl Sessions {
         version: ListVersion,
         client: ClientId,
     ) -> Result<Option<ConnectionId>, Missed> {
-        let listed = self.expect(version)?.sessions.remove(&client);
+        let list = match &mut self.list {
+            Some(list) if list.version.has(version) => list,
+            _ => self.expect(version)?,
+        };
+        let listed = list.sessions.remove(&client);
         let connection = listed.and_then(|listed| listed.connection);
         if let Some(connection) = connection {
             self.connections.detach(connection);

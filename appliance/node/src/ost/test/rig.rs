@@ -24,7 +24,9 @@ use super::device::{Orders, TestDevice};
 use crate::{
     attach_secret::AttachSecret,
     mdt::gateway::{AdmittedSession, ListVersion, OstGateway, OstJob, OstJobEnd, SessionList},
-    ost::{LocalGateway, OstConfig, OstService, ScrubConfig, ServiceRequest, local_gateway},
+    ost::{
+        LocalGateway, OstConfig, OstService, ScrubConfig, ServiceJob, ServiceRequest, local_gateway,
+    },
 };
 
 /// What a peer got.
@@ -335,10 +337,18 @@ impl Rig {
         (gateway, postman)
     }
 
-    /// Asks the service something as the MDT does; the number of the job.
+    /// Asks the service something, and waits for the end of everything; the number of the job.
     pub(crate) fn ask(&mut self, job: OstJob) -> u64 {
         self.job += 1;
-        self.gateway.submit(self.job, job).unwrap();
+        let asked = match job {
+            OstJob::Sessions(list) => ServiceJob::Sessions(list),
+            OstJob::Drain { version } => ServiceJob::Drain { version },
+            OstJob::Admit { version, session } => ServiceJob::Admit { version, session },
+            OstJob::Dismiss { version, client } => ServiceJob::Dismiss { version, client },
+            OstJob::Destroy { ost, objects } => ServiceJob::Destroy { ost, objects },
+            OstJob::Space { ost, removed } => ServiceJob::Space { ost, removed },
+        };
+        assert!(self.gateway.ask_one(self.job, 0, asked), "room in its mailbox");
         self.job
     }
 
