@@ -19,7 +19,8 @@ impl Mount {
     /// Before it reads from pages it has, the kernel asks for attributes that are out of date (`AUTO_INVAL_DATA`), and drops the
     /// pages if the time of the last change is not the one it knows. Own writes change that time and leave the pages true:
     /// then the kernel is made to pass this answer on without taking it in, which a notification that overtakes the answer
-    /// does. Not if another client may have written since the kernel last took an answer in: it would not learn the size.
+    /// does. Not if another client may have written since the kernel last took an answer in: it would not learn the size; and
+    /// not if mode or owner changed: it would go by the old ones.
     pub(crate) fn timed(
         &self,
         context: &Context,
@@ -36,8 +37,7 @@ impl Mount {
         if attributes.kind == FileKind::Regular {
             let node = self.node(inode.fid);
             let shown = Shown::of(observed);
-            let known = self.nodes.shown(node);
-            let outdated = known.is_some_and(|known| known.is_outdated_by_own_writes(shown));
+            let outdated = self.nodes.is_outdated_by_own_writes(node, shown);
             let ours = outdated && inode.holds_data() && self.client.is_written_here(inode);
             if ours && self.notifier.invalidate_attributes(node).is_ok() {
                 timed.valid = Duration::ZERO;
@@ -67,7 +67,7 @@ impl Mount {
         inode: &Arc<Inode>,
         observed: &Observed,
     ) -> TimedAttributes {
-        self.nodes.show(self.node(inode.fid), Shown::of(observed));
+        self.nodes.show_surely(self.node(inode.fid), Shown::of(observed));
         self.timed_anew(context, inode, observed)
     }
 

@@ -32,9 +32,33 @@ struct Known {
 /// An open that was sent to look again comes back within this time: it is not sent a second time, which a program would see.
 const COMES_BACK: Duration = Duration::from_secs(5);
 
-/// What the kernel last took in of the content's attributes.
+/// Who may do what with an inode, and as whom it runs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct ShownAccess {
+    pub(crate) permissions: u32,
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+}
+
+const S_ISUID: u32 = 0o4000;
+/// Set-group-ID and group-execute.
+const RUNS_AS_GROUP: u32 = 0o2010;
+
+impl ShownAccess {
+    /// Whether who runs it becomes somebody else.
+    fn changes_who_runs_it(self) -> bool {
+        self.permissions & S_ISUID != 0 || self.permissions & RUNS_AS_GROUP == RUNS_AS_GROUP
+    }
+}
+
+/// What the kernel was last shown to take in.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Shown {
+    /// Mode and owner.
+    pub(crate) access: ShownAccess,
+    /// Whether the kernel surely has them. It drops an answer that the end of a WRITE overtakes, and is not told twice that
+    /// they are others.
+    pub(crate) has_access: bool,
     /// Time of the last change.
     pub(crate) mtime: Timespec,
     /// Losses of the inode under which it was true; None: it was true for the moment only. While nothing more is lost, all
@@ -62,7 +86,14 @@ impl Shown {
         } else {
             ShownSize::MaybeOld(observed.attributes.size)
         };
-        Self { mtime: observed.attributes.mtime, losses: observed.caching.losses(), size }
+        let attributes = &observed.attributes;
+        let access = ShownAccess {
+            permissions: attributes.permissions,
+            uid: attributes.uid,
+            gid: attributes.gid,
+        };
+        let losses = observed.caching.losses();
+        Self { access, has_access: true, mtime: attributes.mtime, losses, size }
     }
 
     /// Losses under which the kernel, which takes this in, has the true size.
@@ -70,9 +101,15 @@ impl Shown {
         self.losses.filter(|_| self.size == ShownSize::True)
     }
 
-    /// Whether the kernel, which was shown this, has pages and a size that are true, though the time is another now.
-    pub(crate) fn is_outdated_by_own_writes(self, now: Self) -> bool {
-        self.mtime != now.mtime && now.losses.is_some() && self.losses == now.losses
+    /// Whether the kernel, which was shown this, has all that is true, but for the times.
+    fn is_outdated_by_own_writes(self, now: Self) -> bool {
+        let own = now.losses.is_some() && self.losses == now.losses;
+        self.mtime != now.mtime && own && self.has_access && self.access == now.access
+    }
+
+    /// This, shown to a kernel that was shown `before`.
+    fn after(self, before: Self) -> Self {
+        Self { has_access: before.has_access && before.access == self.access, ..self }
     }
 }
 
@@ -97,14 +134,35 @@ impl Nodes {
         shard.entry(node).or_insert_with(new).lookups += 1;
     }
 
+    /// Whether the kernel is to pass an answer that tells `now` on without taking it in: it has pages and a size that are true,
+    /// and the mode and the owner, which it goes by when it checks permission and runs a program.
+    pub(crate) fn is_outdated_by_own_writes(&self, node: NodeId, now: Shown) -> bool {
+        let shard = self.shard(node).lock().expect("no panic while locked");
+        shard.get(&node).is_some_and(|known| known.shown.is_outdated_by_own_writes(now))
+    }
+
+    /// Whether the kernel was shown set-ID bits with which it would run a program.
+    pub(crate) fn shows_set_ids(&self, node: NodeId) -> bool {
+        self.shown(node).is_some_and(|shown| shown.access.changes_who_runs_it())
+    }
+
     /// What the kernel knows of the content.
-    pub(crate) fn shown(&self, node: NodeId) -> Option<Shown> {
+    fn shown(&self, node: NodeId) -> Option<Shown> {
         let shard = self.shard(node).lock().expect("no panic while locked");
         shard.get(&node).map(|known| known.shown)
     }
 
-    /// The kernel takes this in.
+    /// The kernel takes this in, unless the end of a WRITE overtakes it.
     pub(crate) fn show(&self, node: NodeId, shown: Shown) {
+        let mut shard = self.shard(node).lock().expect("no panic while locked");
+        if let Some(known) = shard.get_mut(&node) {
+            known.shown = shown.after(known.shown);
+            known.size_told = shown.tells_size();
+        }
+    }
+
+    /// As [`Nodes::show`], for an answer to SETATTR, which nothing overtakes.
+    pub(crate) fn show_surely(&self, node: NodeId, shown: Shown) {
         let mut shard = self.shard(node).lock().expect("no panic while locked");
         if let Some(known) = shard.get_mut(&node) {
             known.shown = shown;
@@ -178,7 +236,8 @@ mod test {
 
     fn shown(seconds: i64, losses: Option<u64>) -> Shown {
         let mtime = Timespec { seconds, nanoseconds: 0 };
-        Shown { mtime, losses, size: ShownSize::True }
+        let access = ShownAccess { permissions: 0o755, uid: 1, gid: 1 };
+        Shown { access, has_access: true, mtime, losses, size: ShownSize::True }
     }
 
     #[test]
@@ -200,5 +259,34 @@ mod test {
         assert!(!before.is_outdated_by_own_writes(shown(2, Some(8))), "the lease was lost since");
         assert!(!before.is_outdated_by_own_writes(shown(2, None)));
         assert!(!shown(1, None).is_outdated_by_own_writes(shown(2, None)));
+    }
+
+    #[test]
+    fn a_mode_or_an_owner_the_kernel_may_not_have_is_not_passed_on() {
+        let with = |seconds, permissions, uid| {
+            let access = ShownAccess { permissions, uid, gid: 1 };
+            Shown { access, ..shown(seconds, Some(7)) }
+        };
+        let runs_as_root = with(1, 0o4755, 0);
+        assert!(runs_as_root.access.changes_who_runs_it());
+        assert!(runs_as_root.is_outdated_by_own_writes(with(2, 0o4755, 0)));
+        let taken = with(2, 0o755, 0);
+        assert!(!runs_as_root.is_outdated_by_own_writes(taken), "it would run as root");
+        assert!(!runs_as_root.is_outdated_by_own_writes(with(2, 0o4755, 1)), "of another owner");
+        let shown = taken.after(runs_as_root);
+        assert!(!shown.access.changes_who_runs_it());
+        assert!(!shown.is_outdated_by_own_writes(with(3, 0o755, 0)), "a WRITE may overtake it");
+        let again = with(3, 0o755, 0).after(shown);
+        assert!(!again.is_outdated_by_own_writes(with(4, 0o755, 0)), "and this");
+        assert!(taken.is_outdated_by_own_writes(with(3, 0o755, 0)), "nothing overtakes SETATTR's");
+    }
+
+    #[test]
+    fn set_group_id_counts_with_group_execute() {
+        let access = |permissions| ShownAccess { permissions, uid: 1, gid: 1 };
+        assert!(access(0o2710).changes_who_runs_it());
+        assert!(access(0o4600).changes_who_runs_it());
+        assert!(!access(0o2707).changes_who_runs_it());
+        assert!(!access(0o777).changes_who_runs_it());
     }
 }

@@ -30,9 +30,11 @@ impl Mount {
     ) -> Result<(), Errno> {
         let may_keep = |gid| may_keep_group(context, gid);
         let had = self.client.drop_privileges(inode, caller(context), may_keep, &context.cancel)?;
-        if had {
+        let node = self.node(inode.fid);
+        // Another change of content may have taken them a moment ago, and not told yet.
+        if had || self.nodes.shows_set_ids(node) {
             // The answer tells the kernel nothing of the mode, and it would run a program by the one it knows.
-            let told = self.notifier.invalidate_attributes(self.node(inode.fid));
+            let told = self.notifier.invalidate_attributes(node);
             sink::check("set-ID bits before a change of content", told);
         }
         Ok(())
