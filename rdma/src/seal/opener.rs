@@ -1,8 +1,8 @@
 //! Takes records: the receiving end of one direction.
 //!
-//! Records come in order, each with the next number. The sender may go to its next phase with any record, whose number is 0 again;
-//! the phase before it is forgotten then. The first error ends the [`Opener`]: there is no second record to try a forgery on, and
-//! nothing behind a gap is taken.
+//! Records come in order, each with the next number. The sender may go to its next phase with any record, whose number is the next
+//! one all the same; the phase before it is forgotten then. The first error ends the [`Opener`]: there is no second record to try a
+//! forgery on, and nothing behind a gap is taken.
 
 use std::mem::replace;
 
@@ -78,6 +78,8 @@ pub struct Opener {
     phase: u64,
     /// Number of the next record.
     next: u64,
+    /// Number of the first record of the phase: its nonces count from there.
+    phase_first: u64,
     /// Number of the next payload.
     payload_next: u64,
     ended: bool,
@@ -104,7 +106,7 @@ impl Opener {
     }
 
     const fn of(keys: Option<OpeningPhase>) -> Self {
-        Self { keys, phase: 0, next: 0, payload_next: 0, ended: false }
+        Self { keys, phase: 0, next: 0, phase_first: 0, payload_next: 0, ended: false }
     }
 
     /// Returns the number of the phase that the last record was sealed in.
@@ -165,7 +167,8 @@ impl Opener {
         let text = &mut sealed[HEADER_BYTES..];
         match &self.keys {
             Some(keys) => {
-                keys.message.open_in_place(self.next, &header.to_bytes(), tag, text)?;
+                let counter = self.next - self.phase_first;
+                keys.message.open_in_place(counter, &header.to_bytes(), tag, text)?;
             }
             None if *tag == [0; TAG_BYTES] => {}
             None => return Err(OpenError::Malformed("tag of a record in clear")),
@@ -193,7 +196,7 @@ impl Opener {
             }
         }
         self.phase += 1;
-        self.next = 0;
+        self.phase_first = self.next;
         self.payload_next = 0;
         Ok(())
     }

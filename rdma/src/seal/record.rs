@@ -5,7 +5,7 @@
 //! | 0..2     | sealed_bytes | u16, 104..=1056: bytes between this header and the tag                    |
 //! | 2        | phase        | low byte of the number of the sender's keys                               |
 //! | 3..8     | zero         |                                                                           |
-//! | 8..16    | sequence     | u64: number of the record among those of its phase and direction, from 0  |
+//! | 8..16    | sequence     | u64: number of the record among those of its direction, from 0            |
 //! | 16..20   | slot         | u32: the client's slot, `u32::MAX` for a callback. Sealed from here on    |
 //! | 20..24   | flags        | u32: bit 0: a sealed payload belongs to the message                       |
 //! | 24..32   | counter      | u64: number of the payload among those of its phase and direction, or 0   |

@@ -48,8 +48,8 @@ pub struct Sealer {
     /// Number of the phase.
     number: u64,
     limits: PhaseLimits,
-    /// Sequence of a connection that is not encrypted.
-    plain_next: u64,
+    /// Sequence of the next record. A new phase does not begin it again, so that nobody leaves out the last ones of a phase unseen.
+    next: u64,
 }
 
 #[derive(Debug)]
@@ -66,13 +66,13 @@ impl Sealer {
     #[must_use]
     pub fn new(secret: TrafficSecret, limits: PhaseLimits, now: Tick) -> Self {
         let phase = Some(SealingPhase::new(secret, now));
-        Self { phase, number: 0, limits, plain_next: 0 }
+        Self { phase, number: 0, limits, next: 0 }
     }
 
     /// Makes records of the same layout that are neither encrypted nor authenticated.
     #[must_use]
     pub fn plain() -> Self {
-        Self { phase: None, number: 0, limits: PhaseLimits::default(), plain_next: 0 }
+        Self { phase: None, number: 0, limits: PhaseLimits::default(), next: 0 }
     }
 
     /// Returns the number of the phase that the last record was sealed in.
@@ -99,6 +99,8 @@ impl Sealer {
     ) -> Result<(), SealError> {
         let payload_bytes = payload.checked_bytes();
         let record_bytes = record.len();
+        let sequence = self.next;
+        self.next += 1;
         if let Some(phase) = &mut self.phase
             && phase.is_full(&self.limits, now)
         {
@@ -107,8 +109,7 @@ impl Sealer {
         }
         let Some(phase) = &mut self.phase else {
             payload.copy_across();
-            let header = RecordHeader::new(record_bytes, 0, self.plain_next);
-            self.plain_next += 1;
+            let header = RecordHeader::new(record_bytes, 0, sequence);
             frame(record, header, TransportHead { slot: target.slot, payload: None });
             record[record_bytes - TAG_BYTES..].fill(0);
             return Ok(());
@@ -120,7 +121,7 @@ impl Sealer {
         };
         phase.count(payload_bytes);
         phase.count(record_bytes);
-        let (sequence, nonce) = phase.message.take();
+        let (_, nonce) = phase.message.take();
         let header = RecordHeader::new(record_bytes, self.number, sequence);
         frame(record, header, TransportHead { slot: target.slot, payload: sealed });
         let (sealed, tag) = record.split_at_mut(record_bytes - TAG_BYTES);

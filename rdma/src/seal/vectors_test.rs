@@ -14,12 +14,12 @@
 //!         cipher, tag = sealed[:-16], sealed[-16:]
 //!         head = pack("<IIQ16s", slot, 1, self.payloads, tag)
 //!         self.payloads += 1
-//!     header = pack("<HBBIQ", 32 + len(message), self.number & 255, 0, 0, self.records)
+//!     header = pack("<HBBIQ", 32 + len(message), self.number & 255, 0, 0, self.first + self.records)
 //!     sealed = AESGCM(self.mk).encrypt(nonce(self.mi, self.records), head + message, header)
 //!     self.records += 1
 //!     return header + sealed + cipher
 //! message, payload = bytes(7 * i % 256 for i in range(80)), bytes(200 - i for i in range(33))
-//! zero = Phase(0, bytes(range(32))); one = Phase(1, expand(zero.secret, b"next", 32))
+//! zero = Phase(0, bytes(range(32))); one = Phase(1, expand(zero.secret, b"next", 32), first=3)
 //! zero.seal(7, 1, 0x60, message, payload); zero.seal(2**32 - 1, 3, 0x80, message[:72])
 //! zero.seal(255, 2, 0x61, message, payload[:16]); one.seal(7, 1, 0x60, message, payload)
 //! ```
@@ -72,10 +72,10 @@ const THIRD: &str = "\
      8cba00514b52aa573e95a91811e41fe088f3452521d60b614d6fc188c155eb34e4ad";
 /// The first record of phase 1.
 const OF_PHASE_1: &str = "\
-     70000100000000000000000000000000b84a2df1288dca9104f1858f75828a6b42ee12bda6cb59a82130\
+     70000100000000000300000000000000b84a2df1288dca9104f1858f75828a6b42ee12bda6cb59a82130\
      16bd8a01f4863dea302717266d699377ab221b74362fcd195bf88b1678ba685f307877e3f4c7654115e4\
      104c4f8dbdf7dd798fdb634b3bc228b970fc43d7f13e7e7e623097abe2e79d14551598753c40ba1db4ad\
-     8d3ec20077200d8ba7969c361c790878675d64d03043cc3477ef038460924ac70b23eb00cb67a04291a6\
+     8d3ed5c0d7f7b249ea20911e05809b40138064d03043cc3477ef038460924ac70b23eb00cb67a04291a6\
      fd35dec5336fbdbe1e";
 
 fn bytes_of(hex: &str) -> Vec<u8> {
