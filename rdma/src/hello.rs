@@ -45,6 +45,18 @@ number_enum! {
         Window = 5,
         /// Its connections take all the memory they may.
         Memory = 6,
+        /// It does not list the client's certificate.
+        Unknown = 8,
+        /// The identity was revoked.
+        Revoked = 9,
+        /// The identity's time is over.
+        Expired = 10,
+        /// It is another node than the one asked for.
+        OtherNode = 11,
+        /// The identity may not come from this address.
+        Address = 12,
+        /// It has too much to do to let anybody in.
+        Busy = 13,
     }
 }
 
@@ -65,6 +77,12 @@ impl Refusal {
             Self::Memory => {
                 "its connections take all the memory they may (its limits.connections); unmount elsewhere or raise it"
             }
+            Self::Unknown => "it does not list this identity",
+            Self::Revoked => "this identity was revoked",
+            Self::Expired => "the time of this identity is over",
+            Self::OtherNode => "it is another node than the identity file is for",
+            Self::Address => "this identity may not be used from this address",
+            Self::Busy => "it lets in nobody just now; try again",
         }
     }
 }

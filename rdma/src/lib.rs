@@ -15,6 +15,7 @@ mod area;
 mod hello;
 pub mod budget;
 pub mod seal;
+pub mod handshake;
 mod descriptors;
 mod tcp_options;
 mod slots;
