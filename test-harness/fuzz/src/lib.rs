@@ -1,4 +1,5 @@
-//! Fuzzing of everything that is read from a device: superblock, anchors, logs, records, checkpoints, whole zones, snapshots.
+//! Fuzzing of everything that is read from a device (superblock, anchors, logs, records, checkpoints, whole zones, snapshots), and
+//! of what a stranger on the network sends.
 //!
 //! A [`Target`] takes bytes and must come back, whatever they are: bytes from a device never stop the process. Where a
 //! checksum would turn every input away, the target makes it good first, so that what lies behind it is met. Seeds are

@@ -7,6 +7,7 @@ mod image;
 mod raft;
 mod metadata;
 mod keys;
+mod transit;
 
 /// A decoder under test.
 #[derive(Clone, Copy, Debug)]
@@ -37,6 +38,8 @@ pub const TARGETS: &[Target] = &[
     Target { name: "metadata-entries", run: metadata::run_entries, seeds: metadata::entry_seeds },
     Target { name: "key-block", run: keys::run_block, seeds: keys::block_seeds },
     Target { name: "packed-group", run: keys::run_group, seeds: keys::group_seeds },
+    Target { name: "handshake", run: transit::run_handshake, seeds: transit::handshake_seeds },
+    Target { name: "record", run: transit::run_record, seeds: transit::record_seeds },
 ];
 
 impl Target {
