@@ -12,6 +12,7 @@ mod durability;
 mod leases;
 mod refusals;
 mod tables;
+mod transit;
 mod zone;
 
 pub use planting::{Mutant, Proof, TestTarget};
@@ -24,6 +25,7 @@ pub fn all() -> impl Iterator<Item = &'static Mutant> {
         leases::MUTANTS,
         refusals::MUTANTS,
         tables::MUTANTS,
+        transit::MUTANTS,
         zone::MUTANTS,
     ];
     areas.into_iter().flatten()
