@@ -6,16 +6,18 @@
 use sheen_types::{ClientId, Errno, Tag, TransactionNumber, Xid};
 
 use crate::{
-    Entry, Operation, Outcome, Reply,
+    Entry, Operation, Outcome, Reply, SessionPrincipal,
     state::{Change, State, session::Slot},
 };
 
 mod attributes;
 mod create;
 mod filesystem;
+mod identity;
 mod link;
 mod permission;
 mod rename;
+mod secrets;
 mod session;
 mod unlink;
 mod xattr;
@@ -87,7 +89,8 @@ impl State {
         match operation {
             Operation::ServerStart(_) => Ok(self.server_start()),
             Operation::LeasePromise(promise) => Ok(self.promise_lease(promise)),
-            Operation::Connect(request) => self.connect(request),
+            Operation::Connect(request) => self.open_session(request, SessionPrincipal::Owner),
+            Operation::OpenSession(body) => self.open_session(&body.request, body.principal),
             Operation::Disconnect(request) => self.disconnect(request.client, change),
             Operation::SequenceGrant(_) => self.grant_sequence(change),
             Operation::FilesystemCreate(body) => self.create_filesystem(body, change),
@@ -106,6 +109,12 @@ impl State {
             Operation::OrphanRelease(body) => self.release_orphan(body.fid, change),
             Operation::OstRegister(body) => self.register_ost(body),
             Operation::ObjectsDestroyed(body) => Ok(self.objects_destroyed(body)),
+            Operation::IdentityPut(body) => self.put_identity(body, change),
+            Operation::IdentityRevoke(body) => self.revoke_identity(body, change),
+            Operation::IdentityForget(body) => self.forget_identity(body, change),
+            Operation::CertificateAuthority(body) => self.put_authority(body),
+            Operation::ClusterSecret(body) => self.put_cluster_secret(body),
+            Operation::SessionSecret(body) => self.put_session_secret(body),
         }
     }
 }

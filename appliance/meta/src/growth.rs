@@ -51,6 +51,7 @@ impl State {
     pub fn growth(&self, operation: &Operation, default_acl: u64) -> Growth {
         match operation {
             Operation::Connect(request) => self.connect_growth(request),
+            Operation::OpenSession(body) => self.connect_growth(&body.request),
             Operation::Create(body) => self.create_growth(body, default_acl),
             Operation::SetXattr(body) => self.xattr_growth(body),
             Operation::FilesystemCreate(body) => {
@@ -64,7 +65,14 @@ impl State {
                 let known = self.objects.osts.contains_key(&body.ost);
                 Growth::others(if known { 0 } else { size::OST_BYTES })
             }
-            Operation::ServerStart(_)
+            // What is replaced does not count: another change on its way may have made it shorter.
+            Operation::IdentityPut(body) => Growth::others(size::put_identity_bytes(body)),
+            Operation::CertificateAuthority(body) => Growth::others(size::authority_bytes(body)),
+            Operation::ClusterSecret(body) => Growth::others(size::cluster_secret_bytes(body)),
+            Operation::SessionSecret(_) => Growth::others(size::SESSION_SECRET_BYTES),
+            Operation::IdentityRevoke(_)
+            | Operation::IdentityForget(_)
+            | Operation::ServerStart(_)
             | Operation::LeasePromise(_)
             | Operation::Disconnect(_)
             | Operation::SequenceGrant(_)

@@ -4,7 +4,8 @@
 //! [`State`] is replicated: the consensus log carries [`Entry`]s, every member applies them in
 //! order with [`State::apply`], and the same entries give the same state, byte for byte in its
 //! snapshot. It owns inodes, directories, extended attributes, layouts, file systems, sessions with
-//! their reply slots, orphans, and the list of objects to destroy.
+//! their reply slots, orphans, the list of objects to destroy, identities of remote clients, and the sealed
+//! secrets of the cluster.
 //!
 //! [`Leases`], [`Opens`] and [`FileLocks`] are not replicated: clients assert them again after a
 //! restart. They are pure tables: calls in, answers out.
@@ -25,6 +26,7 @@ pub mod state;
 mod xattr;
 pub mod touches;
 mod growth;
+pub mod identity;
 pub mod shares;
 pub mod leases;
 pub mod opens;
@@ -32,6 +34,7 @@ pub mod flocks;
 
 pub use flocks::{FileLocks, LockAnswer, LockGrant};
 pub use growth::Growth;
+pub use identity::{IdentityInfo, SessionPrincipal, SessionRights};
 pub use leases::{Conflict, Leases};
 pub use limits::Limits;
 pub use opens::{Closed, LAST_FID, Opens, OpensFull};

@@ -17,9 +17,16 @@ use sheen_wire::{
     },
 };
 
+use crate::identity::{
+    ForgetIdentity, OpenSession, PutCertificateAuthority, PutClusterSecret, PutIdentity,
+    PutSessionSecret, RevokeIdentity,
+};
+
 /// Version of the encoding of entries. 1: first, without placement; 2: with it; 3: with [`LeasePromise`]; 4: with
-/// [`TellAccesses`], and names of attributes that hold a slash; 5: with an owner in [`FilesystemCreate`]. All are read.
-pub const ENTRY_VERSION: u8 = 5;
+/// [`TellAccesses`], and names of attributes that hold a slash; 5: with an owner in [`FilesystemCreate`]; 6: with identities, secrets
+/// and [`OpenSession`]. All are read.
+pub const ENTRY_VERSION: u8 = 6;
+const WITHOUT_IDENTITIES: u8 = 5;
 const WITHOUT_OWNER: u8 = 4;
 const WITHOUT_ACCESSES: u8 = 3;
 const WITHOUT_PROMISE: u8 = 2;
@@ -247,6 +254,20 @@ operations! {
     LeasePromise(LeasePromise) = 20,
     /// Stores when inodes were last read.
     UpdateAccesses(TellAccesses) = 21,
+    /// Opens or re-opens a session of a principal ([`crate::Reply::Session`]).
+    OpenSession(OpenSession) = 22,
+    /// Makes or changes an identity.
+    IdentityPut(PutIdentity) = 23,
+    /// Takes everything from an identity.
+    IdentityRevoke(RevokeIdentity) = 24,
+    /// Forgets an identity.
+    IdentityForget(ForgetIdentity) = 25,
+    /// Makes an authority, or goes on with its rotation.
+    CertificateAuthority(PutCertificateAuthority) = 26,
+    /// Stores the cluster's secret, wrapped.
+    ClusterSecret(PutClusterSecret) = 27,
+    /// Stores a secret of sessions, sealed.
+    SessionSecret(PutSessionSecret) = 28,
 }
 
 /// The bytes of a log record that holds `entries` in order.
@@ -274,7 +295,7 @@ pub fn decode_entries(bytes: &[u8]) -> Result<Vec<Entry>, DecodeError> {
     let mut input = Decoder::new(bytes);
     let version = u8::decode(&mut input)?;
     let decode = match version {
-        ENTRY_VERSION => Entry::decode,
+        ENTRY_VERSION | WITHOUT_IDENTITIES => Entry::decode,
         WITHOUT_OWNER | WITHOUT_ACCESSES | WITHOUT_PROMISE => decode_without_owner,
         WITHOUT_PLACEMENT => decode_without_placement,
         _ => return Err(DecodeError::Version(u16::from(version))),

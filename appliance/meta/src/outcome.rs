@@ -102,4 +102,10 @@ pub enum Effect {
         /// First epoch OSTs may accept from it again (none will come: ids are not reused).
         epoch: Epoch,
     },
+    /// An identity may do less than before, or nothing: connections under it are to be closed. Its sessions ended, each with an
+    /// effect of its own before this one.
+    IdentityEnded {
+        /// Its number.
+        number: u32,
+    },
 }

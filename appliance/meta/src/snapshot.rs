@@ -22,11 +22,14 @@ pub use size::{SnapshotSize, chunks_max, heads_bytes};
 use write::Item;
 
 /// Version of the format. 1: first; 2: with the lease promised to clients; 3: with the time a file's mtime was decided at;
-/// 4: and an inode's atime. All are read.
-pub const SNAPSHOT_VERSION: u16 = 4;
+/// 4: and an inode's atime; 5: with identities, secrets and principals of sessions. All are read.
+pub const SNAPSHOT_VERSION: u16 = 5;
+const WITHOUT_IDENTITIES: u16 = 4;
 const WITHOUT_ATIME_SET: u16 = 3;
 const WITHOUT_MTIME_SET: u16 = 2;
 const WITHOUT_PROMISE: u16 = 1;
+const KNOWN: [u16; 5] =
+    [SNAPSHOT_VERSION, WITHOUT_IDENTITIES, WITHOUT_ATIME_SET, WITHOUT_MTIME_SET, WITHOUT_PROMISE];
 /// Longest chunk in bytes.
 pub const CHUNK_BYTES_MAX: usize = 512 << 10;
 /// A chunk is closed when it has grown to this. An item is shorter than the rest: the longest is an
@@ -184,8 +187,7 @@ impl SnapshotReader {
             return Err(SnapshotError::Magic(magic));
         }
         let version = u16::decode(&mut input)?;
-        let known = [SNAPSHOT_VERSION, WITHOUT_ATIME_SET, WITHOUT_MTIME_SET, WITHOUT_PROMISE];
-        if !known.contains(&version) {
+        if !KNOWN.contains(&version) {
             return Err(SnapshotError::Version(version));
         }
         let index = u32::decode(&mut input)?;

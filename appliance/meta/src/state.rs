@@ -20,12 +20,14 @@ use crate::{
 
 mod check;
 pub(crate) mod filesystem;
+pub(crate) mod identity;
 pub(crate) mod inode;
 pub(crate) mod objects;
 mod queries;
 pub(crate) mod session;
 
 use filesystem::Filesystem;
+use identity::{Identities, Secrets};
 use inode::{Content, Inode};
 use objects::Objects;
 pub use queries::{DirectoryPage, SessionInfo};
@@ -50,6 +52,8 @@ pub struct State {
     pub(crate) inodes: BTreeMap<Fid, Box<Inode>>,
     /// Inodes without links, and whether Link may name them (`O_TMPFILE`).
     pub(crate) orphans: BTreeMap<Fid, bool>,
+    pub(crate) identities: Identities,
+    pub(crate) secrets: Secrets,
     /// Follows from everything else.
     pub(crate) size: SnapshotSize,
 }
@@ -82,6 +86,8 @@ impl State {
             objects: Objects::new(),
             inodes: BTreeMap::new(),
             orphans: BTreeMap::new(),
+            identities: Identities::new(),
+            secrets: Secrets::new(),
             size: SnapshotSize::EMPTY,
         }
     }

@@ -19,11 +19,15 @@ use crate::{
 mod attributes;
 mod create;
 mod filesystem;
+mod identity;
+mod identity_history;
 mod model;
 mod rename;
+mod secrets;
 mod session;
 mod size;
 mod snapshot;
+mod stored;
 mod touches;
 mod unlink;
 mod xattr;

@@ -89,6 +89,8 @@ errnos! {
     EPROTO = 71,
     /// Value too large.
     EOVERFLOW = 75,
+    /// Too many users: a client has as many sessions as it may.
+    EUSERS = 87,
     /// Not supported.
     EOPNOTSUPP = 95,
     /// Connection lost.

@@ -4,7 +4,7 @@ use sheen_types::{ClientId, Epoch, Errno, Fid};
 use sheen_wire::metadata::Connect;
 
 use crate::{
-    Effect, Limits, Reply, SessionReply,
+    Effect, Limits, Reply, SessionPrincipal, SessionReply,
     operation::{LeasePromise, ObjectsDestroyed, OstRegister},
     snapshot::size,
     state::{Change, State, filesystem::Filesystem, session::Session},
@@ -21,16 +21,22 @@ impl State {
         Reply::Done
     }
 
-    /// A session of this uuid is taken up again with the next epoch, else a new one is opened.
-    pub(super) fn connect(&mut self, request: &Connect) -> Result<Reply, Errno> {
+    /// A session of this uuid is taken up again with the next epoch, by its own principal only; else a new one is opened.
+    pub(super) fn open_session(
+        &mut self,
+        request: &Connect,
+        principal: SessionPrincipal,
+    ) -> Result<Reply, Errno> {
         if let Some(&client) = self.uuids.get(&request.uuid) {
-            return self.resume(client);
+            return self.resume(client, principal);
         }
         let filesystem = if request.filesystem.is_empty() {
             0
         } else {
-            self.filesystem_number(&request.filesystem).ok_or(Errno::ENOENT)?
+            let number = self.filesystem_number(&request.filesystem);
+            number.ok_or_else(|| self.no_filesystem(principal))?
         };
+        let rights = self.session_rights(principal, filesystem)?;
         if self.sessions.len() as u64 >= u64::from(self.limits.sessions_max) {
             return Err(Errno::EAGAIN);
         }
@@ -43,6 +49,8 @@ impl State {
             uuid: request.uuid,
             epoch: Epoch(1),
             filesystem,
+            principal,
+            rights,
             label: label.into(),
             sequences: Vec::new(),
             slots: vec![None; usize::from(slots)].into(),
@@ -53,8 +61,11 @@ impl State {
         Ok(reply)
     }
 
-    fn resume(&mut self, client: ClientId) -> Result<Reply, Errno> {
+    fn resume(&mut self, client: ClientId, principal: SessionPrincipal) -> Result<Reply, Errno> {
         let session = self.sessions.get_mut(&client).ok_or(Errno::ENOTCONN)?;
+        if session.principal != principal {
+            return Err(Errno::EACCES);
+        }
         session.epoch = Epoch(session.epoch.0.checked_add(1).ok_or(Errno::EOVERFLOW)?);
         Ok(session_reply(client, session, true))
     }

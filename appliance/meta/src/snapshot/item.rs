@@ -19,8 +19,8 @@ pub(super) mod number {
     pub(crate) const FILESYSTEM: u8 = 2;
     ///   A directory its deletion is at.
     pub(crate) const REAPING: u8 = 3;
-    /// A session.
-    pub(crate) const SESSION: u8 = 4;
+    /// A session as versions 1 to 4 have it: the owner's.
+    pub(crate) const OLD_SESSION: u8 = 4;
     ///   A used reply slot.
     pub(crate) const SLOT: u8 = 5;
     /// An OST.
@@ -43,6 +43,18 @@ pub(super) mod number {
     pub(crate) const OLD_INODE: u8 = 14;
     /// An inode.
     pub(crate) const INODE: u8 = 15;
+    /// An identity.
+    pub(crate) const IDENTITY: u8 = 16;
+    /// An authority.
+    pub(crate) const AUTHORITY: u8 = 17;
+    /// The secret of the cluster.
+    pub(crate) const CLUSTER_SECRET: u8 = 18;
+    /// A secret of sessions.
+    pub(crate) const SESSION_SECRET: u8 = 19;
+    /// A session.
+    pub(crate) const SESSION: u8 = 22;
+    /// The highest number of an identity.
+    pub(crate) const LAST_IDENTITY: u8 = 23;
 }
 
 /// An inode without names and extended attributes, which are items of their own.

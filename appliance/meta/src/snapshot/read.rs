@@ -3,17 +3,19 @@
 use std::collections::BTreeSet;
 
 use sheen_types::{ClientId, Fid, OstIndex};
-use sheen_wire::{Decoder, Field};
+use sheen_wire::{Decoder, Field, fields::List};
 
 use super::{
     SnapshotError,
     item::{add_xattr, decode_bytes, decode_inode, number},
 };
 use crate::{
-    Limits, State,
+    Limits, SessionPrincipal, SessionRights, State,
     directory::Child,
+    identity::{PutCertificateAuthority, PutSessionSecret},
     state::{
         filesystem::Filesystem,
+        identity::Identity,
         inode::Inode,
         objects::Ost,
         session::{Session, Slot},
@@ -60,7 +62,12 @@ impl Builder {
             number::PROMISE => self.state.lease_milliseconds = Field::decode(input)?,
             number::FILESYSTEM => self.read_filesystem(input)?,
             number::REAPING => self.read_reaping(input)?,
-            number::SESSION => self.read_session(input)?,
+            number::SESSION | number::OLD_SESSION => self.read_session(input, kind)?,
+            number::LAST_IDENTITY => self.state.identities.last = Field::decode(input)?,
+            number::IDENTITY => self.read_identity(input)?,
+            number::AUTHORITY => self.read_authority(input)?,
+            number::CLUSTER_SECRET => self.read_cluster_secret(input)?,
+            number::SESSION_SECRET => self.read_session_secret(input)?,
             number::SLOT => self.read_slot(input)?,
             number::OST => self.read_ost(input)?,
             number::DESTROYED => self.read_destroyed(input)?,
@@ -120,21 +127,56 @@ impl Builder {
         check(reaping.map(|stack| stack.push(fid)).is_some(), "deletion of no file system")
     }
 
-    fn read_session(&mut self, input: &mut Decoder<'_>) -> Result<(), SnapshotError> {
+    fn read_session(&mut self, input: &mut Decoder<'_>, item: u8) -> Result<(), SnapshotError> {
         let client = ClientId::decode(input)?;
         let uuid = Field::decode(input)?;
         let epoch = Field::decode(input)?;
         let filesystem = Field::decode(input)?;
+        let (principal, rights) = if item == number::SESSION {
+            (Field::decode(input)?, Field::decode(input)?)
+        } else {
+            (SessionPrincipal::Owner, SessionRights::TRUSTED)
+        };
         let label = decode_bytes(input)?.into();
         let slots = usize::from(u16::decode(input)?);
         let count = usize::from(u8::decode(input)?);
         check(count <= Limits::SEQUENCES_PER_SESSION, "sequences of a session")?;
         let sequences = (0..count).map(|_| u64::decode(input)).collect::<Result<_, _>>()?;
         let slots = vec![None; slots].into();
-        let session = Session { uuid, epoch, filesystem, label, sequences, slots };
+        let session =
+            Session { uuid, epoch, filesystem, principal, rights, label, sequences, slots };
         self.session = client;
         let fresh = self.state.sessions.insert(client, session).is_none();
         check(fresh && self.state.uuids.insert(uuid, client).is_none(), "session twice")
+    }
+
+    fn read_identity(&mut self, input: &mut Decoder<'_>) -> Result<(), SnapshotError> {
+        let number = u32::decode(input)?;
+        let identity = Identity {
+            name: decode_bytes(input)?.into(),
+            created: Field::decode(input)?,
+            revoked: Field::decode(input)?,
+            rights: Field::decode(input)?,
+            certificates: List::decode(input)?.0,
+        };
+        check(self.state.identities.insert(number, identity), "identity twice")
+    }
+
+    fn read_authority(&mut self, input: &mut Decoder<'_>) -> Result<(), SnapshotError> {
+        let authority = PutCertificateAuthority::decode(input)?;
+        let before = self.state.secrets.authorities.insert(authority.generation, authority);
+        check(before.is_none(), "authority twice")
+    }
+
+    fn read_cluster_secret(&mut self, input: &mut Decoder<'_>) -> Result<(), SnapshotError> {
+        let before = self.state.secrets.cluster.replace(Field::decode(input)?);
+        check(before.is_none(), "secret of the cluster twice")
+    }
+
+    fn read_session_secret(&mut self, input: &mut Decoder<'_>) -> Result<(), SnapshotError> {
+        let secret = PutSessionSecret::decode(input)?;
+        let before = self.state.secrets.sessions.insert(secret.generation, secret);
+        check(before.is_none(), "secret of sessions twice")
     }
 
     fn read_slot(&mut self, input: &mut Decoder<'_>) -> Result<(), SnapshotError> {

@@ -6,8 +6,10 @@
 use crate::{
     Limits, State,
     directory::Directory,
+    identity::{self, IdentityRights, PutCertificateAuthority, PutClusterSecret, PutIdentity},
     state::{
         filesystem::Filesystem,
+        identity::{Identity, Secrets},
         inode::{Content, Inode},
         session::Session,
     },
@@ -17,8 +19,8 @@ use super::{CHUNK_BYTES, HEAD_BYTES};
 
 /// Number of an item and a FID.
 const FID_ITEM_BYTES: u64 = 1 + 16;
-/// Head, promise and end, which are always there.
-const FRAME_BYTES: u64 = (1 + 4 + 8 + 8 + 4 + 8 + 8) + (1 + 4) + (1 + 8);
+/// Head, promise, last identity and end, which are always there.
+const FRAME_BYTES: u64 = (1 + 4 + 8 + 8 + 4 + 8 + 8) + (1 + 4) + (1 + 4) + (1 + 8);
 /// The item of an OST.
 pub(crate) const OST_BYTES: u64 = 1 + 4 + 1 + 8 + 4;
 /// An object to destroy.
@@ -34,7 +36,7 @@ const CHILD_BYTES: u64 = 1 + 8 + 16 + 1 + 1;
 /// An extended attribute without name and value.
 const XATTR_BYTES: u64 = 1 + 4 + 4;
 /// A session without label and sequences.
-const SESSION_BYTES: u64 = 1 + 8 + 16 + 4 + 4 + 4 + 2 + 1;
+const SESSION_BYTES: u64 = 1 + 8 + 16 + 4 + 4 + (1 + 4) + 2 + 4 + 2 + 1;
 /// A reply slot with the longest reply, that of a rename.
 const SLOT_BYTES_MAX: u64 = 1 + 2 + 8 + 8 + 4 + (1 + 16 + 16);
 /// A file system without its name.
@@ -95,6 +97,53 @@ pub(crate) const fn xattr_bytes(name_bytes: usize, value_bytes: usize) -> u64 {
 /// A file system of this name, and the first directory of its deletion.
 pub(crate) const fn filesystem_bytes(name_bytes: usize) -> u64 {
     FILESYSTEM_BYTES + name_bytes as u64 + REAPING_BYTES
+}
+
+/// An identity without name, lists and certificates.
+const IDENTITY_BYTES: u64 = 1 + 4 + 4 + 2 * 12 + (1 + 2 + 9 + 1 + 2 + 2 + 2) + 2;
+/// A network of an identity.
+const NETWORK_BYTES: u64 = 16 + 1;
+/// A certificate of an identity.
+const CERTIFICATE_BYTES: u64 = 32 + 8;
+/// A secret of sessions.
+pub(crate) const SESSION_SECRET_BYTES: u64 = 1 + 4 + identity::SESSION_SECRET_BYTES as u64;
+
+fn identity_parts_bytes(name: usize, rights: &IdentityRights, certificates: usize) -> u64 {
+    let networks = rights.networks.0.len() + rights.exempt_networks.0.len();
+    IDENTITY_BYTES
+        + name as u64
+        + rights.filesystems.0.len() as u64 * 4
+        + networks as u64 * NETWORK_BYTES
+        + certificates as u64 * CERTIFICATE_BYTES
+}
+
+/// An identity.
+pub(crate) fn identity_bytes(identity: &Identity) -> u64 {
+    identity_parts_bytes(identity.name.len(), &identity.rights, identity.certificates.len())
+}
+
+/// The identity that this makes.
+pub(crate) fn put_identity_bytes(body: &PutIdentity) -> u64 {
+    identity_parts_bytes(body.name.len(), &body.rights, body.certificates.0.len())
+}
+
+/// An authority.
+pub(crate) const fn authority_bytes(authority: &PutCertificateAuthority) -> u64 {
+    let parts = authority.certificate.len() + authority.crossed.len() + authority.sealed_key.len();
+    1 + 4 + 3 * 4 + parts as u64 + 1
+}
+
+/// The secret of the cluster.
+pub(crate) fn cluster_secret_bytes(secret: &PutClusterSecret) -> u64 {
+    let wraps = secret.wraps.0.iter().map(|wrap| 16 + 4 + wrap.wrapped.len() as u64);
+    1 + 4 + 2 + wraps.sum::<u64>()
+}
+
+/// Everything that is kept sealed.
+pub(crate) fn secrets_bytes(secrets: &Secrets) -> u64 {
+    secrets.authorities.values().map(authority_bytes).sum::<u64>()
+        + secrets.cluster.as_ref().map_or(0, cluster_secret_bytes)
+        + secrets.sessions.len() as u64 * SESSION_SECRET_BYTES
 }
 
 /// An inode with this content and nothing else.
@@ -158,7 +207,10 @@ impl State {
         let filesystems: u64 = self.filesystems.values().map(Filesystem::snapshot_bytes).sum();
         let destroyed: usize = self.objects.osts.values().map(|ost| ost.destroyed.len()).sum();
         let inodes: u64 = self.inodes.values().map(|inode| inode.snapshot_bytes()).sum();
+        let identities: u64 = self.identities.by_number.values().map(identity_bytes).sum();
         let others = filesystems
+            + identities
+            + secrets_bytes(&self.secrets)
             + self.objects.osts.len() as u64 * OST_BYTES
             + destroyed as u64 * DESTROYED_BYTES
             + inodes

@@ -7,8 +7,10 @@ use super::item::{encode_bytes, number};
 use crate::{
     State,
     directory::Child,
+    identity::{PutCertificateAuthority, PutClusterSecret, PutSessionSecret},
     state::{
         filesystem::Filesystem,
+        identity::Identity,
         inode::Inode,
         objects::Ost,
         session::{Session, Slot},
@@ -19,6 +21,11 @@ use crate::{
 pub(super) enum Item<'a> {
     Head(&'a State),
     Promise { milliseconds: u32 },
+    LastIdentity(u32),
+    ClusterSecret(&'a PutClusterSecret),
+    Authority(&'a PutCertificateAuthority),
+    SessionSecret(&'a PutSessionSecret),
+    Identity(u32, &'a Identity),
     Filesystem(u32, &'a Filesystem),
     Reaping(Fid),
     Session(ClientId, &'a Session),
@@ -55,7 +62,13 @@ pub(super) fn items(state: &State) -> Box<dyn Iterator<Item = Item<'_>> + '_> {
     });
     let orphans = state.orphans.iter().map(|(&fid, &linkable)| Item::Orphan(fid, linkable));
     let promise = Item::Promise { milliseconds: state.lease_milliseconds };
-    let head = [Item::Head(state), promise].into_iter();
+    let head = [Item::Head(state), promise, Item::LastIdentity(state.identities.last)].into_iter();
+    let secrets = (state.secrets.cluster.iter().map(Item::ClusterSecret))
+        .chain(state.secrets.authorities.values().map(Item::Authority))
+        .chain(state.secrets.sessions.values().map(Item::SessionSecret));
+    let identities =
+        state.identities.by_number.iter().map(|(&number, it)| Item::Identity(number, it));
+    let head = head.chain(secrets).chain(identities);
     Box::new(head.chain(filesystems).chain(sessions).chain(osts).chain(inodes).chain(orphans))
 }
 
@@ -71,15 +84,14 @@ impl Item<'_> {
                 state.objects.next_sequence.encode(out);
                 state.objects.next_start.encode(out);
             }
-            Self::Promise { milliseconds } => {
-                number::PROMISE.encode(out);
-                milliseconds.encode(out);
-            }
+            Self::Promise { milliseconds } => encode_value(number::PROMISE, &milliseconds, out),
+            Self::LastIdentity(last) => encode_value(number::LAST_IDENTITY, &last, out),
+            Self::ClusterSecret(secret) => encode_value(number::CLUSTER_SECRET, secret, out),
+            Self::Authority(authority) => encode_value(number::AUTHORITY, authority, out),
+            Self::SessionSecret(secret) => encode_value(number::SESSION_SECRET, secret, out),
+            Self::Identity(number, identity) => encode_identity(number, identity, out),
             Self::Filesystem(root, filesystem) => encode_filesystem(root, filesystem, out),
-            Self::Reaping(fid) => {
-                number::REAPING.encode(out);
-                fid.encode(out);
-            }
+            Self::Reaping(fid) => encode_value(number::REAPING, &fid, out),
             Self::Session(client, session) => encode_session(client, session, out),
             Self::Slot(tag, slot) => {
                 number::SLOT.encode(out);
@@ -93,10 +105,7 @@ impl Item<'_> {
                 ost.sequence.encode(out);
                 ost.last_oid.encode(out);
             }
-            Self::Destroyed(object) => {
-                number::DESTROYED.encode(out);
-                object.encode(out);
-            }
+            Self::Destroyed(object) => encode_value(number::DESTROYED, &object, out),
             Self::Inode(fid, inode) => {
                 number::INODE.encode(out);
                 fid.encode(out);
@@ -119,12 +128,15 @@ impl Item<'_> {
                 fid.encode(out);
                 linkable.encode(out);
             }
-            Self::End { items } => {
-                number::END.encode(out);
-                items.encode(out);
-            }
+            Self::End { items } => encode_value(number::END, &items, out),
         }
     }
+}
+
+/// An item of one value.
+fn encode_value(number: u8, value: &impl Field, out: &mut Encoder<'_>) {
+    number.encode(out);
+    value.encode(out);
 }
 
 fn encode_filesystem(root: u32, filesystem: &Filesystem, out: &mut Encoder<'_>) {
@@ -137,12 +149,27 @@ fn encode_filesystem(root: u32, filesystem: &Filesystem, out: &mut Encoder<'_>) 
     filesystem.reaping.is_some().encode(out);
 }
 
+fn encode_identity(number: u32, identity: &Identity, out: &mut Encoder<'_>) {
+    number::IDENTITY.encode(out);
+    number.encode(out);
+    encode_bytes(&identity.name, out);
+    identity.created.encode(out);
+    identity.revoked.encode(out);
+    identity.rights.encode(out);
+    u16::try_from(identity.certificates.len()).unwrap_or(u16::MAX).encode(out);
+    for certificate in &identity.certificates {
+        certificate.encode(out);
+    }
+}
+
 fn encode_session(client: ClientId, session: &Session, out: &mut Encoder<'_>) {
     number::SESSION.encode(out);
     client.encode(out);
     session.uuid.encode(out);
     session.epoch.encode(out);
     session.filesystem.encode(out);
+    session.principal.encode(out);
+    session.rights.encode(out);
     encode_bytes(&session.label, out);
     u16::try_from(session.slots.len()).unwrap_or(u16::MAX).encode(out);
     u8::try_from(session.sequences.len()).unwrap_or(u8::MAX).encode(out);

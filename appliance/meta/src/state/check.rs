@@ -34,7 +34,7 @@ impl State {
         if self.orphans.keys().any(|fid| !self.inodes.contains_key(fid)) {
             return Err("an orphan is no inode");
         }
-        Ok(())
+        self.check_identities()
     }
 
     /// Counts the names in a directory, and those of its subdirectories for itself.

@@ -7,7 +7,7 @@ use sheen_types::{
 use sheen_wire::{directory::DirectoryEntry, metadata::FilesystemInfo};
 
 use super::{State, filesystem::Filesystem, inode::Content, objects::is_instantiated};
-use crate::{Limits, xattr::namespace};
+use crate::{Limits, SessionPrincipal, SessionRights, xattr::namespace};
 
 /// A session, as queries show it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -20,6 +20,10 @@ pub struct SessionInfo {
     pub epoch: Epoch,
     /// Root of its file system; [`Fid::NONE`] for an administrative session.
     pub root: Fid,
+    /// Whose it is.
+    pub principal: SessionPrincipal,
+    /// What it may do.
+    pub rights: SessionRights,
     /// For people.
     pub label: Vec<u8>,
     /// Reply slots.
@@ -240,6 +244,8 @@ impl State {
             uuid: session.uuid,
             epoch: session.epoch,
             root: if mounted { Filesystem::root(session.filesystem) } else { Fid::NONE },
+            principal: session.principal,
+            rights: session.rights.clone(),
             label: session.label.to_vec(),
             slots: u16::try_from(session.slots.len()).unwrap_or(u16::MAX),
         })

@@ -2,7 +2,7 @@
 
 use sheen_types::{Epoch, Errno, Fid, TransactionNumber, Xid};
 
-use crate::{Limits, Reply};
+use crate::{Limits, Reply, SessionPrincipal, SessionRights};
 
 /// Outcome of the last request of a slot.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -19,6 +19,8 @@ pub(crate) struct Session {
     pub(crate) epoch: Epoch,
     /// Root number of its file system; 0 for an administrative session.
     pub(crate) filesystem: u32,
+    pub(crate) principal: SessionPrincipal,
+    pub(crate) rights: SessionRights,
     pub(crate) label: Box<[u8]>,
     /// Sequences it may name inodes from, oldest first.
     pub(crate) sequences: Vec<u64>,

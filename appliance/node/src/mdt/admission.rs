@@ -186,7 +186,7 @@ fn sum(a: Growth, b: Growth) -> Growth {
     }
 }
 
-/// Whether an operation makes room, or lets in who will: it may use the blocks of the log kept for such.
+/// Whether an operation makes room, lets in who will, or keeps out who must not come in: it may use the blocks of the log kept for such.
 pub(crate) const fn makes_room(operation: &Operation) -> bool {
     match operation {
         Operation::Unlink(_)
@@ -200,6 +200,13 @@ pub(crate) const fn makes_room(operation: &Operation) -> bool {
         | Operation::LeasePromise(_)
         | Operation::OstRegister(_)
         | Operation::Connect(_)
+        | Operation::OpenSession(_)
+        | Operation::IdentityPut(_)
+        | Operation::IdentityRevoke(_)
+        | Operation::IdentityForget(_)
+        | Operation::CertificateAuthority(_)
+        | Operation::ClusterSecret(_)
+        | Operation::SessionSecret(_)
         | Operation::SequenceGrant(_) => true,
         Operation::FilesystemCreate(_)
         | Operation::Create(_)

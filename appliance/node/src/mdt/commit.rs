@@ -230,7 +230,8 @@ impl Mdt {
                 self.answer_lock_waits(ended);
                 self.woken.push_back(fid);
             }
-            Effect::Orphaned { .. } => {}
+            // Connections do not belong to identities; the sessions ended each by itself.
+            Effect::Orphaned { .. } | Effect::IdentityEnded { .. } => {}
             Effect::SessionEnded { client, .. } => {
                 let evicted = self
                     .sessions

@@ -1,7 +1,12 @@
 //! The namespace: its snapshot, and the entries of the log.
 
 use sheen_meta::{
-    Entry, Limits, Operation, Reply, SnapshotReader, State,
+    Entry, Limits, Operation, Reply, SessionPrincipal, SnapshotReader, State,
+    identity::{
+        CertificateAuthorityState, CertificateName, IdentityRights, Mapping, Network, OpenSession,
+        PutCertificateAuthority, PutClusterSecret, PutIdentity, PutSessionSecret, RevokeIdentity,
+        SecretWrap,
+    },
     operation::{
         CreateInode, MakeFilesystem, MoveName, Nothing, OstRegister, PutXattr, RemoveName,
         decode_entries, encode_entries,
@@ -11,8 +16,9 @@ use sheen_types::{
     ClientId, Epoch, Fid, FileKind, Name, OstIndex, Tag, Timespec, TransactionNumber, Xid,
     checksum::crc32c,
 };
-use sheen_wire::metadata::{
-    Connect, Create, Credentials, FilesystemCreate, Link, Rename, SetXattr, Unlink,
+use sheen_wire::{
+    fields::List,
+    metadata::{Connect, Create, Credentials, FilesystemCreate, Link, Rename, SetXattr, Unlink},
 };
 
 use crate::{
@@ -126,6 +132,7 @@ fn history() -> Vec<Entry> {
     history.add(client, create(fid(2), "link", fid(3), FileKind::Symlink));
     history.add(client, create(fid(2), "gone", fid(4), FileKind::Regular));
     history.change(client, root, fid(1), fid(2));
+    history.identities();
     history.entries
 }
 
@@ -138,7 +145,7 @@ impl History {
     fn add(&mut self, client: ClientId, operation: Operation) -> Option<Reply> {
         let number = u32::try_from(self.entries.len()).unwrap_or(0) + 1;
         let entry = Entry {
-            placement: sheen_wire::fields::List(Vec::new()),
+            placement: List(Vec::new()),
             client,
             tag: Tag(0),
             xid: Xid(u64::from(number)),
@@ -176,6 +183,46 @@ impl History {
             whiteout: Fid::NONE,
         };
         self.add(client, Operation::Rename(MoveName { request, open: false }));
+    }
+
+    /// An identity with a session, one that was revoked, and what the cluster keeps sealed.
+    fn identities(&mut self) {
+        let server = ClientId(0);
+        let wraps = List(vec![SecretWrap { node: [3; 16], wrapped: vec![4; 60] }]);
+        self.add(server, Operation::ClusterSecret(PutClusterSecret { generation: 1, wraps }));
+        let (generation, state) = (1, CertificateAuthorityState::Current);
+        let (certificate, crossed, sealed_key) = (vec![5; 40], Vec::new(), vec![6; 40]);
+        let authority =
+            PutCertificateAuthority { generation, certificate, crossed, sealed_key, state };
+        self.add(server, Operation::CertificateAuthority(authority));
+        let secret = PutSessionSecret { generation: 1, sealed: [7; 60] };
+        self.add(server, Operation::SessionSecret(secret));
+        for (name, seed) in [(b"web1", 1), (b"web2", 2)] {
+            let rights = IdentityRights {
+                every_filesystem: false,
+                filesystems: List(vec![1]),
+                mapping: Mapping::Squash { uid: 5, gid: 6 },
+                read_only: true,
+                networks: List(vec![Network { address: [0; 16], prefix: 0 }]),
+                exempt_networks: List(Vec::new()),
+                sessions_max: 2,
+            };
+            let certificate = CertificateName { fingerprint: [seed; 32], not_after: 9999 };
+            let certificates = List(vec![certificate]);
+            let body = PutIdentity { number: 0, name: name.to_vec(), rights, certificates };
+            self.add(server, Operation::IdentityPut(body));
+        }
+        let request = Connect {
+            uuid: [8; 16],
+            client: ClientId(0),
+            filesystem: b"one".to_vec(),
+            label: b"web1".to_vec(),
+            slots: 2,
+        };
+        let principal = SessionPrincipal::Identity { number: 1 };
+        self.add(server, Operation::OpenSession(OpenSession { request, principal }));
+        let revoked = RevokeIdentity { name: b"web2".to_vec() };
+        self.add(server, Operation::IdentityRevoke(revoked));
     }
 }
 
