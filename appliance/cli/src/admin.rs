@@ -87,12 +87,20 @@ impl Admin {
         let arena = Arena::shared(LIST_BYTES * 4).context("memory for the connection")?;
         let link = sheen_rdma::connect(address, MDT_SERVICE, &arena).map_err(|error| {
             let kind = match &error {
+                sheen_rdma::ConnectError::System(error)
+                    if error.kind() == std::io::ErrorKind::PermissionDenied =>
+                {
+                    FailureKind::Permission
+                }
                 sheen_rdma::ConnectError::System(_) => FailureKind::Unreachable,
                 sheen_rdma::ConnectError::Address => FailureKind::Usage,
                 sheen_rdma::ConnectError::Refused(_) | sheen_rdma::ConnectError::Protocol(_) => {
                     FailureKind::Refused
                 }
             };
+            if kind == FailureKind::Permission {
+                return not_ours(address);
+            }
             Failure::new(kind, format!("no node answers at {address}: {error}"))
                 .hint("is `sheen node` running there? --node names another")
         })?;
@@ -191,24 +199,33 @@ impl Drop for Admin {
     }
 }
 
+/// The node's socket belongs to another user.
+pub(crate) fn not_ours(address: &str) -> Failure {
+    Failure::new(FailureKind::Permission, format!("you may not use the node at {address}"))
+        .hint("it is another user's")
+}
+
+/// A file system cannot be called so.
+pub(crate) fn not_a_name() -> Failure {
+    Failure::new(FailureKind::Usage, "not a name for a file system")
+        .hint("use letters, digits, `.`, `_`, `-`, at most 63")
+}
+
 fn reason(opcode: Opcode, errno: Errno) -> Failure {
     let of = |kind, text: &str| Failure::new(kind, text);
     match (opcode, errno) {
         (Opcode::FilesystemCreate, Errno::EEXIST) => {
             of(FailureKind::Exists, "a file system of that name exists")
         }
-        (Opcode::FilesystemCreate, Errno::EINVAL) => {
-            of(FailureKind::Usage, "not a name for a file system")
-                .hint("use letters, digits, `.`, `_`, `-`, at most 63")
-        }
+        (Opcode::FilesystemCreate, Errno::EINVAL) => not_a_name(),
         (Opcode::FilesystemDelete | Opcode::ClientList, Errno::ENOENT) => {
             of(FailureKind::NotFound, "there is no file system of that name")
                 .hint("`sheen fs list` shows those there are")
         }
         (Opcode::FilesystemDelete, Errno::EBUSY) => of(FailureKind::InUse, "it is mounted")
-            .hint("unmount it everywhere first, or say --force"),
+            .hint("unmount it everywhere first, or say --force --yes"),
         (Opcode::FilesystemDelete, Errno::ENOTEMPTY) => {
-            of(FailureKind::Refused, "it holds files").hint("say --force to delete them all")
+            of(FailureKind::Refused, "it holds files").hint("say --force --yes to delete them all")
         }
         _ => Failure::new(
             FailureKind::Refused,

@@ -227,10 +227,10 @@ pub(crate) enum Fs {
     Delete {
         /// Its name
         name: String,
-        /// Delete it though it is mounted or holds files; asks if it is mounted
+        /// Delete it though it is mounted or holds files: its programs lose everything in it. Asks, unless --yes
         #[arg(long)]
         force: bool,
-        /// Do not ask
+        /// Do not ask; needed beside --force where there is no terminal
         #[arg(long)]
         yes: bool,
         #[command(flatten)]

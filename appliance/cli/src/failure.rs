@@ -167,6 +167,7 @@ fn kind_of(cause: &(dyn std::error::Error + 'static)) -> Option<FailureKind> {
         match error {
             DetachError::NotMounted(_) => Some(FailureKind::NotFound),
             DetachError::Busy(_) => Some(FailureKind::InUse),
+            DetachError::NotOurs { .. } => Some(FailureKind::Permission),
             DetachError::Helper(..) => Some(FailureKind::System),
             DetachError::Stuck(_) | DetachError::Table(_) | DetachError::System { .. } => None,
         }

@@ -23,3 +23,4 @@ pub use config::{Config, ConfigError};
 pub use device::format::Force;
 pub use memory_plan::MemoryPlan;
 pub use server::{Node, NodeError, NodeState, NodeStatus, format};
+pub use sheen_meta::is_filesystem_name;

@@ -2,9 +2,9 @@
 
 use std::{path::Path, time::Duration};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 
-use sheen_fuse::kernel::mountpoint::{Detach, MountPoint};
+use sheen_fuse::kernel::mountpoint::{Detach, DetachError, MountPoint};
 
 use super::{
     place::{Place, absolute},
@@ -94,8 +94,11 @@ fn unmount(mount: &Path) -> Result<()> {
     if super::umount::remove_dead(mount)? {
         return Ok(());
     }
-    super::umount::unmount(mount, Detach::Normal).with_context(|| {
-        format!("{} is in use; leave it (cd, close files) and try again", mount.display())
+    super::umount::unmount(mount, Detach::Normal).map_err(|error| {
+        let is_busy = matches!(error.downcast_ref(), Some(DetachError::Busy(_)));
+        let text =
+            if is_busy { "is in use; leave it (cd, close files) and try again" } else { "stays" };
+        error.context(format!("{} {text}", mount.display()))
     })
 }
 

@@ -92,32 +92,37 @@ pub(crate) fn run(json: bool, fs: Fs) -> Result<()> {
     Ok(())
 }
 
-/// Makes sure that a file system somebody has mounted is meant to be deleted: names who has it, and asks. Programs are not
-/// asked, they say --yes.
+/// Makes sure that a file system is meant to be deleted with what is in it: names who has it mounted, and asks. Programs are not
+/// asked, they say --yes. One that is empty and not mounted is deleted unasked: nothing is lost.
 fn consent(admin: &mut Admin, name: &str, force: bool, yes: bool) -> Result<()> {
     let clients = admin.clients(name)?;
-    if clients.is_empty() || (force && yes) {
+    if force && yes {
         return Ok(());
     }
-    let who = mounted_by(&clients);
+    let state = match clients.as_slice() {
+        [] => format!("everything in {name} would be lost"),
+        clients => format!("{name} is mounted by {}", mounted_by(clients)),
+    };
     if !force {
-        let failure = Failure::new(FailureKind::InUse, format!("{name} is mounted by {who}"));
-        return Err(failure.hint("unmount it there first, or say --force").into());
+        if clients.is_empty() {
+            return Ok(());
+        }
+        let failure = Failure::new(FailureKind::InUse, state);
+        return Err(failure.hint("unmount it there first, or say --force --yes").into());
     }
     let mut asked = String::new();
     if stdin().is_terminal() && stderr().is_terminal() {
         let _ = write!(
             stderr(),
-            "{name} is mounted by {who}. Their programs lose everything in it. Type its name to delete it: "
+            "{state}. What is in it is lost for all. Type its name to delete it: "
         );
         stdin().read_line(&mut asked).context("reading the answer")?;
     }
     if asked.trim() == name {
         return Ok(());
     }
-    let failure =
-        Failure::new(FailureKind::Refused, format!("{name} is mounted by {who}: nothing was done"));
-    Err(failure.hint("say --yes if their programs are to lose it").into())
+    let failure = Failure::new(FailureKind::Refused, format!("{state}: nothing was done"));
+    Err(failure.hint("say --force --yes if that is what you want").into())
 }
 
 /// The labels of clients, the first few of many.

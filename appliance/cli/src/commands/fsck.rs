@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use sheen_keys::KeySource;
 use sheen_node::{
     Config,
@@ -10,7 +10,11 @@ use sheen_node::{
 };
 use sheen_types::Bytes;
 
-use crate::{answer, arguments::Fsck};
+use crate::{
+    answer,
+    arguments::Fsck,
+    failure::{Failure, FailureKind},
+};
 
 /// Exit codes of fsck(8).
 const REPAIRED: u8 = 1;
@@ -50,7 +54,8 @@ pub(crate) fn run(json: bool, fsck: &Fsck) -> Result<ExitCode> {
 /// The key given, or that of the configuration.
 fn key(fsck: &Fsck) -> Result<Option<KeySource>> {
     if let Some(text) = &fsck.key {
-        return Ok(Some(text.parse().with_context(|| format!("--key {text:?}"))?));
+        let wrong = |error| Failure::new(FailureKind::Usage, format!("--key {text:?}: {error}"));
+        return Ok(Some(text.parse::<KeySource>().map_err(wrong)?));
     }
     let Some(file) = &fsck.config else { return Ok(None) };
     Ok(Config::load(file)?.encryption.key().cloned())

@@ -15,6 +15,7 @@ use sheen_keys::{KeyFile, KeyKind, KeySource};
 use sheen_node::{
     config::{Addresses, EncryptionConfig},
     device::{HostRoom, Way, free_at},
+    is_filesystem_name,
 };
 use sheen_types::Bytes;
 
@@ -24,7 +25,7 @@ use super::{
     setup, status, umount,
 };
 use crate::{
-    admin::Admin,
+    admin::{Admin, not_a_name, not_ours},
     answer,
     arguments::Up,
     failure::{Failure, FailureKind},
@@ -69,27 +70,30 @@ struct Shown {
 /// # Errors
 /// When a step fails; what was done before stays, and running it again goes on.
 pub(crate) fn run(json: bool, up: &Up) -> Result<()> {
+    if !is_filesystem_name(up.name.as_bytes()) {
+        bail!(not_a_name());
+    }
     let place = Place::new(&up.dir)?;
     let mount = absolute(&up.mount)?;
     std::fs::create_dir_all(&place.dir)
         .with_context(|| format!("cannot make {}", place.dir.display()))?;
     let _alone = place.lock()?;
     let config = prepare(&place, up)?;
+    let address = format!("unix:{}", config.socket.display());
+    let source = format!("{address}:/{}", up.name);
+    let replaced_dead = free_place(&mount, &source)?;
     place.await_ending_node()?;
     let running = place.running_node();
     let node = match running {
+        Some(_) if is_refused(&config.socket) => bail!(not_ours(&address)),
         Some(pid) => {
             await_start(pid, &format!("unix:{}", config.socket.display()));
             pid
         }
         None => start_node(&place)?,
     };
-    let address = format!("unix:{}", config.socket.display());
     let slow = Slow::watch();
-    let name = choose_file_system(&address, &up.name)?;
-    let source = format!("{address}:/{name}");
-    let is_there = mount.parent().is_some_and(Path::exists);
-    let replaced_dead = is_there && umount::remove_dead(&mount)?;
+    choose_file_system(&address, &up.name)?;
     std::fs::create_dir_all(&mount)
         .or_else(|error| match MountPoint::at(&mount) {
             // A mount that does not answer is still a directory to us.
@@ -98,17 +102,8 @@ pub(crate) fn run(json: bool, up: &Up) -> Result<()> {
         })
         .with_context(|| format!("cannot make {}", mount.display()))?;
     let found = MountPoint::at(&mount)?;
-    match &found {
-        Some(there) if source_of(there) == source => {}
-        Some(there) => {
-            let text =
-                format!("{} is taken: {} is mounted there", mount.display(), source_of(there));
-            bail!(
-                Failure::new(FailureKind::InUse, text)
-                    .hint("choose another place with --mount DIR")
-            );
-        }
-        None => start_mount(&place, &source, &mount)?,
+    if found.is_none() {
+        start_mount(&place, &source, &mount)?;
     }
     drop(slow);
     let helper =
@@ -357,8 +352,33 @@ impl Drop for Slow {
     }
 }
 
-/// The file system to mount: the one of that name, or the only one there is, or a new one.
-fn choose_file_system(address: &str, name: &str) -> Result<String> {
+/// Whether who is there may not connect to a socket: it is another user's.
+fn is_refused(socket: &Path) -> bool {
+    let error = std::os::unix::net::UnixStream::connect(socket).err();
+    error.is_some_and(|error| error.kind() == std::io::ErrorKind::PermissionDenied)
+}
+
+/// Takes a dead mount at `mount` away. Returns whether there was one.
+///
+/// # Errors
+/// In use: something else than `source` is mounted there.
+fn free_place(mount: &Path, source: &str) -> Result<bool> {
+    if !mount.parent().is_some_and(Path::exists) {
+        return Ok(false);
+    }
+    let replaced = umount::remove_dead(mount)?;
+    if let Some(there) = MountPoint::at(mount)?.as_ref().map(source_of)
+        && there != source
+    {
+        let text = format!("{} is taken: {there} is mounted there", mount.display());
+        let failure = Failure::new(FailureKind::InUse, text);
+        bail!(failure.hint("choose another place with --mount DIR"));
+    }
+    Ok(replaced)
+}
+
+/// Makes the file system of that name if there is none.
+fn choose_file_system(address: &str, name: &str) -> Result<()> {
     let mut admin = Admin::connect(address)?;
     let names: Vec<String> = admin
         .list()?
@@ -367,11 +387,11 @@ fn choose_file_system(address: &str, name: &str) -> Result<String> {
         .map(|info| String::from_utf8_lossy(&info.name).into_owned())
         .collect();
     if names.iter().any(|there| there == name) {
-        return Ok(name.to_owned());
+        return Ok(());
     }
     answer::progress(&format!("creating the file system {name}"));
     admin.create(name, 0o755, Owner::of_process())?;
-    Ok(name.to_owned())
+    Ok(())
 }
 
 fn start_mount(place: &Place, source: &str, mount: &Path) -> Result<()> {
@@ -439,7 +459,13 @@ mod test {
         let place = Place { dir: folder.path().join(".sheen") };
         std::fs::create_dir(&place.dir).unwrap();
         let mut asked = Up { size: Some(Bytes(1 << 20)), ..up(Some("127.0.0.1:0")) };
-        assert!(prepare(&place, &asked).is_err(), "too small");
+        let least = prepare(&place, &asked).unwrap_err().to_string();
+        asked.size = Some(Bytes(0));
+        let of_none = prepare(&place, &asked).unwrap_err().to_string();
+        assert!(
+            least.contains("at least 193 MiB") && of_none.contains("at least 193 MiB"),
+            "{of_none}"
+        );
         // Killed while it formatted.
         std::fs::write(place.dir.join("device.new"), b"half").unwrap();
         asked.size = Some(Bytes(1 << 30));

@@ -59,6 +59,11 @@ pub fn format_device(
     let is_disk = !is_path || path.metadata().is_ok_and(|metadata| !metadata.is_file());
     let is_new = is_path && !path.exists();
     if let (false, Some(bytes)) = (is_disk, plan.size) {
+        let expected = size_min(plan.osts);
+        if bytes < expected {
+            let osts = plan.osts;
+            return Err(DeviceError::TooSmall { path: path.into(), expected, found: bytes, osts });
+        }
         sheen_nvme::create_sparse(path, bytes.0)?;
     }
     let file = open_medium(path, QueueBudget::SMALL)?;

@@ -165,6 +165,18 @@ fn deleted(folder: &Folder) -> anyhow::Result<String> {
         ensure!(failure.message.contains(&mount), "it does not name {mount}: {failure:?}");
         ensure!(fs::read_to_string(folder.mount().join("file"))? == "two", "it is gone");
     }
+    let other = folder.path().join("other");
+    fs::create_dir_all(&other)?;
+    folder.answers(&["fs", "create", "other"])?;
+    let source = format!("unix:{}:/other", folder.socket().display());
+    folder.answers(&["mount", "--log", "other.log", &source, "other"])?;
+    fs::write(other.join("file"), "content")?;
+    folder.answers(&["umount", "other"])?;
+    for words in [&["fs", "delete", "other"][..], &["fs", "delete", "other", "--force"]] {
+        let failure = folder.fails(words)?;
+        ensure!(failure.kind == "refused", "nobody has it mounted, {words:?}: {failure:?}");
+    }
+    folder.answers(&["fs", "delete", "other", "--force", "--yes"])?;
     folder.answers(&["fs", "delete", "sheen", "--force", "--yes"])?;
     // Nobody waits for what will not come back.
     let begun = Instant::now();

@@ -42,6 +42,14 @@ pub enum DetachError {
     /// Somebody uses it.
     #[error("{0}: in use (see `fuser -m`; or unmount lazily)")]
     Busy(PathBuf),
+    /// Another user mounted it, and this one is not root.
+    #[error("{path}: mounted by user {owner}; only that user and root may unmount it")]
+    NotOurs {
+        /// Where.
+        path: PathBuf,
+        /// Who mounted it.
+        owner: u32,
+    },
     /// The file system does not answer. The attempt goes on; forcing ends it.
     #[error("{0}: the file system does not answer (unmount by force)")]
     Stuck(PathBuf),
@@ -97,6 +105,9 @@ pub fn abort(mount: &MountPoint) -> io::Result<()> {
 }
 
 fn detach_by_helper(path: PathBuf, mount: &MountPoint, how: Detach) -> Result<(), DetachError> {
+    if let Some(owner) = mount.owner().filter(|owner| *owner != Uid::current().as_raw()) {
+        return Err(DetachError::NotOurs { path, owner });
+    }
     if how == Detach::Force {
         let _ = abort(mount);
     }

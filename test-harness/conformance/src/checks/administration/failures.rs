@@ -18,7 +18,7 @@ use crate::process::{self, pid_of};
 /// Commands of every kind that fail, with code and kind.
 pub(super) fn commands(folder: &Folder) -> anyhow::Result<String> {
     fs::write(folder.path().join("wrong.toml"), "[device]\npath = \"/d\"\nosts = 0\n")?;
-    let cases: [(&[&str], i32, &str); 16] = [
+    let cases: [(&[&str], i32, &str); 21] = [
         (&["status", "--node", "/nowhere/node.sock"], 1, "unreachable"),
         (&["status", "--node", "127.0.0.1:1"], 1, "unreachable"),
         (&["fs", "list", "--node", "/nowhere/node.sock"], 1, "unreachable"),
@@ -32,6 +32,11 @@ pub(super) fn commands(folder: &Folder) -> anyhow::Result<String> {
         (&["fsck", "/nowhere/device"], 8, "not_found"),
         (&["fsck", ".sheen/device"], 8, "in_use"),
         (&["fsck"], 16, "usage"),
+        (&["fsck", ".sheen/device", "--key", "/path"], 16, "usage"),
+        (&["up", "--name", "big name", "--dir", "none", "--mount", "none/mnt"], 2, "usage"),
+        (&["up", "--name", "other"], 1, "in_use"),
+        (&["fs", "delete", "other", "--force", "--yes"], 1, "not_found"),
+        (&["fs", "delete", "sheen", "--yes"], 1, "in_use"),
         (&["umount", "."], 1, "not_found"),
         (&["mount", "nothing", "mnt"], 2, "usage"),
         (&["compression", "get", "/nowhere"], 1, "not_found"),
@@ -40,6 +45,7 @@ pub(super) fn commands(folder: &Folder) -> anyhow::Result<String> {
         let failed = folder.fails(words)?;
         ensure!((failed.code, failed.kind.as_str()) == (code, kind), "{words:?}: {failed:?}");
     }
+    ensure!(!folder.path().join("none").exists(), "what is refused was begun");
     Ok(format!("{} calls", cases.len()))
 }
 

@@ -180,6 +180,13 @@ pub(super) fn of_a_user(folder: &Folder, place: &Path) -> anyhow::Result<String>
     let log = home.join(".local/state/sheen/mount.log");
     ensure!(log.exists(), "there is no {}", log.display());
 
+    let dir = folder.path().join(".sheen").display().to_string();
+    let begun = Instant::now();
+    let words_of_up = ["up", "--json", "--dir", &dir, "--mount", "home/mnt"];
+    let failed = failure(&mut call(&words_of_up, &home))?;
+    ensure!(failed.kind == "permission", "a node of root's: {failed:?}");
+    ensure!(begun.elapsed() < Duration::from_secs(4), "said after {:?}", begun.elapsed());
+
     // The folder of the node is root's.
     let failed = failure(call(&words, folder.path()).arg("--json"))?;
     let text = format!("{}/.local/state/sheen/mount.log", folder.path().display());

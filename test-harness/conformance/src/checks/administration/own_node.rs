@@ -89,6 +89,10 @@ pub(super) fn works(place: &Path) -> anyhow::Result<String> {
     if home.shell(OTHER, "echo three > second/file").is_ok() {
         bail!("another user writes into it");
     }
+    for words in [&["umount", "second"][..], &["umount", "-f", "second"], &["down"]] {
+        let failed = failure(home.sheen(words).arg("--json"))?;
+        ensure!(failed.kind == "permission", "of root's mount, {words:?}: {failed:?}");
+    }
     folder.answers(&["umount", "second"])?;
 
     let node = folder.socket().display().to_string();
