@@ -23,9 +23,12 @@ pub(crate) struct AtOnce {
 }
 
 impl AtOnce {
-    /// For commands on `file`, which may be of any kind.
+    /// For commands on `file`, which may be of any kind. Of a disk's node the system tells the file system that the node lies on, and
+    /// that of `/dev` is in memory too: only a regular file's content is where the file is.
     pub(crate) fn new(file: &File) -> Self {
-        let in_memory = fstatfs(file).is_ok_and(|it| it.filesystem_type() == TMPFS_MAGIC);
+        let is_file = file.metadata().is_ok_and(|it| it.is_file());
+        let in_memory =
+            is_file && fstatfs(file).is_ok_and(|it| it.filesystem_type() == TMPFS_MAGIC);
         Self { in_memory, ended: Vec::new() }
     }
 
@@ -71,4 +74,19 @@ fn outcome(result: io::Result<()>) -> Result<(), BlockError> {
         io::ErrorKind::UnexpectedEof => BlockError::MediaLost,
         _ => block_error(error.raw_os_error().unwrap_or(libc::EIO)),
     })
+}
+
+#[cfg(test)]
+mod test {
+    use super::*;
+
+    #[test]
+    fn a_device_is_not_in_memory_because_its_node_is() {
+        let device = File::open("/dev/null").unwrap();
+        let of_node = fstatfs(&device).unwrap().filesystem_type();
+        assert_eq!(of_node, TMPFS_MAGIC, "/dev is no tmpfs: nothing is tested here");
+        let mut at_once = AtOnce::new(&device);
+        assert!(at_once.carry_out(&device, 1, Work::Flush).is_some(), "it was not flushed");
+        assert_eq!(at_once.ended(), 0);
+    }
 }
