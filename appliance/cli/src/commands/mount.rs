@@ -4,6 +4,7 @@ use std::{
     ffi::OsString,
     path::{Path, PathBuf},
     sync::{Arc, OnceLock},
+    time::Duration,
 };
 
 use anyhow::{Context, Result, bail};
@@ -27,6 +28,8 @@ use crate::{
 const LOG: &str = "/var/log/sheen-mount.log";
 /// The same of others, in the folder for a user's state.
 const USER_LOG: &str = "sheen/mount.log";
+/// How often a mount that is to be taken away and is covered by another one is looked at.
+const COVERED_PAUSE: Duration = Duration::from_millis(250);
 /// The command that [`guard`] carries out.
 pub(super) const GUARD: &str = "guard-mount";
 
@@ -136,24 +139,39 @@ fn serve(source: &Source, dir: &Path, options: MountOptions, report_ready: bool)
     Ok(())
 }
 
-/// Takes our mount out of the tree. It is served on until the last program has closed what it has open there. Returns whether
-/// nothing of it is left in the tree.
+/// Takes our mount out of the tree, now or as soon as that can be: when no other mount covers it. It is served on until the
+/// last program has closed what it has open there. Returns whether somebody sees to that.
 fn take_away(device: (u32, u32), signal: Signal) -> bool {
     tracing::info!(%signal, "unmounting; what programs have open is served until they close it, or until the next signal");
-    let gone = MountPoint::all().map_err(anyhow::Error::from).and_then(|mounts| {
-        let ours = mounts.iter().rev().filter(|mount| mount.device == device);
-        ours.map(|mount| &mount.path).try_for_each(|path| {
-            let top = MountPoint::at(path)?;
-            if top.is_none_or(|top| top.device != device) {
-                bail!("{} is below another mount", path.display());
-            }
-            Ok(detach(path, Detach::Lazy)?)
-        })
-    });
-    if let Err(error) = &gone {
+    let Err(error) = detach_all(device) else { return true };
+    tracing::warn!(%error, "cannot be unmounted yet, and is served until it can be, or until the next signal");
+    let again = move || {
+        while detach_all(device).is_err() {
+            std::thread::sleep(COVERED_PAUSE);
+        }
+        tracing::info!("unmounted");
+    };
+    let started = std::thread::Builder::new().name("unmount".to_owned()).spawn(again);
+    if let Err(error) = &started {
         tracing::error!(%error, "unmounting; the process ends, and what it had not written back is lost");
     }
-    gone.is_ok()
+    started.is_ok()
+}
+
+/// Takes every mount of a device out of the tree.
+///
+/// # Errors
+/// When one is covered by another mount, or the system refuses.
+fn detach_all(device: (u32, u32)) -> Result<()> {
+    let mounts = MountPoint::all()?;
+    let ours = mounts.iter().rev().filter(|mount| mount.device == device);
+    ours.map(|mount| &mount.path).try_for_each(|path| {
+        let top = MountPoint::at(path)?;
+        if top.is_none_or(|top| top.device != device) {
+            bail!("{} is below another mount", path.display());
+        }
+        Ok(detach(path, Detach::Lazy)?)
+    })
 }
 
 /// Aborts a mount when its process was killed.

@@ -1,6 +1,7 @@
 //! Mounts whose process was killed, that are not ours, and of users.
 
 use std::fs;
+use std::io::Write;
 use std::os::unix::fs::{MetadataExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -108,17 +109,49 @@ pub(super) fn told_to_end(folder: &Folder) -> anyhow::Result<String> {
         command.args(["-c", MAPPING]).arg(directory.join(name));
         command.args([server.to_string(), (signal as i32).to_string()]).arg(&directory);
         process::run(&mut command, DEADLINE).with_context(|| format!("beside {name}"))?;
-        let begun = Instant::now();
-        // One that ended has no words, also before somebody has asked for its status.
-        let words = format!("/proc/{server}/cmdline");
-        while fs::read(&words).is_ok_and(|words| !words.is_empty()) {
-            ensure!(begun.elapsed() < DEADLINE, "{name}: unused, its process lives on");
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        ends(server, name)?;
         let content = fs::read(folder.mount().join(name))?;
         ensure!(content.starts_with(b"keptalso"), "{name}: {:?}", &content[..8]);
         fs::remove_file(folder.mount().join(name))?;
     }
+    Ok(String::new())
+}
+
+/// Waits until the process of a mount that nobody uses has ended.
+fn ends(server: Pid, after: &str) -> anyhow::Result<()> {
+    let begun = Instant::now();
+    // One that ended has no words, also before somebody has asked for its status.
+    let words = format!("/proc/{server}/cmdline");
+    while fs::read(&words).is_ok_and(|words| !words.is_empty()) {
+        ensure!(begun.elapsed() < DEADLINE, "{after}: unused, its process lives on");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    Ok(())
+}
+
+/// A mount that another one covers is served on when its process is told to end, and is gone when it is uncovered.
+pub(super) fn covered(folder: &Folder) -> anyhow::Result<String> {
+    let directory = folder.path().join("covered");
+    fs::create_dir_all(&directory)?;
+    let source = format!("unix:{}:/sheen", folder.socket().display());
+    let log = folder.path().join("covered.log").display().to_string();
+    folder.answers(&["mount", "--log", &log, &source, "covered"])?;
+    let server = server_of(&directory)?;
+    let mut file = fs::File::create(directory.join("late"))?;
+    process::run(Command::new("mount").args(["-t", "tmpfs", "none"]).arg(&directory), DEADLINE)?;
+    kill(server, Signal::SIGTERM)?;
+    std::thread::sleep(Duration::from_millis(500));
+    let written = file.write_all(b"late").and_then(|()| file.sync_all());
+    drop(file);
+    umount2(&directory, MntFlags::MNT_DETACH)?;
+    if written.is_err() && is_mount_point(&directory)? {
+        umount2(&directory, MntFlags::MNT_DETACH)?;
+    }
+    written.context("written below the other mount")?;
+    ends(server, "uncovered")?;
+    ensure!(!is_mount_point(&directory)?, "it is still mounted");
+    ensure!(fs::read(folder.mount().join("late"))? == b"late", "what was written late is lost");
+    fs::remove_file(folder.mount().join("late"))?;
     Ok(String::new())
 }
 
