@@ -1,6 +1,10 @@
 //! `sheen down`.
 
-use std::{path::Path, time::Duration};
+use std::{
+    path::Path,
+    thread,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Result, bail};
 
@@ -8,10 +12,10 @@ use sheen_fuse::kernel::mountpoint::{Detach, DetachError, MountPoint};
 
 use super::{
     place::{Place, absolute},
-    server::source_of,
+    server::{Server, directory_of, source_of},
 };
 use crate::{
-    answer,
+    admin, answer,
     arguments::Down,
     failure::{Failure, FailureKind},
     process,
@@ -19,6 +23,9 @@ use crate::{
 
 /// How long a node may take to stop: it writes a checkpoint.
 const NODE_PATIENCE: Duration = Duration::from_secs(30);
+
+/// How long the process of a mount that was just taken away may take to leave the node.
+const LEAVE_PATIENCE: Duration = Duration::from_secs(3);
 
 /// Unmounts and stops; the data stays.
 ///
@@ -36,6 +43,9 @@ pub(crate) fn run(json: bool, down: &Down) -> Result<()> {
         place.check_config(&config)?;
     }
     let all = place.mounts()?;
+    if down.mount.is_none() {
+        refuse_while_used(&place, &all)?;
+    }
     let (taken, left) = match &down.mount {
         Some(mount) => chosen(&place, &absolute(mount)?, all)?,
         None => (all, Vec::new()),
@@ -100,6 +110,31 @@ fn unmount(mount: &Path) -> Result<()> {
             if is_busy { "is in use; leave it (cd, close files) and try again" } else { "stays" };
         error.context(format!("{} {text}", mount.display()))
     })
+}
+
+/// Refuses while programs use a mount of the node that is in no table any more: it was taken away lazily, and is served until they
+/// let go.
+fn refuse_while_used(place: &Place, mounts: &[MountPoint]) -> Result<()> {
+    if place.running_node().is_none() {
+        return Ok(());
+    }
+    let mounted: Vec<i32> = mounts.iter().filter_map(Server::of).map(|server| server.pid).collect();
+    let begun = Instant::now();
+    loop {
+        let clients = admin::local_clients(&place.reached().socket);
+        let left = clients.into_iter().filter(|pid| !mounted.contains(pid));
+        let mut used = left.filter_map(|pid| Some((pid, directory_of(pid)?)));
+        let Some((pid, directory)) = used.next() else { return Ok(()) };
+        if begun.elapsed() >= LEAVE_PATIENCE {
+            let text = format!(
+                "programs still use what was mounted at {}: process {pid} serves it until they let go",
+                directory.display()
+            );
+            let hint = "let them end (or end that process, they get errors then), and try again";
+            bail!(Failure::new(FailureKind::InUse, text).hint(hint));
+        }
+        thread::sleep(Duration::from_millis(50));
+    }
 }
 
 fn stop_node(place: &Place) -> Result<bool> {

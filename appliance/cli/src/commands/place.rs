@@ -33,8 +33,8 @@ pub(crate) struct Place {
 }
 
 /// Where a node is found.
-struct Reached {
-    socket: PathBuf,
+pub(super) struct Reached {
+    pub(super) socket: PathBuf,
     listen: Option<SocketAddr>,
 }
 
@@ -102,7 +102,7 @@ impl Place {
         self.reached().socket
     }
 
-    fn reached(&self) -> Reached {
+    pub(super) fn reached(&self) -> Reached {
         match Config::load(&self.config()) {
             Ok(config) => Reached { socket: config.socket, listen: Some(config.listen) },
             // Its user alone may read the configuration.

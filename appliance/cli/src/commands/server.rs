@@ -54,6 +54,11 @@ pub(super) fn source_of(mount: &MountPoint) -> String {
     Server::of(mount).map_or_else(|| mount.source.clone(), |server| server.source)
 }
 
+/// Where a process that serves a mount among those we see had it. None: it is another program, or of another mount namespace.
+pub(super) fn directory_of(pid: i32) -> Option<PathBuf> {
+    is_of_our_namespace(pid).then(|| Words::of(pid))?.map(|words| words.dir)
+}
+
 /// What a process that serves a mount was started with.
 #[derive(Debug, PartialEq, Eq)]
 struct Words {

@@ -47,7 +47,8 @@ pub fn run(context: &mut Context<'_>) {
     report.case(CHECK, "a dead mount is replaced by `up` and by `mount`", || mounts::dead(&one));
     report.case(CHECK, "a mount whose process is told to end is served to its last user", || {
         mounts::told_to_end(&one)?;
-        mounts::covered(&one)
+        mounts::covered(&one)?;
+        mounts::used_unseen(&one)
     });
     report.case(CHECK, "`umount` leaves mounts that are not ours alone", || mounts::foreign(&one));
     report.case(CHECK, "a user mounts, and the log is in a folder of the user", || {

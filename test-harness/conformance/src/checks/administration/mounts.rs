@@ -117,6 +117,31 @@ pub(super) fn told_to_end(folder: &Folder) -> anyhow::Result<String> {
     Ok(String::new())
 }
 
+/// The node is not stopped under programs that use a mount which is in no table any more.
+pub(super) fn used_unseen(folder: &Folder) -> anyhow::Result<String> {
+    let directory = folder.path().join("unseen");
+    fs::create_dir_all(&directory)?;
+    let source = format!("unix:{}:/sheen", folder.socket().display());
+    let log = folder.path().join("unseen.log").display().to_string();
+    folder.answers(&["mount", "--log", &log, &source, "unseen"])?;
+    let server = server_of(&directory)?;
+    let mut file = fs::File::create(directory.join("open"))?;
+    kill(server, Signal::SIGTERM)?;
+    let begun = Instant::now();
+    while is_mount_point(&directory)? {
+        ensure!(begun.elapsed() < DEADLINE, "it stays mounted");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let failed = folder.fails(&["down"])?;
+    ensure!(failed.kind == "in_use" && failed.message.contains("unseen"), "{failed:?}");
+    ensure!(is_mount_point(&folder.mount())?, "another mount was taken away first");
+    file.write_all(b"goes on").and_then(|()| file.sync_all()).context("after a refused `down`")?;
+    drop(file);
+    ends(server, "unused")?;
+    fs::remove_file(folder.mount().join("open"))?;
+    Ok(String::new())
+}
+
 /// Waits until the process of a mount that nobody uses has ended.
 fn ends(server: Pid, after: &str) -> anyhow::Result<()> {
     let begun = Instant::now();
