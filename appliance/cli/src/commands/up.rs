@@ -84,6 +84,10 @@ pub(crate) fn run(json: bool, up: &Up) -> Result<()> {
     let replaced_dead = free_place(&mount, &source)?;
     place.await_ending_node()?;
     let running = place.running_node();
+    let config = match running {
+        Some(_) => config,
+        None => with_free_port(&place, config, up)?,
+    };
     let node = match running {
         Some(_) if is_refused(&config.socket) => bail!(not_ours(&address)),
         Some(pid) => {
@@ -187,6 +191,35 @@ fn prepare(place: &Place, up: &Up) -> Result<sheen_node::Config> {
         answer::progress(&format!("warning: {warning}"));
     }
     Ok(config)
+}
+
+/// Replaces the port for clients of this machine if another program took it while the node was down. An address that was asked for
+/// now, or that other machines know, stays: the node says what is wrong.
+fn with_free_port(
+    place: &Place,
+    config: sheen_node::Config,
+    up: &Up,
+) -> Result<sheen_node::Config> {
+    let taken = config.listen;
+    let is_taken = || {
+        let bound = TcpListener::bind(taken);
+        bound.is_err_and(|error| error.kind() == std::io::ErrorKind::AddrInUse)
+    };
+    if up.listen.is_some() || !taken.ip().is_loopback() || !is_taken() {
+        return Ok(config);
+    }
+    let path = place.config();
+    let text = std::fs::read_to_string(&path)
+        .with_context(|| format!("cannot read {}", path.display()))?;
+    let line = format!("listen = \"{taken}\"");
+    if text.matches(&line).count() != 1 {
+        return Ok(config);
+    }
+    let free = TcpListener::bind((taken.ip(), 0)).and_then(|listener| listener.local_addr());
+    let free = free.context("looking for a free port")?;
+    process::write_whole(&path, &text.replace(&line, &format!("listen = \"{free}\"")))?;
+    answer::progress(&format!("{taken} is taken: clients find the node at {free}"));
+    Ok(sheen_node::Config::load(&path)?)
 }
 
 /// The text of a new configuration; ports are chosen and the key is made.

@@ -17,7 +17,9 @@ const ROUNDS: u32 = 4;
 pub(super) fn apart(one: &Folder, two: &Folder) -> anyhow::Result<String> {
     let second = two.path().join("second");
     fs::create_dir_all(&second)?;
-    let source = two.answers(&["up"])?["source"].as_str().context("no source")?.to_owned();
+    let up = two.answers(&["up"])?;
+    let source = up["source"].as_str().context("no source")?.to_owned();
+    let listen = up["listen"].as_str().context("no address")?.to_owned();
     let second_text = second.display().to_string();
     two.answers(&["mount", &source, &second_text])?;
     let dir = two.path().join(".sheen").display().to_string();
@@ -31,7 +33,10 @@ pub(super) fn apart(one: &Folder, two: &Folder) -> anyhow::Result<String> {
     ensure!(done["stopped"] == true, "{done}");
     ensure!(fs::read_to_string(one.mount().join("file"))? == "one", "the other's mount is gone");
     ensure!(fs::read_dir(&second)?.next().is_none() && !two.mount().join("file").exists());
-    two.up(&[])?;
+    // Another program took its port meanwhile, as a node that was set up while it was down would.
+    let _taken = TcpListener::bind(&listen)?;
+    let up = two.answers(&["up"])?;
+    ensure!(up["listen"] != listen.as_str(), "{up}");
     ensure!(fs::read_to_string(two.mount().join("file"))? == "two");
     Ok(String::new())
 }
