@@ -92,10 +92,7 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         name: "missed-dismissal-forgotten",
         story: "a session whose dismissal did not arrive is never said to be fenced, or said to be at once",
         file: "appliance/node/src/mdt/admitting.rs",
-        replacements: &[(
-            "self.admitting.again.insert(client);\n        }\n    }",
-            "let _ = client;\n        }\n    }",
-        )],
+        replacements: &[("self.admitting.again.insert(client);", "let _ = client;")],
         proofs: &[Proof::Test(
             NODE,
             "mdt::admitting_test::a_dismissal_that_was_missed_is_told_again_and_waited_for",
@@ -142,14 +139,27 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         proofs: &[Proof::Test(NODE, "ost::test::sessions::a_gap_asks_for_the_whole_list")],
     },
     Mutant {
-        name: "two-lists-with-one-number",
-        story: "a list of sessions that comes late passes for the one that is there",
+        name: "list-with-an-older-number",
+        story: "the list of sessions has a number before the last change, so that what it takes back passes for what is there",
         file: "appliance/node/src/mdt/admitting.rs",
         replacements: &[(
-            "let version = self.next_list_version();\n        let living",
             "let version = self.list_version();\n        let living",
+            "let mut version = self.list_version();\n        version.changes /= 2;\n        let living",
         )],
-        proofs: &[Proof::Test(NODE, "mdt::admitting_test::no_two_lists_have_one_number")],
+        proofs: &[Proof::Test(NODE, "mdt::admitting_test::lists_with_one_number_are_the_same")],
+    },
+    Mutant {
+        name: "one-full-mailbox-stops-all",
+        story: "while one OST service takes no mail, those behind it hear of no session",
+        file: "appliance/node/src/ost/gateway.rs",
+        replacements: &[(
+            "                self.fall_behind(service);\n                behind.push(service);\n",
+            "                self.fall_behind(service);\n                behind.extend(service..self.services.len());\n                break;\n",
+        )],
+        proofs: &[Proof::Test(
+            NODE,
+            "ost::gateway::test::a_service_that_takes_no_mail_keeps_no_other_from_hearing_of_sessions",
+        )],
     },
     Mutant {
         name: "gave-way-and-came-back",
