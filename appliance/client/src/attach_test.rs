@@ -1,5 +1,7 @@
 //! How a client introduces itself to a service of objects.
 
+use std::time::{Duration, Instant};
+
 use sheen_types::Errno;
 use sheen_wire::Opcode;
 
@@ -46,6 +48,13 @@ fn each_session_is_shown_with_its_own_key() {
     fake.change(|state| state.unknown_session = true);
     fake.lose_mdt();
     fake.wait_until("another session", |state| state.ended_sessions == 1);
+    // What is under way while the client learns of it ends with EIO.
+    let serves = || client.session.lock().lane.as_ref().map(|lane| lane.identity.client.0);
+    let begun = Instant::now();
+    while serves() != Some(2) {
+        assert!(begun.elapsed() < Duration::from_secs(10), "the client has another session");
+        std::thread::yield_now();
+    }
     fake.lose_osts();
     assert_eq!(read(&fake, &client, &file, 0, 6), b"before");
     assert_eq!(fake.sent(Opcode::Attach).last().unwrap().client.0, 2);
