@@ -1,6 +1,6 @@
 //! Ways to a model, to run the same checks over.
 
-use std::path::Path;
+use std::{path::Path, time::Duration};
 
 use sheen_nvme::{
     Transport,
@@ -11,6 +11,7 @@ use sheen_nvme_model::{
     Config, MediumKind, Model, Pace, Shadow,
     process::ModelProcess,
     rig::{Rig, impatient},
+    script,
 };
 
 /// What a check asks of the controller.
@@ -19,13 +20,29 @@ pub(crate) struct Wish {
     pub(crate) block_bytes: usize,
     pub(crate) shadow: Shadow,
     pub(crate) queue_entries_max: u32,
+    /// What each read takes at least.
+    pub(crate) read_time: Duration,
     pub(crate) options: Options,
 }
 
 impl Default for Wish {
     fn default() -> Self {
-        let options = Options { command_wait: std::time::Duration::from_secs(20), ..impatient() };
-        Self { block_bytes: 4096, shadow: Shadow::Absent, queue_entries_max: 1024, options }
+        let options = Options { command_wait: Duration::from_secs(20), ..impatient() };
+        Self {
+            block_bytes: 4096,
+            shadow: Shadow::Absent,
+            queue_entries_max: 1024,
+            read_time: Duration::ZERO,
+            options,
+        }
+    }
+}
+
+impl Wish {
+    /// The fault that makes reads take their time.
+    fn slow_reads(&self) -> Option<String> {
+        let milliseconds = self.read_time.as_millis();
+        (milliseconds > 0).then(|| format!("io read times={} delay={milliseconds}", u32::MAX))
     }
 }
 
@@ -57,11 +74,16 @@ impl Bed {
             queue_entries_max: wish.queue_entries_max,
             ..Config::default()
         };
-        match way {
-            Way::Stepped => Self::Here(Model::new(config, Pace::OnAccess).unwrap()),
-            Way::Threaded => Self::Here(Model::new(config, Pace::Thread).unwrap()),
-            Way::OtherProcess => Self::another_process(wish),
+        let pace = match way {
+            Way::Stepped => Pace::OnAccess,
+            Way::Threaded => Pace::Thread,
+            Way::OtherProcess => return Self::another_process(wish),
+        };
+        let model = Model::new(config, pace).unwrap();
+        if let Some(line) = wish.slow_reads() {
+            model.with(|controller, _| controller.plan().add(script::rule(&line).unwrap()));
         }
+        Self::Here(model)
     }
 
     fn another_process(wish: Wish) -> Self {
@@ -74,8 +96,18 @@ impl Bed {
         };
         let (size, format) = ((MEDIUM_BYTES >> 20).to_string(), wish.block_bytes.to_string());
         let entries = wish.queue_entries_max.to_string();
-        let options =
-            ["--size", &size, "--format", &format, "--shadow", shadow, "--queue-entries", &entries];
+        let mut options = vec![
+            "--size",
+            &size,
+            "--format",
+            &format,
+            "--shadow",
+            shadow,
+            "--queue-entries",
+            &entries,
+        ];
+        let slow_reads = wish.slow_reads();
+        options.extend(slow_reads.iter().flat_map(|line| ["--fault", line]));
         let process = ModelProcess::start(program, &folder.path().join("model"), &options);
         Self::There(process.unwrap(), folder)
     }

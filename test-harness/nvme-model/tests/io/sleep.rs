@@ -7,14 +7,16 @@ use std::{
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use sheen_nvme::driver::NvmeBlock;
-use sheen_nvme_model::{Fault, Rule, command::nvm, rig::Rig};
+use sheen_nvme_model::rig::Rig;
 use sheen_ports::{Block, BlockCommand, BlockOperation};
 use sheen_types::Lba;
 
 use super::bed::{Bed, Way, Wish};
 
 const PATIENCE: Duration = Duration::from_secs(10);
-const DELAY: Duration = Duration::from_millis(60);
+/// Far longer than arming interrupts takes: the first reads arm them, the others are slept through, however little of the
+/// processor this thread gets.
+const READ_TIME: Duration = Duration::from_millis(60);
 
 /// Reads one block the way a reactor does: sleeps whenever the device says it may. Returns the sleeps.
 fn read_sleeping(block: &mut NvmeBlock, rig: &Rig, wake: BorrowedFd<'_>) -> u32 {
@@ -41,17 +43,13 @@ fn read_sleeping(block: &mut NvmeBlock, rig: &Rig, wake: BorrowedFd<'_>) -> u32 
 }
 
 fn sleeps_and_wakes(way: Way) {
-    let wish = Wish::default();
+    let wish = Wish { read_time: READ_TIME, ..Wish::default() };
     let bed = Bed::new(way, wish);
     let rig = bed.rig(wish);
     let mut block = NvmeBlock::new(rig.pair(4).unwrap());
     let wake = block.queue().wake().try_clone_to_owned().unwrap();
     let mut sleeps = 0;
     for _ in 0..20 {
-        if let Bed::Here(model) = &bed {
-            let delay = Rule::next_of(nvm::READ, Fault::Delay(DELAY));
-            model.with(|controller, _| controller.plan().add(delay));
-        }
         sleeps += read_sleeping(&mut block, &rig, wake.as_fd());
     }
     println!("{way:?}: {sleeps} sleeps");
