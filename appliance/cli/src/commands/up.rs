@@ -2,7 +2,6 @@
 
 use std::{
     ffi::OsStr,
-    net::{SocketAddr, TcpListener},
     path::{Path, PathBuf},
     sync::mpsc,
     time::{Duration, Instant},
@@ -13,7 +12,8 @@ use serde::Serialize;
 use sheen_fuse::kernel::mountpoint::MountPoint;
 use sheen_keys::{KeyFile, KeyKind, KeySource};
 use sheen_node::{
-    config::{Addresses, EncryptionConfig},
+    Config,
+    config::EncryptionConfig,
     device::{HostRoom, Way, free_at},
     is_filesystem_name,
 };
@@ -21,6 +21,7 @@ use sheen_types::Bytes;
 
 use super::{
     place::{Place, absolute},
+    ports,
     server::source_of,
     setup, status, umount,
 };
@@ -33,6 +34,8 @@ use crate::{
     process,
 };
 
+/// How often a node is started whose ports are taken from it each time.
+const STARTS_MAX: u32 = 4;
 /// How often a node that starts is asked how far it is.
 const START_LOOK: Duration = Duration::from_millis(500);
 /// How long a node that runs may take to answer for the first time.
@@ -84,17 +87,13 @@ pub(crate) fn run(json: bool, up: &Up) -> Result<()> {
     let replaced_dead = free_place(&mount, &source)?;
     place.await_ending_node()?;
     let running = place.running_node();
-    let config = match running {
-        Some(_) => config,
-        None => with_free_port(&place, config, up)?,
-    };
-    let node = match running {
+    let (config, node) = match running {
         Some(_) if is_refused(&config.socket) => bail!(not_ours(&address)),
         Some(pid) => {
-            await_start(pid, &format!("unix:{}", config.socket.display()));
-            pid
+            await_start(pid, &address);
+            (config, pid)
         }
-        None => start_node(&place)?,
+        None => start(&place, config, up)?,
     };
     let slow = Slow::watch();
     choose_file_system(&address, &up.name)?;
@@ -163,15 +162,15 @@ fn text(shown: &Shown, place: &Place, helper: bool) -> String {
 
 /// Makes folder, configuration and device where they are not. What a run that was interrupted or refused left half made is made
 /// anew by the next.
-fn prepare(place: &Place, up: &Up) -> Result<sheen_node::Config> {
+fn prepare(place: &Place, up: &Up) -> Result<Config> {
     let path = place.config();
     if !path.exists() {
         let text = configuration(place, up)?;
-        make_device(&sheen_node::Config::parse(&path, &text)?)?;
+        make_device(&Config::parse(&path, &text)?)?;
         answer::progress(&format!("writing {}", path.display()));
         process::write_whole(&path, &text)?;
     }
-    let config = sheen_node::Config::load(&path)?;
+    let config = Config::load(&path)?;
     place.check_config(&config)?;
     for (option, key, given, there) in [
         ("--listen", "listen", up.listen, config.listen),
@@ -193,40 +192,11 @@ fn prepare(place: &Place, up: &Up) -> Result<sheen_node::Config> {
     Ok(config)
 }
 
-/// Replaces the port for clients of this machine if another program took it while the node was down. An address that was asked for
-/// now, or that other machines know, stays: the node says what is wrong.
-fn with_free_port(
-    place: &Place,
-    config: sheen_node::Config,
-    up: &Up,
-) -> Result<sheen_node::Config> {
-    let taken = config.listen;
-    let is_taken = || {
-        let bound = TcpListener::bind(taken);
-        bound.is_err_and(|error| error.kind() == std::io::ErrorKind::AddrInUse)
-    };
-    if up.listen.is_some() || !taken.ip().is_loopback() || !is_taken() {
-        return Ok(config);
-    }
-    let path = place.config();
-    let text = std::fs::read_to_string(&path)
-        .with_context(|| format!("cannot read {}", path.display()))?;
-    let line = format!("listen = \"{taken}\"");
-    if text.matches(&line).count() != 1 {
-        return Ok(config);
-    }
-    let free = TcpListener::bind((taken.ip(), 0)).and_then(|listener| listener.local_addr());
-    let free = free.context("looking for a free port")?;
-    process::write_whole(&path, &text.replace(&line, &format!("listen = \"{free}\"")))?;
-    answer::progress(&format!("{taken} is taken: clients find the node at {free}"));
-    Ok(sheen_node::Config::load(&path)?)
-}
-
 /// The text of a new configuration; ports are chosen and the key is made.
 fn configuration(place: &Place, up: &Up) -> Result<String> {
     let size = up.size.unwrap_or_else(|| default_size(&place.dir));
-    let addresses = addresses(up)?;
-    let mut text = sheen_node::Config::embedded_text(&place.dir, size, addresses);
+    let addresses = ports::choose(up)?;
+    let mut text = Config::embedded_text(&place.dir, size, addresses);
     // A device that lost its configuration stays what it is.
     let is_new = !place.dir.join("device").exists();
     let is_encrypted = if is_new { !up.no_encryption } else { place.key().exists() };
@@ -237,7 +207,7 @@ fn configuration(place: &Place, up: &Up) -> Result<String> {
 }
 
 /// Makes the device a configuration names if it is a file and not there: under another name until it is formatted.
-fn make_device(config: &sheen_node::Config) -> Result<()> {
+fn make_device(config: &Config) -> Result<()> {
     let path = &config.device.path;
     if !matches!(Way::of(path), Ok(Way::Path(_))) || path.exists() {
         return Ok(());
@@ -267,51 +237,6 @@ fn default_size(dir: &Path) -> Bytes {
     Bytes(free.0 / 4 * 3 / DEVICE_STEP * DEVICE_STEP)
 }
 
-/// Where a new node listens: as asked for, else at the usual ports, else at free ones.
-fn addresses(up: &Up) -> Result<Addresses> {
-    let usual = Addresses::default();
-    let listen = Held::new(up.listen, usual.listen)?;
-    let metrics = Held::new(up.metrics, usual.metrics)?;
-    for (what, held, usual) in
-        [("clients", &listen, usual.listen), ("metrics", &metrics, usual.metrics)]
-    {
-        if held.is_other {
-            let address = held.address;
-            answer::progress(&format!("{usual} is taken: {what} find the node at {address}"));
-        }
-    }
-    Ok(Addresses { listen: listen.address, metrics: metrics.address })
-}
-
-/// An address, held until all are chosen, so that they differ.
-struct Held {
-    address: SocketAddr,
-    is_other: bool,
-    _listener: TcpListener,
-}
-
-impl Held {
-    fn new(given: Option<SocketAddr>, usual: SocketAddr) -> Result<Self> {
-        if let Some(address) = given {
-            // Asked for in vain it must not stand in a configuration.
-            let listener = TcpListener::bind(address).map_err(|error| {
-                let text = format!("cannot listen at {address}: {error}");
-                Failure::new(FailureKind::InUse, text).hint("choose another address")
-            })?;
-            return Ok(Self { address, is_other: false, _listener: listener });
-        }
-        let (listener, is_other) = match TcpListener::bind(usual) {
-            Ok(listener) => (listener, false),
-            Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
-                (TcpListener::bind((usual.ip(), 0)).context("looking for a free port")?, true)
-            }
-            Err(error) => return Err(error).with_context(|| format!("cannot listen at {usual}")),
-        };
-        let address = listener.local_addr()?;
-        Ok(Self { address, is_other, _listener: listener })
-    }
-}
-
 /// The key file of the place; made if it is not there. One that is there may open a device.
 fn make_key(place: &Place) -> Result<KeySource> {
     let path = place.key();
@@ -323,6 +248,24 @@ fn make_key(place: &Place) -> Result<KeySource> {
     KeySource::new(KeyKind::File, text).with_context(|| {
         format!("{text} is too long for the name of a key; say --no-encryption, or another --dir")
     })
+}
+
+/// Starts the node, at other ports where its own are taken. Another program may be quicker at one that was free a moment ago.
+fn start(place: &Place, mut config: Config, up: &Up) -> Result<(Config, i32)> {
+    let mut replaced = ports::replace_taken(place, up, &config)?;
+    for _ in 1..STARTS_MAX {
+        config = replaced.unwrap_or(config);
+        let refused = match start_node(place) {
+            Ok(node) => return Ok((config, node)),
+            Err(refused) => refused,
+        };
+        replaced = ports::replace_taken(place, up, &config)?;
+        if replaced.is_none() {
+            return Err(refused);
+        }
+    }
+    config = replaced.unwrap_or(config);
+    Ok((config, start_node(place)?))
 }
 
 fn start_node(place: &Place) -> Result<i32> {
@@ -434,6 +377,8 @@ fn start_mount(place: &Place, source: &str, mount: &Path) -> Result<()> {
 
 #[cfg(test)]
 mod test {
+    use sheen_node::config::Addresses;
+
     use super::*;
 
     fn up(listen: Option<&str>) -> Up {
@@ -449,30 +394,14 @@ mod test {
     }
 
     #[test]
-    fn a_port_that_is_taken_makes_way_for_a_free_one_and_one_that_is_asked_for_does_not() {
-        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
-        let usual = taken.local_addr().unwrap();
-        let held = Held::new(None, usual).unwrap();
-        assert!(held.is_other && held.address != usual && held.address.ip() == usual.ip());
-        assert!(TcpListener::bind(held.address).is_err(), "it is held until both are chosen");
-        assert!(Held::new(Some(usual), usual).is_err(), "asked for in vain");
-        drop((taken, held));
-        assert_eq!(Held::new(Some(usual), usual).unwrap().address, usual);
-        let held = Held::new(None, usual).unwrap();
-        assert_eq!((held.is_other, held.address), (false, usual));
-        let chosen = addresses(&up(Some("127.0.0.1:0"))).unwrap();
-        assert_ne!(chosen.listen, chosen.metrics);
-    }
-
-    #[test]
     fn the_configuration_of_another_folder_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         let place = Place { dir: folder.path().join("copy") };
         std::fs::create_dir_all(folder.path().join("first")).unwrap();
         std::fs::create_dir(&place.dir).unwrap();
         let of = |dir: &Path| {
-            let text = sheen_node::Config::embedded_text(dir, Bytes(1 << 30), Addresses::default());
-            sheen_node::Config::parse(&place.config(), &text).unwrap()
+            let text = Config::embedded_text(dir, Bytes(1 << 30), Addresses::default());
+            Config::parse(&place.config(), &text).unwrap()
         };
         let error = place.check_config(&of(&folder.path().join("first"))).unwrap_err();
         assert!(error.to_string().contains("first"), "{error}");

@@ -27,6 +27,10 @@ const GRACE: Duration = Duration::from_secs(15);
 pub fn run(context: &mut Context<'_>) {
     let place = context.scratch.join(CHECK);
     let report = &mut *context.report;
+    // First: the usual ports, which all of them want, are free.
+    report.case(CHECK, "four `up` in four folders at the same moment are four nodes", || {
+        folders::side_by_side_at_once(&place.join("at-once"))
+    });
     let mut folders = None;
     report.case(CHECK, "two nodes of `up` work side by side on ports of their own", || {
         folders = Some(side_by_side(&place)?);

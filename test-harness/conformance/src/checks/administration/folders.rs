@@ -1,7 +1,9 @@
 //! Folders beside each other, and two calls for one folder.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::net::TcpListener;
+use std::path::Path;
 use std::process::Stdio;
 use std::thread;
 use std::time::Duration;
@@ -33,11 +35,34 @@ pub(super) fn apart(one: &Folder, two: &Folder) -> anyhow::Result<String> {
     ensure!(done["stopped"] == true, "{done}");
     ensure!(fs::read_to_string(one.mount().join("file"))? == "one", "the other's mount is gone");
     ensure!(fs::read_dir(&second)?.next().is_none() && !two.mount().join("file").exists());
-    // Another program took its port meanwhile, as a node that was set up while it was down would.
-    let _taken = TcpListener::bind(&listen)?;
+    // Another program took its ports meanwhile, as a node that was set up while it was down would.
+    let metrics = up["metrics"].as_str().context("no metrics")?.to_owned();
+    let page = metrics.strip_prefix("http://").and_then(|text| text.strip_suffix("/metrics"));
+    let _taken = (TcpListener::bind(&listen)?, TcpListener::bind(page.context("no address")?)?);
     let up = two.answers(&["up"])?;
-    ensure!(up["listen"] != listen.as_str(), "{up}");
+    ensure!(up["listen"] != listen.as_str() && up["metrics"] != metrics.as_str(), "{up}");
     ensure!(fs::read_to_string(two.mount().join("file"))? == "two");
+    Ok(String::new())
+}
+
+/// `up` in several new folders at the same moment: all want the usual ports, and each gets some.
+pub(super) fn side_by_side_at_once(place: &Path) -> anyhow::Result<String> {
+    let folders: Vec<Folder> = ["a", "b", "c", "d"]
+        .iter()
+        .map(|name| Folder::new(&place.join(name)))
+        .collect::<anyhow::Result<_>>()?;
+    let ups = thread::scope(|scope| {
+        let begun: Vec<_> = folders.iter().map(|it| scope.spawn(|| it.up(&[]))).collect();
+        begun.into_iter().map(|it| it.join().expect("no panic")).collect::<Vec<_>>()
+    });
+    let ended: Vec<_> = folders.iter().map(Folder::down).collect();
+    let mut ports = BTreeSet::new();
+    for up in ups {
+        let up = up?;
+        ports.extend([up["listen"].to_string(), up["metrics"].to_string()]);
+    }
+    ensure!(ports.len() == 8, "not on ports of their own: {ports:?}");
+    ended.into_iter().try_for_each(|end| end.map(drop))?;
     Ok(String::new())
 }
 
