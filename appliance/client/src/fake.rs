@@ -75,6 +75,10 @@ pub(crate) struct State {
     /// OSTs beside the two of the answer to Connect.
     pub(crate) more_osts: u32,
     pub(crate) ended_sessions: u64,
+    /// mtime as the MDT decided it, and when.
+    decided: Option<(Timespec, Timespec)>,
+    /// The MDT's clock shows less than the objects' times.
+    pub(crate) set_back: bool,
     /// Names lead to the regular file, and Lookup grants only these bits of it: a change of others waits for the rest.
     pub(crate) lookup_grants: Option<u32>,
     /// The session is being ended: taken up no more, until its client says that its caches are void.
@@ -419,6 +423,7 @@ impl State {
                 (0, reply.to_vec(), self.layout_of(fid).to_vec())
             }
             Opcode::SetAttributes => {
+                self.decide_times(&SetAttributes::from_bytes(&call.body).unwrap());
                 let lease = self.grant(bits::METADATA, bits::DATA);
                 (
                     0,
@@ -524,7 +529,20 @@ impl State {
         let (flags, has_xattrs) = (self.flags, self.has_xattrs);
         let found = Attributes { fid, size: 0, blocks: 0, flags, permissions, ..attributes };
         let (atime, atime_set) = self.accessed.unwrap_or((found.atime, found.atime_set));
-        Attributes { nlink, has_xattrs, atime, atime_set, ..found }
+        let (mtime, mtime_set) = self.decided.unwrap_or((found.mtime, found.mtime_set));
+        Attributes { nlink, has_xattrs, atime, atime_set, mtime, mtime_set, ..found }
+    }
+
+    /// Decides the time of content as the MDT does; by a clock that was set back it is long before what objects have.
+    fn decide_times(&mut self, request: &SetAttributes) {
+        let has = |flag: u32| request.valid & flag != 0;
+        if !has(set::SIZE | set::MTIME | set::MTIME_NOW) {
+            return;
+        }
+        let now = if self.set_back { Timespec { seconds: 50, nanoseconds: 0 } } else { self.now() };
+        let before = self.decided.map_or(now, |(_, before)| before);
+        let after = if has(set::AFTER) { request.ctime } else { before };
+        self.decided = Some((if has(set::MTIME) { request.mtime } else { now }, now.max(after)));
     }
 
     fn layout_of(&self, fid: Fid) -> Layout {

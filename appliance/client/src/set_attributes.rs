@@ -59,6 +59,19 @@ impl Changes {
         self.size.is_none() && matches!(self.mtime, Some(NewTime::At(_)))
     }
 
+    /// Whether the time of the last change of content is decided by it.
+    fn sets_mtime(&self) -> bool {
+        self.size.is_some() || self.mtime.is_some()
+    }
+
+    /// The same time of content once more, from behind `written`.
+    fn times_after(&self, inode: &Inode, written: Timespec) -> SetAttributes {
+        let mtime = Some(self.mtime.unwrap_or(NewTime::Now));
+        let times = Self { mtime, caller: self.caller, ..Self::default() };
+        let message = times.message(inode);
+        SetAttributes { valid: message.valid | set::AFTER, ctime: written, ..message }
+    }
+
     fn message(&self, inode: &Inode) -> SetAttributes {
         let mut valid = 0;
         let mut take = |value: Option<u32>, bit: u32| {
@@ -125,14 +138,7 @@ impl Client {
             // What is dirty here is written while it still may be.
             self.sink().invalidate_data(inode.fid, 0..u64::MAX);
         }
-        let stamp = self.stamp();
-        let message = changes.message(inode);
-        // The kernel writes no page of the file back while a truncation is under way.
-        let request = Request::new(Opcode::SetAttributes, &message);
-        let request = request.with_room(LAYOUT_ROOM).about(inode);
-        let reply = self.ask(request, cancel)?;
-        let found: AttributesReply = reply.decode()?;
-        let settled = self.settle_change(inode, &reply, stamp, &found.attributes, &found.lease);
+        let (found, caching) = self.send_changes(inode, &changes.message(inode), cancel)?;
         if changes.atime.is_some() {
             inode.lock().accessed = None;
         }
@@ -142,8 +148,32 @@ impl Client {
         if let Some(size) = changes.size {
             self.truncate(inode, size, found.attributes.mtime, cancel)?;
         }
-        let caching = Caching::of_attributes(settled.attributes);
+        let observed = self.complete(inode, found.attributes, caching, cancel)?;
+        let written = observed.attributes.mtime;
+        if !changes.sets_mtime() || written == found.attributes.mtime {
+            return Ok(observed);
+        }
+        // The objects' time lies ahead of what was just decided: it is by a clock that was set back, or of a write meanwhile. This
+        // counts from behind it.
+        let message = changes.times_after(inode, written);
+        let (found, caching) = self.send_changes(inode, &message, cancel)?;
         self.complete(inode, found.attributes, caching, cancel)
+    }
+
+    fn send_changes(
+        self: &Arc<Self>,
+        inode: &Arc<Inode>,
+        message: &SetAttributes,
+        cancel: &Cancel,
+    ) -> Result<(AttributesReply, Caching), Errno> {
+        let stamp = self.stamp();
+        // The kernel writes no page of the file back while a truncation is under way.
+        let request = Request::new(Opcode::SetAttributes, message);
+        let request = request.with_room(LAYOUT_ROOM).about(inode);
+        let reply = self.ask(request, cancel)?;
+        let found: AttributesReply = reply.decode()?;
+        let settled = self.settle_change(inode, &reply, stamp, &found.attributes, &found.lease);
+        Ok((found, Caching::of_attributes(settled.attributes)))
     }
 }
 
@@ -171,6 +201,31 @@ mod test {
         fn invalidate_attributes(&self, _: Fid) {}
 
         fn invalidate_entries(&self) {}
+    }
+
+    #[test]
+    fn a_time_that_is_set_counts_though_the_server_s_clock_was_set_back_behind_the_objects() {
+        for set_back in [false, true] {
+            let (fake, client) = start();
+            let (file, never) = (client.inode(FILE), Cancel::new());
+            fake.change(|state| state.write_as_another(0, b"content"));
+            fake.change(|state| state.set_back = set_back);
+            let set = |changes: Changes| {
+                let before = fake.sent(Opcode::SetAttributes).len();
+                let found = client.set_attributes(&file, &changes, &never).unwrap();
+                let sent = fake.sent(Opcode::SetAttributes).len() - before;
+                (found.attributes.mtime, sent)
+            };
+            let time = Timespec { seconds: 5, nanoseconds: 6 };
+            let dates = Changes { mtime: Some(NewTime::At(time)), ..Changes::default() };
+            assert_eq!(set(dates), (time, 1 + usize::from(set_back)));
+            let touches = Changes { mtime: Some(NewTime::Now), ..Changes::default() };
+            let (touched, requests) = set(touches);
+            assert_eq!(requests, 1, "it counts from behind what objects have already");
+            assert_eq!(touched.seconds == 50, set_back, "{touched:?}");
+            assert_eq!(set(Changes { permissions: Some(0o600), ..Changes::default() }).1, 1);
+            client.disconnect();
+        }
     }
 
     #[test]

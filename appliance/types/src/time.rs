@@ -22,6 +22,13 @@ impl Timespec {
         }
     }
 
+    /// The time of a service that was this, as its clock shows `clock`: it never goes back, and creeps where the clock was set back,
+    /// so that what follows something else is later.
+    #[must_use]
+    pub fn going_on(self, clock: Self) -> Self {
+        if clock < self { self.just_after() } else { clock }
+    }
+
     /// The time `duration` later.
     #[must_use]
     pub fn after(self, duration: std::time::Duration) -> Self {
@@ -61,6 +68,14 @@ mod test {
     use std::time::Duration;
 
     use super::*;
+
+    #[test]
+    fn a_clock_that_was_set_back_creeps_until_it_has_caught_up() {
+        let at = |seconds, nanoseconds| Timespec { seconds, nanoseconds };
+        assert_eq!(at(7, 0).going_on(at(8, 0)), at(8, 0));
+        assert_eq!(at(7, 0).going_on(at(7, 0)), at(7, 0));
+        assert_eq!(at(7, 0).going_on(at(6, 5)), at(7, 1));
+    }
 
     #[test]
     fn nanoseconds_carry_into_seconds() {

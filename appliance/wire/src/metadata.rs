@@ -259,6 +259,9 @@ pub mod set {
     pub const CTIME: u32 = 2048;
     /// With [`KILL_SUIDGID`]: drop set-group-ID also without group-execute; the writer is not in the group.
     pub const KILL_SGID: u32 = 4096;
+    /// `ctime` is when objects of the file were last changed: what is set is later. Where a clock was ahead and set back, that is not
+    /// so by itself.
+    pub const AFTER: u32 = 8192;
 }
 
 message! {
@@ -282,7 +285,7 @@ message! {
         pub atime: Timespec,
         /// Modification time.
         pub mtime: Timespec,
-        /// See [`set::CTIME`].
+        /// See [`set::AFTER`] and [`set::CTIME`].
         pub ctime: Timespec,
         /// Inode flags (`FS_*_FL`).
         pub flags: u32,

@@ -108,12 +108,25 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         story: "a truncate cuts objects before the metadata service allowed it: a refusal leaves a cut file",
         file: "appliance/client/src/set_attributes.rs",
         replacements: &[(
-            "let message = changes.message(inode);",
-            "if let Some(size) = changes.size {\n            self.truncate(inode, size, Timespec::ZERO, cancel)?;\n        }\n        let message = changes.message(inode);",
+            "let (found, caching) = self.send_changes(inode, &changes.message(inode), cancel)?;",
+            "if let Some(size) = changes.size {\n            self.truncate(inode, size, Timespec::ZERO, cancel)?;\n        }\n        let (found, caching) = self.send_changes(inode, &changes.message(inode), cancel)?;",
         )],
         proofs: &[Proof::Test(
             CLIENT,
             "refusal_test::a_truncate_the_metadata_service_refuses_leaves_the_content",
+        )],
+    },
+    Mutant {
+        name: "set-behind-the-objects",
+        story: "a time of content that is set counts by the metadata service's clock alone: where that was set back, nothing changes",
+        file: "appliance/client/src/set_attributes.rs",
+        replacements: &[(
+            "if !changes.sets_mtime() || written == found.attributes.mtime {",
+            "if changes.sets_mtime() || written == found.attributes.mtime {",
+        )],
+        proofs: &[Proof::Test(
+            CLIENT,
+            "set_attributes::test::a_time_that_is_set_counts_though_the_server_s_clock_was_set_back_behind_the_objects",
         )],
     },
 ];

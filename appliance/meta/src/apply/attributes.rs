@@ -1,6 +1,6 @@
 //! Attributes: mode, owner, times, size, flags; and the layout.
 
-use sheen_types::{Errno, FileKind, compression};
+use sheen_types::{Errno, FileKind, Timespec, compression};
 use sheen_wire::{
     Field,
     lease::SizeUpdate,
@@ -29,7 +29,8 @@ const SET_ALL: u32 = set::MODE
     | set::FLAGS
     | set::KILL_SUIDGID
     | set::CTIME
-    | set::KILL_SGID;
+    | set::KILL_SGID
+    | set::AFTER;
 /// Largest file size: the largest `off_t`.
 const SIZE_MAX: u64 = u64::MAX >> 1;
 /// File capabilities: a change of owner or content takes them away.
@@ -67,7 +68,8 @@ impl State {
             inode.mtime_set = mtime;
         }
         inode.note_access(update.atime, change.now);
-        inode.touch_attributes(mtime, change.transaction);
+        // What is told late has shown itself already.
+        inode.touch_attributes(inode.ctime.max(mtime), change.transaction);
         Ok(Reply::Done)
     }
 
@@ -135,12 +137,13 @@ fn change_attributes(
     if has(set::MODE) {
         set_mode(inode, request.permissions)?;
     }
-    inode.touch_attributes(change.now, change.transaction);
+    let seen = if has(set::AFTER) { request.ctime } else { change.now };
+    inode.touch_attributes(change.now.max(seen), change.transaction);
     if has(set::SIZE) {
         inode.size = request.size;
         inode.set_mtime(inode.ctime);
     }
-    set_times(inode, request);
+    set_times(inode, request, change.now);
     Ok(Reply::Done)
 }
 
@@ -207,18 +210,18 @@ fn set_mode(inode: &mut Inode, permissions: u32) -> Result<(), Errno> {
     Ok(())
 }
 
-fn set_times(inode: &mut Inode, request: &SetAttributes) {
+fn set_times(inode: &mut Inode, request: &SetAttributes, now: Timespec) {
     let has = |flag: u32| request.valid & flag != 0;
     if has(set::CTIME) {
         inode.ctime = request.ctime;
     }
     if has(set::ATIME_NOW) {
-        inode.set_atime(inode.ctime);
+        inode.set_atime(now);
     } else if has(set::ATIME) {
         inode.set_atime(request.atime);
     }
     if has(set::MTIME_NOW) {
-        inode.set_mtime(inode.ctime);
+        inode.set_mtime(now);
     } else if has(set::MTIME) {
         inode.set_mtime(request.mtime);
     }

@@ -198,9 +198,9 @@ impl Inode {
         self.set_mtime(self.ctime);
     }
 
-    /// Attributes or links changed. The time of a change never goes back, whatever the clock does.
+    /// Attributes or links changed. The time of a change never goes back, whatever the clock does, and shows that there was one.
     pub(crate) fn touch_attributes(&mut self, now: Timespec, transaction: TransactionNumber) {
-        self.ctime = self.ctime.max(now);
+        self.ctime = self.ctime.going_on(now);
         self.transaction = transaction;
     }
 

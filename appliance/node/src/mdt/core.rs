@@ -206,7 +206,7 @@ impl Mdt {
     pub(crate) fn on_time(&mut self, now: Tick, wall: Timespec) {
         let gap = now.since(self.now);
         self.now = now;
-        self.wall = self.wall.max(wall);
+        self.wall = self.wall.going_on(wall);
         if gap <= self.times.tick * 10 {
             return;
         }

@@ -48,6 +48,21 @@ fn accesses_of_many_inodes_are_one_entry_and_ask_nobody_for_a_lease() {
 }
 
 #[test]
+fn changes_under_a_clock_that_was_set_back_are_told_apart_and_in_order() {
+    let mut world = World::new();
+    let mut a = world.mount(1);
+    world.pass(std::time::Duration::from_secs(1));
+    let before = a.create(&mut world, "before").attributes.btime;
+    // Not by much, or sessions would end: their time is this clock's, too.
+    world.clock.0.set(world.clock.0.get() - 20_000_000);
+    let times = ["first", "second"].map(|name| a.create(&mut world, name).attributes.btime);
+    assert!(before < times[0] && times[0] < times[1], "{before:?} {times:?}");
+    world.pass(std::time::Duration::from_secs(1));
+    let caught_up = a.create(&mut world, "third").attributes.btime;
+    assert!(caught_up > times[1].after(std::time::Duration::from_millis(500)), "{caught_up:?}");
+}
+
+#[test]
 fn no_client_sets_the_time_of_a_change() {
     let mut world = World::new();
     let mut a = world.mount(1);

@@ -1,5 +1,7 @@
 //! From a request to the work it causes: whose it is, admission, and the answers that need no device.
 
+use std::time::Duration;
+
 use sheen_dma::Buffer;
 use sheen_ports::{Block, Clock, Fabric, RequestId};
 use sheen_store::RequestToken;
@@ -27,6 +29,10 @@ pub(crate) const SECTORS_PER_BLOCK: u64 = BLOCK_BYTES_U64 / 512;
 
 /// Payload of a reply: buffer, bytes of it, their CRC32C.
 pub(crate) type Payload = (Buffer, usize, u32);
+
+/// How far behind an object's time that lies ahead its next change is. What the MDT decides of such a file is nanoseconds behind the
+/// last change it was told of; this is later.
+const BEHIND_AHEAD: Duration = Duration::from_millis(1);
 
 impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
     /// Path: D5. Decides what becomes of a request.
@@ -183,11 +189,22 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
         Ok(GlimpseReply { objects: List(objects?) }.to_vec())
     }
 
-    /// The time of a change that says `given`. Looked at change by change: a clock read once for a turn could lie before a time
-    /// that the MDT gave meanwhile, and the change would count as the older one.
-    pub(crate) fn time_of_change(&mut self, given: Timespec) -> Timespec {
-        self.wall = self.wall.max(self.clock.wall());
-        if given == Timespec::ZERO { self.wall } else { given.min(self.wall) }
+    /// The time of a change of `object` that says `given`. Looked at change by change: a clock read once for a turn could lie before
+    /// a time that the MDT gave meanwhile, and the change would count as the older one. A change of an object whose time lies ahead,
+    /// by a clock that was set back before this start, is after that time: it shows that there was one.
+    pub(crate) fn time_of_change(
+        &mut self,
+        number: usize,
+        object: Fid,
+        given: Timespec,
+    ) -> Timespec {
+        self.wall = self.wall.going_on(self.clock.wall());
+        if given != Timespec::ZERO {
+            return given.min(self.wall);
+        }
+        let found = self.targets[number].store().and_then(|store| store.attributes(object));
+        let ahead = found.map(|found| found.mtime).filter(|mtime| *mtime > self.wall);
+        ahead.map_or(self.wall, |mtime| mtime.after(BEHIND_AHEAD))
     }
 
     fn begin_change(
@@ -196,11 +213,11 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
         number: usize,
         mut change: Change,
     ) -> Result<(), Errno> {
-        if let Change::Punch(sheen_store::Punch { mtime, .. })
-        | Change::Truncate(sheen_store::Truncate { mtime, .. })
-        | Change::Allocate(sheen_store::Allocate { mtime, .. }) = &mut change
+        if let Change::Punch(sheen_store::Punch { object, mtime, .. })
+        | Change::Truncate(sheen_store::Truncate { object, mtime, .. })
+        | Change::Allocate(sheen_store::Allocate { object, mtime, .. }) = &mut change
         {
-            *mtime = self.time_of_change(*mtime);
+            *mtime = self.time_of_change(number, *object, *mtime);
         }
         let repack = match &change {
             Change::Repack(repack, compression) => Some(Wanted {

@@ -131,7 +131,7 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
         let packed = (!self.scratch.packed.is_empty()).then_some(write.object);
         self.operations.get_mut(token).work =
             Work::Storing { image: Image::new(buffer), packed, repack: None };
-        let mtime = self.time_of_change(write.mtime);
+        let mtime = self.time_of_change(number, write.object, write.mtime);
         let write = Write {
             object: write.object,
             offset: write.offset,

@@ -13,3 +13,4 @@ mod model;
 mod packing;
 mod compressed;
 mod tidying;
+mod times;
