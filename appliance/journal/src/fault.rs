@@ -16,6 +16,9 @@ pub enum Fault {
         /// What they sum to.
         found: u32,
     },
+    /// No header: neither the sum nor the log's identity nor the place is right. Blank, or from inside of a batch of an earlier lap;
+    /// of a header all three would have to decay.
+    NoHeader,
     /// A good block, but of another place: the device misdirected a write or a read.
     Misdirected {
         /// Where we read.
@@ -65,6 +68,7 @@ impl fmt::Display for Fault {
             Self::Checksum { expected, found } => {
                 write!(f, "checksum expected {expected:#010x}, found {found:#010x}")
             }
+            Self::NoHeader => f.write_str("no header"),
             Self::Misdirected { expected, found } => {
                 write!(f, "misdirected: expected a block of {expected}, found one of {found}")
             }

@@ -71,10 +71,14 @@ impl Header {
     pub(crate) fn decode(raw: &[u8], geometry: &Geometry, block: u64) -> Result<Self, Fault> {
         let expected = u32_at(raw, 0);
         let found = crc32c(&raw[4..HEADER_BYTES]);
+        let (identity, home) = (u64_at(raw, 8), Lba(u64_at(raw, 16)));
         if expected != found {
-            return Err(Fault::Checksum { expected, found });
+            let was_header = identity == geometry.identity || home == geometry.lba(block);
+            return Err(match was_header {
+                true => Fault::Checksum { expected, found },
+                false => Fault::NoHeader,
+            });
         }
-        let identity = u64_at(raw, 8);
         if identity != geometry.identity {
             return Err(Fault::Identity { expected: geometry.identity, found: identity });
         }
@@ -85,7 +89,6 @@ impl Header {
         if format == 0 {
             return Err(Fault::Malformed { field: "format" });
         }
-        let home = Lba(u64_at(raw, 16));
         if home != geometry.lba(block) {
             return Err(Fault::Misdirected { expected: geometry.lba(block), found: home });
         }

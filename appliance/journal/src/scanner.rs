@@ -135,10 +135,9 @@ impl Tail {
     #[must_use]
     pub fn torn(&self) -> Option<Fault> {
         self.fault.filter(|fault| match fault {
-            // Of a blank block the sum that should be is 0, too.
-            Fault::Checksum { expected, .. } => *expected != 0,
-            Fault::Malformed { .. } | Fault::Misdirected { .. } => true,
-            Fault::Sequence { .. }
+            Fault::Checksum { .. } | Fault::Malformed { .. } | Fault::Misdirected { .. } => true,
+            Fault::NoHeader
+            | Fault::Sequence { .. }
             | Fault::Incarnation { .. }
             | Fault::Identity { .. }
             | Fault::Format { .. }
@@ -331,6 +330,7 @@ impl Scanner {
             Fault::Unreadable | Fault::Format { .. } => true,
             Fault::Incarnation { expected, found } => found > expected,
             Fault::Checksum { .. }
+            | Fault::NoHeader
             | Fault::Misdirected { .. }
             | Fault::Identity { .. }
             | Fault::Sequence { .. }

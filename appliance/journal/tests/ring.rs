@@ -163,6 +163,25 @@ fn a_torn_batch_ends_the_log_and_its_late_successor_stays_dead() {
 }
 
 #[test]
+fn the_inside_of_an_older_batch_is_not_called_torn_and_a_header_that_decayed_is() {
+    let mut ring = Ring::new(RING);
+    let mut older = writer(RING);
+    write_one(&mut older, &mut ring, &[7; 9000]);
+    let mut writer = Writer::new(RING, Position::START, Position::START, 2);
+    write_one(&mut writer, &mut ring, b"short");
+    let since = ScanStart { incarnations: 2..=2, ..start(Position::START) };
+    let (records, tail) = ring.scan(&since).unwrap();
+    assert_eq!((records.len(), tail.fault, tail.torn()), (1, Some(Fault::NoHeader), None));
+    for byte in [0, 8, 16, 24, 63] {
+        let lost = write_one(&mut writer, &mut ring, b"acknowledged");
+        ring.spoil(lost.lba, byte);
+        let (_, tail) = ring.scan(&since).unwrap();
+        assert!(matches!(tail.torn(), Some(Fault::Checksum { .. })), "byte {byte}: {tail:?}");
+        ring.spoil(lost.lba, byte);
+    }
+}
+
+#[test]
 fn a_lost_batch_known_durable_is_damage_with_its_place() {
     let mut ring = Ring::new(RING);
     let mut writer = writer(RING);
