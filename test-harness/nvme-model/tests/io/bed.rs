@@ -63,6 +63,7 @@ pub(crate) enum Way {
 
 pub(crate) const MEDIUM_BYTES: u64 = 64 << 20;
 const ARENA_BYTES: usize = 64 << 20;
+const PATIENCE: Duration = Duration::from_secs(60);
 
 impl Bed {
     pub(crate) fn new(way: Way, wish: Wish) -> Self {
@@ -116,7 +117,8 @@ impl Bed {
         match self {
             Self::Here(model) => Box::new(model.transport().unwrap()),
             Self::There(process, _) => {
-                let options = vfio_user::Options::default();
+                // It lives, and on a machine that is busy waits for a core.
+                let options = vfio_user::Options { patience: PATIENCE, ..Default::default() };
                 Box::new(VfioUser::open(process.socket(), options).unwrap())
             }
         }
