@@ -6,7 +6,9 @@
 //! again. All others wait. The lease is given back when nobody uses it and nothing is left to sweep.
 //!
 //! A cached read that waits holds its pages locked and empty: sweeps leave them out, so a program that reads in a
-//! loop does not keep the lease here for ever.
+//! loop does not keep the lease here for ever. Nor does one that stores into a mapping: the first sweep writes its dirty pages, which
+//! takes time, and serves its page faults meanwhile; later ones go range by range, and serve only those they are stuck on, of which they
+//! are the slower to be sure the more often they had to come back.
 
 use std::{ops::Range, time::Duration};
 
@@ -53,8 +55,10 @@ pub(crate) struct Use {
 
 /// Large folios are locked as a whole; the largest are 2 MiB.
 const FOLIO_BYTES_MAX: u64 = 2 << 20;
-/// A sweep takes microseconds; one that lasts longer waits for a locked page, perhaps of one who waits here.
-pub(crate) const SWEEP_STUCK: Duration = Duration::from_millis(20);
+/// A sweep takes microseconds; one that lasts longer waits for a locked page, perhaps of one who waits here. Or it writes dirty pages.
+const SWEEP_STUCK: Duration = Duration::from_millis(20);
+/// It is doubled so often at most.
+const DOUBLED_MAX: u32 = 6;
 
 /// The lease on content.
 #[derive(Debug, Default)]
@@ -67,12 +71,21 @@ pub(crate) struct DataLease {
     pub(crate) users: u32,
     /// Range the kernel is dropping now.
     pub(crate) sweep: Option<Range<u64>>,
+    /// Its number.
+    pub(crate) sweeps: u32,
+    /// How often pages had come back after sweeps.
+    rounds: u32,
     refilled: Vec<Range<u64>>,
     waiting: Vec<Range<u64>>,
 }
 
 impl DataLease {
-    /// Decides about `wanted`; `stuck`: a sweep in its way has lasted [`SWEEP_STUCK`].
+    /// How long a sweep lasts that may be stuck on whom it is in the way of.
+    pub(crate) fn sweep_patience(&self) -> Duration {
+        SWEEP_STUCK * (1 << self.rounds.min(DOUBLED_MAX))
+    }
+
+    /// Decides about `wanted`; `stuck`: the sweep that is under way has lasted [`DataLease::sweep_patience`] since this caller came.
     pub(crate) fn admit(&mut self, wanted: &Use, stuck: bool) -> Admission {
         if !self.revoking {
             if self.mode < wanted.mode {
@@ -91,7 +104,7 @@ impl DataLease {
             Access::Cached if wanted.writes => {
                 (usable || in_the_way) && self.mode != DataMode::None
             }
-            Access::Cached => in_the_way,
+            Access::Cached => in_the_way && (stuck || self.rounds == 0),
             Access::Direct => in_the_way && stuck && self.mode != DataMode::None,
         };
         if !admitted {
@@ -126,18 +139,23 @@ impl DataLease {
     pub(crate) fn start_revoking(&mut self) {
         assert!(!self.revoking, "one revoke at a time");
         self.revoking = true;
+        self.rounds = 0;
         self.refilled.clear();
     }
 
-    /// What was put into the page cache since the last sweep and must go too: the next sweep. Empty: all is clean.
-    pub(crate) fn next_sweep(&mut self) -> Vec<Range<u64>> {
-        let mut left: Vec<Range<u64>> = std::mem::take(&mut self.refilled);
+    /// The kernel is told to drop a range.
+    pub(crate) fn start_sweep(&mut self, range: Range<u64>) {
+        self.sweep = Some(range);
+        self.sweeps = self.sweeps.wrapping_add(1);
+    }
+
+    /// What was put into the page cache since the last sweeps and must go too, in order. Empty: all is clean.
+    pub(crate) fn refilled(&mut self) -> Vec<Range<u64>> {
+        let mut left = joined(std::mem::take(&mut self.refilled));
         for waiting in &self.waiting {
             left = left.iter().flat_map(|range| subtract(range, waiting)).collect();
         }
-        let start = left.iter().map(|range| range.start).min();
-        let end = left.iter().map(|range| range.end).max();
-        self.sweep = start.zip(end).map(|(start, end)| start..end);
+        self.rounds = self.rounds.saturating_add(u32::from(!left.is_empty()));
         left
     }
 }
@@ -147,6 +165,19 @@ fn overlaps(sweep: &Range<u64>, range: &Range<u64>) -> bool {
     let start = range.start / FOLIO_BYTES_MAX * FOLIO_BYTES_MAX;
     let end = range.end.checked_next_multiple_of(FOLIO_BYTES_MAX).unwrap_or(u64::MAX);
     sweep.start < end && start < sweep.end
+}
+
+/// The same bytes in as few ranges as there can be.
+fn joined(mut ranges: Vec<Range<u64>>) -> Vec<Range<u64>> {
+    ranges.sort_unstable_by_key(|range| range.start);
+    let mut whole: Vec<Range<u64>> = Vec::new();
+    for range in ranges {
+        match whole.last_mut().filter(|last| range.start <= last.end) {
+            Some(last) => last.end = last.end.max(range.end),
+            None => whole.push(range),
+        }
+    }
+    whole
 }
 
 /// What of `from` is not in `hole`: up to two ranges.
@@ -171,7 +202,7 @@ mod test {
     fn revoking(mode: DataMode) -> DataLease {
         let mut lease = DataLease { mode, ..DataLease::default() };
         lease.start_revoking();
-        lease.sweep = Some(0..u64::MAX);
+        lease.start_sweep(0..u64::MAX);
         lease
     }
 
@@ -191,9 +222,24 @@ mod test {
         let mut lease = revoking(DataMode::Read);
         assert_eq!(lease.admit(&read(Access::Cached, 4096..8192), false), Admission::Admitted);
         lease.leave();
-        assert!(lease.next_sweep().iter().eq(&one(4096..8192)));
-        assert_eq!(lease.sweep, Some(4096..8192));
-        assert!(lease.next_sweep().is_empty(), "nothing came since");
+        assert!(lease.refilled().iter().eq(&one(4096..8192)));
+        assert!(lease.refilled().is_empty(), "nothing came since");
+    }
+
+    #[test]
+    fn page_faults_are_served_by_later_sweeps_only_if_these_are_stuck_on_them() {
+        let mut lease = revoking(DataMode::Write);
+        let fault = |at: u64| read(Access::Cached, at..at + 4096);
+        for at in [8192, 0, 4096, 64 << 20] {
+            assert_eq!(lease.admit(&fault(at), false), Admission::Admitted);
+            lease.leave();
+        }
+        assert_eq!(lease.refilled(), [0..12288, 64 << 20..(64 << 20) + 4096], "range by range");
+        lease.start_sweep(0..12288);
+        assert_eq!(lease.sweep_patience(), SWEEP_STUCK * 2);
+        assert_eq!(lease.admit(&fault(4096), false), Admission::Wait);
+        assert_eq!(lease.admit(&fault(64 << 20), true), Admission::Wait, "not in its way");
+        assert_eq!(lease.admit(&fault(4096), true), Admission::Admitted);
     }
 
     #[test]
@@ -204,7 +250,7 @@ mod test {
         lease.sweep = None;
         assert_eq!(lease.admit(&read(Access::Cached, 0..4096), false), Admission::Wait);
         lease.start_waiting(0..4096);
-        assert!(lease.next_sweep().is_empty(), "its page is locked and empty");
+        assert!(lease.refilled().is_empty(), "its page is locked and empty");
     }
 
     #[test]

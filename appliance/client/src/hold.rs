@@ -5,11 +5,11 @@
 use std::{ops::Range, sync::Arc};
 
 use sheen_ports::Cancel;
-use sheen_types::Errno;
+use sheen_types::{Errno, Tick};
 
 use crate::{
     client::Client,
-    data_lease::{Access, Admission, DataMode, SWEEP_STUCK, Use},
+    data_lease::{Access, Admission, DataMode, Use},
     inode::{Inode, InodeState},
     slots::CANCEL_POLL,
 };
@@ -65,7 +65,7 @@ impl Client {
         let mut wanted =
             Use { mode: DataMode::Write, access, range, writes: purpose == Purpose::Write };
         let mut waiting = false;
-        let mut sweep_since = None;
+        let mut sweep_since = (0, Tick(0));
         let mut refusals = 0_u32;
         let mut state = inode.lock();
         let result = loop {
@@ -77,11 +77,11 @@ impl Client {
                 break Err(errno);
             }
             wanted.mode = mode_for(&state, purpose);
-            if state.data.sweep.is_none() {
-                sweep_since = None;
-            }
             let now = self.clock.now();
-            let stuck = now.since(*sweep_since.get_or_insert(now)) >= SWEEP_STUCK;
+            if sweep_since.0 != state.data.sweeps || state.data.sweep.is_none() {
+                sweep_since = (state.data.sweeps, now);
+            }
+            let stuck = now.since(sweep_since.1) >= state.data.sweep_patience();
             let admission = if closed { Admission::Wait } else { state.data.admit(&wanted, stuck) };
             match admission {
                 Admission::Admitted => break Ok(Hold::new(inode, &state)),

@@ -92,6 +92,8 @@ mod refusal_test;
 #[cfg(test)]
 mod attach_test;
 #[cfg(test)]
+mod give_back_test;
+#[cfg(test)]
 mod scenarios;
 #[cfg(test)]
 mod kills;

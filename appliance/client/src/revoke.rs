@@ -6,7 +6,6 @@
 
 use std::{
     collections::BTreeSet,
-    ops::Range,
     sync::{Arc, Mutex, mpsc},
     time::Duration,
 };
@@ -196,22 +195,22 @@ impl Client {
         // Pages of a file that a writer has mapped can become dirty without a word: then reading is not kept either.
         let to_read = to_read && state.writers == 0;
         state.data.start_revoking();
-        if !to_read {
-            state.data.sweep = Some(0..u64::MAX);
-        }
-        let mut ranges: Vec<Range<u64>> = state.data.sweep.iter().cloned().collect();
+        let whole = 0..u64::MAX;
+        let mut ranges = if to_read { Vec::new() } else { vec![whole] };
         loop {
-            drop(state);
-            inode.notify();
             for range in ranges {
+                state.data.start_sweep(range.clone());
+                drop(state);
+                inode.notify();
                 self.sink().invalidate_data(inode.fid, range);
+                state = inode.lock();
+                state.data.sweep = None;
             }
-            state = inode.lock();
-            state.data.sweep = None;
+            inode.notify();
             while state.data.users > 0 {
                 state = inode.wait(state, CANCEL_POLL);
             }
-            ranges = state.data.next_sweep();
+            ranges = state.data.refilled();
             if ranges.is_empty() {
                 break;
             }

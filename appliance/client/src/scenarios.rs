@@ -2,7 +2,7 @@
 
 use std::{
     ops::Range,
-    sync::{Arc, Mutex, mpsc},
+    sync::{Arc, mpsc},
     time::Duration,
 };
 
@@ -169,50 +169,6 @@ fn after_an_eviction_files_are_opened_again_and_lost_locks_fail() {
     let refused = client.read(&locked, 0, room, Access::Direct, &never).unwrap_err();
     assert_eq!(refused, Errno::EIO);
     assert!(read(&fake, &client, &plain, 0, 10).is_empty());
-    client.disconnect();
-}
-
-/// Does what the kernel does: an invalidation waits for a page that a read in flight holds locked.
-struct PageLock {
-    swept: Mutex<Vec<Range<u64>>>,
-    during: Mutex<Option<Box<dyn FnOnce() + Send>>>,
-}
-
-impl CacheSink for PageLock {
-    fn invalidate_data(&self, _: Fid, range: Range<u64>) {
-        self.swept.lock().unwrap().push(range);
-        let during = self.during.lock().unwrap().take();
-        if let Some(during) = during {
-            during();
-        }
-    }
-
-    fn invalidate_attributes(&self, _: Fid) {}
-
-    fn invalidate_entries(&self) {}
-}
-
-#[test]
-fn a_read_whose_page_a_sweep_waits_for_is_served_and_swept_again() {
-    let (fake, client) = start();
-    fake.change(|state| state.write_as_another(0, b"old content"));
-    let file = client.inode(FILE);
-    assert_eq!(read(&fake, &client, &file, 0, 3), b"old");
-    let (reader, other, server) = (client.clone(), file.clone(), fake.clone());
-    let during: Box<dyn FnOnce() + Send> = Box::new(move || {
-        let room = server.buffer(4096);
-        let outcome = reader.read(&other, 0, room, Access::Cached, &Cancel::new()).unwrap();
-        assert_eq!(outcome.bytes, 11);
-    });
-    let sink = Arc::new(PageLock { swept: Mutex::default(), during: Mutex::new(Some(during)) });
-    client.set_sink(sink.clone());
-    let sequence = fake.revoke(FILE, bits::DATA, false);
-    fake.wait_until("the revoke is answered", |state| {
-        state.log.iter().any(|sent| sent.opcode == Opcode::LeaseCancel)
-    });
-    assert_eq!(fake.cancels()[0].sequence, sequence);
-    let swept = sink.swept.lock().unwrap().clone();
-    assert_eq!(swept, [0..u64::MAX, 0..4096]);
     client.disconnect();
 }
 
