@@ -55,6 +55,8 @@ pub(crate) fn run(json: bool, down: &Down) -> Result<()> {
         unmount(&mount.path)?;
         unmounted.push(mount.path);
     }
+    // Also where what was taken away here is used in another mount namespace.
+    refuse_while_used(&place, &left)?;
     for mount in left {
         answer::progress(&format!(
             "{} stays mounted: its programs wait until the node is up again",
@@ -112,8 +114,8 @@ fn unmount(mount: &Path) -> Result<()> {
     })
 }
 
-/// Refuses while programs use a mount of the node that is in no table any more: it was taken away lazily, and is served until they
-/// let go.
+/// Refuses while programs use a mount of the node that is not among `mounts`: it was taken away, lazily or in this mount namespace
+/// alone, and is served until they let go.
 fn refuse_while_used(place: &Place, mounts: &[MountPoint]) -> Result<()> {
     if place.running_node().is_none() {
         return Ok(());

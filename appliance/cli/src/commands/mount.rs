@@ -73,16 +73,31 @@ fn default_log() -> Result<PathBuf> {
     if nix::unistd::Uid::effective().is_root() {
         return Ok(PathBuf::from(LOG));
     }
-    let absolute =
-        |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|p| p.is_absolute());
-    let state = absolute("XDG_STATE_HOME").or_else(|| Some(absolute("HOME")?.join(".local/state")));
-    let log = state.map(|state| state.join(USER_LOG)).ok_or_else(|| {
-        Failure::new(FailureKind::Usage, "there is no folder for the mount's log: HOME is not set")
-            .hint("say --log FILE")
+    let log = state_folder(|name| std::env::var_os(name), home).map(|state| state.join(USER_LOG));
+    let log = log.ok_or_else(|| {
+        let text = "there is no folder for the mount's log: HOME is not set, and the user has none";
+        Failure::new(FailureKind::Usage, text).hint("say --log FILE")
     })?;
     let made = log.parent().map_or(Ok(()), std::fs::create_dir_all);
     made.map_err(|error| process::log_failure(&log, &error))?;
     Ok(log)
+}
+
+/// Where a user's programs keep their state, by the environment, else by the user's home: mount(8) takes HOME out of the environment
+/// of those it calls.
+fn state_folder(
+    variable: impl Fn(&str) -> Option<OsString>,
+    home: impl FnOnce() -> Option<PathBuf>,
+) -> Option<PathBuf> {
+    let absolute = |name| variable(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let home = || absolute("HOME").or_else(home).filter(|path| path.is_absolute());
+    absolute("XDG_STATE_HOME").or_else(|| Some(home()?.join(".local/state")))
+}
+
+/// The home of the user this process runs as, as the system's list of users has it.
+fn home() -> Option<PathBuf> {
+    let user = nix::unistd::User::from_uid(nix::unistd::Uid::effective()).ok().flatten();
+    user.map(|user| user.dir)
 }
 
 /// Mounts in a process of its own; returns when the mount answers.
@@ -180,4 +195,27 @@ fn detach_all(device: (u32, u32)) -> Result<()> {
 /// When there is no means to.
 pub(crate) fn guard(guard: &GuardMount) -> Result<()> {
     stand_guard(guard.parent, guard.device, &guard.target).context("guarding the mount")
+}
+
+#[cfg(test)]
+mod test {
+    use super::*;
+
+    #[test]
+    fn the_log_of_a_user_s_mount_is_in_the_folder_for_state_or_at_home() {
+        let state = |variables: &[(&str, &str)], home: Option<&str>| {
+            let variable = |name: &str| {
+                let found = variables.iter().find(|(there, _)| *there == name);
+                found.map(|(_, value)| OsString::from(value))
+            };
+            state_folder(variable, || home.map(PathBuf::from))
+        };
+        let at = |path: &str| Some(PathBuf::from(path));
+        let both = [("XDG_STATE_HOME", "/state"), ("HOME", "/h")];
+        assert_eq!(state(&both, Some("/p")), at("/state"));
+        assert_eq!(state(&both[1..], Some("/p")), at("/h/.local/state"));
+        assert_eq!(state(&[], Some("/p")), at("/p/.local/state"), "as mount(8) calls it");
+        assert_eq!(state(&[("HOME", "h")], Some("")), None);
+        assert_eq!(state(&[], None), None);
+    }
 }

@@ -168,8 +168,8 @@ impl Place {
         let is_of_this = |mount: &MountPoint| {
             let server = Server::of(mount);
             let (source, folder) = match &server {
-                Some(server) => (&server.source, server.folder.as_path()),
-                None => (&mount.source, Path::new("")),
+                Some(server) => (&server.source, server.folder.as_deref()),
+                None => (&mount.source, None),
             };
             let is_client = |server: Server| {
                 let all = clients.get_or_init(|| admin::local_clients(&reached.socket));
@@ -200,11 +200,13 @@ enum Leads {
 }
 
 impl Reached {
-    /// Where a source leads that a process in `folder` was told.
-    fn leads_here(&self, source: &str, folder: &Path) -> Leads {
-        let Ok(Source { node, .. }) = Source::parse_in(folder, source) else {
-            return Leads::Elsewhere;
-        };
+    /// Where a source leads that a process in `folder` was told. Without it nobody knows where a relative path leads.
+    fn leads_here(&self, source: &str, folder: Option<&Path>) -> Leads {
+        let parsed = Source::parse_in(folder.unwrap_or(Path::new("/")), source);
+        let Ok(Source { node, .. }) = parsed else { return Leads::Elsewhere };
+        if folder.is_none() && is_relative(source) {
+            return Leads::Somewhere;
+        }
         if let Some(path) = node.strip_prefix("unix:") {
             let same = |path: &Path| path.canonicalize().ok();
             let path = Path::new(path);
@@ -225,6 +227,13 @@ impl Reached {
         let is_here = at.port() == listen.port() && is_this(at.ip());
         if is_here { Leads::Here } else { Leads::Somewhere }
     }
+}
+
+/// Whether a source names its node by a path that depends on who reads it.
+fn is_relative(source: &str) -> bool {
+    let named = source.strip_prefix("unix:");
+    !named.unwrap_or(source).starts_with('/')
+        && (named.is_some() || source.matches('/').count() > 1)
 }
 
 /// The process that listens at a socket; None: nobody does, or nobody this process can name.
@@ -263,7 +272,7 @@ mod test {
         let here = at("127.0.0.1:9810");
         let of = |name: &str| format!("unix:{}/{name}:/sheen", folder.path().display());
         for ours in [&of("a/node.sock"), &of("link/node.sock"), "127.0.0.1:/x", "localhost:/x"] {
-            assert_eq!(here.leads_here(ours, Path::new("")), Leads::Here, "{ours}");
+            assert_eq!(here.leads_here(ours, Some(Path::new(""))), Leads::Here, "{ours}");
         }
         for (source, expected) in [
             (&of("b/node.sock")[..], Leads::Elsewhere),
@@ -273,14 +282,18 @@ mod test {
             ("host:/x", Leads::Somewhere),
             ("./a/node.sock:/x", Leads::Elsewhere),
         ] {
-            assert_eq!(here.leads_here(source, Path::new("")), expected, "{source}");
+            assert_eq!(here.leads_here(source, Some(Path::new(""))), expected, "{source}");
         }
         for ours in ["./a/node.sock:/x", "a/node.sock:/x", "unix:link/node.sock:/x"] {
-            assert_eq!(here.leads_here(ours, folder.path()), Leads::Here, "{ours}");
+            assert_eq!(here.leads_here(ours, Some(folder.path())), Leads::Here, "{ours}");
         }
         let all = at("0.0.0.0:9810");
-        assert_eq!(all.leads_here("127.0.0.1:9810:/x", Path::new("")), Leads::Here);
-        assert_eq!(all.leads_here("10.0.0.1:9810:/x", Path::new("")), Leads::Somewhere);
+        assert_eq!(all.leads_here("127.0.0.1:9810:/x", Some(Path::new(""))), Leads::Here);
+        for relative in ["unix:.sheen/node.sock:/x", "unix:.sheen:/x", "a/.sheen:/x"] {
+            assert_eq!(all.leads_here(relative, None), Leads::Somewhere, "{relative}");
+        }
+        assert_eq!(all.leads_here("unix:/nosuch/node.sock:/x", None), Leads::Elsewhere);
+        assert_eq!(all.leads_here("10.0.0.1:9810:/x", Some(Path::new(""))), Leads::Somewhere);
     }
 
     #[test]

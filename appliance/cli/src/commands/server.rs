@@ -23,8 +23,8 @@ pub(super) struct Server {
     pub pid: i32,
     /// What it mounted, as it was told.
     pub source: String,
-    /// Seen from where.
-    pub folder: PathBuf,
+    /// Seen from where. None: that may not be seen.
+    pub folder: Option<PathBuf>,
 }
 
 impl Server {
@@ -64,7 +64,7 @@ pub(super) fn directory_of(pid: i32) -> Option<PathBuf> {
 struct Words {
     source: String,
     dir: PathBuf,
-    folder: PathBuf,
+    folder: Option<PathBuf>,
 }
 
 impl Words {
@@ -72,8 +72,9 @@ impl Words {
         let process = Path::new("/proc").join(pid.to_string());
         let line = fs::read(process.join("cmdline")).ok()?;
         let (source, dir) = Self::read(&line)?;
-        let folder = fs::read_link(process.join("cwd")).unwrap_or_default();
-        Some(Self { source, dir: folder.join(dir), folder })
+        let folder = fs::read_link(process.join("cwd")).ok();
+        let dir = folder.as_deref().map_or_else(|| dir.clone(), |folder| folder.join(&dir));
+        Some(Self { source, dir, folder })
     }
 
     /// Source and directory of a command line; None: it is not that of a mount's process.

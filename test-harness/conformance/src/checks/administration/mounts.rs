@@ -135,11 +135,34 @@ pub(super) fn used_unseen(folder: &Folder) -> anyhow::Result<String> {
     let failed = folder.fails(&["down"])?;
     ensure!(failed.kind == "in_use" && failed.message.contains("unseen"), "{failed:?}");
     ensure!(is_mount_point(&folder.mount())?, "another mount was taken away first");
+    let failed = folder.fails(&["down", "--mount", "mnt"])?;
+    ensure!(failed.kind == "in_use" && failed.message.contains("unseen"), "{failed:?}");
     file.write_all(b"goes on").and_then(|()| file.sync_all()).context("after a refused `down`")?;
     drop(file);
     ends(server, "unused")?;
+    folder.up(&[])?;
+    used_in_another_namespace(folder)?;
     fs::remove_file(folder.mount().join("open"))?;
     Ok(String::new())
+}
+
+/// What is taken away in this mount namespace may be used in another one.
+fn used_in_another_namespace(folder: &Folder) -> anyhow::Result<()> {
+    let mut sleep = Command::new("unshare");
+    sleep.args(["-m", "--propagation", "private", "sleep", "60"]);
+    let mut user = sleep.current_dir(folder.mount()).spawn()?;
+    let begun = Instant::now();
+    let words = format!("/proc/{}/comm", user.id());
+    while fs::read_to_string(&words)?.trim() != "sleep" {
+        ensure!(begun.elapsed() < DEADLINE, "no other namespace");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let failed = folder.fails(&["down"]);
+    user.kill()?;
+    user.wait()?;
+    let failed = failed?;
+    ensure!(failed.kind == "in_use" && failed.message.contains("mnt"), "{failed:?}");
+    folder.up(&[]).map(drop)
 }
 
 /// Waits until the process of a mount that nobody uses has ended.
