@@ -69,7 +69,7 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
     /// Answers when nothing of a session that is not on the list is under way, once the list of that version is there.
     pub(crate) fn drain(&mut self, origin: Origin, version: ListVersion) {
         if self.sessions.has(version) {
-            self.begin_fence(origin, Fenced::Unlisted);
+            self.begin_fence(origin, Fenced::Unlisted, FenceStep::Draining);
         } else {
             self.answer(&origin, Err(Errno::ESTALE));
         }
@@ -83,12 +83,16 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
 
     /// Refuses a session from now on; answers when nothing of it is under way.
     pub(crate) fn dismiss(&mut self, origin: Origin, version: ListVersion, client: ClientId) {
+        // Who never attached asked nothing, so that it has no change for which those of others are waited for.
+        let nothing = FenceStep::Flushing(0);
+        let asked = self.sessions.may_have_asked(client);
+        let first = if asked { FenceStep::Draining } else { nothing };
         match self.sessions.dismiss(version, client) {
             Ok(attached) => {
                 tracing::debug!(client = client.0, "session dismissed");
                 let fenced = Fenced::Session(client);
                 self.close_fenced(fenced, attached.into_iter().collect());
-                self.begin_fence(origin, fenced);
+                self.begin_fence(origin, fenced, first);
             }
             Err(Missed) => self.answer(&origin, Err(Errno::ESTALE)),
         }
@@ -100,13 +104,13 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
         self.close_all(pulling.into_iter().chain(attached).collect());
     }
 
-    fn begin_fence(&mut self, origin: Origin, fenced: Fenced) {
+    fn begin_fence(&mut self, origin: Origin, fenced: Fenced, first: FenceStep) {
         // Who asks again was told that another service missed it, and waits for the first answer no more.
         self.pending_fences.retain(|pending| pending.fenced != fenced);
         if self.pending_fences.len() >= FENCES_MAX {
             return self.answer(&origin, Err(Errno::EAGAIN));
         }
-        let steps = vec![FenceStep::Draining; self.targets.len()];
+        let steps = vec![first; self.targets.len()];
         self.pending_fences.push(PendingFence { origin, fenced, steps });
     }
 

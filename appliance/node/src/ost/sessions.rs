@@ -26,6 +26,8 @@ struct Listed {
     principal: Option<Principal>,
     /// The connection attached last.
     connection: Option<ConnectionId>,
+    /// It attached one since the service began, so it may have changed something.
+    has_attached: bool,
 }
 
 /// Why a frame is not served. The order is that in which they are counted.
@@ -93,22 +95,21 @@ impl Sessions {
         if self.list.as_ref().is_some_and(|mine| list.version == mine.version) {
             return Ok(Vec::new());
         }
-        let before = self.list.take().map_or_else(BTreeMap::new, |mine| mine.sessions);
-        let mut attached: BTreeMap<ClientId, ConnectionId> = before
-            .into_iter()
-            .filter_map(|(client, listed)| Some((client, listed.connection?)))
-            .collect();
+        let mut before = self.list.take().map_or_else(BTreeMap::new, |mine| mine.sessions);
         let mut sessions = BTreeMap::new();
         for &AdmittedSession { client, epoch, principal } in &list.sessions {
-            let connection = attached.remove(&client);
+            let known = before.remove(&client);
+            let connection = known.and_then(|listed| listed.connection);
             if let Some(connection) = connection {
                 self.connections.attach(connection, client, epoch);
             }
-            sessions.insert(client, Listed { epoch, principal, connection });
+            let has_attached = known.is_some_and(|listed| listed.has_attached);
+            sessions.insert(client, Listed { epoch, principal, connection, has_attached });
         }
         let (version, highest, secret) = (list.version, list.highest, list.secret.clone());
         self.list = Some(List { version, highest, secret, sessions });
-        let closed: Vec<ConnectionId> = attached.into_values().collect();
+        let closed: Vec<ConnectionId> =
+            before.into_values().filter_map(|listed| listed.connection).collect();
         closed.iter().for_each(|&connection| self.connections.detach(connection));
         Ok(closed)
     }
@@ -125,8 +126,10 @@ impl Sessions {
         let AdmittedSession { client, epoch, principal } = session;
         let list = self.expect(version)?;
         list.highest = list.highest.max(client);
-        let connection = list.sessions.get(&client).and_then(|listed| listed.connection);
-        list.sessions.insert(client, Listed { epoch, principal, connection });
+        let known = list.sessions.get(&client);
+        let connection = known.and_then(|listed| listed.connection);
+        let has_attached = known.is_some_and(|listed| listed.has_attached);
+        list.sessions.insert(client, Listed { epoch, principal, connection, has_attached });
         if let Some(connection) = connection {
             self.connections.attach(connection, client, epoch);
         }
@@ -184,6 +187,7 @@ impl Sessions {
         if principal != opened_by || !list.secret.proves(key, &session) {
             return Err(Refusal::Key);
         }
+        listed.has_attached = true;
         let old = listed.connection.replace(connection).filter(|&old| old != connection);
         if let Some(old) = old {
             self.connections.detach(old);
@@ -222,6 +226,12 @@ impl Sessions {
     /// Whether a session is on the list.
     pub(crate) fn serves(&self, client: ClientId) -> bool {
         self.list.as_ref().is_some_and(|list| list.sessions.contains_key(&client))
+    }
+
+    /// Whether a session may have asked something of this service. Not one that is on the list and never attached a connection.
+    pub(crate) fn may_have_asked(&self, client: ClientId) -> bool {
+        let listed = self.list.as_ref().and_then(|list| list.sessions.get(&client));
+        listed.is_none_or(|listed| listed.has_attached)
     }
 
     /// Sessions on the list.

@@ -546,3 +546,28 @@ fn whatever_is_lost_on_the_way_the_list_is_that_of_the_mdt_in_the_end() {
     let unknown = AdmittedSession { principal: None, ..admitted((ClientId(9), Epoch(9))) };
     assert_eq!(sessions.admit(version, unknown), Err(Missed), "a change is taken once");
 }
+
+/// Others may change things all the time, and their device may be stuck.
+#[test]
+fn the_fence_of_a_session_that_attached_nothing_waits_for_changes_of_no_other() {
+    let mut rig = Rig::volatile(4096);
+    let missing = (ClientId(9), Epoch(1));
+    let told = rig.admit(missing);
+    assert!(rig.wait_job(told));
+    assert_eq!(rig.write(object(1), 0, &[1; 100]).status(), 0);
+    rig.orders.borrow_mut().hold = true;
+    // The MDT may be another by now, and tell the list anew.
+    rig.version = rig.version.next();
+    let list = Arc::new(rig.list(&[rig.client, missing]));
+    let told = rig.ask(OstJob::Sessions(list));
+    assert!(rig.wait_job(told));
+    let fenced = rig.dismiss(missing.0);
+    assert!(rig.wait_job(fenced), "it changed nothing");
+    let fenced = rig.dismiss(rig.client.0);
+    for _ in 0..10 {
+        rig.turn();
+    }
+    assert_eq!(rig.ends(), [], "what it changed may be lost with the power");
+    rig.orders.borrow_mut().hold = false;
+    assert!(rig.wait_job(fenced));
+}
