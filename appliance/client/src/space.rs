@@ -186,7 +186,7 @@ impl Client {
     }
 
     /// Has the MDT make room on an OST. Returns the number of its memory, and how many objects are destroyed there since that began.
-    /// EBUSY: its clients have not all come back.
+    /// EBUSY: its clients have not all come back, or the OST is not done with those that are gone.
     fn ask_for_room(
         self: &Arc<Self>,
         ost: OstIndex,

@@ -555,7 +555,8 @@ message! {
 
 message! {
     /// [`crate::Opcode::MakeRoom`]. Reply: [`MakeRoomReply`], when what lost its name before is destroyed on that OST, or
-    /// after two seconds. -EINVAL: there is no such OST. -EBUSY: clients are coming back after a start, ask again.
+    /// after two seconds. -EINVAL: there is no such OST. -EBUSY: clients are coming back after a start, or the OST may still
+    /// carry out what those that did not come back sent; ask again.
     pub struct MakeRoom {
         /// The OST that had no room.
         pub ost: OstIndex,

@@ -79,13 +79,42 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         )],
     },
     Mutant {
-        name: "served-before-the-list-is-drained",
+        name: "given-before-the-list-is-drained",
         story: "after a restart what others held is given on while an OST may still change it for a session that ended",
-        file: "appliance/node/src/mdt/session.rs",
-        replacements: &[("let fencing = !self.admitting.drained || ", "let fencing = ")],
+        file: "appliance/node/src/mdt/unsettled.rs",
+        replacements: &[(
+            "self.osts.iter().map(|address| address.ost).collect();",
+            "self.osts.iter().map(|address| address.ost).take(0).collect();",
+        )],
         proofs: &[Proof::Test(
             NODE,
-            "mdt::restart_test::a_restart_tells_who_lives_and_serves_when_the_osts_are_done_with_all_others",
+            "mdt::restart_test::a_restart_tells_who_lives_and_gives_content_when_the_osts_are_done_with_all_others",
+        )],
+    },
+    Mutant {
+        name: "missing-given-on",
+        story: "after a restart content is given on while an OST may still change it for a client that did not come back",
+        file: "appliance/node/src/mdt/eviction.rs",
+        replacements: &[(
+            "let missing = session.recovering;",
+            "let missing = session.recovering && session.cleaned > 0;",
+        )],
+        proofs: &[Proof::Test(
+            NODE,
+            "mdt::unsettled_test::a_stuck_ost_keeps_only_what_lies_there_when_a_client_does_not_come_back",
+        )],
+    },
+    Mutant {
+        name: "stuck-ost-keeps-everything",
+        story: "after a restart an OST that is stuck keeps content from others that has nothing to do with it",
+        file: "appliance/node/src/mdt/unsettled.rs",
+        replacements: &[(
+            "&& self.lies_at(fid, |ost| self.unsettled.is_at(ost))\n",
+            "&& fid != Fid::NONE\n",
+        )],
+        proofs: &[Proof::Test(
+            NODE,
+            "mdt::unsettled_test::when_all_are_back_a_stuck_ost_keeps_only_content_that_nobody_holds",
         )],
     },
     Mutant {

@@ -4,7 +4,7 @@
 //! not arrive somewhere (a full mailbox, a service that began anew), the whole list is due there, and there alone: the others are told
 //! of changes meanwhile. What an ended session left is waited for (see [`super::fencing`]), so the gateway asks for its dismissal behind the
 //! list where it was missed. A session is told of before its client hears of it. Deliberately absent: what is done with an ended
-//! session's leases.
+//! session's leases; what waits for OSTs after a restart (see [`super::unsettled`]).
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -30,13 +30,11 @@ pub(crate) struct Admitting {
     due: bool,
     /// Sessions whose dismissal the gateway had no room to wait for.
     again: BTreeSet<ClientId>,
-    /// Every OST has had the list of this start, and nothing of a session that is not on it is under way there.
-    pub drained: bool,
 }
 
 impl Admitting {
     pub(crate) const fn new(secret: AttachSecret) -> Self {
-        Self { secret, changes: 0, due: false, again: BTreeSet::new(), drained: false }
+        Self { secret, changes: 0, due: false, again: BTreeSet::new() }
     }
 }
 
@@ -101,15 +99,10 @@ impl Mdt {
 
     /// Tells every OST who lives at this start, and has it say when it is done with all others.
     pub(crate) fn begin_admitting(&mut self) {
+        self.await_drain();
         self.tell_sessions();
         let version = self.list_version();
         self.submit_ost(OstJob::Drain { version }, Job::Drain);
-    }
-
-    /// Every OST has the list, and is done with those who are not on it.
-    pub(crate) fn list_drained(&mut self) {
-        self.admitting.drained = true;
-        self.end_grace_if_all_back();
     }
 
     /// Tells what is due. Called every tick, once the MDT leads.

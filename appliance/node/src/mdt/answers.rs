@@ -119,7 +119,9 @@ impl Mdt {
                 return Answer::error(Errno::EAGAIN);
             }
         }
-        let data = if attributes.kind == FileKind::Regular && created { bits::DATA } else { 0 };
+        // Of a file made a while ago another client may have had the content since.
+        let is_new = created && (source == Source::Change || !self.is_withheld(fid));
+        let data = if attributes.kind == FileKind::Regular && is_new { bits::DATA } else { 0 };
         let lease = self.leases.grant(client, fid, READABLE, data);
         let after = changes_parent.then(|| self.after_change(incoming, parent, source)).flatten();
         let (parent, parent_lease) = match after {

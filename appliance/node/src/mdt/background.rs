@@ -17,6 +17,7 @@ use super::{
     removal::RELEASED_PER_TURN,
     request::Output,
     room::RoomSeekers,
+    unsettled::ENDED_BEFORE,
 };
 
 /// Inodes removed by one step of deleting a file system.
@@ -150,11 +151,12 @@ impl Mdt {
             return self.learn_space(ost, end.space);
         }
         if let Some(ost) = end.part {
-            if let Some(&(Job::Dismiss { client }, _)) = self.background.jobs.get(&end.token) {
-                self.fenced_at(client, ost);
-                self.settle();
+            match self.background.jobs.get(&end.token) {
+                Some(&(Job::Dismiss { client }, _)) => self.fenced_at(client, ost),
+                Some((Job::Drain, _)) => self.drained_at(ost),
+                Some((Job::Destroy { .. } | Job::Space { .. }, _)) | None => {}
             }
-            return;
+            return self.settle();
         }
         if !end.done {
             return self.not_done(end.token);
@@ -163,7 +165,7 @@ impl Mdt {
         match (why, job) {
             (Job::Destroy { ost }, OstJob::Destroy { objects, .. }) => self.destroyed(ost, objects),
             (Job::Dismiss { client }, _) => self.fenced(client),
-            (Job::Drain, _) => self.list_drained(),
+            (Job::Drain, _) => self.drained(),
             (Job::Destroy { .. } | Job::Space { .. }, _) => {}
         }
         self.settle();
@@ -174,7 +176,8 @@ impl Mdt {
             if info.deleting && self.background.reaping.insert(info.root) {
                 // What its clients have on their way would make objects anew after they are destroyed.
                 let ended = self.background.fencing.iter().filter(|(_, fencing)| fencing.ended);
-                let clients: BTreeSet<ClientId> = ended.map(|(&client, _)| client).collect();
+                let mut clients: BTreeSet<ClientId> = ended.map(|(&client, _)| client).collect();
+                clients.extend(self.unsettled.is_draining().then_some(ENDED_BEFORE));
                 if clients.is_empty() {
                     self.reap(info.root);
                 } else {
@@ -184,7 +187,19 @@ impl Mdt {
         }
     }
 
-    pub(crate) fn reap(&mut self, root: Fid) {
+    /// Nothing of a session, or of [`ENDED_BEFORE`], is under way any more: deletes what waited for that alone.
+    pub(crate) fn reap_without(&mut self, client: ClientId) {
+        for clients in self.background.reaps_due.values_mut() {
+            clients.remove(&client);
+        }
+        let due = self.background.reaps_due.extract_if(.., |_, clients| clients.is_empty());
+        let due: Vec<Fid> = due.map(|(root, _)| root).collect();
+        for root in due {
+            self.reap(root);
+        }
+    }
+
+    fn reap(&mut self, root: Fid) {
         let reap = Reap { root, steps_max: REAP_STEPS_MAX };
         self.submit_own(Operation::Reap(reap), Task::Reap(root));
     }
@@ -229,6 +244,7 @@ impl Mdt {
             self.check_sessions();
             self.trim_leases();
             self.watch_osts();
+            self.end_grace_if_all_back();
         }
         self.count_levels();
         self.settle();

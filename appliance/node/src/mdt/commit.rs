@@ -238,7 +238,8 @@ impl Mdt {
                     .get(&client)
                     .is_some_and(|session| session.eviction != Eviction::None);
                 if !evicted {
-                    self.begin_fence(client);
+                    // It said itself that it ends: nothing of it is on its way.
+                    self.begin_fence(client, false);
                 }
                 self.session_ended(client);
             }

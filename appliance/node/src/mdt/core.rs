@@ -35,6 +35,7 @@ use super::{
     request::{Answer, Incoming, Output},
     session::{Connection, Session},
     stats::MdtStats,
+    unsettled::Unsettled,
     waiting::{EarlyRequests, LeaseQueues},
 };
 use sheen_wire::metadata::OstAddress;
@@ -130,6 +131,8 @@ pub(crate) struct Mdt {
     pub(crate) background: super::background::Background,
     /// What the OSTs know of the sessions.
     pub(crate) admitting: Admitting,
+    /// OSTs that may carry out what sessions sent of which nobody knows what they held.
+    pub(crate) unsettled: Unsettled,
     /// What there is room for.
     pub(crate) admission: Admission,
     /// What each OST is destroying.
@@ -194,6 +197,7 @@ impl Mdt {
             outputs: VecDeque::new(),
             background: super::background::Background::default(),
             admitting: Admitting::new(secret),
+            unsettled: Unsettled::default(),
             admission: Admission::new(),
             destroying: BTreeMap::new(),
             placement: super::placement::Placement::default(),

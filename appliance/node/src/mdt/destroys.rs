@@ -37,6 +37,10 @@ impl Mdt {
     /// Fills the windows of OSTs that have something to destroy.
     pub(crate) fn destroy_objects(&mut self) {
         while let Some(ost) = self.background.destroys_due.pop_first() {
+            if self.unsettled.is_at(ost) {
+                // Due again when it is not: what it still carries out may make an object anew.
+                continue;
+            }
             while let Some(objects) = self.next_destroys(ost) {
                 self.submit_ost(OstJob::Destroy { ost, objects }, Job::Destroy { ost });
             }

@@ -105,7 +105,8 @@ impl Mdt {
         self.stats.evictions.add(1);
         tracing::warn!(%client, "evicting a client");
         let (connection, told) = (session.connection, session.epoch);
-        self.begin_fence(client);
+        let missing = session.recovering;
+        self.begin_fence(client, missing);
         if let Some(connection) = connection {
             // The sooner it knows, the sooner it says that its caches are void.
             let message = callback(client, told, Opcode::Evicted, 0, &[]);

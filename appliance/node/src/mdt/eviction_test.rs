@@ -29,7 +29,7 @@ fn contested() -> (World, Client, Client, Sent) {
 }
 
 /// Both clients live for this long.
-fn live(world: &mut World, clients: &mut [&mut Client], seconds: u64) {
+pub(crate) fn live(world: &mut World, clients: &mut [&mut Client], seconds: u64) {
     for _ in 0..seconds.div_ceil(5) {
         world.pass(Duration::from_secs(5));
         for client in clients.iter_mut() {
@@ -100,25 +100,6 @@ fn one_stuck_ost_keeps_only_the_content_that_lies_there_from_others() {
     assert_eq!(gone.status(&world), 0);
     let core = &world.service.as_ref().unwrap().core;
     assert!(core.background.fencing.is_empty() && core.background.fences == 0);
-}
-
-/// Nobody knows what it held: the whole waits for every OST.
-#[test]
-fn who_does_not_come_back_after_a_restart_is_fenced_everywhere_before_anything_is_served() {
-    let (mut world, _, mut b, fids) = half_stuck();
-    world.restart();
-    world.osts.borrow_mut().stuck.clear();
-    b.reconnect(&mut world);
-    b.reassert(&mut world, &nothing_held());
-    world.osts.borrow_mut().stuck.insert(OstIndex(1));
-    let wants = data(fids[0], LockMode::ProtectedWrite).to_vec();
-    let wants = b.send(&world, Opcode::LeaseRequest, 0, &wants, &[]);
-    live(&mut world, &mut [&mut b], 60);
-    assert_eq!(world.stats.evictions.get(), 1);
-    assert!(wants.reply(&world).is_none());
-    world.osts.borrow_mut().stuck.clear();
-    world.run();
-    assert_eq!(wants.status(&world), 0);
 }
 
 /// A write that comes later would make an object anew.

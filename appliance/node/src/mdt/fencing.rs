@@ -23,45 +23,51 @@ pub(crate) struct Fencing {
     fenced: BTreeSet<OstIndex>,
     /// The session has ended.
     pub ended: bool,
+    /// It did not come back after a restart: what it held is not known (see [`super::unsettled`]).
+    missing: bool,
     /// Files whose content is kept from others, by an OST of theirs that is not done.
     kept: BTreeMap<OstIndex, Vec<Fid>>,
 }
 
 impl Mdt {
-    /// Has every OST fence a session.
-    pub(crate) fn begin_fence(&mut self, client: ClientId) {
-        self.background.fencing.entry(client).or_default();
+    /// Has every OST fence a session; `missing`: one that did not come back after a restart.
+    pub(crate) fn begin_fence(&mut self, client: ClientId, missing: bool) {
+        let fencing = Fencing { missing, ..Fencing::default() };
+        self.background.fencing.entry(client).or_insert(fencing);
+        if missing {
+            self.await_missing();
+        }
         self.dismiss_session(client);
     }
 
     /// An OST refuses the client and carries out nothing of it any more.
     pub(crate) fn fenced_at(&mut self, client: ClientId, ost: OstIndex) {
         let Some(fencing) = self.background.fencing.get_mut(&client) else { return };
-        fencing.fenced.insert(ost);
+        let is_missing = fencing.fenced.insert(ost) && fencing.missing;
         for fid in fencing.kept.remove(&ost).unwrap_or_default() {
             match self.unfenced_ost(client, fid) {
                 Some(other) => self.keep_content(client, fid, other),
                 None => self.free_leases(client, fid),
             }
         }
+        if is_missing {
+            self.missing_fenced_at(ost);
+        }
     }
 
     /// Every OST is done.
     pub(crate) fn fenced(&mut self, client: ClientId) {
-        let Some(fencing) = self.background.fencing.remove(&client) else { return };
+        let Some(mut fencing) = self.background.fencing.remove(&client) else { return };
         self.background.fences -= usize::from(fencing.ended);
-        for fid in fencing.kept.into_values().flatten() {
+        for fid in std::mem::take(&mut fencing.kept).into_values().flatten() {
             self.free_leases(client, fid);
         }
-        for clients in self.background.reaps_due.values_mut() {
-            clients.remove(&client);
+        if fencing.missing {
+            let osts = self.osts.iter().map(|address| address.ost);
+            let rest: Vec<OstIndex> = osts.filter(|ost| !fencing.fenced.contains(ost)).collect();
+            rest.into_iter().for_each(|ost| self.missing_fenced_at(ost));
         }
-        let due = self.background.reaps_due.extract_if(.., |_, clients| clients.is_empty());
-        let due: Vec<Fid> = due.map(|(root, _)| root).collect();
-        for root in due {
-            self.reap(root);
-        }
-        self.end_grace_if_all_back();
+        self.reap_without(client);
     }
 
     /// Drops what an ended session held, but for content that an OST may still change for it if it was `evicted`.

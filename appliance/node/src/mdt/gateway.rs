@@ -85,7 +85,7 @@ pub enum OstJob {
     /// Serve these sessions on every OST, and no other from now on: told to those that do not have this list. No end comes back.
     Sessions(Arc<SessionList>),
     /// Done when no request of a session that is not on the list is being carried out on any OST, and what such changed is durable.
-    /// Ends when every service has a list of this version or a later one, and is done.
+    /// Ends when every service has a list of this version or a later one, and is done; told of each OST before ([`OstJobEnd::part`]).
     Drain {
         /// Of the list.
         version: ListVersion,
@@ -116,7 +116,7 @@ pub struct OstJobEnd {
     pub done: bool,
     /// The answer to [`OstJob::Space`].
     pub space: Option<OstSpace>,
-    /// Not the end: this OST is done with an [`OstJob::Dismiss`], others may not be.
+    /// Not the end: this OST is done with an [`OstJob::Dismiss`] or [`OstJob::Drain`], others may not be.
     pub part: Option<OstIndex>,
 }
 

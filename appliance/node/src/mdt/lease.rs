@@ -120,6 +120,9 @@ impl Mdt {
         let mut conflicts = self.leases.conflicts(client, fid, read, LockMode::ProtectedRead);
         conflicts.extend(self.leases.conflicts(client, fid, write, LockMode::ProtectedWrite));
         if conflicts.is_empty() {
+            if wanted & bits::DATA != 0 && self.is_withheld(fid) {
+                return None;
+            }
             let lease = self.leases.grant(client, fid, read, write);
             // Left out of a grant: bits of the client's own that are being revoked. They come back first.
             let has = lease.write_bits & write == write
@@ -239,7 +242,8 @@ impl Mdt {
         self.note_use(fid);
         let (mut read_bits, mut write_bits) = (READABLE, 0);
         let alone = self.opens.openers(fid).all(|(opener, _)| opener == client);
-        if attributes.kind == FileKind::Regular && alone && !self.lease_queue.is_waited_for(fid) {
+        let near = !alone || self.lease_queue.is_waited_for(fid) || self.is_withheld(fid);
+        if attributes.kind == FileKind::Regular && !near {
             // Nobody else is near: the opener will ask for the content's lease next, so it gets it now.
             if write { write_bits = bits::DATA } else { read_bits |= bits::DATA }
         }

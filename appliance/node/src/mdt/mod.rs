@@ -31,6 +31,7 @@ mod session;
 mod eviction;
 mod admitting;
 mod fencing;
+mod unsettled;
 mod promise;
 mod background;
 mod destroys;
@@ -78,6 +79,8 @@ mod restart_test;
 mod admitting_test;
 #[cfg(test)]
 mod eviction_test;
+#[cfg(test)]
+mod unsettled_test;
 #[cfg(test)]
 mod limits_test;
 #[cfg(test)]

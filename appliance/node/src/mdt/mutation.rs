@@ -241,11 +241,13 @@ impl Mdt {
             self.leases.park(spared, fid, bits);
         }
         let conflicts = self.leases.conflicts_of(spared, &touched);
+        let withheld = self.withheld_of(&touched);
+        let is_free = conflicts.is_empty() && withheld.is_empty();
         change.touched = touched;
         change.contested |= !conflicts.is_empty();
         let keys = self.keys_of(&change.operation);
         let ahead = keys.iter().find_map(|key| self.keys.get(key)).copied();
-        if conflicts.is_empty() && ahead.is_none() {
+        if is_free && ahead.is_none() {
             change.progress = Progress::Ready;
             self.ready.push_back(id);
             self.background.releases_ready += usize::from(change.is_release());
@@ -255,8 +257,11 @@ impl Mdt {
             change.keys = keys;
         }
         self.changes.insert(id, change);
-        if let (true, Some(ahead)) = (conflicts.is_empty(), ahead) {
+        if let (true, Some(ahead)) = (is_free, ahead) {
             self.blocked.entry(ahead).or_default().insert(id);
+        }
+        for fid in withheld {
+            self.waiting.entry(fid).or_default().insert(id);
         }
         for conflict in conflicts {
             self.waiting.entry(conflict.fid).or_default().insert(id);
@@ -407,7 +412,8 @@ fn check_names(operation: &Operation) -> Result<(), Errno> {
 ///
 /// Who waits for whom, and why no circle is left:
 /// 1. Behind a change that is ready or proposed, others wait for the log alone, and the log waits for nobody.
-/// 2. A change that waits, waits for leases of other clients, or behind one of 1.
+/// 2. A change that waits, waits for leases of other clients, for an OST that is unsettled, which waits for its device alone, or
+///    behind one of 1. What a client holds is withheld from nobody, so it gives that back whatever OST is unsettled.
 /// 3. To give a lease back its holder needs LeaseCancel, which has no keys and touches nothing: 1. For anything but DATA in
 ///    PW that is all.
 /// 4. To give back DATA in PW it also needs object writes (the OSTs know no leases), Open, GetAttributes and UpdateSize (no

@@ -215,6 +215,11 @@ impl Mdt {
             return;
         }
         self.background.releases_left = self.background.releases_left.saturating_sub(1);
+        if osts.iter().any(|&ost| self.unsettled.is_at(ost)) {
+            // It stays an orphan in the state, and is looked for again when the OST is settled.
+            self.unsettled.orphans_left = true;
+            return;
+        }
         self.background.room.note_releasing(&osts);
         self.background.releasing.insert(fid, osts);
         let release = Operation::OrphanRelease(OrphanRelease { fid });

@@ -301,7 +301,7 @@ fn destroys_the_osts_did_not_confirm_are_asked_again_after_a_restart() {
 }
 
 #[test]
-fn a_restart_tells_who_lives_and_serves_when_the_osts_are_done_with_all_others() {
+fn a_restart_tells_who_lives_and_gives_content_when_the_osts_are_done_with_all_others() {
     let mut world = World::new();
     let (mut a, mut b) = (world.mount(1), world.mount(2));
     let fid = a.create(&mut world, "file").attributes.fid;
@@ -314,11 +314,14 @@ fn a_restart_tells_who_lives_and_serves_when_the_osts_are_done_with_all_others()
     world.restart();
     b.reconnect(&mut world);
     b.reassert(&mut world, &nothing_held());
+    let wants = data(fid, LockMode::ProtectedRead).to_vec();
+    let wants = b.send(&world, Opcode::LeaseRequest, 0, &wants, &[]);
+    assert_eq!(status(&mut b, &mut world, Opcode::Lookup, &lookup("file")), 0);
     world.run();
-    assert!(!world.service.as_ref().unwrap().is_serving(), "the OSTs have not confirmed");
+    assert!(wants.reply(&world).is_none(), "the OSTs have not confirmed");
     world.osts.borrow_mut().stalled = false;
     world.run();
-    assert!(world.service.as_ref().unwrap().is_serving());
+    assert_eq!(wants.status(&world), 0);
     let osts = world.osts.borrow();
     let OstJob::Sessions(list) = &osts.jobs[0] else { panic!("{:?}", osts.jobs) };
     let listed: Vec<_> = list.sessions.iter().map(|session| session.client).collect();

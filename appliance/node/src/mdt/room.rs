@@ -108,6 +108,10 @@ impl Mdt {
             return self.answer(&incoming, Answer::error(Errno::EBUSY));
         }
         self.note_no_room(ost);
+        if self.unsettled.is_at(ost) {
+            // Nothing is released or destroyed there before it is settled.
+            return self.answer(&incoming, Answer::error(Errno::EBUSY));
+        }
         let deadline = self.now.after(ANSWER_WITHIN);
         let seeker = Seeker { deadline, released: None, destroyed: None, incoming };
         let key = (seeker.incoming.frame.client, ost);

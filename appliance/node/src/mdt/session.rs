@@ -215,7 +215,7 @@ impl Mdt {
         let grace = self.times.grace.max(self.silence());
         self.phase = Phase::Grace { until: self.now.after(grace) };
         self.register_osts();
-        // The OSTs may carry out requests of sessions that ended before: nothing is given on before they are done with them.
+        // The OSTs may carry out requests of sessions that ended before: content there is given on when they are done with them.
         self.begin_admitting();
         self.release_early();
     }
@@ -231,15 +231,16 @@ impl Mdt {
         }
     }
 
+    /// Serves everything once no known session is waited for. What OSTs may still change for sessions that did not come back is kept
+    /// from others by itself ([`super::unsettled`]).
     pub(crate) fn end_grace_if_all_back(&mut self) {
         let in_grace = matches!(self.phase, Phase::Grace { .. });
-        // Who did not come back may hold anything: nothing is given on before every OST refuses it.
-        let fencing = !self.admitting.drained || !self.background.fencing.is_empty();
-        if !in_grace || fencing {
+        if !in_grace || self.sessions.values().any(|session| session.recovering) {
             return;
         }
-        if self.sessions.values().any(|session| session.recovering) {
-            return;
+        let unsettled = self.unsettled.osts();
+        if !unsettled.is_empty() {
+            tracing::info!(osts = ?unsettled, "serving, but for content on OSTs that may still change it for sessions that are gone");
         }
         self.phase = Phase::Serving;
         self.stats.serving.set(1);

@@ -314,7 +314,7 @@ impl OstGateway for FakeOsts {
                 ends.push(OstJobEnd { token, done: false, space: None, part: None });
                 continue;
             }
-            if let OstJob::Dismiss { .. } = job {
+            if matches!(job, OstJob::Dismiss { .. } | OstJob::Drain { .. }) {
                 for ost in (0..log.osts).map(OstIndex) {
                     if !log.stuck.contains(&ost) && log.told.insert((token, ost)) {
                         ends.push(OstJobEnd { token, done: true, space: None, part: Some(ost) });

@@ -78,6 +78,11 @@ impl LeaseQueues {
         first
     }
 
+    /// The inodes that somebody waits for a lease on.
+    pub(crate) fn inodes(&self) -> impl Iterator<Item = Fid> + '_ {
+        self.queues.keys().copied()
+    }
+
     /// Whether somebody waits for a lease on the inode.
     pub(crate) fn is_waited_for(&self, fid: Fid) -> bool {
         self.queues.contains_key(&fid)

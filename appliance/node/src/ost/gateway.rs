@@ -87,7 +87,7 @@ pub struct ServiceEnd {
     pub done: bool,
     /// The answer to [`ServiceJob::Space`].
     pub space: Option<OstSpace>,
-    /// Not the end: nothing of the session is under way at this OST, at others of the service there may be.
+    /// Not the end: nothing of the session, or of those that are not on the list, is under way at this OST, at others of the service there may be.
     pub part: Option<OstIndex>,
 }
 
