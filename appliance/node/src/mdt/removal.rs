@@ -19,7 +19,7 @@ use sheen_types::{ClientId, Errno, Fid, FileKind, OstIndex};
 use sheen_wire::lease::bits;
 
 use super::{
-    core::Mdt,
+    core::{Mdt, Phase},
     lingering::Lingerer,
     mutation::{Change, Task},
 };
@@ -215,8 +215,10 @@ impl Mdt {
             return;
         }
         self.background.releases_left = self.background.releases_left.saturating_sub(1);
-        if osts.iter().any(|&ost| self.unsettled.is_at(ost)) {
-            // It stays an orphan in the state, and is looked for again when the OST is settled.
+        let is_early = self.phase != Phase::Serving;
+        if is_early || osts.iter().any(|&ost| self.unsettled.is_at(ost)) {
+            // It stays an orphan in the state, and is looked for again when everybody is back who may have it open, and the OST is
+            // settled.
             self.unsettled.orphans_left = true;
             return;
         }

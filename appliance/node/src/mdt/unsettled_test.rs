@@ -8,7 +8,7 @@ use sheen_wire::{
     fields::List,
     lease::{LeaseReply, LeaseRevoke, LockMode, bits},
     metadata::{
-        EntryReply, FilesystemDelete, GetAttributes, HeldLease, HeldOpen, MakeRoom, Open,
+        Close, EntryReply, FilesystemDelete, GetAttributes, HeldLease, HeldOpen, MakeRoom, Open,
         OpenReply, Reassert, set,
     },
 };
@@ -231,4 +231,24 @@ fn a_file_system_whose_deletion_a_restart_broke_off_goes_when_every_ost_is_done_
     assert!(fids.iter().all(|&fid| exists(&world, fid)));
     release(&mut world);
     assert!(!fids.iter().any(|&fid| exists(&world, fid)));
+}
+
+/// Who has it open too may not be back yet.
+#[test]
+fn what_a_client_had_open_without_a_name_outlives_the_end_of_its_session_in_grace() {
+    let (mut world, mut a, mut b, _) = world();
+    let fid = unnamed(&mut a, &mut world);
+    let open = Open { fid, write: false, append: false };
+    assert_eq!(status(&mut b, &mut world, Opcode::Open, &open), 0);
+    world.restart();
+    let held = |write| Reassert { opens: List(vec![HeldOpen { fid, write }]), ..nothing_held() };
+    come_back(&mut a, &mut world, &held(true));
+    assert_eq!(a.call_empty(&mut world, Opcode::Disconnect).frame.status, 0);
+    world.pass(Duration::from_secs(1));
+    come_back(&mut b, &mut world, &held(false));
+    assert!(exists(&world, fid));
+    let close = Close { fid, write_only: false };
+    assert_eq!(status(&mut b, &mut world, Opcode::Close, &close), 0);
+    live(&mut world, &mut [&mut b], 10);
+    assert!(!exists(&world, fid), "nobody has it open any more");
 }
