@@ -199,6 +199,12 @@ impl Drop for Admin {
     }
 }
 
+/// Returns whether this user may not connect to a node's socket: it is another user's.
+pub(crate) fn is_refused(socket: &Path) -> bool {
+    let error = std::os::unix::net::UnixStream::connect(socket).err();
+    error.is_some_and(|error| error.kind() == std::io::ErrorKind::PermissionDenied)
+}
+
 /// The node's socket belongs to another user.
 pub(crate) fn not_ours(address: &str) -> Failure {
     Failure::new(FailureKind::Permission, format!("you may not use the node at {address}"))

@@ -10,7 +10,10 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-use crate::failure::{Failure, FailureKind};
+use crate::{
+    admin::not_ours,
+    failure::{Failure, FailureKind},
+};
 
 /// Longest answer taken.
 const ANSWER_BYTES_MAX: u64 = 16 << 20;
@@ -70,9 +73,10 @@ fn exchange(mut stream: impl Read + Write, request: &str) -> Result<(String, Str
     answer(stream)
 }
 
-/// Nobody listens at `address`.
+/// Nobody listens at `address`, or not for this user.
 fn unreachable(address: &str, error: &std::io::Error) -> Failure {
     let kind = match error.kind() {
+        ErrorKind::PermissionDenied if address.starts_with("unix:") => return not_ours(address),
         ErrorKind::PermissionDenied => FailureKind::Permission,
         _ => FailureKind::Unreachable,
     };
@@ -123,4 +127,28 @@ fn answer(stream: impl Read) -> Result<(String, String)> {
 
 fn code(status: &str) -> Option<&str> {
     status.split(' ').nth(1)
+}
+
+#[cfg(test)]
+mod test {
+    use super::*;
+
+    #[test]
+    fn a_node_that_may_not_be_used_is_said_to_be_another_user_s() {
+        let of = |address: &str, kind: ErrorKind| {
+            let failure = unreachable(address, &kind.into());
+            (failure.kind, failure.text())
+        };
+        let unix = "unix:/a/.sheen/node.sock";
+        let text = format!("you may not use the node at {unix}; it is another user's");
+        assert_eq!(of(unix, ErrorKind::PermissionDenied), (FailureKind::Permission, text));
+        for (address, kind, expected) in [
+            (unix, ErrorKind::ConnectionRefused, FailureKind::Unreachable),
+            ("tcp:a:9810", ErrorKind::PermissionDenied, FailureKind::Permission),
+        ] {
+            let (found, text) = of(address, kind);
+            assert_eq!(found, expected);
+            assert!(text.starts_with(&format!("no node answers at {address}: ")), "{text}");
+        }
+    }
 }

@@ -30,13 +30,17 @@ const LEAVE_PATIENCE: Duration = Duration::from_secs(3);
 /// Unmounts and stops; the data stays.
 ///
 /// # Errors
-/// When there is no such node, the folder was copied, a mount is in use or of another node, or the node does not stop.
+/// When there is no such node, it is another user's, the folder was copied, a mount is in use or of another node, or the node does not stop.
 pub(crate) fn run(json: bool, down: &Down) -> Result<()> {
     let place = Place::new(&down.dir)?;
     if !place.dir.is_dir() {
         let text = format!("there is no node in {}", place.dir.display());
         let hint = "name the folder `sheen up` made with --dir DIR; a mount alone is taken away by `sheen umount`";
         bail!(Failure::new(FailureKind::NotFound, text).hint(hint));
+    }
+    let socket = place.socket();
+    if admin::is_refused(&socket) {
+        bail!(admin::not_ours(&format!("unix:{}", socket.display())));
     }
     let _alone = place.lock()?;
     if let Ok(config) = sheen_node::Config::load(&place.config()) {
@@ -106,12 +110,17 @@ fn unmount(mount: &Path) -> Result<()> {
     if super::umount::remove_dead(mount)? {
         return Ok(());
     }
-    super::umount::unmount(mount, Detach::Normal).map_err(|error| {
-        let is_busy = matches!(error.downcast_ref(), Some(DetachError::Busy(_)));
-        let text =
-            if is_busy { "is in use; leave it (cd, close files) and try again" } else { "stays" };
-        error.context(format!("{} {text}", mount.display()))
-    })
+    super::umount::unmount(mount, Detach::Normal).map_err(stays)
+}
+
+/// Tells that a mount stays. Which one is said by the reason.
+fn stays(error: anyhow::Error) -> anyhow::Error {
+    let Some(DetachError::Busy(mount)) = error.downcast_ref() else {
+        return error.context("the mount stays");
+    };
+    Failure::new(FailureKind::InUse, format!("{} is in use", mount.display()))
+        .hint("leave it (cd, close files; `fuser -m` shows who is there) and try again")
+        .into()
 }
 
 /// Refuses while programs use a mount of the node that is not among `mounts`: it was taken away, lazily or in this mount namespace
@@ -148,4 +157,23 @@ fn stop_node(place: &Place) -> Result<bool> {
     }
     // The file with its number stays: the next one's is written over it, which a full disk takes.
     Ok(true)
+}
+
+#[cfg(test)]
+mod test {
+    use super::*;
+
+    #[test]
+    fn a_mount_that_stays_is_named_once() {
+        let mount = || "/a/mnt".into();
+        for (error, kind) in [
+            (DetachError::Busy(mount()), FailureKind::InUse),
+            (DetachError::NotOurs { path: mount(), owner: 7 }, FailureKind::Permission),
+            (DetachError::Stuck(mount()), FailureKind::Failed),
+        ] {
+            let failure = Failure::of(&stays(error.into()));
+            assert_eq!(failure.kind, kind);
+            assert_eq!(failure.text().matches("/a/mnt").count(), 1, "{}", failure.text());
+        }
+    }
 }

@@ -26,7 +26,7 @@ use super::{
     setup, status, umount,
 };
 use crate::{
-    admin::{Admin, not_a_name, not_ours},
+    admin::{Admin, is_refused, not_a_name, not_ours},
     answer,
     arguments::Up,
     failure::{Failure, FailureKind},
@@ -326,12 +326,6 @@ impl Drop for Slow {
     fn drop(&mut self) {
         self.0 = None;
     }
-}
-
-/// Whether who is there may not connect to a socket: it is another user's.
-fn is_refused(socket: &Path) -> bool {
-    let error = std::os::unix::net::UnixStream::connect(socket).err();
-    error.is_some_and(|error| error.kind() == std::io::ErrorKind::PermissionDenied)
 }
 
 /// Takes a dead mount at `mount` away. Returns whether there was one.

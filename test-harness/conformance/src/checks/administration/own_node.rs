@@ -16,8 +16,10 @@ use crate::process;
 
 /// User and group without privileges, not of the same number. The user has an account (`nobody`): fusermount3 wants one.
 const USER: (u32, u32) = (65534, 65533);
-/// Another user.
+/// Another user, of the same group: the node's socket is that group's too.
 const OTHER: (u32, u32) = (65532, 65533);
+/// Another user, of no group of the node's.
+const STRANGER: (u32, u32) = (65532, 65532);
 const DEADLINE: Duration = Duration::from_secs(60);
 
 /// A folder of the user, with a node of their own in it. Dropped: both mounts and the node end.
@@ -75,6 +77,12 @@ pub(super) fn works(place: &Path) -> anyhow::Result<String> {
     } else {
         let failed = failure(&mut home.sheen(&up))?;
         ensure!(failed.message.contains("fusermount3"), "{failed:?}");
+    }
+
+    for words in [&["status", "--node", ".sheen"][..], &["down"]] {
+        let failed = failure(home.command(STRANGER, &home.program).args(words).arg("--json"))?;
+        let is_told = failed.message.starts_with("you may not use the node at ");
+        ensure!(failed.kind == "permission" && is_told, "of another's node, {words:?}: {failed:?}");
     }
 
     let second = folder.path().join("second");
