@@ -111,3 +111,30 @@ fn a_program_that_faults_pages_in_all_the_time_does_not_keep_the_lease() {
     assert!(swept.len() < 10, "{} sweeps", swept.len());
     client.disconnect();
 }
+
+/// The kernel takes the end in with the answer, unless a notification overtakes that.
+#[test]
+fn no_sweep_overtakes_the_answer_of_a_read_that_met_the_end() {
+    let (fake, client) = start();
+    fake.change(|state| state.write_as_another(0, b"old content"));
+    let file = client.inode(FILE);
+    assert_eq!(read(&fake, &client, &file, 0, 3), b"old");
+    let (reader, other, server) = (client.clone(), file.clone(), fake.clone());
+    let (sender, answers) = mpsc::channel();
+    let during: Box<dyn FnOnce() + Send> = Box::new(move || {
+        let room = server.buffer(4096);
+        sender.send(reader.read(&other, 0, room, Access::Cached, &Cancel::new())).unwrap();
+    });
+    let sink = Arc::new(PageLock { swept: Mutex::default(), during: Mutex::new(Some(during)) });
+    client.set_sink(sink.clone());
+    fake.revoke(FILE, bits::DATA, false);
+    let answer = answers.recv_timeout(Duration::from_secs(10)).unwrap();
+    std::thread::sleep(Duration::from_millis(100));
+    assert_eq!(sink.swept.lock().unwrap().as_slice(), std::slice::from_ref(&(0..u64::MAX)));
+    drop(answer);
+    fake.wait_until("the revoke is answered", |state| {
+        state.log.iter().any(|sent| sent.opcode == Opcode::LeaseCancel)
+    });
+    assert_eq!(sink.swept.lock().unwrap().as_slice(), [0..u64::MAX, 0..4096]);
+    client.disconnect();
+}

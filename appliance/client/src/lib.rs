@@ -124,7 +124,7 @@ pub use inode::{Inode, ReplyWindow};
 pub use locks::LockWanted;
 pub use namespace::{Found, LookedUp};
 pub use open::OpenState;
-pub use read::ReadOutcome;
+pub use read::{EndHold, ReadOutcome};
 pub use repack::REPACK_BYTES_MAX;
 pub use set_attributes::{Changes, NewTime};
 pub use statistics::{Counters, Snapshot};

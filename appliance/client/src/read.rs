@@ -14,7 +14,7 @@ use crate::{
     attributes::lazy_copy,
     client::Client,
     data_lease::Access,
-    hold::{Purpose, Under},
+    hold::{Hold, Purpose, Under},
     inode::Inode,
     object_request::ObjectRequest,
     pool::Piece,
@@ -29,7 +29,14 @@ pub struct ReadOutcome {
     pub buffer: Option<Buffer>,
     /// Bytes read; fewer than asked for at the end of the file.
     pub bytes: usize,
+    /// Of a read for the page cache that met the end of the file: to be kept until its answer is handed over.
+    pub end: Option<EndHold>,
 }
+
+/// The file ends where a read met its end. The kernel does not learn that from an answer which a notification overtakes, and
+/// while this is held, pages that were filled after a lease was asked back are not dropped yet.
+#[derive(Debug)]
+pub struct EndHold(#[expect(dead_code, reason = "dropped only")] Hold);
 
 /// A segment with its part of the room.
 struct Part {
@@ -62,6 +69,7 @@ impl Client {
                 break (layout, hold);
             }
         };
+        let wanted = room.len();
         let mut result = self.read_held(hold.under(), &layout, offset, room, cancel);
         if access == Access::Cached
             && let Ok(ReadOutcome { bytes: bytes @ 1.., .. }) = &result
@@ -69,7 +77,12 @@ impl Client {
             let told = self.tell_size(inode, offset.saturating_add(*bytes as u64));
             result = told.and(result);
         }
-        drop(hold);
+        match &mut result {
+            Ok(outcome) if access == Access::Cached && outcome.bytes < wanted => {
+                outcome.end = Some(EndHold(hold));
+            }
+            _ => drop(hold),
+        }
         if access == Access::Cached {
             self.note_pages(inode);
         }
@@ -113,7 +126,7 @@ impl Client {
             wanted = wanted.min(usize::try_from(left).unwrap_or(usize::MAX));
         }
         if wanted == 0 {
-            return Ok(ReadOutcome { buffer: Some(room), bytes: 0 });
+            return Ok(ReadOutcome { buffer: Some(room), bytes: 0, end: None });
         }
         let tail = room.split_off(wanted);
         let pieces = self.read_pieces(under, layout, offset, room, cancel)?;
@@ -142,7 +155,7 @@ impl Client {
             // A buffer that is in two halves serves as well; only the first is given back then.
             drop(whole.join(tail));
         }
-        Ok(ReadOutcome { buffer: whole, bytes })
+        Ok(ReadOutcome { buffer: whole, bytes, end: None })
     }
 
     /// The size of the file, by what a read that came up short has seen or by asking the objects.

@@ -30,6 +30,9 @@ impl Mount {
         if request.flags & libc::O_NOATIME == 0 {
             self.client.note_access(&inode);
         }
+        if let Some(end) = outcome.end {
+            context.keep_until_answered(end);
+        }
         let Some(mut buffer) = outcome.buffer else { return Ok(ReadAnswer::Empty) };
         // In one piece again, the worker can use it for its next request.
         drop(buffer.join(rest));
