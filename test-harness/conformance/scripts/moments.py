@@ -2,6 +2,7 @@
 
     moments.py closed|exited|timer|signalled|direct DIR [ROUNDS]
     moments.py appended DIR THERE
+    moments.py grown DIR THERE ROUNDS
 
 Ends with an error that says what was wrong."""
 import collections
@@ -10,6 +11,7 @@ import fcntl
 import mmap
 import os
 import platform
+import random
 import signal
 import struct
 import sys
@@ -251,9 +253,42 @@ def appended(here, there):
         sys.exit(f"{len(content)} bytes: {content[:4]}, {content[4096:4100]}")
 
 
+def grown(here, there, rounds):
+    """What another mount has written is read there, through a descriptor older than the writer's."""
+    path = f"{here}/grown"
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o644))
+    numbers = (ctypes.c_int64 * 2).from_buffer(mmap.mmap(-1, 16))
+    size, ready = 0, 1
+    reader = os.fork()
+    if reader == 0:
+        descriptor, short, reads, at = os.open(f"{there}/grown", os.O_RDONLY), 0, 0, 0
+        numbers[ready] = 1
+        while numbers[ready] == 1:
+            written = numbers[size]
+            if written > at:
+                at += len(os.pread(descriptor, 1 << 20, at))
+                short += at < written
+                reads += 1
+        print(f"{reads} reads of a file that grew {rounds} times", flush=True)
+        if short:
+            print(f"{short} of {reads} reads ended before what was written", file=sys.stderr, flush=True)
+        os._exit(1 if short else 0)
+    while not numbers[ready]:
+        time.sleep(0.001)
+    descriptor = os.open(path, os.O_WRONLY)
+    for _ in range(rounds):
+        numbers[size] += os.pwrite(descriptor, b"x" * random.randint(1, 250), numbers[size])
+        time.sleep(random.random() / 2000)
+    numbers[ready] = 2
+    if os.waitpid(reader, 0)[1]:
+        sys.exit("a read met an end that was moved on")
+
+
 def main():
     check = sys.argv[1]
-    if check == "appended":
+    if check == "grown":
+        grown(sys.argv[2], sys.argv[3], int(sys.argv[4]))
+    elif check == "appended":
         appended(sys.argv[2], sys.argv[3])
     else:
         checks = {each.__name__: each for each in (closed, exited, timer, signalled, direct)}

@@ -32,6 +32,7 @@ impl Mount {
         }
         if let Some(end) = outcome.end {
             context.keep_until_answered(end);
+            self.nodes.read_short(request.node, request.offset + outcome.bytes as u64);
         }
         let Some(mut buffer) = outcome.buffer else { return Ok(ReadAnswer::Empty) };
         // In one piece again, the worker can use it for its next request.

@@ -6,7 +6,7 @@ use sheen_client::{Caching, Found, Inode, Observed};
 use sheen_types::FileKind;
 
 use crate::{
-    kernel::{Context, Entry, FileAttributes, NodeId, TimedAttributes},
+    kernel::{Context, Entry, FileAttributes, NodeId, NotifyError, TimedAttributes},
     mount::{Mount, nodes::Shown, sink},
 };
 
@@ -39,10 +39,10 @@ impl Mount {
             let shown = Shown::of(observed);
             let outdated = self.nodes.is_outdated_by_own_writes(node, shown);
             let ours = outdated && inode.holds_data() && self.client.is_written_here(inode);
-            if ours && self.notifier.invalidate_attributes(node).is_ok() {
+            if ours && self.outdate_attributes(node).is_ok() {
                 timed.valid = Duration::ZERO;
             } else {
-                self.nodes.show(node, shown);
+                self.show(node, shown);
             }
         }
         timed
@@ -53,11 +53,29 @@ impl Mount {
     /// way it asks before it next needs attributes, but for opening, which looks at the size by itself.
     fn leave_size(&self, inode: &Inode, observed: &Observed) {
         let node = self.node(inode.fid);
-        if self.notifier.invalidate_attributes(node).is_ok() {
+        if self.outdate_attributes(node).is_ok() {
             self.nodes.doubt_size(node);
         } else {
-            self.nodes.show(node, Shown::of(observed));
+            self.show(node, Shown::of(observed));
         }
+    }
+
+    /// An answer is to tell the kernel this.
+    fn show(&self, node: NodeId, shown: Shown) {
+        if self.nodes.show(node, shown) {
+            sink::keep_size(&self.nodes, &self.notifier, node, shown.bytes);
+        }
+    }
+
+    /// What the kernel was told of an inode it must ask for anew, but for the size, if that became larger.
+    ///
+    /// # Errors
+    /// [`NotifyError`].
+    pub(crate) fn outdate_attributes(&self, node: NodeId) -> Result<(), NotifyError> {
+        if let Some(size) = self.nodes.outdate(node) {
+            sink::keep_size(&self.nodes, &self.notifier, node, size);
+        }
+        self.notifier.invalidate_attributes(node)
     }
 
     /// As [`Mount::timed`], for an answer the kernel takes in without a look at its pages.
@@ -94,7 +112,7 @@ impl Mount {
     /// notification outdates it.
     pub(crate) fn end_change(&self, context: &Context, inode: &Inode) {
         if inode.told_others(context.pid) {
-            let told = self.notifier.invalidate_attributes(self.node(inode.fid));
+            let told = self.outdate_attributes(self.node(inode.fid));
             sink::check("attributes before a change", told);
         }
     }

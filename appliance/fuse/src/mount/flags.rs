@@ -112,7 +112,7 @@ impl Mount {
 
     /// An ioctl changed attributes, which the kernel does not know of: it asks before it shows them again.
     fn forget_attributes(&self, node: NodeId) {
-        if let Err(error) = self.notifier.invalidate_attributes(node) {
+        if let Err(error) = self.outdate_attributes(node) {
             tracing::debug!(%error, "the kernel keeps attributes that changed");
         }
     }

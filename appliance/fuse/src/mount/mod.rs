@@ -4,9 +4,10 @@
 //! the end of the session's lease as it is known then, else not at all; pages while the lease on content is held, and read
 //! without a word while attributes are in time. When a lease must be given back, [`sink`] takes the caches back. If this
 //! process is stopped, the kernel stops to believe by itself; only what is mapped it goes on to show. An answer that may be cached holds a window of the inode open until it was handed over, so that no
-//! invalidation overtakes it.
+//! invalidation overtakes it; what the kernel does not take in all the same is left to [`sizes`].
 
 mod nodes;
+mod sizes;
 mod handles;
 mod closing;
 mod sink;

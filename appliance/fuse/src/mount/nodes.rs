@@ -9,7 +9,7 @@ use std::{
 use sheen_client::{Inode, Observed};
 use sheen_types::Timespec;
 
-use crate::kernel::NodeId;
+use crate::{kernel::NodeId, mount::sizes::SizesTold};
 
 /// Parts of the table, each under its own lock.
 const SHARDS: u64 = 16;
@@ -23,6 +23,7 @@ struct Known {
     inode: Arc<Inode>,
     lookups: u64,
     shown: Shown,
+    sizes: SizesTold,
     /// Losses of the inode under which the kernel's size is not below the true one: all changes since are its own.
     size_told: Option<u64>,
     /// When an open was sent to look again, so that the kernel learns the size.
@@ -66,6 +67,8 @@ pub(crate) struct Shown {
     pub(crate) losses: Option<u64>,
     /// What the kernel's size is worth.
     pub(crate) size: ShownSize,
+    /// That size.
+    pub(crate) bytes: u64,
 }
 
 /// What the size the kernel has of a file is worth.
@@ -93,7 +96,14 @@ impl Shown {
             gid: attributes.gid,
         };
         let losses = observed.caching.losses();
-        Self { access, has_access: true, mtime: attributes.mtime, losses, size }
+        Self {
+            access,
+            has_access: true,
+            mtime: attributes.mtime,
+            losses,
+            size,
+            bytes: attributes.size,
+        }
     }
 
     /// Losses under which the kernel, which takes this in, has the true size.
@@ -129,7 +139,8 @@ impl Nodes {
         let mut shard = self.shard(node).lock().expect("no panic while locked");
         let new = || {
             let size_told = shown.tells_size();
-            Known { inode: inode.clone(), lookups: 0, shown, size_told, sent_at: None }
+            let sizes = SizesTold::new(shown.bytes);
+            Known { inode: inode.clone(), lookups: 0, shown, sizes, size_told, sent_at: None }
         };
         shard.entry(node).or_insert_with(new).lookups += 1;
     }
@@ -152,12 +163,45 @@ impl Nodes {
         shard.get(&node).map(|known| known.shown)
     }
 
-    /// The kernel takes this in, unless the end of a WRITE overtakes it.
-    pub(crate) fn show(&self, node: NodeId, shown: Shown) {
+    /// The kernel takes this in, unless the end of a WRITE or a notification overtakes it. Returns whether its size must be
+    /// raised before the answer.
+    #[must_use]
+    pub(crate) fn show(&self, node: NodeId, shown: Shown) -> bool {
+        let mut shard = self.shard(node).lock().expect("no panic while locked");
+        let Some(known) = shard.get_mut(&node) else { return false };
+        known.shown = shown.after(known.shown);
+        known.size_told = shown.tells_size();
+        known.sizes.tell(shown.bytes, Instant::now())
+    }
+
+    /// A notification is about to outdate the answers on their way. Returns the size to raise the kernel's to before.
+    #[must_use]
+    pub(crate) fn outdate(&self, node: NodeId) -> Option<u64> {
+        let mut shard = self.shard(node).lock().expect("no panic while locked");
+        shard.get_mut(&node).and_then(|known| known.sizes.outdate(Instant::now()))
+    }
+
+    /// The kernel's size was raised to `size`.
+    pub(crate) fn size_is_raised(&self, node: NodeId, size: u64) {
         let mut shard = self.shard(node).lock().expect("no panic while locked");
         if let Some(known) = shard.get_mut(&node) {
-            known.shown = shown.after(known.shown);
-            known.size_told = shown.tells_size();
+            known.sizes.raised(size);
+        }
+    }
+
+    /// An open emptied the file, and its answer tells the kernel so.
+    pub(crate) fn size_is_nothing(&self, node: NodeId) {
+        let mut shard = self.shard(node).lock().expect("no panic while locked");
+        if let Some(known) = shard.get_mut(&node) {
+            known.sizes.set(0);
+        }
+    }
+
+    /// A read for the page cache came up short at `end`.
+    pub(crate) fn read_short(&self, node: NodeId, end: u64) {
+        let mut shard = self.shard(node).lock().expect("no panic while locked");
+        if let Some(known) = shard.get_mut(&node) {
+            known.sizes.cut(end);
         }
     }
 
@@ -167,6 +211,7 @@ impl Nodes {
         if let Some(known) = shard.get_mut(&node) {
             known.shown = shown;
             known.size_told = shown.tells_size();
+            known.sizes.set(shown.bytes);
         }
     }
 
@@ -237,7 +282,7 @@ mod test {
     fn shown(seconds: i64, losses: Option<u64>) -> Shown {
         let mtime = Timespec { seconds, nanoseconds: 0 };
         let access = ShownAccess { permissions: 0o755, uid: 1, gid: 1 };
-        Shown { access, has_access: true, mtime, losses, size: ShownSize::True }
+        Shown { access, has_access: true, mtime, losses, size: ShownSize::True, bytes: 7 }
     }
 
     #[test]

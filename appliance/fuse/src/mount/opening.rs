@@ -79,6 +79,7 @@ impl Mount {
                 self.client.close(&inode, write, cancel);
                 return Err(errno);
             }
+            self.nodes.size_is_nothing(self.node(inode.fid));
         }
         let mut opened_as = opened_as(open.flags, state, &inode);
         if write && self.nodes.lacks_size(self.node(inode.fid), inode.losses_of_size()) {

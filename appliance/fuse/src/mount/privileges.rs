@@ -34,7 +34,7 @@ impl Mount {
         // Another change of content may have taken them a moment ago, and not told yet.
         if had || self.nodes.shows_set_ids(node) {
             // The answer tells the kernel nothing of the mode, and it would run a program by the one it knows.
-            let told = self.notifier.invalidate_attributes(node);
+            let told = self.outdate_attributes(node);
             sink::check("set-ID bits before a change of content", told);
         }
         Ok(())

@@ -51,7 +51,11 @@ impl KernelCaches {
         send: impl Fn(&Notifier, NodeId) -> Result<(), NotifyError>,
     ) {
         let node = node_of(fid, self.root);
+        let size = self.nodes.outdate(node);
         for _ in 0..ON_ITS_WAY.1 {
+            if let Some(size) = size {
+                keep_size(&self.nodes, &self.notifier, node, size);
+            }
             match send(&self.notifier, node) {
                 Err(NotifyError::NotCached) if self.nodes.knows(node) => {
                     std::thread::sleep(ON_ITS_WAY.0);
@@ -69,6 +73,14 @@ pub(crate) fn check(what: &str, result: Result<(), NotifyError>) {
         // Without epochs no name was given for longer than its use.
         Err(NotifyError::Unsupported) => {}
         Err(error) => tracing::error!(%error, what, "the kernel keeps what is not true any more"),
+    }
+}
+
+/// Makes the kernel's size as large as it was told, or is about to be, by an answer that a notification makes it drop. The size
+/// was true after the kernel asked, so no page it has can show other bytes before that end than are there.
+pub(crate) fn keep_size(nodes: &Nodes, notifier: &Notifier, node: NodeId, size: u64) {
+    if raise_size(notifier, node, size).is_ok() {
+        nodes.size_is_raised(node, size);
     }
 }
 

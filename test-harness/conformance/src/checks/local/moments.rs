@@ -42,6 +42,16 @@ pub(super) fn run(report: &mut Report, scratch: &Path, here: &Path, there: &Path
             run(here, effort.pick(short, long))
         });
     }
+    report.case(CHECK, "a read meets no end that another mount has moved on", || {
+        let run = |here: &Path, there: &Path| {
+            let rounds = effort.pick(500, 5000).to_string();
+            let mut command = Command::new("python3");
+            command.arg(&script).arg("grown").args([here, there]).arg(rounds);
+            process::run(&mut command, DEADLINE)
+        };
+        run(&local, &local).context("on the local file system")?;
+        run(here, there)
+    });
     report.case(CHECK, "a file that becomes one for appending appends", || {
         let mut command = Command::new("python3");
         command.arg(&script).arg("appended").arg(here).arg(there);
