@@ -34,6 +34,7 @@ use crate::{
     pages::{PAGE_BEGIN, PageRequest, PageSink, Socket},
     region::Region,
     shared_connection::SharedParts,
+    stream::StreamSeals,
     tcp_options::set_tcp_options,
 };
 
@@ -58,7 +59,7 @@ pub struct NewConnection {
 #[derive(Debug)]
 pub(crate) enum Transport {
     Shared(Box<SharedParts>),
-    Tcp(TcpStream),
+    Tcp(TcpStream, Box<StreamSeals>),
 }
 
 /// Where connections come from and which services there are.
@@ -365,7 +366,7 @@ impl<F: FnMut(NewConnection)> Accepting<F> {
             Socket::Unix(socket) => accept_shared(socket, &hello, descriptors),
             Socket::Tcp(mut socket) => io::Write::write_all(&mut socket, &answer(None))
                 .ok()
-                .map(|()| Transport::Tcp(socket)),
+                .map(|()| Transport::Tcp(socket, Box::new(StreamSeals::plain()))),
         };
         if let Some(transport) = transport {
             self.counters.accept();

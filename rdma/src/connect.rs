@@ -18,6 +18,7 @@ use crate::{
     descriptors,
     hello::{ANSWER_BYTES, Hello, Refusal, Transport, read_answer},
     shared_link::SharedLink,
+    stream::StreamSeals,
     tcp_link::TcpLink,
     tcp_options::set_tcp_options,
     window::Window,
@@ -134,5 +135,5 @@ fn connect_tcp(host: &str, service: u32, arena: &Arena) -> Result<TcpLink, Conne
     stream.read_exact(&mut answer)?;
     check_answer(&answer)?;
     stream.set_read_timeout(None)?;
-    Ok(TcpLink::new(stream, arena.clone())?)
+    Ok(TcpLink::new(stream, StreamSeals::plain(), arena.clone())?)
 }

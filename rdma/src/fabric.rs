@@ -131,9 +131,9 @@ impl ServerFabric {
                 self.epoll.add(shared.socket(), EpollEvent::new(edges, id.0))?;
                 Connection::Shared(Box::new(shared))
             }
-            Transport::Tcp(stream) => {
+            Transport::Tcp(stream, seals) => {
                 stream.set_nonblocking(true)?;
-                let tcp = TcpConnection::new(id, stream, self.check, reserved);
+                let tcp = TcpConnection::new(id, (stream, *seals), self.check, reserved);
                 let events = edges | EpollFlags::EPOLLOUT;
                 self.epoll.add(tcp.stream(), EpollEvent::new(events, id.0))?;
                 self.tcp_connections += 1;

@@ -31,8 +31,11 @@ pub mod fabric;
 mod open;
 mod shared_connection;
 mod tcp_connection;
+mod tcp_output;
 #[cfg(test)]
 mod hostile_server_test;
+#[cfg(test)]
+mod sealed_stream_test;
 
 pub use acceptor::{Acceptor, AcceptorConfig, NewConnection};
 pub use budget::{AcceptorCounters, ConnectionLimits};

@@ -2,11 +2,12 @@
 //!
 //! A request's payload stays in the socket until somebody pulls it, so a connection holds at most one read buffer and the
 //! replies it has not sent. While a payload waits, nothing behind it is read: the stream's own flow control holds the
-//! client back. Epoll reports edges; `readable` and `writable` remember them.
+//! client back. Records open in the read buffer, payloads in the buffer they are pulled into; the first one that does not open
+//! ends the connection. Epoll reports edges; `readable` and the output's `writable` remember them.
 
 use std::{
     collections::VecDeque,
-    io::{self, IoSlice, Read, Write},
+    io::{self, Read},
     net::TcpStream,
     time::{Duration, Instant},
 };
@@ -14,26 +15,24 @@ use std::{
 use sheen_dma::Buffer;
 use sheen_ports::{CloseReason, ConnectionId, FabricEvent, NotifyError, RequestId};
 use sheen_types::checksum::crc32c;
-use sheen_wire::{BODY_BYTES_MAX, DecodeError, FRAME_BYTES, Frame, Kind};
+use sheen_wire::{DecodeError, Frame, Kind};
 
 use crate::{
     budget::Reserved,
     fabric::PayloadCheck,
     open::{OpenRequest, OpenTable},
-    stream::{CALLBACK_SLOT, HEAD_BYTES, PREFIX_BYTES, SLOTS, read_head, write_prefix},
+    seal::{Opener, Payload, PayloadSeal, PayloadTarget, RecordHeader},
+    stream::{KEYS_BYTES_MAX, SLOTS, StreamSeals, fault, target},
+    tcp_output::{OUTPUT_BYTES_MAX, OUTPUT_MESSAGES_MAX, TcpOutput},
 };
 
 /// Read buffer: many small requests in one system call, and not much of a payload copied twice.
 const INPUT_BYTES: usize = 16 << 10;
-/// Messages waiting to be sent: replies at which no further request is read, and callbacks at which more are refused.
-const OUTPUT_MESSAGES_MAX: usize = 256;
-/// Pieces given to one system call.
-const SLICES_MAX: usize = 32;
-/// Most bytes a connection holds: its buffer, its table, and the heads of replies and callbacks. Payload is in the service's arena.
+/// Most bytes a connection holds: its buffer, its table, its keys, and what it has yet to send. Payload is in the service's arena.
 pub(crate) const TCP_BYTES_MAX: usize = INPUT_BYTES
     + SLOTS as usize * size_of::<Option<OpenRequest>>()
-    + 2 * OUTPUT_MESSAGES_MAX
-        * (size_of::<Outgoing>() + PREFIX_BYTES + FRAME_BYTES + BODY_BYTES_MAX);
+    + KEYS_BYTES_MAX
+    + OUTPUT_BYTES_MAX;
 /// A peer that moves no byte for so long while we wait for it is closed.
 pub(crate) const STALL_MAX: Duration = Duration::from_secs(30);
 /// So is one that takes longer for a whole payload or reply, however often it moves a byte: a buffer of the service waits. At 1 MiB
@@ -50,15 +49,12 @@ pub(crate) struct TcpConnection {
     start: usize,
     end: usize,
     reading: Reading,
-    output: VecDeque<Outgoing>,
-    callbacks_queued: usize,
+    opener: Opener,
+    output: TcpOutput,
     readable: bool,
-    writable: bool,
     moved: Instant,
     /// Since when the payload is asked for that comes.
     pull_since: Instant,
-    /// Since when the first of `output` is.
-    output_since: Instant,
     check: PayloadCheck,
     _reserved: Reserved,
 }
@@ -66,39 +62,25 @@ pub(crate) struct TcpConnection {
 /// What the next byte of the stream is.
 #[derive(Debug)]
 enum Reading {
-    /// The prefix of a message.
+    /// The first of a record.
     Message,
     /// Payload that nobody asked for yet.
-    Waiting { slot: u32, left: usize },
+    Waiting { payload: Incoming },
     /// Payload on its way into a buffer.
-    Pulling { token: u64, buffer: Buffer, filled: usize, bytes: usize, checksum: u32 },
+    Pulling { token: u64, buffer: Buffer, filled: usize, checksum: u32, payload: Incoming },
     /// Payload nobody wants.
     Discarding { left: usize },
 }
 
+/// The payload behind a request.
 #[derive(Debug)]
-struct Outgoing {
-    head: Vec<u8>,
-    payload: Option<(Buffer, usize)>,
-    sent: usize,
-    callback: bool,
+struct Incoming {
+    bytes: usize,
+    target: PayloadTarget,
+    seal: PayloadSeal,
 }
 
-impl Outgoing {
-    fn bytes(&self) -> usize {
-        self.head.len() + self.payload.as_ref().map_or(0, |(_, bytes)| *bytes)
-    }
-
-    /// What is still to be sent, in up to two pieces.
-    fn rest(&self) -> [&[u8]; 2] {
-        let payload =
-            self.payload.as_ref().map_or(&[][..], |(buffer, bytes)| &buffer.as_slice()[..*bytes]);
-        let of_head = self.sent.min(self.head.len());
-        [&self.head[of_head..], &payload[self.sent - of_head..]]
-    }
-}
-
-fn failed(error: &io::Error) -> CloseReason {
+pub(crate) fn failed(error: &io::Error) -> CloseReason {
     CloseReason::Transport(error.raw_os_error().unwrap_or(0))
 }
 
@@ -108,10 +90,11 @@ const ENDED: CloseReason = CloseReason::Transport(libc::ECONNRESET);
 impl TcpConnection {
     pub(crate) fn new(
         id: ConnectionId,
-        stream: TcpStream,
+        (stream, seals): (TcpStream, StreamSeals),
         check: PayloadCheck,
         reserved: Reserved,
     ) -> Self {
+        let StreamSeals { sealing, opener } = seals;
         Self {
             id,
             stream,
@@ -120,13 +103,11 @@ impl TcpConnection {
             start: 0,
             end: 0,
             reading: Reading::Message,
-            output: VecDeque::new(),
-            callbacks_queued: 0,
+            opener,
+            output: TcpOutput::new(sealing),
             readable: true,
-            writable: true,
             moved: Instant::now(),
             pull_since: Instant::now(),
-            output_since: Instant::now(),
             check,
             _reserved: reserved,
         }
@@ -138,7 +119,7 @@ impl TcpConnection {
 
     pub(crate) fn on_ready(&mut self, readable: bool, writable: bool) {
         self.readable |= readable;
-        self.writable |= writable;
+        self.output.writable |= writable;
     }
 
     /// Path: D4. Reads requests and payloads, sends replies; up to about `budget` events.
@@ -181,10 +162,10 @@ impl TcpConnection {
     }
 
     fn step_pull(&mut self, events: &mut Vec<FabricEvent>) -> Result<bool, CloseReason> {
-        let Reading::Pulling { buffer, filled, bytes, .. } = &mut self.reading else {
+        let Reading::Pulling { buffer, filled, payload, .. } = &mut self.reading else {
             return Ok(false);
         };
-        let target = &mut buffer.as_mut_slice()[*filled..*bytes];
+        let target = &mut buffer.as_mut_slice()[*filled..payload.bytes];
         let buffered = target.len().min(self.end - self.start);
         if buffered > 0 {
             target[..buffered].copy_from_slice(&self.input[self.start..self.start + buffered]);
@@ -205,30 +186,27 @@ impl TcpConnection {
                 Err(error) => return Err(failed(&error)),
             }
         }
-        if filled == bytes { self.pulled(events) } else { Ok(self.readable) }
+        if *filled == payload.bytes { self.pulled(events) } else { Ok(self.readable) }
     }
 
     fn pulled(&mut self, events: &mut Vec<FabricEvent>) -> Result<bool, CloseReason> {
         let reading = std::mem::replace(&mut self.reading, Reading::Message);
-        let Reading::Pulling { token, buffer, bytes, checksum, .. } = reading else {
+        let Reading::Pulling { token, mut buffer, payload, checksum, .. } = reading else {
             unreachable!("called while pulling")
         };
-        if self.check == PayloadCheck::Fabric {
-            let found = crc32c(&buffer.as_slice()[..bytes]);
-            if found != checksum {
-                events.push(FabricEvent::Pulled {
-                    token,
-                    buffer,
-                    result: Err(NotifyError::Closed),
-                });
-                return Err(CloseReason::Protocol(DecodeError::Checksum {
-                    expected: checksum,
-                    found,
-                }));
-            }
-        }
-        events.push(FabricEvent::Pulled { token, buffer, result: Ok(()) });
-        Ok(true)
+        let Incoming { bytes, target, seal } = payload;
+        let text = &mut buffer.as_mut_slice()[..bytes];
+        let opened = self.opener.open_payload(seal, target, Payload::InPlace(text)).map_err(fault);
+        let opened = opened.and_then(|()| match self.check {
+            PayloadCheck::Service => Ok(()),
+            PayloadCheck::Fabric => match (checksum, crc32c(text)) {
+                (expected, found) if expected == found => Ok(()),
+                (expected, found) => Err(DecodeError::Checksum { expected, found }),
+            },
+        });
+        let result = opened.map_err(|_| NotifyError::Closed);
+        events.push(FabricEvent::Pulled { token, buffer, result });
+        opened.map(|()| true).map_err(CloseReason::Protocol)
     }
 
     /// Reads more into the input buffer; false: there is nothing now.
@@ -255,22 +233,29 @@ impl TcpConnection {
         }
     }
 
+    /// Returns the length of the record in the input buffer if all of it is there.
+    fn whole_record(&self) -> Result<Option<usize>, DecodeError> {
+        let input = &self.input[self.start..self.end];
+        let Some(header) = input.first_chunk() else { return Ok(None) };
+        let bytes = RecordHeader::from_bytes(header).map_err(fault)?.record_bytes();
+        Ok((input.len() >= bytes).then_some(bytes))
+    }
+
     /// Takes a whole message off the input buffer, if one is there.
     fn parse(&mut self) -> Result<Option<FabricEvent>, DecodeError> {
-        let input = &self.input[self.start..self.end];
-        let Some(head) = input.get(..HEAD_BYTES) else { return Ok(None) };
-        let (slot, frame) = read_head(head)?;
-        let end = HEAD_BYTES + frame.body_bytes as usize;
-        let Some(message) = input.get(PREFIX_BYTES..end) else { return Ok(None) };
-        let (frame, _body) = Frame::decode_with(message)?;
+        let Some(bytes) = self.whole_record()? else { return Ok(None) };
+        let record = &mut self.input[self.start..self.start + bytes];
+        let opened = self.opener.open(record).map_err(fault)?;
+        let (slot, seal) = (opened.slot, opened.payload);
+        let (frame, _body) = Frame::decode_with(opened.message)?;
         if frame.kind != Kind::Request {
             return Err(DecodeError::Value("kind of a request"));
         }
         if !self.open.has(slot) || self.open.get(slot).is_some() {
             return Err(DecodeError::Value("slot"));
         }
-        let message = message.to_vec();
-        self.start += end;
+        let message = opened.message.to_vec();
+        self.start += bytes;
         self.open.insert(
             slot,
             OpenRequest {
@@ -281,8 +266,12 @@ impl TcpConnection {
                 room_offset: 0,
             },
         );
+        let target = target(slot, &frame);
         if frame.payload_bytes > 0 {
-            self.reading = Reading::Waiting { slot, left: frame.payload_bytes as usize };
+            let bytes = frame.payload_bytes as usize;
+            self.reading = Reading::Waiting { payload: Incoming { bytes, target, seal } };
+        } else {
+            self.opener.open_payload(seal, target, Payload::Absent).map_err(fault)?;
         }
         Ok(Some(FabricEvent::Request { request: RequestId { connection: self.id, slot }, message }))
     }
@@ -293,90 +282,59 @@ impl TcpConnection {
 
     /// Lets the payload of `slot` flow into `buffer`. Some: done at once (there was none), or there is no such payload.
     pub(crate) fn pull(&mut self, slot: u32, token: u64, buffer: Buffer) -> Option<FabricEvent> {
-        let waits =
-            matches!(self.reading, Reading::Waiting { slot: waiting, .. } if waiting == slot);
-        let Some(open) = self.open.get(slot).filter(|open| waits || open.payload_bytes == 0) else {
+        let Some(open) = self.open.get(slot) else {
             return Some(FabricEvent::Pulled { token, buffer, result: Err(NotifyError::Closed) });
         };
-        if !waits {
-            return Some(FabricEvent::Pulled { token, buffer, result: Ok(()) });
-        }
-        let bytes = open.payload_bytes as usize;
+        let (payload_bytes, checksum) = (open.payload_bytes, open.payload_checksum);
+        let Some(payload) = self.take_waiting(slot) else {
+            let result = if payload_bytes == 0 { Ok(()) } else { Err(NotifyError::Closed) };
+            return Some(FabricEvent::Pulled { token, buffer, result });
+        };
+        let bytes = payload.bytes;
         assert!(bytes <= buffer.len(), "{bytes} bytes for a buffer of {}", buffer.len());
-        let checksum = open.payload_checksum;
-        self.reading = Reading::Pulling { token, buffer, filled: 0, bytes, checksum };
+        self.reading = Reading::Pulling { token, buffer, filled: 0, checksum, payload };
         self.moved = Instant::now();
         self.pull_since = self.moved;
         None
+    }
+
+    /// Takes the payload that waits, if it is of `slot`; the caller says what is read next.
+    fn take_waiting(&mut self, slot: u32) -> Option<Incoming> {
+        match std::mem::replace(&mut self.reading, Reading::Message) {
+            Reading::Waiting { payload } if payload.target.slot == slot => Some(payload),
+            other => {
+                self.reading = other;
+                None
+            }
+        }
     }
 
     pub(crate) fn reply(&mut self, slot: u32, message: &[u8], payload: Option<(Buffer, usize)>) {
         if self.open.remove(slot).is_none() {
             return;
         }
-        if let Reading::Waiting { slot: waiting, left } = self.reading
-            && waiting == slot
-        {
-            self.reading = Reading::Discarding { left };
+        if let Some(waiting) = self.take_waiting(slot) {
+            self.reading = Reading::Discarding { left: waiting.bytes };
             self.pull_since = Instant::now();
         }
-        self.send(slot, message, payload);
+        if self.output.send(slot, message, payload) {
+            self.moved = Instant::now();
+        }
     }
 
     pub(crate) fn notify(&mut self, message: &[u8]) -> Result<(), NotifyError> {
-        if self.callbacks_queued >= OUTPUT_MESSAGES_MAX {
-            return Err(NotifyError::Busy);
-        }
-        self.callbacks_queued += 1;
-        self.send(CALLBACK_SLOT, message, None);
-        Ok(())
-    }
-
-    fn send(&mut self, slot: u32, message: &[u8], payload: Option<(Buffer, usize)>) {
-        if self.output.is_empty() {
+        if self.output.notify(message)? {
             self.moved = Instant::now();
-            self.output_since = self.moved;
         }
-        let mut head = Vec::with_capacity(PREFIX_BYTES + message.len());
-        write_prefix(slot, &mut head);
-        head.extend_from_slice(message);
-        self.output.push_back(Outgoing { head, payload, sent: 0, callback: slot == CALLBACK_SLOT });
+        Ok(())
     }
 
     /// Sends what the socket takes.
     pub(crate) fn flush(&mut self, events: &mut Vec<FabricEvent>) -> Result<(), CloseReason> {
-        while self.writable && !self.output.is_empty() {
-            let pieces =
-                self.output.iter().flat_map(Outgoing::rest).filter(|piece| !piece.is_empty());
-            let slices: Vec<IoSlice<'_>> = pieces.take(SLICES_MAX).map(IoSlice::new).collect();
-            match self.stream.write_vectored(&slices) {
-                Ok(count) => {
-                    self.moved = Instant::now();
-                    self.sent(count, events);
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.writable = false,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(failed(&error)),
-            }
+        if self.output.flush(&self.stream, self.id, events)? {
+            self.moved = Instant::now();
         }
         Ok(())
-    }
-
-    fn sent(&mut self, mut count: usize, events: &mut Vec<FabricEvent>) {
-        while let Some(front) = self.output.front_mut() {
-            let taken = count.min(front.bytes() - front.sent);
-            front.sent += taken;
-            count -= taken;
-            if front.sent < front.bytes() {
-                break;
-            }
-            if let Some(done) = self.output.pop_front() {
-                self.callbacks_queued -= usize::from(done.callback);
-                self.output_since = self.moved;
-                let sent = |(buffer, _)| FabricEvent::Sent { connection: self.id, buffer };
-                events.extend(done.payload.map(sent));
-            }
-        }
     }
 
     /// Whether a poll would get on without news from the socket.
@@ -391,29 +349,26 @@ impl TcpConnection {
                 self.readable || self.start < self.end
             }
         };
-        reads || (self.writable && !self.output.is_empty())
+        reads || self.output.has_work()
     }
 
     fn holds_message(&self) -> bool {
-        let input = &self.input[self.start..self.end];
-        input.get(..HEAD_BYTES).is_some_and(|head| match read_head(head) {
-            Ok((_slot, frame)) => input.len() >= HEAD_BYTES + frame.body_bytes as usize,
-            Err(_) => true,
-        })
+        // What is no record is looked at, too.
+        !matches!(self.whole_record(), Ok(None))
     }
 
     /// Whether the peer lets us wait for too long in the middle of something.
     pub(crate) fn is_stalled(&self, now: Instant) -> bool {
-        let sends = !self.output.is_empty();
+        let output_since = self.output.waits_since();
         let (waits, whole) = match self.reading {
             Reading::Waiting { .. } => (false, false),
             Reading::Message => (self.start < self.end && !self.holds_message(), false),
             Reading::Pulling { .. } | Reading::Discarding { .. } => (true, true),
         };
         let is_beyond = |since: Instant, most: Duration| now.duration_since(since) > most;
-        ((waits || sends) && is_beyond(self.moved, STALL_MAX))
+        ((waits || output_since.is_some()) && is_beyond(self.moved, STALL_MAX))
             || (whole && is_beyond(self.pull_since, WHOLE_MAX))
-            || (sends && is_beyond(self.output_since, WHOLE_MAX))
+            || output_since.is_some_and(|since| is_beyond(since, WHOLE_MAX))
     }
 
     /// Gives back the buffers it holds.
@@ -425,87 +380,9 @@ impl TcpConnection {
                 result: Err(NotifyError::Closed),
             });
         }
-        let payloads = self.output.into_iter().filter_map(|outgoing| outgoing.payload);
-        let connection = self.id;
-        events.extend(payloads.map(|(buffer, _)| FabricEvent::Sent { connection, buffer }));
+        self.output.close(self.id, events);
     }
 }
 
 #[cfg(test)]
-mod test {
-    use std::net::TcpListener;
-
-    use sheen_types::Xid;
-    use sheen_wire::Opcode;
-
-    use super::*;
-
-    /// A connection, and its peer's end.
-    fn connected() -> (TcpConnection, TcpStream) {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        let (stream, _) = listener.accept().unwrap();
-        stream.set_nonblocking(true).unwrap();
-        let reserved = Reserved::default();
-        (TcpConnection::new(ConnectionId(1), stream, PayloadCheck::Service, reserved), peer)
-    }
-
-    /// Polls until a request is there.
-    fn request(connection: &mut TcpConnection) -> RequestId {
-        let mut events = Vec::new();
-        loop {
-            connection.on_ready(true, true);
-            connection.poll(1, &mut events).unwrap();
-            if let Some(FabricEvent::Request { request, .. }) = events.pop() {
-                return request;
-            }
-        }
-    }
-
-    fn send(peer: &mut TcpStream, slot: u32, payload_bytes: u32, room: u64) {
-        let frame =
-            Frame { payload_bytes, committed: room, ..Frame::request(Opcode::ObjectWrite, Xid(1)) };
-        let mut message = Vec::new();
-        write_prefix(slot, &mut message);
-        let mut tail = Vec::new();
-        frame.encode_with(&[], &mut tail);
-        message.extend(tail);
-        peer.write_all(&message).unwrap();
-    }
-
-    #[test]
-    fn a_payload_that_comes_byte_by_byte_is_not_waited_for_without_end() {
-        let (mut connection, mut peer) = connected();
-        send(&mut peer, 0, 1000, 0);
-        let RequestId { slot, .. } = request(&mut connection);
-        assert!(connection.pull(slot, 7, Buffer::standalone(4096)).is_none());
-        let began = Instant::now();
-        for second in 0..60 {
-            // A byte came just now.
-            let now = began + Duration::from_secs(second);
-            connection.moved = now;
-            assert!(!connection.is_stalled(now), "after {second} s");
-        }
-        let late = began + Duration::from_secs(61);
-        connection.moved = late;
-        assert!(connection.is_stalled(late));
-    }
-
-    #[test]
-    fn a_reply_that_is_taken_byte_by_byte_is_not_kept_without_end() {
-        let (mut connection, mut peer) = connected();
-        send(&mut peer, 0, 0, 1 << 20);
-        let RequestId { slot, .. } = request(&mut connection);
-        connection.writable = false;
-        connection.reply(slot, &[0; 64], Some((Buffer::standalone(1 << 20), 1 << 20)));
-        let late = Instant::now() + Duration::from_secs(61);
-        // Neither bytes that are taken nor new requests make up for it.
-        connection.moved = late;
-        assert!(connection.is_stalled(late));
-        let mut events = Vec::new();
-        connection.moved = late;
-        connection.sent(PREFIX_BYTES + 64 + (1 << 20), &mut events);
-        assert_eq!(events.len(), 1);
-        assert!(!connection.is_stalled(late), "it has taken all of it");
-    }
-}
+mod test;

@@ -1,11 +1,13 @@
-//! The client's side of a TCP stream: callers write under a lock, one thread receives and hands replies to waiting calls.
+//! The client's side of a TCP stream: callers write in turn, one thread receives and hands replies to waiting calls.
 //!
-//! A reply's payload is read straight into the caller's room. A call is found by the slot in the prefix. An abandoned
-//! call leaves its room in the slot until the reply came or the connection ended.
+//! A call is found by the slot in the record. An abandoned call leaves its room in the slot until the reply came or the connection
+//! ended. Deliberately absent: the receiver's work (see [`receive`]).
+
+mod receive;
 
 use std::{
     collections::VecDeque,
-    io::{self, BufReader, Read},
+    io,
     net::{Shutdown, TcpStream},
     sync::{
         Arc, Condvar, Mutex, PoisonError, Weak,
@@ -17,16 +19,13 @@ use std::{
 use sheen_dma::{Arena, Buffer};
 use sheen_ports::{Call, CallResult, Cancel, Kept, LeftCall, Link, LinkError};
 use sheen_types::Xid;
-use sheen_wire::{DecodeError, FRAME_BYTES, Frame, Kind};
+use sheen_wire::{FRAME_BYTES, Frame};
 
 use crate::{
-    outbox::{self, Outbox, Sending},
-    slots::{SlotTable, check_payload, check_reply, lock, request_frame, unsent},
-    stream::{CALLBACK_SLOT, HEAD_BYTES, SLOTS, read_head, write_prefix},
+    outbox::{self, Outbox, Sending, Unsealed},
+    slots::{SlotTable, lock, request_frame, unsent},
+    stream::{SLOTS, StreamSeals, begin_record, end_record, target},
 };
-
-/// Callbacks nobody took yet; a server that sends more than that unheard loses the connection.
-const CALLBACKS_MAX: usize = 4096;
 
 /// A connection to a service by TCP.
 #[derive(Debug)]
@@ -106,31 +105,14 @@ impl Drop for Left {
 /// A reply, or why there is none.
 type Reply = Result<(Frame, Vec<u8>), LinkError>;
 
-/// Why receiving ended.
-enum Ended {
-    Transport,
-    Protocol,
-}
-
-impl From<io::Error> for Ended {
-    fn from(_: io::Error) -> Self {
-        Self::Transport
-    }
-}
-
-impl From<DecodeError> for Ended {
-    fn from(_: DecodeError) -> Self {
-        Self::Protocol
-    }
-}
-
 impl TcpLink {
-    pub(crate) fn new(stream: TcpStream, arena: Arena) -> io::Result<Self> {
+    pub(crate) fn new(stream: TcpStream, seals: StreamSeals, arena: Arena) -> io::Result<Self> {
         outbox::prepare(&stream)?;
+        let StreamSeals { sealing, opener } = seals;
         let received = stream.try_clone()?;
         let inner = Arc::new(Inner {
             stream,
-            outbox: Outbox::default(),
+            outbox: Outbox::new(sealing),
             arena,
             slots: SlotTable::new(SLOTS),
             calls: (0..SLOTS).map(|_| WaitingCall::default()).collect(),
@@ -141,7 +123,7 @@ impl TcpLink {
         let receiver = inner.clone();
         thread::Builder::new()
             .name("link-receive".to_owned())
-            .spawn(move || receiver.receive(received))?;
+            .spawn(move || receiver.receive(received, opener))?;
         Ok(Self(inner))
     }
 }
@@ -246,14 +228,15 @@ impl Inner {
         cancel: &Cancel,
     ) -> Result<Option<Buffer>, Box<CallResult>> {
         let frame = request_frame(&call);
-        let mut head = Vec::with_capacity(HEAD_BYTES + call.body.len());
-        write_prefix(slot, &mut head);
-        frame.encode_with(&call.body, &mut head);
+        let mut record = begin_record(FRAME_BYTES + call.body.len());
+        frame.encode_with(&call.body, &mut record);
+        end_record(&mut record);
         self.begin(slot, frame.xid, call.room.take());
         let payload =
             call.payload.as_ref().map_or(&[][..], |(buffer, bytes)| &buffer.as_slice()[..*bytes]);
         let ended = || self.ended(cancel).is_some();
-        match self.outbox.send(&self.stream, [&head, payload], ended) {
+        let message = Unsealed { target: target(slot, &frame), record, payload };
+        match self.outbox.send(&self.stream, message, ended) {
             Ok(Sending::Sent) => {}
             Ok(Sending::Unsent) if !self.lost.load(Ordering::SeqCst) => {
                 call.room = self.withdraw(slot);
@@ -338,105 +321,6 @@ impl Inner {
             }
             drop(call.changed.wait(state));
         }
-    }
-
-    /// The receiver's life.
-    fn receive(&self, stream: TcpStream) {
-        let mut input = BufReader::with_capacity(16 << 10, stream);
-        while self.receive_message(&mut input).is_ok() {}
-        self.lose();
-        for slot in 0..SLOTS {
-            let call = self.call(slot);
-            let mut state = lock(&call.state);
-            match std::mem::take(&mut *state) {
-                CallState::Waiting { room, .. } => *state = CallState::Failed { room },
-                CallState::Receiving => *state = CallState::Failed { room: None },
-                CallState::Abandoned { .. } | CallState::Free => {}
-                done @ (CallState::Done { .. } | CallState::Failed { .. }) => *state = done,
-            }
-            call.changed.notify_all();
-        }
-    }
-
-    fn receive_message(&self, input: &mut BufReader<TcpStream>) -> Result<(), Ended> {
-        let mut head = [0; HEAD_BYTES];
-        input.read_exact(&mut head)?;
-        let (slot, frame) = read_head(&head)?;
-        let mut message = vec![0; FRAME_BYTES + frame.body_bytes as usize];
-        message[..FRAME_BYTES].copy_from_slice(&head[HEAD_BYTES - FRAME_BYTES..]);
-        input.read_exact(&mut message[FRAME_BYTES..])?;
-        let (frame, body) = Frame::decode_with(&message)?;
-        if slot == CALLBACK_SLOT {
-            return self.on_callback(frame, body);
-        }
-        let call = self.calls.get(slot as usize).ok_or(Ended::Protocol)?;
-        let mut room = Self::take_room(call, &frame)?;
-        let received = Self::receive_payload(input, &frame, room.as_mut());
-        let mut state = lock(&call.state);
-        match std::mem::take(&mut *state) {
-            CallState::Receiving if received.is_ok() => {
-                *state = CallState::Done { reply: (frame, body.to_vec()), room };
-            }
-            CallState::Receiving => *state = CallState::Failed { room },
-            CallState::Abandoned { .. } => {
-                drop(state);
-                self.slots.give_back(slot);
-                return received;
-            }
-            CallState::Free
-            | CallState::Waiting { .. }
-            | CallState::Done { .. }
-            | CallState::Failed { .. } => {
-                unreachable!("only the receiver and an abandoning caller touch it now")
-            }
-        }
-        call.changed.notify_all();
-        received
-    }
-
-    /// Takes the room of the call that `frame` answers.
-    fn take_room(call: &WaitingCall, frame: &Frame) -> Result<Option<Buffer>, Ended> {
-        let mut state = lock(&call.state);
-        match &mut *state {
-            CallState::Waiting { xid, room } => {
-                check_reply(frame, *xid, room.as_ref().map_or(0, Buffer::len))?;
-                let room = room.take();
-                *state = CallState::Receiving;
-                Ok(room)
-            }
-            CallState::Abandoned { waiting } => {
-                let (xid, room) = waiting.take().ok_or(Ended::Protocol)?;
-                check_reply(frame, xid, room.as_ref().map_or(0, Buffer::len))?;
-                Ok(room)
-            }
-            CallState::Free
-            | CallState::Receiving
-            | CallState::Done { .. }
-            | CallState::Failed { .. } => Err(Ended::Protocol),
-        }
-    }
-
-    fn receive_payload(
-        input: &mut BufReader<TcpStream>,
-        frame: &Frame,
-        room: Option<&mut Buffer>,
-    ) -> Result<(), Ended> {
-        let bytes = frame.payload_bytes as usize;
-        let Some(room) = room.filter(|_| bytes > 0) else { return Ok(()) };
-        let target = &mut room.as_mut_slice()[..bytes];
-        input.read_exact(target)?;
-        Ok(check_payload(frame, target)?)
-    }
-
-    fn on_callback(&self, frame: Frame, body: &[u8]) -> Result<(), Ended> {
-        let mut callbacks = lock(&self.callbacks);
-        if frame.kind != Kind::Callback || callbacks.len() >= CALLBACKS_MAX {
-            return Err(Ended::Protocol);
-        }
-        callbacks.push_back((frame, body.to_vec()));
-        drop(callbacks);
-        self.callback_came.notify_one();
-        Ok(())
     }
 
     /// Ends the connection; the receiver, woken by it, ends the waiting calls.

@@ -14,8 +14,11 @@ use std::{
 use server::{Server, pattern};
 use sheen_dma::Arena;
 use sheen_ports::{Call, Cancel, CloseReason};
-use sheen_rdma::connect;
-use sheen_types::Xid;
+use sheen_rdma::{
+    connect,
+    seal::{MESSAGE_AT, Payload, PayloadTarget, Sealer, TAG_BYTES},
+};
+use sheen_types::{Tick, Xid};
 use sheen_wire::{Frame, Opcode, PROTOCOL_VERSION};
 
 fn hello(transport: u16, service: u32) -> Vec<u8> {
@@ -36,11 +39,20 @@ fn raw(server: &Server) -> TcpStream {
     stream
 }
 
+/// The first record of a connection in clear.
 fn request(slot: u32, frame: &Frame, body: &[u8]) -> Vec<u8> {
-    let mut bytes = slot.to_le_bytes().to_vec();
-    bytes.extend([0; 4]);
-    frame.encode_with(body, &mut bytes);
-    bytes
+    numbered(0, slot, frame, body)
+}
+
+/// A record in clear that is number `sequence` of its connection.
+fn numbered(sequence: u64, slot: u32, frame: &Frame, body: &[u8]) -> Vec<u8> {
+    let mut record = vec![0; MESSAGE_AT];
+    frame.encode_with(body, &mut record);
+    record.extend([0; TAG_BYTES]);
+    let target = PayloadTarget { slot, kind: frame.kind, opcode: frame.opcode };
+    Sealer::plain().seal(Tick(0), target, &mut record, Payload::Absent).unwrap();
+    record[8..16].copy_from_slice(&sequence.to_le_bytes());
+    record
 }
 
 fn assert_served(server: &Server) {
@@ -65,14 +77,18 @@ fn garbage_on_tcp_closes_only_its_own_connection() {
     let server = Server::start();
     let ping = Frame::request(Opcode::Ping, Xid(1));
     let mut damaged = request(1, &ping, b"x");
-    damaged[40] ^= 1;
+    damaged[MESSAGE_AT + 20] ^= 1;
+    let mut tagged = request(1, &ping, b"x");
+    *tagged.last_mut().unwrap() = 1;
     let cases = [
         pattern(1, 5_000),
         vec![0; 200],
         damaged,
+        tagged,
+        numbered(1, 1, &ping, b""),
         request(256, &ping, b""),
         request(u32::MAX, &ping, b""),
-        [request(3, &Frame::request(Opcode::LockSet, Xid(1)), b""), request(3, &ping, b"")]
+        [request(3, &Frame::request(Opcode::LockSet, Xid(1)), b""), numbered(1, 3, &ping, b"")]
             .concat(),
         request(1, &Frame { payload_bytes: u32::MAX, ..ping }, b""),
         request(1, &ping.reply(0), b""),
@@ -95,7 +111,7 @@ fn random_bytes_never_stop_the_server() {
     for seed in 1..100_u64 {
         let mut stream = raw(&server);
         let mut bytes = request(1, &Frame::request(Opcode::ObjectWrite, Xid(seed)), b"body");
-        let at = usize::try_from(seed * 31 % 76).unwrap();
+        let at = usize::try_from(seed * 31 % 140).unwrap();
         bytes[at] ^= 1 << (seed % 8);
         bytes.extend(pattern(seed, 300));
         stream.write_all(&bytes).unwrap();
@@ -110,7 +126,7 @@ fn a_peer_that_stops_in_the_middle_is_forgotten_when_it_leaves() {
     let server = Server::start();
     let frame = Frame { payload_bytes: 100_000, ..Frame::request(Opcode::ObjectWrite, Xid(1)) };
     let bytes = [request(1, &frame, b"body"), vec![0; 1000]].concat();
-    for stop in [1, 8, 40, 72, 74, 76, 500, bytes.len()] {
+    for stop in [1, 16, 48, 100, 139, 140, 500, bytes.len()] {
         let mut stream = raw(&server);
         stream.write_all(&bytes[..stop]).unwrap();
         assert_served(&server);
@@ -136,7 +152,7 @@ fn a_peer_that_never_reads_does_not_grow_the_server() {
     let mut refused = 0;
     // Each slot is used again as if its reply had been read; the server stops reading long before 100,000.
     'send: while started.elapsed() < Duration::from_secs(20) {
-        let bytes = request(sent % 256, &frame, b"");
+        let bytes = numbered(u64::from(sent), sent % 256, &frame, b"");
         let mut rest = &bytes[..];
         while !rest.is_empty() {
             match stream.write(rest) {

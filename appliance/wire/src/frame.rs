@@ -15,7 +15,7 @@ use crate::{
 /// 4: a file system is made for an owner, room is asked for. 5: attributes tell when
 /// `atime` was decided. 6: replies to changes of names tell what the directories are.
 /// 7: a client proves to an OST whose session it is.
-pub const PROTOCOL_VERSION: u16 = 7;
+pub const PROTOCOL_VERSION: u16 = 8;
 /// Bytes of an encoded [`Frame`].
 pub const FRAME_BYTES: usize = 72;
 /// Longest body. Frame and body fit one message slot of 1 KiB; what is longer travels as payload.

@@ -75,6 +75,12 @@ impl Sealer {
         Self { phase: None, number: 0, limits: PhaseLimits::default(), next: 0 }
     }
 
+    /// Whether records are encrypted.
+    #[must_use]
+    pub const fn is_encrypted(&self) -> bool {
+        self.phase.is_some()
+    }
+
     /// Returns the number of the phase that the last record was sealed in.
     #[must_use]
     pub const fn phase(&self) -> u64 {
