@@ -1,9 +1,9 @@
-//! Giving the lease on content back while the kernel fills its pages.
+//! Giving leases back while programs go on to use what they stand for.
 
 use std::{
     ops::Range,
     sync::{Arc, Mutex, mpsc},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use sheen_ports::Cancel;
@@ -136,5 +136,24 @@ fn no_sweep_overtakes_the_answer_of_a_read_that_met_the_end() {
         state.log.iter().any(|sent| sent.opcode == Opcode::LeaseCancel)
     });
     assert_eq!(sink.swept.lock().unwrap().as_slice(), [0..u64::MAX, 0..4096]);
+    client.disconnect();
+}
+
+/// A lock file: one client polls its name while another wants to remove it.
+#[test]
+fn a_program_that_looks_a_name_up_all_the_time_does_not_keep_its_lease() {
+    let (fake, client) = start();
+    fake.change(|state| state.lookup_grants = Some(bits::METADATA));
+    let root = client.inode(client.root());
+    let look = || client.lookup(&root, Some(b"file"), &Cancel::new()).unwrap();
+    look();
+    // The removal waits: nobody gets new leases on the file.
+    fake.change(|state| state.lookup_grants = Some(0));
+    fake.revoke(FILE, bits::METADATA, false);
+    let begun = Instant::now();
+    while fake.cancels().is_empty() {
+        assert!(begun.elapsed() < Duration::from_secs(2), "the revoke waits for the next look");
+        look();
+    }
     client.disconnect();
 }

@@ -147,12 +147,15 @@ impl Client {
         }
     }
 
-    /// A program that found the inode by name a moment ago is about to open it. It is waited for, shortly: once the open
-    /// is registered, the inode outlives its name; else the open would fail though the name never did.
+    /// Waits for programs that found the inode by name a moment ago and are about to open it, at most [`OPEN_AFTER_LOOKUP`]: once
+    /// the open is registered, the inode outlives its name; else the open would fail though the name never did. Who finds the
+    /// name during the wait is not waited for, or a program that polls it would keep it from its remover for ever; the MDT keeps
+    /// the inode for a while after its name ([`crate::nameless`]).
     fn wait_open(&self, inode: &Inode) {
+        let begun = self.clock.now();
         let mut state = inode.lock();
         while let Some(at) = state.looked_up
-            && self.clock.now().since(at) < OPEN_AFTER_LOOKUP
+            && self.clock.now().since(at.min(begun)) < OPEN_AFTER_LOOKUP
         {
             state = inode.wait(state, Duration::from_millis(1));
         }
