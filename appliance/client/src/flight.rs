@@ -10,6 +10,7 @@ use sheen_wire::{Frame, Opcode};
 use crate::{
     client::Client,
     gate::GatePlace,
+    late_releases::{LateReleases, UnsentRelease},
     request::{BUSY_PAUSE, Landing, PLACE_WAIT, Reply, Request, Then},
     session::Lane,
     slots::TagPlace,
@@ -38,6 +39,8 @@ pub(crate) struct LeftFlight {
     resent: bool,
     pause: Duration,
     not_before: Tick,
+    /// Of a release of locks, while it is not on its way.
+    unsent: Option<UnsentRelease>,
 }
 
 impl Flight {
@@ -108,8 +111,20 @@ impl LeftFlight {
         flight: Flight,
         on_way: Option<(Box<dyn LeftCall>, Lane)>,
         resent: bool,
+        releases: &LateReleases,
     ) -> Self {
-        Self { flight, on_way, resent, pause: BUSY_PAUSE.0, not_before: Tick::default() }
+        let (pause, not_before) = (BUSY_PAUSE.0, Tick::default());
+        let mut left = Self { flight, on_way, resent, pause, not_before, unsent: None };
+        if left.on_way.is_none() {
+            left.count_unsent(releases);
+        }
+        left
+    }
+
+    fn count_unsent(&mut self, releases: &LateReleases) {
+        if self.flight.request.opcode == Opcode::LockRelease {
+            self.unsent.get_or_insert_with(|| releases.unsent());
+        }
     }
 
     /// Looks after it; whether it has ended.
@@ -144,6 +159,7 @@ impl LeftFlight {
             Kept::Ended(ended) => self.land(client, &lane, ended),
             Kept::Left(call) => {
                 self.on_way = Some((call, lane));
+                self.unsent = None;
                 false
             }
         }
@@ -151,13 +167,18 @@ impl LeftFlight {
 
     fn land(&mut self, client: &Arc<Client>, lane: &Lane, ended: CallResult) -> bool {
         match client.land(&mut self.flight, lane, self.resent, ended) {
-            Landing::Unsent => false,
+            Landing::Unsent => {
+                self.count_unsent(&client.late_releases);
+                false
+            }
             Landing::Refused(_) => true,
             Landing::Lost => {
+                self.count_unsent(&client.late_releases);
                 client.session.report_lost(lane.generation);
                 !self.flight.is_owed()
             }
             Landing::Busy => {
+                self.count_unsent(&client.late_releases);
                 self.not_before = client.clock.now().after(self.pause);
                 self.pause = (self.pause * 2).min(BUSY_PAUSE.1);
                 !self.flight.is_owed()

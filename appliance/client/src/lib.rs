@@ -79,6 +79,7 @@ mod sync;
 mod directory;
 mod xattr;
 mod held_locks;
+mod late_releases;
 mod locks;
 mod volume;
 #[cfg(test)]

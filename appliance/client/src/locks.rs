@@ -88,6 +88,9 @@ impl Client {
         if inode.is_failed() && wanted.kind != LockType::Unlock {
             return Err(Errno::EIO);
         }
+        if wanted.kind != LockType::Unlock {
+            self.await_releases(signal)?;
+        }
         let lock = wanted.message(inode);
         if !wanted.wait || wanted.kind == LockType::Unlock {
             return self.set_lock_once(inode, &lock, cancel);
@@ -199,11 +202,8 @@ impl Client {
             state.locks.release(family, owner);
         }
         let body = LockRelease { fid: inode.fid, family, owner };
-        let request = Request::new(Opcode::LockRelease, &body).urgent();
         // Delivered also if nobody waits for it: the owner is being killed, which is no reason to leave its locks behind.
-        if let Err(errno) = self.ask(request, cancel) {
-            tracing::debug!(%errno, fid = %inode.fid, "releasing locks");
-        }
+        self.release(Request::new(Opcode::LockRelease, &body).urgent(), cancel);
     }
 }
 

@@ -208,11 +208,25 @@ impl Client {
         self.leave(Flight::new(request, xid, (None, None), Then::Nothing), None);
     }
 
+    /// Sends a request that nobody waits for at once, if the connection takes it; else it is sent as soon as it does.
+    pub(crate) fn send(self: &Arc<Self>, request: Request) {
+        count(&self.counters.metadata_requests);
+        let xid = self.session.next_xid();
+        let mut left = self.left(Flight::new(request, xid, (None, None), Then::Nothing), None);
+        if !left.poll(self) {
+            self.finisher.finish(Leftover::Flight(Box::new(left)));
+        }
+    }
+
     fn leave(&self, flight: Flight, on_way: Option<(Box<dyn LeftCall>, Lane, bool)>) {
+        let left = self.left(flight, on_way);
+        self.finisher.finish(Leftover::Flight(Box::new(left)));
+    }
+
+    fn left(&self, flight: Flight, on_way: Option<(Box<dyn LeftCall>, Lane, bool)>) -> LeftFlight {
         let resent = on_way.as_ref().is_some_and(|(_, _, resent)| *resent);
         let on_way = on_way.map(|(call, lane, _)| (call, lane));
-        let left = LeftFlight::new(flight, on_way, resent);
-        self.finisher.finish(Leftover::Flight(Box::new(left)));
+        LeftFlight::new(flight, on_way, resent, &self.late_releases)
     }
 
     fn fly(self: &Arc<Self>, mut flight: Flight, cancel: &Cancel) -> Result<Reply, Errno> {
@@ -323,6 +337,7 @@ impl Client {
                     }
                     return Landing::Busy;
                 }
+                self.late_releases.note_answer(flight.request.opcode);
                 Landing::Answered(Reply {
                     status: reply.status,
                     body,

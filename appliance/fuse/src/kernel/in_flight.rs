@@ -4,7 +4,8 @@
 //! lock, one that was killed goes at once. Everything else ends only when its caller was killed, as on a local file
 //! system; since the kernel tells of the first signal only, a caller that got a harmless one is a *suspect* and looked at
 //! again and again. The last call of a process that exits (FLUSH) cannot be interrupted at all: the kernel does not tell
-//! of signals any more. It ends by itself after [`LAST_CALL_MAX`]; what it had to do is carried on without it.
+//! of signals any more. It ends by itself after [`LAST_CALL_MAX`]; what it had to do is carried on without it. Those of the
+//! process's other files follow; what they would wait for is known to be late then (`sheen_client`, `late_releases`).
 //!
 //! The kernel may send an INTERRUPT so early that another thread has read, but not yet entered, the request. The
 //! protocol lets us answer EAGAIN then, but looks for the request only among those of the channel the answer comes
