@@ -5,6 +5,7 @@ mod format;
 mod fsck;
 mod fs;
 mod mount;
+mod moved;
 mod ports;
 mod server;
 mod umount;

@@ -200,6 +200,16 @@ enum Leads {
 }
 
 impl Reached {
+    /// A node that is found at this address and nowhere else.
+    pub(super) fn over_tcp(listen: SocketAddr) -> Self {
+        Self { socket: PathBuf::new(), listen: Some(listen) }
+    }
+
+    /// Whether a source leads there for certain, whoever reads it.
+    pub(super) fn is_here(&self, source: &str) -> bool {
+        self.leads_here(source, None) == Leads::Here
+    }
+
     /// Where a source leads that a process in `folder` was told. Without it nobody knows where a relative path leads.
     fn leads_here(&self, source: &str, folder: Option<&Path>) -> Leads {
         let parsed = Source::parse_in(folder.unwrap_or(Path::new("/")), source);

@@ -20,6 +20,7 @@ use sheen_node::{
 use sheen_types::Bytes;
 
 use super::{
+    moved::Moved,
     place::{Place, absolute},
     ports,
     server::source_of,
@@ -62,6 +63,8 @@ struct Shown {
     mounted: bool,
     /// A mount whose process was gone was there, and is replaced.
     replaced_dead: bool,
+    /// Clients are to be told another address than before; none: they find the node where it was.
+    moved: Option<Moved>,
     /// Size of the device beside what its host has; none: it is no file.
     room: Option<HostRoom>,
     /// What there is to know of a host that has less.
@@ -87,6 +90,7 @@ pub(crate) fn run(json: bool, up: &Up) -> Result<()> {
     let replaced_dead = free_place(&mount, &source)?;
     place.await_ending_node()?;
     let running = place.running_node();
+    let listened = config.listen;
     let (config, node) = match running {
         Some(_) if is_refused(&config.socket) => bail!(not_ours(&address)),
         Some(pid) => {
@@ -113,6 +117,7 @@ pub(crate) fn run(json: bool, up: &Up) -> Result<()> {
         std::env::current_exe().ok().is_some_and(|program| setup::install(&program).is_ok());
     let room = HostRoom::of(&config.device.path, None);
     let shown = Shown {
+        moved: Moved::of(listened, config.listen),
         warning: room.as_ref().and_then(HostRoom::warning),
         room,
         mount,
@@ -142,7 +147,7 @@ fn text(shown: &Shown, place: &Place, helper: bool) -> String {
          \n  encrypted    {}\
          \n  a 2nd mount  {mount_type} {} DIR\
          \n  stop         sheen down --dir {}   (or: cargo xtask down)\n\
-         \nThe data is in {}; it stays when you stop, `up` brings it back.",
+         \nThe data is in {}; it stays when you stop, `up` brings it back.{}",
         shown.mount.display(),
         was(shown.mounted),
         shown.node,
@@ -157,6 +162,7 @@ fn text(shown: &Shown, place: &Place, helper: bool) -> String {
         shown.source,
         place.dir.display(),
         place.dir.display(),
+        shown.moved.as_ref().map_or(String::new(), Moved::text),
     )
 }
 
