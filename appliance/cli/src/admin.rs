@@ -220,6 +220,10 @@ pub(crate) fn not_a_name() -> Failure {
 fn reason(opcode: Opcode, errno: Errno) -> Failure {
     let of = |kind, text: &str| Failure::new(kind, text);
     match (opcode, errno) {
+        (Opcode::Connect, Errno::EACCES) | (_, Errno::EPERM) => {
+            of(FailureKind::Permission, "you may not administer this node")
+                .hint("root and the user it runs as may")
+        }
         (Opcode::FilesystemCreate, Errno::EEXIST) => {
             of(FailureKind::Exists, "a file system of that name exists")
         }

@@ -177,6 +177,9 @@ fn kind_of(cause: &(dyn std::error::Error + 'static)) -> Option<FailureKind> {
             MountError::Connect(SessionError::Refused(Errno::ENOENT)) => {
                 Some(FailureKind::NotFound)
             }
+            MountError::Connect(SessionError::Refused(Errno::EACCES)) => {
+                Some(FailureKind::Permission)
+            }
             MountError::Connect(SessionError::Refused(_)) => Some(FailureKind::Refused),
             MountError::Connect(SessionError::Unreachable(_) | SessionError::Lost) => {
                 Some(FailureKind::Unreachable)

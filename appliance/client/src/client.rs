@@ -114,6 +114,7 @@ impl fmt::Display for ConnectError {
             Self::Unreachable(error) => write!(f, "the node does not answer: {error}"),
             Self::Lost => f.write_str("the connection was lost before the session began"),
             Self::Refused(Errno::ENOENT) => f.write_str("there is no such file system"),
+            Self::Refused(Errno::EACCES) => f.write_str("the node does not serve this user"),
             Self::Refused(errno) => write!(f, "the node refuses the session: {errno}"),
             Self::Thread(error) => write!(f, "starting a thread: {error}"),
         }

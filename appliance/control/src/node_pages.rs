@@ -7,6 +7,7 @@ use std::{
 
 use sheen_node::{
     Node,
+    mdt::REFUSED_REASONS,
     ost::{NOT_ADMITTED_REASONS, OstStats},
     server::NodeState,
     stats::{LATENCY_BUCKETS, LATENCY_FLOOR_NANOSECONDS, OperationStats, Operations},
@@ -176,6 +177,14 @@ impl NodePages {
             ("sheen_raft_snapshots_total", "Snapshots completed.", &stats.snapshots),
         ] {
             families.counter(name, help, &target, value.get());
+        }
+        for (reason, count) in REFUSED_REASONS.iter().zip(&stats.refused) {
+            families.counter(
+                "sheen_metadata_refused_total",
+                "Metadata requests refused because of who asks.",
+                &[("target", "MDT0000"), ("reason", *reason)],
+                count.get(),
+            );
         }
     }
 

@@ -42,7 +42,7 @@ pub use operation::{Entry, Operation};
 pub use outcome::{Effect, Outcome, Reply, SessionReply};
 pub use shares::Shares;
 pub use snapshot::{SnapshotChunks, SnapshotError, SnapshotReader, SnapshotSize};
-pub use state::{State, filesystem::is_name as is_filesystem_name};
+pub use state::{SessionAccess, State, filesystem::is_name as is_filesystem_name};
 pub use touches::touches;
 
 #[cfg(test)]

@@ -30,7 +30,7 @@ use filesystem::Filesystem;
 use identity::{Identities, Secrets};
 use inode::{Content, Inode};
 use objects::Objects;
-pub use queries::{DirectoryPage, SessionInfo};
+pub use queries::{DirectoryPage, SessionAccess, SessionInfo};
 use session::Session;
 
 /// The namespace.

@@ -5,7 +5,6 @@
 //! sessions. So neither side keeps a key. Deliberately absent: what an attached connection may do (see `ost::sessions`).
 
 use aws_lc_rs::{constant_time, hmac};
-use sheen_ports::Principal;
 use sheen_wire::{Encoder, Field, fields::AttachKey};
 
 use crate::mdt::gateway::AdmittedSession;
@@ -27,19 +26,17 @@ impl AttachSecret {
         Self(bytes)
     }
 
-    /// Returns the key of a session. None: nobody knows whose session it is.
+    /// Returns the key of a session. None: its client did not connect since the secret was drawn.
     #[must_use]
     pub fn key_of(&self, session: &AdmittedSession) -> Option<AttachKey> {
-        let (kind, number): (u8, u32) = match session.principal? {
-            Principal::Owner => (1, 0),
-            Principal::User { uid } => (2, uid),
-        };
+        if !session.connected {
+            return None;
+        }
         let mut said = Vec::with_capacity(32);
         let mut out = Encoder(&mut said);
         session.client.encode(&mut out);
         session.epoch.encode(&mut out);
-        kind.encode(&mut out);
-        number.encode(&mut out);
+        session.principal.encode(&mut out);
         let key = hmac::Key::new(hmac::HMAC_SHA256, &self.0);
         hmac::sign(&key, &said).as_ref().try_into().ok().map(AttachKey)
     }
@@ -76,6 +73,7 @@ impl std::fmt::Debug for AttachSecret {
 
 #[cfg(test)]
 mod test {
+    use sheen_meta::SessionPrincipal;
     use sheen_types::{ClientId, Epoch};
 
     use super::*;
@@ -83,7 +81,8 @@ mod test {
     const SESSION: AdmittedSession = AdmittedSession {
         client: ClientId(7),
         epoch: Epoch(3),
-        principal: Some(Principal::User { uid: 1000 }),
+        principal: SessionPrincipal::User { uid: 1000 },
+        connected: true,
     };
 
     #[test]
@@ -94,9 +93,10 @@ mod test {
         for other in [
             AdmittedSession { client: ClientId(8), ..SESSION },
             AdmittedSession { epoch: Epoch(4), ..SESSION },
-            AdmittedSession { principal: Some(Principal::User { uid: 1001 }), ..SESSION },
-            AdmittedSession { principal: Some(Principal::Owner), ..SESSION },
-            AdmittedSession { principal: None, ..SESSION },
+            AdmittedSession { principal: SessionPrincipal::User { uid: 1001 }, ..SESSION },
+            AdmittedSession { principal: SessionPrincipal::Owner, ..SESSION },
+            AdmittedSession { principal: SessionPrincipal::Identity { number: 1000 }, ..SESSION },
+            AdmittedSession { connected: false, ..SESSION },
         ] {
             assert!(!secret.proves(&key, &other), "{other:?}");
         }
@@ -109,12 +109,12 @@ mod test {
         }
     }
 
-    /// HMAC-SHA-256 as Python's `hmac` has it, of `<QIBI` (7, 3, 2, 1000) under the words 1, 2, 3, 4 as `<4Q`.
+    /// HMAC-SHA-256 as Python's `hmac` has it, of `<QIBI` (7, 3, 1, 1000) under the words 1, 2, 3, 4 as `<4Q`.
     #[test]
     fn a_key_is_the_hmac_of_what_it_proves() {
         let key = AttachSecret::new([1, 2, 3, 4]).key_of(&SESSION).unwrap();
         let hex: String = key.0.iter().map(|byte| format!("{byte:02x}")).collect();
-        assert_eq!(hex, "f5b20ffc8ad70c8d982a73433a8b0f9833b1f761349dfe9e44de1aa32b645416");
+        assert_eq!(hex, "53c55a8e6f45c118ec1520a5bbf8e3490d51c71a4ff1a6c78346214a46e58ee8");
     }
 
     #[test]

@@ -13,6 +13,7 @@ pub mod device;
 pub mod mdt;
 pub mod memory_plan;
 pub mod ost;
+mod principal;
 pub mod server;
 mod service_thread;
 pub mod stats;

@@ -6,7 +6,7 @@ use anyhow::{Result, anyhow};
 use sheen_node::{
     mdt::{
         OstGateway, OstJob,
-        gateway::{AdmittedSession, AttachSecret, ListVersion, SessionList},
+        gateway::{AdmittedSession, AttachSecret, ListVersion, SessionList, SessionPrincipal},
     },
     ost::{ServiceDesk, local_gateway},
 };
@@ -17,8 +17,12 @@ use sheen_wire::{Field, Frame, Opcode, metadata::Attach};
 /// The session every request names.
 pub const SESSION: (ClientId, Epoch) = (ClientId(5), Epoch(1));
 
-const ADMITTED: AdmittedSession =
-    AdmittedSession { client: SESSION.0, epoch: SESSION.1, principal: Some(Principal::Owner) };
+const ADMITTED: AdmittedSession = AdmittedSession {
+    client: SESSION.0,
+    epoch: SESSION.1,
+    principal: SessionPrincipal::Owner,
+    connected: true,
+};
 
 fn secret() -> AttachSecret {
     AttachSecret::new([1, 2, 3, 4])

@@ -11,6 +11,7 @@ mod client;
 mod durability;
 mod leases;
 mod refusals;
+mod rights;
 mod tables;
 mod transit;
 mod zone;
@@ -24,6 +25,7 @@ pub fn all() -> impl Iterator<Item = &'static Mutant> {
         durability::MUTANTS,
         leases::MUTANTS,
         refusals::MUTANTS,
+        rights::MUTANTS,
         tables::MUTANTS,
         transit::MUTANTS,
         zone::MUTANTS,

@@ -30,6 +30,19 @@ pub struct SessionInfo {
     pub slots: u16,
 }
 
+/// What a session may do, and where.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SessionAccess {
+    /// Root of its file system; [`Fid::NONE`] for an administrative session.
+    pub root: Fid,
+    /// Whose it is.
+    pub principal: SessionPrincipal,
+    /// It changes nothing.
+    pub read_only: bool,
+    /// Permissions are checked for it; else it is trusted with that.
+    pub checked: bool,
+}
+
 /// A page of a directory.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct DirectoryPage {
@@ -248,6 +261,19 @@ impl State {
             rights: session.rights.clone(),
             label: session.label.to_vec(),
             slots: u16::try_from(session.slots.len()).unwrap_or(u16::MAX),
+        })
+    }
+
+    /// What a session may do; cheaper than [`State::session`].
+    #[must_use]
+    pub fn session_access(&self, client: ClientId) -> Option<SessionAccess> {
+        let session = self.sessions.get(&client)?;
+        let mounted = session.filesystem != 0;
+        Some(SessionAccess {
+            root: if mounted { Filesystem::root(session.filesystem) } else { Fid::NONE },
+            principal: session.principal,
+            read_only: session.rights.read_only,
+            checked: session.rights.checked,
         })
     }
 

@@ -8,7 +8,7 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use sheen_ports::Principal;
+use sheen_meta::SessionPrincipal;
 use sheen_types::{ClientId, Epoch};
 use sheen_wire::fields::AttachKey;
 
@@ -57,6 +57,7 @@ impl Mdt {
             client,
             epoch: session.epoch,
             principal: session.principal,
+            connected: session.connected,
         });
         let list = SessionList {
             version,
@@ -72,9 +73,9 @@ impl Mdt {
         &mut self,
         client: ClientId,
         epoch: Epoch,
-        principal: Option<Principal>,
+        principal: SessionPrincipal,
     ) -> AttachKey {
-        let session = AdmittedSession { client, epoch, principal };
+        let session = AdmittedSession { client, epoch, principal, connected: true };
         let version = self.next_list_version();
         self.tell_osts(OstJob::Admit { version, session });
         self.admitting.secret.key_of(&session).unwrap_or(AttachKey::NONE)

@@ -12,7 +12,7 @@ use sheen_wire::{
 
 use super::{
     OstJob,
-    gateway::{AdmittedSession, SessionList},
+    gateway::{AdmittedSession, SessionList, SessionPrincipal},
     test::data,
     test_support::{Client, World, nothing_held},
 };
@@ -44,13 +44,17 @@ fn a_session_is_told_before_its_client_hears_of_it_and_no_answer_is_waited_for()
     world.osts.borrow_mut().stalled = true;
     let mut a = world.client(b"fs", 1);
     for epoch in 1..4 {
-        let (status, body) = connect(&mut a, &mut world, Principal::User { uid: 1000 });
+        let (status, body) = connect(&mut a, &mut world, Principal::Owner);
         assert_eq!(status, 0);
         let reply = ConnectReply::from_bytes(&body).unwrap();
         a.client = reply.client;
         assert_eq!(reply.epoch.0, epoch);
-        let principal = Some(Principal::User { uid: 1000 });
-        let session = AdmittedSession { client: reply.client, epoch: reply.epoch, principal };
+        let session = AdmittedSession {
+            client: reply.client,
+            epoch: reply.epoch,
+            principal: SessionPrincipal::Owner,
+            connected: true,
+        };
         let told = world.osts.borrow().jobs.last().cloned();
         assert!(
             matches!(told, Some(OstJob::Admit { session: told, .. }) if told == session),
@@ -183,11 +187,11 @@ fn a_service_that_begins_anew_is_told_who_lives() {
     world.osts.borrow_mut().list_wanted = true;
     world.pass(Duration::from_millis(100));
     let list = last_list(&world);
-    let owner = Some(Principal::Owner);
     let session = |client: &Client| AdmittedSession {
         client: client.client,
         epoch: client.epoch,
-        principal: owner,
+        principal: SessionPrincipal::Owner,
+        connected: true,
     };
     assert_eq!(list.sessions, [session(&a), session(&b), session(&gone)]);
     assert_eq!(list.highest, gone.client);
@@ -202,14 +206,15 @@ fn after_a_restart_nobody_attaches_who_has_not_connected() {
     let list = last_list(&world);
     assert!(list.version > before.version);
     assert_eq!(clients(&list), [a.client, b.client]);
-    assert!(list.sessions.iter().all(|session| session.principal.is_none()));
+    assert!(list.sessions.iter().all(|session| !session.connected));
+    assert!(list.sessions.iter().all(|it| it.principal == SessionPrincipal::Owner), "it is known");
     a.reconnect(&mut world);
     a.reassert(&mut world, &nothing_held());
     world.osts.borrow_mut().list_wanted = true;
     world.pass(Duration::from_millis(100));
     let known: Vec<_> =
-        last_list(&world).sessions.iter().map(|session| session.principal).collect();
-    assert_eq!(known, [Some(Principal::Owner), None]);
+        last_list(&world).sessions.iter().map(|session| session.connected).collect();
+    assert_eq!(known, [true, false]);
 }
 
 #[test]
@@ -221,30 +226,6 @@ fn a_session_is_taken_up_again_by_who_opened_it_alone() {
     assert_eq!(thief, (-Errno::EACCES.0, Vec::new()));
     a.connection = served;
     assert_eq!(a.call_empty(&mut world, Opcode::Ping).frame.status, 0, "it is none the worse");
-    a.reconnect(&mut world);
-    assert!(a.resumed);
-}
-
-/// Both ask before either has a session: who is first has it.
-#[test]
-fn a_session_is_not_taken_over_by_who_asks_for_it_while_it_is_made() {
-    let mut world = World::new();
-    let (mut a, mut thief) = (world.client(b"fs", 1), world.client(b"fs", 1));
-    let sent = a.send_connect(&mut world);
-    thief.connection = world.open_connection_of(Principal::User { uid: 1000 });
-    let connect = thief.connect_request().to_vec();
-    let stolen = thief.send(&world, Opcode::Connect, 0, &connect, &[]);
-    world.run();
-    a.connected(&world, sent);
-    assert_eq!(stolen.status(&world), -Errno::EACCES.0);
-    assert_eq!(a.call_empty(&mut world, Opcode::Ping).frame.status, 0);
-    let told = world.osts.borrow().jobs.last().cloned();
-    let owner = Some(Principal::Owner);
-    assert!(
-        matches!(told, Some(OstJob::Admit { session, .. })
-            if session.epoch == a.epoch && session.principal == owner),
-        "{told:?}"
-    );
     a.reconnect(&mut world);
     assert!(a.resumed);
 }

@@ -254,8 +254,8 @@ impl Mdt {
             }
             Phase::Grace { .. } | Phase::Serving => {}
         }
-        if let Err(errno) = self.check_session(&incoming).and_then(|()| self.check_reply(&incoming))
-        {
+        let checked = self.check_session(&incoming).and_then(|()| self.authorize(&incoming));
+        if let Err(errno) = checked.and_then(|()| self.check_reply(&incoming)) {
             return self.answer(&incoming, Answer::error(errno));
         }
         self.note_listening(&incoming.frame);

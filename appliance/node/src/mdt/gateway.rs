@@ -7,10 +7,10 @@
 
 use std::{os::fd::RawFd, sync::Arc};
 
-use sheen_ports::Principal;
 use sheen_types::{ClientId, Epoch, Fid, OstIndex};
 
 pub use crate::attach_secret::AttachSecret;
+pub use sheen_meta::SessionPrincipal;
 
 /// Most objects in one [`OstJob::Destroy`]: four such jobs take a quarter of a store's places for requests, the rest is for
 /// clients.
@@ -48,8 +48,10 @@ pub struct AdmittedSession {
     pub client: ClientId,
     /// Frames carry it.
     pub epoch: Epoch,
-    /// Who opened it. None: it has not connected since this start of the MDT, and attaches nothing before it does.
-    pub principal: Option<Principal>,
+    /// Whose it is.
+    pub principal: SessionPrincipal,
+    /// It connected since this start of the MDT. Before, its client has no key that is good, and attaches nothing.
+    pub connected: bool,
 }
 
 /// Every session that OSTs serve.

@@ -198,8 +198,9 @@ impl Mdt {
     /// A client tells when inodes were last read.
     pub(crate) fn tell_accesses(&mut self, incoming: Incoming) {
         match TellAccesses::from_bytes(&incoming.payload) {
-            Ok(told) if told.accesses.0.len() <= ACCESSES_MAX => {
+            Ok(mut told) if told.accesses.0.len() <= ACCESSES_MAX => {
                 let client = incoming.frame.client;
+                told.accesses.0.retain(|access| self.may_hold(client, access.fid, true));
                 let operation = Operation::UpdateAccesses(told);
                 self.begin_change(client, None, operation, Task::Answer(incoming));
             }

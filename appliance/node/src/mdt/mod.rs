@@ -1,8 +1,8 @@
 //! The metadata target: the service every name, attribute, lease and file lock goes through. Path: M1–M9.
 //!
 //! [`MdtService`] stands on the ports `Block`, `Fabric`, `Clock`, `Entropy` and on [`OstGateway`]; one `turn` does all
-//! work there is. Its parts, in the order a change takes: `service` (ports) → `core` (dispatch) → `mutation` (what is
-//! in the way) → `commit` (proposal, log, apply) → `answers`. Beside them: `reads`, `lease`, `locks`, `session`
+//! work there is. Its parts, in the order a change takes: `service` (ports) → `core` (dispatch) → `authorize` (who may ask) →
+//! `mutation` (what is in the way) → `commit` (proposal, log, apply) → `answers`. Beside them: `reads`, `lease`, `locks`, `session`
 //! (connecting, restart, eviction), `background`, `lingering` and `removal` (orphans), `room`, `destroys`, `placement` (which OSTs new
 //! objects go to).
 //!
@@ -17,6 +17,7 @@ mod exchange;
 mod reactor_service;
 mod core;
 mod intake;
+mod authorize;
 mod request;
 mod waiting;
 mod mutation;
@@ -49,7 +50,7 @@ pub use gateway::{OstGateway, OstJob, OstJobEnd, OstSpace};
 pub(crate) use ports::LOG_BUFFER_BYTES;
 pub use ports::{MdtFailure, MdtPorts};
 pub use service::MdtService;
-pub use stats::{MdtStats, RecoveryPart};
+pub use stats::{MdtStats, REFUSED_REASONS, RecoveryPart};
 
 #[cfg(test)]
 mod test_support;
@@ -79,6 +80,8 @@ mod restart_test;
 mod admitting_test;
 #[cfg(test)]
 mod eviction_test;
+#[cfg(test)]
+mod authorize_test;
 #[cfg(test)]
 mod unsettled_test;
 #[cfg(test)]

@@ -7,7 +7,9 @@
 //! Who may wait for whom, and why that ends, is told at [`keeps_others_out`].
 
 use sheen_meta::{
-    Limits, Operation, Reply, is_filesystem_name,
+    Limits, Operation, Reply,
+    identity::OpenSession,
+    is_filesystem_name,
     operation::{CreateInode, Disconnect, MakeFilesystem, MoveName, Nothing, PutXattr, RemoveName},
     touches,
 };
@@ -137,8 +139,8 @@ impl Mdt {
             let errno = self.refusal_for_room();
             return self.answer(&incoming, Answer::error(errno));
         }
-        if let Operation::Connect(connect) = &operation
-            && !self.may_connect(&connect.uuid)
+        if let Operation::OpenSession(open) = &operation
+            && !self.may_connect(&open.request.uuid)
         {
             return self.answer(&incoming, Answer::error(Errno::EAGAIN));
         }
@@ -339,9 +341,12 @@ impl Mdt {
         let payload = || incoming.payload.clone();
         Ok(match incoming.frame.opcode {
             Opcode::Connect => {
-                let mut connect: Connect = incoming.body()?;
-                connect.label.truncate(Limits::LABEL_BYTES_MAX);
-                Operation::Connect(connect)
+                let mut request: Connect = incoming.body()?;
+                request.label.truncate(Limits::LABEL_BYTES_MAX);
+                let opened = self.connections.get(&incoming.request.connection);
+                // Without a connection nobody hears the answer.
+                let principal = opened.ok_or(DecodeError::Value("connection"))?.principal;
+                Operation::OpenSession(OpenSession { request, principal })
             }
             Opcode::Disconnect => {
                 Operation::Disconnect(Disconnect { client: incoming.frame.client })
@@ -394,8 +399,8 @@ impl Mdt {
 /// ENOENT, EINVAL: as the change itself would be answered.
 fn check_names(operation: &Operation) -> Result<(), Errno> {
     match operation {
-        Operation::Connect(connect) if !connect.filesystem.is_empty() => {
-            if is_filesystem_name(&connect.filesystem) { Ok(()) } else { Err(Errno::ENOENT) }
+        Operation::OpenSession(open) if !open.request.filesystem.is_empty() => {
+            if is_filesystem_name(&open.request.filesystem) { Ok(()) } else { Err(Errno::ENOENT) }
         }
         Operation::FilesystemCreate(make) if !is_filesystem_name(&make.request.name) => {
             Err(Errno::EINVAL)

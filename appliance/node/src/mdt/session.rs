@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 
 use sheen_meta::{
-    Operation, SessionReply,
+    Operation, SessionPrincipal, SessionReply,
     operation::{Nothing, OstRegister},
 };
 use sheen_ports::{ConnectionId, Principal};
@@ -26,6 +26,7 @@ use super::{
     promise::milliseconds,
     request::{Answer, Incoming, Output},
 };
+use crate::principal;
 
 /// What is known of a session beside the replicated part.
 #[derive(Debug)]
@@ -37,8 +38,10 @@ pub(crate) struct Session {
     /// Number of the Connect that bound it there.
     pub connected_by: Xid,
     pub epoch: Epoch,
-    /// Who opened or resumed it. None: nobody did since this start.
-    pub principal: Option<Principal>,
+    /// Whose it is.
+    pub principal: SessionPrincipal,
+    /// It was opened or taken up again since this start.
+    pub connected: bool,
     /// When a request of it was last answered: the client may cache for the time of a lease from before that.
     pub last_answered: Tick,
     /// Since when there is no connection.
@@ -55,13 +58,14 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    pub(crate) fn new(epoch: Epoch, now: Tick) -> Self {
+    pub(crate) fn new(epoch: Epoch, principal: SessionPrincipal, now: Tick) -> Self {
         Self {
             connection: None,
             listens: false,
             connected_by: Xid(0),
             epoch,
-            principal: None,
+            principal,
+            connected: false,
             last_answered: now,
             disconnected: None,
             hung_up: false,
@@ -71,18 +75,13 @@ impl Session {
             cleaned: 0,
         }
     }
-
-    /// Whether it may be taken up by who comes. None: the connection has ended. Whose session it is shows when one connects first.
-    fn is_opened_by(&self, comes: Option<Principal>) -> bool {
-        comes.is_none() || self.principal.is_none() || comes == self.principal
-    }
 }
 
 /// A connection.
 #[derive(Debug)]
 pub(crate) struct Connection {
     /// Who is at its other end.
-    pub principal: Principal,
+    pub principal: SessionPrincipal,
     /// Whose it is, after Connect.
     pub client: Option<ClientId>,
     /// Requests of it without an answer.
@@ -94,6 +93,7 @@ pub(crate) struct Connection {
 impl Mdt {
     /// A peer connected. Returns false if it must be closed: there are too many.
     pub(crate) fn on_opened(&mut self, connection: ConnectionId, principal: Principal) -> bool {
+        let principal = principal::of_connection(principal);
         let opened = Connection { principal, client: None, held: 0, held_bytes: 0 };
         self.connections.insert(connection, opened);
         self.add_stranger(connection);
@@ -208,7 +208,7 @@ impl Mdt {
                 disconnected: Some(self.now),
                 // An administrative session holds nothing.
                 recovering: !info.root.is_none(),
-                ..Session::new(info.epoch, self.now)
+                ..Session::new(info.epoch, info.principal, self.now)
             };
             self.sessions.insert(info.client, session);
         }
@@ -259,17 +259,18 @@ impl Mdt {
     /// what it cached, and says so by naming no session.
     ///
     /// # Errors
-    /// EACCES: the session is another principal's. ESTALE: the session it names is being evicted. EAGAIN: it said that nothing is
-    /// cached, the old session is about to end.
+    /// ENOTCONN: the connection has ended. EACCES: the session is another principal's. ESTALE: the session it names is being evicted.
+    /// EAGAIN: it said that nothing is cached, the old session is about to end.
     pub(crate) fn check_connect(
         &mut self,
         connection: ConnectionId,
         connect: &Connect,
     ) -> Result<(), Errno> {
+        let comes = self.connections.get(&connection).ok_or(Errno::ENOTCONN)?.principal;
         let Some(client) = self.state.session_of(&connect.uuid) else { return Ok(()) };
         let Some(session) = self.sessions.get_mut(&client) else { return Ok(()) };
-        let comes = self.connections.get(&connection).map(|found| found.principal);
-        if !session.is_opened_by(comes) {
+        // Asked again when it is applied: two may ask while there is none yet.
+        if session.principal != comes {
             return Err(Errno::EACCES);
         }
         if session.eviction == Eviction::None {
@@ -288,26 +289,25 @@ impl Mdt {
         let SessionReply { client, epoch, root, slots, resumed } = reply;
         let connection = incoming.request.connection;
         let now = self.now;
-        let session = self.sessions.entry(client).or_insert_with(|| Session::new(epoch, now));
+        let Some(access) = self.state.session_access(client) else {
+            return Answer::error(Errno::ESTALE);
+        };
+        let session = self.sessions.entry(client);
+        let session = session.or_insert_with(|| Session::new(epoch, access.principal, now));
         if session.eviction != Eviction::None {
             return Answer::error(Errno::ESTALE);
-        }
-        let found = self.connections.get_mut(&connection);
-        if !session.is_opened_by(found.as_ref().map(|found| found.principal)) {
-            // Both asked while there was no session, and the other one was first.
-            return Answer::error(Errno::EACCES);
         }
         if session.connection.is_some() && incoming.frame.xid < session.connected_by {
             // The client gave up waiting for this one and is served over a later connection.
             return Answer::error(Errno::ENOTCONN);
         }
+        let found = self.connections.get_mut(&connection);
         let open = found.is_some();
         if let Some(found) = found {
             found.client = Some(client);
-            session.principal = Some(found.principal);
             self.strangers.forget(connection);
         }
-        let principal = session.principal;
+        session.connected = true;
         session.connected_by = incoming.frame.xid;
         session.listens = false;
         session.epoch = epoch;
@@ -318,7 +318,7 @@ impl Mdt {
         if let Some(before) = before.filter(|&before| before != connection) {
             self.replace_connection(before, client);
         }
-        let attach_key = self.admit_session(client, epoch, principal);
+        let attach_key = self.admit_session(client, epoch, access.principal);
         let (osts, more_osts) = self.osts_from(OstIndex(0));
         let connect = ConnectReply {
             client,
@@ -400,19 +400,25 @@ impl Mdt {
         let client = incoming.frame.client;
         let mut conflict = false;
         for open in held.opens.0 {
-            if self.state.attributes(open.fid).is_ok() {
+            if self.state.attributes(open.fid).is_ok()
+                && self.may_hold(client, open.fid, open.write)
+            {
                 conflict |= self.opens.open(client, open.fid, open.write).is_err();
             }
         }
         for lease in held.leases.0 {
-            if self.state.attributes(lease.fid).is_ok() {
+            if self.state.attributes(lease.fid).is_ok()
+                && self.may_hold(client, lease.fid, lease.write_bits != 0)
+            {
                 let granted =
                     self.leases.reassert(client, lease.fid, lease.read_bits, lease.write_bits);
                 conflict |= granted.is_err();
             }
         }
         for lock in held.locks.0 {
-            conflict |= self.locks.reassert(client, &lock).is_err();
+            if self.may_hold(client, lock.fid, false) {
+                conflict |= self.locks.reassert(client, &lock).is_err();
+            }
         }
         if conflict {
             // What it believes to hold is not its own any more: as good as evicted.

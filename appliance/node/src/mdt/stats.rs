@@ -1,6 +1,12 @@
 //! What an MDT counts, for the metrics part.
 
+use super::authorize::Refusal;
 use crate::stats::{ConnectionStats, Counter, Operations};
+
+/// Why requests are refused to a session, as metrics name it: it is the owner's to ask; the inode is of another file system; the
+/// session reads only; permissions would have to be checked for it.
+pub const REFUSED_REASONS: [&str; Refusal::COUNT] =
+    ["owner", "filesystem", "read_only", "permissions"];
 
 /// What part of its recovery an MDT is at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +47,8 @@ impl RecoveryPart {
 pub struct MdtStats {
     /// Requests, by opcode.
     pub operations: Operations,
+    /// Requests refused because of who asks, by reason: see [`REFUSED_REASONS`].
+    pub refused: [Counter; REFUSED_REASONS.len()],
     /// Connections.
     pub connections: ConnectionStats,
     /// 1 while it leads and serves, 0 while it recovers, waits for clients after a restart, or has failed.

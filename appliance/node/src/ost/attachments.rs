@@ -6,15 +6,16 @@
 
 use std::collections::BTreeMap;
 
+use sheen_meta::SessionPrincipal;
 use sheen_ports::{ConnectionId, Principal};
 use sheen_types::{ClientId, Epoch, Tick};
 
-use crate::strangers::Strangers;
+use crate::{principal, strangers::Strangers};
 
 /// A connection.
 #[derive(Clone, Copy, Debug)]
 struct Connection {
-    principal: Principal,
+    principal: SessionPrincipal,
     /// The session it is attached to, and the epoch frames of that carry now.
     session: Option<(ClientId, Epoch)>,
 }
@@ -34,6 +35,7 @@ impl Attachments {
         principal: Principal,
         now: Tick,
     ) -> Option<ConnectionId> {
+        let principal = principal::of_connection(principal);
         self.connections.insert(connection, Connection { principal, session: None });
         self.strangers.add(connection, now)
     }
@@ -49,7 +51,7 @@ impl Attachments {
     }
 
     /// Who is at the other end. None: it has ended, or is to be closed.
-    pub(crate) fn principal(&self, connection: ConnectionId) -> Option<Principal> {
+    pub(crate) fn principal(&self, connection: ConnectionId) -> Option<SessionPrincipal> {
         self.connections.get(&connection).map(|found| found.principal)
     }
 

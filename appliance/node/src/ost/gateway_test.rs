@@ -3,7 +3,7 @@
 use sheen_types::Epoch;
 
 use super::*;
-use crate::mdt::gateway::AttachSecret;
+use crate::mdt::gateway::{AttachSecret, SessionPrincipal};
 
 const VERSION: ListVersion = ListVersion { server: Epoch(1), changes: 1 };
 
@@ -27,7 +27,12 @@ fn list(changes: u64) -> OstJob {
 }
 
 fn admit(changes: u64) -> OstJob {
-    let session = AdmittedSession { client: ClientId(9), epoch: Epoch(1), principal: None };
+    let session = AdmittedSession {
+        client: ClientId(9),
+        epoch: Epoch(1),
+        principal: SessionPrincipal::Owner,
+        connected: false,
+    };
     OstJob::Admit { version: ListVersion { changes, ..VERSION }, session }
 }
 

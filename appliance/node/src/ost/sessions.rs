@@ -9,7 +9,8 @@
 
 use std::collections::BTreeMap;
 
-use sheen_ports::{ConnectionId, Principal};
+use sheen_meta::SessionPrincipal;
+use sheen_ports::ConnectionId;
 use sheen_types::{ClientId, Epoch, Errno};
 use sheen_wire::fields::AttachKey;
 
@@ -23,7 +24,9 @@ use crate::{
 #[derive(Clone, Copy, Debug)]
 struct Listed {
     epoch: Epoch,
-    principal: Option<Principal>,
+    principal: SessionPrincipal,
+    /// Since the list's start of the MDT.
+    connected: bool,
     /// The connection attached last.
     connection: Option<ConnectionId>,
     /// It attached one since the service began, so it may have changed something.
@@ -97,14 +100,15 @@ impl Sessions {
         }
         let mut before = self.list.take().map_or_else(BTreeMap::new, |mine| mine.sessions);
         let mut sessions = BTreeMap::new();
-        for &AdmittedSession { client, epoch, principal } in &list.sessions {
+        for &AdmittedSession { client, epoch, principal, connected } in &list.sessions {
             let known = before.remove(&client);
             let connection = known.and_then(|listed| listed.connection);
             if let Some(connection) = connection {
                 self.connections.attach(connection, client, epoch);
             }
             let has_attached = known.is_some_and(|listed| listed.has_attached);
-            sessions.insert(client, Listed { epoch, principal, connection, has_attached });
+            let listed = Listed { epoch, principal, connected, connection, has_attached };
+            sessions.insert(client, listed);
         }
         let (version, highest, secret) = (list.version, list.highest, list.secret.clone());
         self.list = Some(List { version, highest, secret, sessions });
@@ -123,13 +127,14 @@ impl Sessions {
         version: ListVersion,
         session: AdmittedSession,
     ) -> Result<(), Missed> {
-        let AdmittedSession { client, epoch, principal } = session;
+        let AdmittedSession { client, epoch, principal, connected } = session;
         let list = self.expect(version)?;
         list.highest = list.highest.max(client);
         let known = list.sessions.get(&client);
         let connection = known.and_then(|listed| listed.connection);
         let has_attached = known.is_some_and(|listed| listed.has_attached);
-        list.sessions.insert(client, Listed { epoch, principal, connection, has_attached });
+        let listed = Listed { epoch, principal, connected, connection, has_attached };
+        list.sessions.insert(client, listed);
         if let Some(connection) = connection {
             self.connections.attach(connection, client, epoch);
         }
@@ -182,8 +187,11 @@ impl Sessions {
         };
         compare(epoch, listed.epoch)?;
         let principal = self.connections.principal(connection).ok_or(Refusal::Unattached)?;
-        let opened_by = listed.principal.ok_or(Refusal::Newer)?;
-        let session = AdmittedSession { client, epoch, principal: Some(opened_by) };
+        if !listed.connected {
+            return Err(Refusal::Newer);
+        }
+        let opened_by = listed.principal;
+        let session = AdmittedSession { client, epoch, principal: opened_by, connected: true };
         if principal != opened_by || !list.secret.proves(key, &session) {
             return Err(Refusal::Key);
         }

@@ -23,7 +23,9 @@ use sheen_wire::{Field, Frame, Opcode, fields::AttachKey, metadata::Attach, obje
 use super::device::{Orders, TestDevice};
 use crate::{
     attach_secret::AttachSecret,
-    mdt::gateway::{AdmittedSession, ListVersion, OstGateway, OstJob, OstJobEnd, SessionList},
+    mdt::gateway::{
+        AdmittedSession, ListVersion, OstGateway, OstJob, OstJobEnd, SessionList, SessionPrincipal,
+    },
     ost::{
         LocalGateway, OstConfig, OstService, ScrubConfig, ServiceJob, ServiceRequest, local_gateway,
     },
@@ -485,7 +487,7 @@ impl Rig {
 
 /// A session of the owner's.
 pub(crate) const fn admitted((client, epoch): (ClientId, Epoch)) -> AdmittedSession {
-    AdmittedSession { client, epoch, principal: Some(Principal::Owner) }
+    AdmittedSession { client, epoch, principal: SessionPrincipal::Owner, connected: true }
 }
 
 pub(crate) fn write_body(object: Fid, offset: u64, durable: bool) -> ObjectWrite {

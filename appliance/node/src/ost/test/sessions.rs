@@ -159,7 +159,7 @@ fn a_session_that_did_not_connect_since_the_mdt_began_attaches_nothing_and_is_se
     rig.version = ListVersion { server: Epoch(2), changes: 0 };
     rig.secret = crate::attach_secret::AttachSecret::new([8; 4]);
     let mut list = rig.list(&[rig.client]);
-    list.sessions[0].principal = None;
+    list.sessions[0].connected = false;
     let told = rig.ask(OstJob::Sessions(Arc::new(list)));
     assert!(rig.wait_job(told));
     assert_eq!(ask_everything(&mut rig), [0; 6]);
@@ -543,7 +543,7 @@ fn whatever_is_lost_on_the_way_the_list_is_that_of_the_mdt_in_the_end() {
             assert_eq!(serves, living.keys().copied().collect::<Vec<_>>(), "step {step}");
         }
     }
-    let unknown = AdmittedSession { principal: None, ..admitted((ClientId(9), Epoch(9))) };
+    let unknown = AdmittedSession { connected: false, ..admitted((ClientId(9), Epoch(9))) };
     assert_eq!(sessions.admit(version, unknown), Err(Missed), "a change is taken once");
 }
 
