@@ -2,13 +2,14 @@
 //!
 //! Owns the listeners and the connections whose hello has not come, at most [`PENDING_MAX`] of each kind and each for at most
 //! [`HELLO_TIMEOUT`]. When the places are taken, the one that has waited longest goes: a client says hello at once, so
-//! silent ones keep nobody out. One thread, which blocks in poll(2) only. Deliberately absent: messages.
+//! silent ones keep nobody out. One thread, which blocks in poll(2) only: peers of this host, who pass descriptors, are read by others
+//! (see [`crate::local_peers`]). Deliberately absent: messages.
 
 use std::{
     fmt, io,
     net::{SocketAddr, TcpListener, TcpStream},
     os::{
-        fd::{AsFd, BorrowedFd, OwnedFd},
+        fd::AsFd,
         unix::net::{UnixListener, UnixStream},
     },
     sync::Arc,
@@ -27,21 +28,21 @@ use nix::{
 use sheen_ports::{Peer, Principal};
 
 use crate::{
-    area::Area,
     budget::{AcceptorCounters, Budget, ConnectionLimits, Reserved},
-    descriptors,
+    greeting::Terms,
     hello::{HELLO_BYTES, Hello, Refusal, Transport as Kind, answer},
+    local_peers::{Arrival, LocalPeers},
     pages::{PAGE_BEGIN, PageRequest, PageSink, Socket},
-    region::Region,
+    places::is_owner,
     shared_connection::SharedParts,
     stream::StreamSeals,
     tcp_options::set_tcp_options,
 };
 
 /// Time a peer has to say hello.
-const HELLO_TIMEOUT: Duration = Duration::from_secs(2);
+pub(crate) const HELLO_TIMEOUT: Duration = Duration::from_secs(2);
 /// Connections of hosts, and as many of this host, that may be in the middle of saying hello.
-const PENDING_MAX: usize = 64;
+pub(crate) const PENDING_MAX: usize = 64;
 /// Pause after the system refused to accept (no descriptors left).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -107,8 +108,14 @@ impl Acceptor {
             tcp.set_nonblocking(true)?;
         }
         let counters = Arc::new(AcceptorCounters::default());
+        let wake = Arc::new(EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?);
+        let budget = Budget::new(config.limits, counters.clone());
+        let terms =
+            Terms { services: config.services, pages: pages.is_some(), budget: budget.clone() };
         let mut accepting = Accepting {
-            budget: Budget::new(config.limits, counters.clone()),
+            local: LocalPeers::new(terms, counters.clone(), wake.clone()),
+            wake,
+            budget,
             counters: counters.clone(),
             config,
             hand_over,
@@ -140,6 +147,9 @@ impl Drop for Acceptor {
 }
 
 struct Accepting<F> {
+    local: LocalPeers,
+    /// Rung when `local` has a socket to close.
+    wake: Arc<EventFd>,
     budget: Budget,
     counters: Arc<AcceptorCounters>,
     config: AcceptorConfig,
@@ -151,10 +161,9 @@ struct Accepting<F> {
 }
 
 struct Pending {
-    socket: Socket,
+    socket: TcpStream,
     peer: Peer,
     hello: Vec<u8>,
-    descriptors: Vec<OwnedFd>,
     deadline: Instant,
 }
 
@@ -165,31 +174,24 @@ enum Step {
     Ready,
 }
 
+/// What a wait ended with.
+struct Ready {
+    unix: bool,
+    tcp: bool,
+    /// Indices of `pending`, ascending.
+    pending: Vec<usize>,
+    /// As [`LocalPeers::on_ready`] takes them.
+    local: Vec<usize>,
+}
+
 impl Pending {
-    /// Of this host.
-    fn is_local(&self) -> bool {
-        matches!(self.socket, Socket::Unix(_))
-    }
-
-    fn descriptor(&self) -> BorrowedFd<'_> {
-        match &self.socket {
-            Socket::Unix(socket) => socket.as_fd(),
-            Socket::Tcp(socket) => socket.as_fd(),
-        }
-    }
-
     fn read(&mut self) -> Step {
         let mut bytes = [0; HELLO_BYTES];
         let room = &mut bytes[..HELLO_BYTES - self.hello.len()];
-        let received = match &mut self.socket {
-            Socket::Unix(socket) => descriptors::receive(socket, room),
-            Socket::Tcp(socket) => io::Read::read(socket, room).map(|count| (count, Vec::new())),
-        };
-        match received {
-            Ok((0, _)) => Step::Drop,
-            Ok((count, descriptors)) => {
+        match io::Read::read(&mut self.socket, room) {
+            Ok(0) => Step::Drop,
+            Ok(count) => {
                 self.hello.extend_from_slice(&bytes[..count]);
-                self.descriptors.extend(descriptors);
                 if self.hello.len() == HELLO_BYTES { Step::Ready } else { Step::Wait }
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Step::Wait,
@@ -200,22 +202,16 @@ impl Pending {
 
     fn refuse(&mut self, refusal: Refusal) {
         // A peer that does not take the refusal is closed without it.
-        let _sent = match &mut self.socket {
-            Socket::Unix(socket) => descriptors::send(socket, &answer(Some(refusal)), &[]),
-            Socket::Tcp(socket) => io::Write::write_all(socket, &answer(Some(refusal))),
-        };
+        let _sent = io::Write::write_all(&mut self.socket, &answer(Some(refusal)));
     }
 }
 
 impl<F: FnMut(NewConnection)> Accepting<F> {
     fn run(&mut self) {
         loop {
-            let (unix_ready, tcp_ready, ready) = match self.wait() {
-                Some(ready) => ready,
-                None => return,
-            };
+            let Some(ready) = self.wait() else { return self.turn_away() };
             // From the back, so that indices stay right while ended ones are taken out.
-            for index in ready.into_iter().rev() {
+            for index in ready.pending.into_iter().rev() {
                 match self.pending[index].read() {
                     Step::Wait => {}
                     Step::Drop => {
@@ -232,27 +228,48 @@ impl<F: FnMut(NewConnection)> Accepting<F> {
             let waiting = self.pending.len();
             self.pending.retain(|pending| pending.deadline > now);
             self.counters.refuse(waiting - self.pending.len());
-            if unix_ready {
+            self.go_on_with_local(&ready.local);
+            if ready.unix {
                 self.accept_unix();
             }
-            if tcp_ready {
+            if ready.tcp {
                 self.accept_tcp();
             }
         }
     }
 
-    /// Sleeps until something is there: (a UNIX peer, a TCP peer, indices of `pending`). None: stop.
-    fn wait(&mut self) -> Option<(bool, bool, Vec<usize>)> {
+    fn go_on_with_local(&mut self, ready: &[usize]) {
+        // Empty is an error.
+        let _rung = self.wake.read();
+        let mut arrivals = Vec::new();
+        self.local.on_ready(ready, &mut arrivals);
+        self.local.on_time(Instant::now());
+        for arrival in arrivals {
+            match (arrival, &mut self.pages) {
+                (Arrival::Connection(connection), _) => (self.hand_over)(connection),
+                (Arrival::Page(request), Some(pages)) => pages(request),
+                (Arrival::Page(_), None) => {}
+            }
+        }
+    }
+
+    /// Sleeps until something is there. None: stop.
+    fn wait(&mut self) -> Option<Ready> {
         let now = Instant::now();
         let paused = self.paused_until.is_some_and(|until| until > now);
         let deadlines = self.pending.iter().map(|pending| pending.deadline);
-        let until = deadlines.chain(self.paused_until.filter(|_| paused)).min();
+        let others = self.paused_until.filter(|_| paused).into_iter();
+        let until = deadlines.chain(others).chain(self.local.next_deadline(now)).min();
         let timeout = until.map_or(PollTimeout::NONE, |until| {
             let milliseconds = until.saturating_duration_since(now).as_millis() + 1;
             PollTimeout::from(u16::try_from(milliseconds).unwrap_or(u16::MAX))
         });
-        let mut polled = vec![PollFd::new(self.stop.as_fd(), PollFlags::POLLIN)];
-        let unix = self.config.unix.as_ref().filter(|_| !paused).map(|unix| {
+        let mut polled = vec![
+            PollFd::new(self.stop.as_fd(), PollFlags::POLLIN),
+            PollFd::new(self.wake.as_fd(), PollFlags::POLLIN),
+        ];
+        let takes_local = !paused && self.local.has_room();
+        let unix = self.config.unix.as_ref().filter(|_| takes_local).map(|unix| {
             polled.push(PollFd::new(unix.as_fd(), PollFlags::POLLIN));
             polled.len() - 1
         });
@@ -261,20 +278,36 @@ impl<F: FnMut(NewConnection)> Accepting<F> {
             polled.len() - 1
         });
         let first = polled.len();
-        let sockets =
-            self.pending.iter().map(|pending| PollFd::new(pending.descriptor(), PollFlags::POLLIN));
+        let sockets = self
+            .pending
+            .iter()
+            .map(|pending| PollFd::new(pending.socket.as_fd(), PollFlags::POLLIN));
         polled.extend(sockets);
+        let first_local = polled.len();
+        let mut local = Vec::new();
+        for (at, descriptor) in self.local.watched() {
+            local.push(at);
+            polled.push(PollFd::new(descriptor, PollFlags::POLLIN));
+        }
         if poll(&mut polled, timeout).is_err() {
             // Interrupted: nothing is known to be ready.
-            return Some((false, false, Vec::new()));
+            return Some(Ready { unix: false, tcp: false, pending: Vec::new(), local: Vec::new() });
         }
         let is_ready = |index: usize| polled[index].any().unwrap_or(true);
         if is_ready(0) {
             return None;
         }
-        let ready =
-            (first..polled.len()).filter(|&index| is_ready(index)).map(|index| index - first);
-        Some((unix.is_some_and(is_ready), tcp.is_some_and(is_ready), ready.collect()))
+        let pending =
+            (first..first_local).filter(|&index| is_ready(index)).map(|index| index - first);
+        let local = (first_local..polled.len())
+            .filter(|&index| is_ready(index))
+            .map(|index| local[index - first_local]);
+        Some(Ready {
+            unix: unix.is_some_and(is_ready),
+            tcp: tcp.is_some_and(is_ready),
+            pending: pending.collect(),
+            local: local.collect(),
+        })
     }
 
     fn accept_unix(&mut self) {
@@ -282,8 +315,8 @@ impl<F: FnMut(NewConnection)> Accepting<F> {
         match unix.accept() {
             Ok((socket, _)) => {
                 // Nobody is let in whom the kernel does not name.
-                let Ok(peer) = peer_of(&socket) else { return self.counters.refuse(1) };
-                self.await_hello(Socket::Unix(socket), peer);
+                let Ok((peer, uid)) = peer_of(&socket) else { return self.counters.refuse(1) };
+                self.local.add(socket, peer, uid);
             }
             Err(error) => self.on_accept_error(&error),
         }
@@ -295,9 +328,19 @@ impl<F: FnMut(NewConnection)> Accepting<F> {
             Ok((socket, address)) => {
                 let address: SocketAddr = address;
                 let peer = Peer { label: address.to_string(), principal: Principal::Owner };
-                self.await_hello(Socket::Tcp(socket), peer);
+                self.await_hello(socket, peer);
             }
             Err(error) => self.on_accept_error(&error),
+        }
+    }
+
+    /// Takes in those who were not taken in yet, so that what they sent goes as that of others does, and not with the listener.
+    fn turn_away(&mut self) {
+        let Some(unix) = &self.config.unix else { return };
+        while let Ok((socket, _)) = unix.accept() {
+            if let Ok((peer, uid)) = peer_of(&socket) {
+                self.local.add(socket, peer, uid);
+            }
         }
     }
 
@@ -307,110 +350,69 @@ impl<F: FnMut(NewConnection)> Accepting<F> {
         }
     }
 
-    fn await_hello(&mut self, socket: Socket, peer: Peer) {
+    fn await_hello(&mut self, socket: TcpStream, peer: Peer) {
         let deadline = Instant::now() + HELLO_TIMEOUT;
-        let set = match &socket {
-            Socket::Unix(socket) => socket.set_nonblocking(true),
-            Socket::Tcp(socket) => {
-                socket.set_nonblocking(true).and_then(|()| set_tcp_options(socket))
-            }
-        };
-        let (hello, descriptors) = (Vec::with_capacity(HELLO_BYTES), Vec::new());
-        let pending = Pending { socket, peer, hello, descriptors, deadline };
-        if set.is_err() {
+        if socket.set_nonblocking(true).and_then(|()| set_tcp_options(&socket)).is_err() {
             return;
         }
-        let local = pending.is_local();
-        let alike = self.pending.iter().enumerate().filter(|(_, other)| other.is_local() == local);
-        if alike.clone().count() >= PENDING_MAX
-            && let Some((longest, _)) = alike.min_by_key(|(_, other)| other.deadline)
+        if self.pending.len() >= PENDING_MAX
+            && let Some(longest) =
+                (0..self.pending.len()).min_by_key(|&at| self.pending[at].deadline)
         {
             self.counters.refuse(1);
             self.pending.swap_remove(longest).refuse(Refusal::Full);
         }
-        self.pending.push(pending);
+        let hello = Vec::with_capacity(HELLO_BYTES);
+        self.pending.push(Pending { socket, peer, hello, deadline });
     }
 
     fn finish(&mut self, mut pending: Pending) {
         if pending.hello.starts_with(PAGE_BEGIN)
             && let Some(pages) = &mut self.pages
         {
-            return pages(PageRequest { socket: pending.socket, begun: pending.hello });
+            let socket = Socket::Tcp(pending.socket);
+            return pages(PageRequest { socket, begun: pending.hello });
         }
         let checked = Hello::from_bytes(&pending.hello).and_then(|hello| {
-            let transport = match pending.socket {
-                Socket::Unix(_) => Kind::Shared,
-                Socket::Tcp(_) => Kind::Tcp,
-            };
-            if hello.transport != transport {
+            if hello.transport != Kind::Tcp {
                 return Err(Refusal::Malformed);
             }
             if hello.service >= self.config.services {
                 return Err(Refusal::Service);
             }
-            let reserved = match transport {
-                Kind::Shared => self.budget.reserve_shared(hello.arena_bytes)?,
-                Kind::Tcp => self.budget.reserve_tcp()?,
-            };
-            Ok((hello, reserved))
+            Ok((hello.service, self.budget.reserve_tcp()?))
         });
-        let (hello, reserved) = match checked {
+        let (service, reserved) = match checked {
             Ok(checked) => checked,
             Err(refusal) => {
                 self.counters.refuse(1);
                 return pending.refuse(refusal);
             }
         };
-        let Pending { socket, peer, descriptors, .. } = pending;
-        let transport = match socket {
-            Socket::Unix(socket) => accept_shared(socket, &hello, descriptors),
-            Socket::Tcp(mut socket) => io::Write::write_all(&mut socket, &answer(None))
-                .ok()
-                .map(|()| Transport::Tcp(socket, Box::new(StreamSeals::plain()))),
-        };
-        if let Some(transport) = transport {
-            self.counters.accept();
-            let service = hello.service;
-            (self.hand_over)(NewConnection { service, peer, transport, reserved });
-        } else {
-            self.counters.refuse(1);
+        let Pending { mut socket, peer, .. } = pending;
+        if io::Write::write_all(&mut socket, &answer(None)).is_err() {
+            return self.counters.refuse(1);
         }
+        self.counters.accept();
+        let transport = Transport::Tcp(socket, Box::new(StreamSeals::plain()));
+        (self.hand_over)(NewConnection { service, peer, transport, reserved });
     }
 }
 
-/// Who connected to a UNIX socket, as the kernel noted it then (SO_PEERCRED).
+/// Who connected to a UNIX socket, as the kernel noted it then (SO_PEERCRED), and the number of the user.
 ///
 /// # Errors
 /// The system's.
-fn peer_of(socket: &UnixStream) -> nix::Result<Peer> {
+fn peer_of(socket: &UnixStream) -> nix::Result<(Peer, u32)> {
     let who = getsockopt(socket, sockopt::PeerCredentials)?;
     let label = format!("process {} of user {}", who.pid(), who.uid());
-    Ok(Peer { label, principal: principal_of(who.uid(), Uid::effective().as_raw()) })
+    let uid = who.uid();
+    Ok((Peer { label, principal: principal_of(uid, Uid::effective().as_raw()) }, uid))
 }
 
 /// Who user `uid` of this host is to a node that runs as user `own`.
 const fn principal_of(uid: u32, own: u32) -> Principal {
-    if uid == 0 || uid == own { Principal::Owner } else { Principal::User { uid } }
-}
-
-/// Maps what the client sent and answers; None: refused or gone.
-fn accept_shared(
-    socket: UnixStream,
-    hello: &Hello,
-    descriptors: Vec<OwnedFd>,
-) -> Option<Transport> {
-    let mapped = (|| {
-        let [area, arena] = <[OwnedFd; 2]>::try_from(descriptors).ok()?;
-        let arena_bytes = usize::try_from(hello.arena_bytes).ok()?;
-        Some((Area::map(&area).ok()?, Region::map(&arena, arena_bytes).ok()?))
-    })();
-    let Some((area, arena)) = mapped else {
-        let _closed_anyway = descriptors::send(&socket, &answer(Some(Refusal::Malformed)), &[]);
-        return None;
-    };
-    let event = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK).ok()?;
-    descriptors::send(&socket, &answer(None), &[event.as_fd()]).ok()?;
-    Some(Transport::Shared(Box::new(SharedParts { area, arena, event: event.into(), socket })))
+    if is_owner(uid, own) { Principal::Owner } else { Principal::User { uid } }
 }
 
 #[cfg(test)]
@@ -428,7 +430,8 @@ mod test {
     #[test]
     fn a_peer_is_who_the_kernel_says() {
         let (here, _there) = UnixStream::pair().unwrap();
-        let peer = peer_of(&here).unwrap();
+        let (peer, uid) = peer_of(&here).unwrap();
+        assert_eq!(uid, Uid::effective().as_raw());
         assert_eq!(peer.principal, Principal::Owner, "this process is the node's user");
         assert!(peer.label.ends_with(&format!("of user {}", Uid::effective())), "{}", peer.label);
     }

@@ -3,20 +3,28 @@
 use std::{
     fmt,
     io::{self, Read, Write},
-    net::{TcpStream, ToSocketAddrs},
-    os::{fd::AsFd, unix::net::UnixStream},
+    mem::ManuallyDrop,
+    net::{Shutdown, TcpStream, ToSocketAddrs},
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::net::UnixStream,
+    },
     sync::Arc,
     time::Duration,
 };
 
+use nix::sys::socket::{getsockopt, sockopt};
 use sheen_dma::Arena;
 use sheen_ports::Link;
 use sheen_wire::DecodeError;
 
 use crate::{
+    apart::Apart,
     area::Area,
     descriptors,
     hello::{ANSWER_BYTES, Hello, Refusal, Transport, read_answer},
+    peer_socket::{PeerSocket, Unclosed},
+    places::readers,
     shared_link::SharedLink,
     stream::StreamSeals,
     tcp_link::TcpLink,
@@ -98,21 +106,59 @@ fn check_answer(bytes: &[u8]) -> Result<(), ConnectError> {
 fn connect_shared(path: &str, service: u32, arena: &Arena) -> Result<SharedLink, ConnectError> {
     let window = Window::new(arena.bytes())?;
     let (area, area_descriptor) = Area::create()?;
-    let socket = UnixStream::connect(path)?;
+    let socket = connect_peer(path)?;
     socket.set_read_timeout(Some(CONNECT_TIMEOUT))?;
     socket.set_write_timeout(Some(CONNECT_TIMEOUT))?;
     let hello = Hello { transport: Transport::Shared, service, arena_bytes: window.bytes() as u64 };
     let shared = [area_descriptor.as_fd(), window.descriptor()?];
     descriptors::send(&socket, &hello.to_bytes(), &shared)?;
     let mut answer = [0; ANSWER_BYTES];
-    let (count, mut received) = descriptors::receive(&socket, &mut answer)?;
+    let (count, event) = receive_answer(&socket, &mut answer)?;
     if count == 0 {
         return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
     }
     check_answer(&answer[..count])?;
-    let event = received.pop().ok_or(ConnectError::Protocol(DecodeError::Value("eventfd")))?;
+    let event = event.ok_or(ConnectError::Protocol(DecodeError::Value("eventfd")))?;
     socket.set_read_timeout(None)?;
     Ok(SharedLink::new((area, window), arena.clone(), socket, event)?)
+}
+
+/// Connects to whoever listens at `path`, unless its user holds all threads that it may.
+fn connect_peer(path: &str) -> io::Result<PeerSocket> {
+    let socket = UnixStream::connect(path)?;
+    let uid = getsockopt(&socket, sockopt::PeerCredentials)?.uid();
+    if !readers().has_room(uid) {
+        return Err(io::Error::new(
+            io::ErrorKind::ResourceBusy,
+            format!("descriptors that user {uid} passed cannot be closed"),
+        ));
+    }
+    Ok(PeerSocket::new(socket, uid, Unclosed::new(None)))
+}
+
+/// Receives the answer to the hello and the eventfd that came with it, in a thread apart: nothing but an eventfd comes out of it.
+fn receive_answer(socket: &PeerSocket, answer: &mut [u8]) -> io::Result<(usize, Option<OwnedFd>)> {
+    let (near, far) = UnixStream::pair()?;
+    far.set_read_timeout(Some(CONNECT_TIMEOUT))?;
+    let thread = Apart::start(&[&**socket, &near], |sockets| {
+        let [socket, near] = &sockets[..] else { return };
+        let mut bytes = [0; ANSWER_BYTES];
+        if let Ok(received) = descriptors::receive(socket, &mut bytes) {
+            let passed = ManuallyDrop::new(received.descriptors);
+            let event = match &passed[..] {
+                [one] if !received.truncated && descriptors::is_eventfd(one) => &[one.as_fd()][..],
+                _ => &[],
+            };
+            // Without it the other end finds nothing.
+            let _sent = descriptors::send(near, &bytes[..received.bytes], event);
+        }
+        // Not left to the end of the thread, which may take long.
+        let _ended = near.shutdown(Shutdown::Both);
+    })?;
+    readers().take(socket.uid(), thread);
+    drop(near);
+    let received = descriptors::receive(&far, answer)?;
+    Ok((received.bytes, received.descriptors.into_iter().next()))
 }
 
 fn connect_tcp(host: &str, service: u32, arena: &Arena) -> Result<TcpLink, ConnectError> {

@@ -2,9 +2,14 @@
 //! caller's alone.
 
 use std::{
-    os::fd::AsFd,
-    os::unix::net::UnixListener,
+    fs::File,
+    io::Read,
+    os::{
+        fd::{AsFd, BorrowedFd},
+        unix::net::UnixListener,
+    },
     sync::{
+        Arc,
         atomic::Ordering,
         mpsc::{Receiver, Sender, channel},
     },
@@ -12,11 +17,12 @@ use std::{
 };
 
 use sheen_dma::{Arena, Buffer};
-use sheen_ports::{Call, Cancel};
+use sheen_ports::{Call, Cancel, Link, LinkError};
 use sheen_types::{Xid, checksum::crc32c};
 use sheen_wire::{Frame, Opcode};
 
 use crate::{
+    ConnectError,
     area::{Area, state},
     connect, descriptors, futex,
     hello::{HELLO_BYTES, Hello, answer},
@@ -64,7 +70,7 @@ impl Hostile {
         let thread = thread::spawn(move || {
             let (socket, _) = listener.accept().unwrap();
             let mut hello = [0; HELLO_BYTES];
-            let (_, shared) = descriptors::receive(&socket, &mut hello).unwrap();
+            let shared = descriptors::receive(&socket, &mut hello).unwrap().descriptors;
             let bytes = usize::try_from(Hello::from_bytes(&hello).unwrap().arena_bytes).unwrap();
             let (area, payload) =
                 (Area::map(&shared[0]).unwrap(), Region::map(&shared[1], bytes).unwrap());
@@ -115,4 +121,47 @@ fn what_a_call_was_given_and_returned_is_out_of_the_servers_reach() {
     assert!(bystander.as_slice().iter().all(|&byte| byte == 5));
     drop(server.spoil);
     assert_eq!(server.thread.join().unwrap(), vec![3; BYTES], "it was sent");
+}
+
+/// Connects to a server that answers with what `pass` gives, and `behind` its answer.
+fn connect_to(pass: &[BorrowedFd<'_>], behind: &[u8]) -> Result<Arc<dyn Link>, ConnectError> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("socket");
+    let listener = UnixListener::bind(&path).unwrap();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let (socket, _) = listener.accept().unwrap();
+            let mut hello = [0; HELLO_BYTES];
+            drop(descriptors::receive(&socket, &mut hello).unwrap());
+            descriptors::send(&socket, &answer(None), pass).unwrap();
+            // A client may be gone.
+            let _sent = descriptors::send(&socket, behind, &[]);
+            let _end = descriptors::receive(&socket, &mut hello);
+        });
+        let link =
+            connect(&format!("unix:{}", path.display()), 0, &Arena::anonymous(1 << 16).unwrap());
+        if let Ok(link) = &link {
+            assert!(matches!(link.next_callback(), Err(LinkError::Lost)));
+        }
+        link
+    })
+}
+
+#[test]
+fn nothing_but_one_eventfd_is_taken_of_a_server_and_all_else_is_closed() {
+    let event = nix::sys::eventfd::EventFd::new().unwrap();
+    let (reader, writer) = nix::unistd::pipe().unwrap();
+    let (one, two) = ([writer.as_fd()], [event.as_fd(), event.as_fd()]);
+    for pass in [&[][..], &one, &two, &[writer.as_fd(); 253]] {
+        let refused = connect_to(pass, b"").err();
+        assert!(matches!(refused, Some(ConnectError::Protocol(_))), "{refused:?}");
+    }
+    drop(writer);
+    assert_eq!(File::from(reader).read(&mut [0]).unwrap(), 0);
+}
+
+#[test]
+fn a_server_that_says_more_than_its_answer_has_lost_the_client() {
+    let event = nix::sys::eventfd::EventFd::new().unwrap();
+    assert!(connect_to(&[event.as_fd()], b"more").is_ok(), "and is lost then");
 }

@@ -5,7 +5,7 @@
 //! and body, and the payload beside it: where memory is shared by way of a window that the client shares with that server, of
 //! which both sides look at copies only; in the stream behind the message on TCP.
 //!
-//! `unsafe` is in `region` (memory another process writes), `futex` and `descriptors` (system calls). Deliberately absent:
+//! `unsafe` is in `region` (memory another process writes), `futex`, `descriptors` and `apart` (system calls). Deliberately absent:
 //! what messages mean, reconnecting, retries.
 
 mod futex;
@@ -17,6 +17,11 @@ pub mod budget;
 pub mod seal;
 pub mod handshake;
 mod descriptors;
+mod apart;
+mod places;
+mod peer_socket;
+mod greeting;
+mod local_peers;
 mod tcp_options;
 mod slots;
 mod spin;

@@ -18,6 +18,7 @@ use crate::{
     budget::Reserved,
     futex,
     open::{OpenRequest, OpenTable},
+    peer_socket::PeerSocket,
     region::Region,
 };
 
@@ -28,7 +29,7 @@ pub(crate) struct SharedParts {
     pub(crate) arena: Region,
     /// Wakes the service.
     pub(crate) event: OwnedFd,
-    pub(crate) socket: UnixStream,
+    pub(crate) socket: PeerSocket,
 }
 
 #[derive(Debug)]
@@ -196,6 +197,7 @@ mod test {
     use crate::{
         acceptor::{NewConnection, Transport},
         fabric::{PayloadCheck, ServerFabric},
+        peer_socket::Unclosed,
     };
 
     const ARENA_BYTES: usize = 1 << 16;
@@ -218,7 +220,7 @@ mod test {
                 area: Area::map(&area_descriptor).unwrap(),
                 arena: Region::map(&arena_descriptor, ARENA_BYTES).unwrap(),
                 event: nix::sys::eventfd::EventFd::new().unwrap().into(),
-                socket: server,
+                socket: PeerSocket::new(server, 0, Unclosed::new(None)),
             };
             let mut fabric = ServerFabric::new(PayloadCheck::Fabric).unwrap();
             let transport = Transport::Shared(Box::new(parts));

@@ -7,9 +7,9 @@
 //! Deliberately absent: reconnecting (the owner connects anew).
 
 use std::{
-    io::{self, Read},
+    io,
     net::Shutdown,
-    os::{fd::OwnedFd, unix::net::UnixStream},
+    os::fd::{AsRawFd, OwnedFd},
     sync::{
         Arc, Mutex, Weak,
         atomic::{AtomicBool, AtomicUsize, Ordering, fence},
@@ -18,6 +18,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use nix::sys::socket::{MsgFlags, recv};
 use sheen_dma::{Arena, Buffer};
 use sheen_ports::{Call, CallResult, Cancel, Kept, LeftCall, Link, LinkError};
 use sheen_types::Xid;
@@ -26,6 +27,7 @@ use sheen_wire::{DecodeError, Frame};
 use crate::{
     area::{Area, SLOTS, state},
     futex,
+    peer_socket::PeerSocket,
     slots::{SlotTable, check_payload, check_reply, lock, request_frame, unsent},
     spin::Spin,
     window::{Piece, Window},
@@ -81,7 +83,7 @@ struct Inner {
     window: Window,
     /// Where callers' buffers come from.
     arena: Arena,
-    socket: UnixStream,
+    socket: PeerSocket,
     event: OwnedFd,
     slots: SlotTable,
     abandoned: Mutex<Vec<Abandoned>>,
@@ -90,7 +92,7 @@ struct Inner {
     /// Callbacks read so far.
     reader: Mutex<u32>,
     lost: AtomicBool,
-    /// The server closed its end: it touches neither area nor window any more.
+    /// The server closed its end: it touches neither area nor window any more. Or it broke the protocol, and nobody believes in either.
     server_gone: Mutex<bool>,
     spin: Spin,
 }
@@ -115,10 +117,9 @@ impl SharedLink {
     pub(crate) fn new(
         (area, window): (Area, Window),
         arena: Arena,
-        socket: UnixStream,
+        socket: PeerSocket,
         event: OwnedFd,
     ) -> io::Result<Self> {
-        let watched = socket.try_clone()?;
         let inner = Arc::new(Inner {
             area,
             window,
@@ -135,7 +136,7 @@ impl SharedLink {
         });
         let for_watcher = inner.clone();
         let name = "link-watch".to_owned();
-        thread::Builder::new().name(name).spawn(move || for_watcher.watch(watched))?;
+        thread::Builder::new().name(name).spawn(move || for_watcher.watch())?;
         Ok(Self(inner))
     }
 }
@@ -430,17 +431,13 @@ impl Inner {
         self.slots.wake_all();
     }
 
-    /// Waits for the end of the server. It never sends anything here after its answer to the hello.
-    fn watch(&self, mut socket: UnixStream) {
-        let mut ignored = [0; 64];
-        loop {
-            match socket.read(&mut ignored) {
-                Ok(0) => break,
-                Ok(_) => {}
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(_) => break,
-            }
-        }
+    /// Waits for the end of the server. It never sends anything here after its answer to the hello; one that does has broken the protocol,
+    /// and what it sent is left unread, since it may carry descriptors.
+    fn watch(&self) {
+        let mut ignored = [0];
+        while let Err(nix::errno::Errno::EINTR) =
+            recv(self.socket.as_raw_fd(), &mut ignored, MsgFlags::MSG_PEEK)
+        {}
         *lock(&self.server_gone) = true;
         self.lose();
         lock(&self.abandoned).clear();
