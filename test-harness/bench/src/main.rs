@@ -76,6 +76,8 @@ enum Part {
     Small,
     /// What file operations cost, as root and as a user, beside another build; their requests and commits
     Operations,
+    /// Of those the rates of renames alone
+    Renames,
     /// Processor time of a node at rest
     Rest,
     /// Time from kill -9 to serving
@@ -126,7 +128,9 @@ fn started() -> Result<()> {
         [small_files::WORD, phase, directory, files] => {
             return small_files::work(phase, directory.as_ref(), files.parse()?);
         }
-        [operations::WORD, directory] => return operations::serve(directory.as_ref()),
+        [operations::WORD, directory, prefix] => {
+            return operations::serve(directory.as_ref(), prefix);
+        }
         _ => {}
     }
     let arguments = Arguments::parse();
@@ -153,12 +157,7 @@ fn started() -> Result<()> {
         measure(&arguments, &subject, scratch.path(), &mut table)?;
         subject.close()?;
     }
-    if is_wanted(&arguments, Part::Operations) {
-        let before = arguments.before.as_deref();
-        let (rounds, operations) = (arguments.rounds, arguments.operations);
-        let scratch = scratch.path();
-        operations::run(&mut table, operations::Extent { scratch, before, rounds, operations })?;
-    }
+    measure_operations(&arguments, scratch.path(), &mut table)?;
     if is_wanted(&arguments, Part::Restart) {
         restart::run(&mut table, scratch.path(), arguments.objects, arguments.rounds)?;
     }
@@ -228,6 +227,16 @@ fn measure_store(arguments: &Arguments, table: &mut Table) -> Result<()> {
         store::integrity::run(table, rounds)?;
     }
     Ok(())
+}
+
+fn measure_operations(arguments: &Arguments, scratch: &Path, table: &mut Table) -> Result<()> {
+    let renames_only = !is_wanted(arguments, Part::Operations);
+    if renames_only && !arguments.only.contains(&Part::Renames) {
+        return Ok(());
+    }
+    let before = arguments.before.as_deref();
+    let (rounds, operations) = (arguments.rounds, arguments.operations);
+    operations::run(table, operations::Extent { scratch, before, rounds, operations, renames_only })
 }
 
 fn measure(

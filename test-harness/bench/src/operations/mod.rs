@@ -2,9 +2,10 @@
 //! and, counted while nothing else goes on, their requests and commits.
 //!
 //! Each of who is compared works in a mount of its own build, in a process of its own. Rates hold for one process that does
-//! one operation after the other.
+//! one operation after the other, unless their names tell how many work at once.
 
 mod counts;
+mod several;
 mod work;
 mod worker;
 
@@ -60,8 +61,10 @@ pub struct Extent<'a> {
     pub before: Option<&'a Path>,
     /// Rounds of the rates.
     pub rounds: u32,
-    /// Operations a round.
+    /// Operations a round and process.
     pub operations: u32,
+    /// Only the rates of renames.
+    pub renames_only: bool,
 }
 
 /// Measures rates and counts requests, and adds both to the table.
@@ -75,7 +78,9 @@ pub fn run(table: &mut Table, extent: Extent<'_>) -> Result<()> {
     }
     let series = rates(table, &builds, extent)?;
     compare(table, &series);
-    counts::run(table, &mut builds)?;
+    if !extent.renames_only {
+        counts::run(table, &mut builds)?;
+    }
     builds.into_iter().try_for_each(Build::close)
 }
 
@@ -108,6 +113,26 @@ impl Build {
         Ok(processor_seconds(node)? + processor_seconds(self.mount.pid())?)
     }
 
+    /// Measures `count` operations that `act` has `processes` carry out at once, and tells how long that took.
+    fn measure(
+        &self,
+        count: u32,
+        processes: u32,
+        act: impl FnOnce() -> Result<Duration>,
+    ) -> Result<Measured> {
+        let (before, worked) = (self.node_seconds()?, self.processor_seconds()?);
+        let took = act()?.as_secs_f64();
+        let (node, worked) = (self.node_seconds()? - before, self.processor_seconds()? - worked);
+        let count = f64::from(count);
+        let each = |seconds: f64| seconds / count * 1e6;
+        Ok(Measured {
+            rate: count / took,
+            whole: each(took) * f64::from(processes),
+            node: each(node),
+            processor: each(worked),
+        })
+    }
+
     fn close(self) -> Result<()> {
         let Self { mut cluster, mount, .. } = self;
         mount.unmount()?;
@@ -119,6 +144,17 @@ impl Build {
 fn processor_seconds(pid: u32) -> Result<f64> {
     let clock = ClockId::pid_cpu_clock_id(Pid::from_raw(i32::try_from(pid)?))?;
     Ok(Duration::from(clock.now()?).as_secs_f64())
+}
+
+/// What a round found of one operation.
+struct Measured {
+    /// Operations a second, of all processes.
+    rate: f64,
+    /// Microseconds of each, and how many of those requests were with the node.
+    whole: f64,
+    node: f64,
+    /// Microseconds of processor time of node and mount for each.
+    processor: f64,
 }
 
 /// One operation of one user in one build, round by round.
@@ -135,6 +171,30 @@ struct Series {
     processor: Samples,
 }
 
+/// Adds a round to its series.
+fn add(all: &mut Vec<Series>, name: &'static str, (build, uid): (&Build, u32), found: &Measured) {
+    let is_it = |one: &Series| (one.operation, one.build, one.uid) == (name, build.name, uid);
+    let place = all.iter().position(is_it).unwrap_or_else(|| {
+        all.push(Series { operation: name, build: build.name, uid, ..Series::default() });
+        all.len() - 1
+    });
+    all[place].rates.push(found.rate);
+    all[place].whole.push(found.whole);
+    all[place].node.push(found.node);
+    all[place].processor.push(found.processor);
+}
+
+/// Names of what is measured, in the order of the table.
+fn named() -> impl Iterator<Item = (Operation, &'static str)> {
+    let one = GROUPS.iter().flat_map(|group| group.iter().copied());
+    let several = several::CASES.iter().map(|case| (case.operation, case.name));
+    one.chain(several).filter(|(_, name)| !name.is_empty())
+}
+
+fn renames(group: &[(Operation, &'static str)]) -> bool {
+    group.iter().any(|(operation, _)| matches!(operation, Operation::Rename | Operation::Carry))
+}
+
 fn rates(table: &mut Table, builds: &[Build], extent: Extent<'_>) -> Result<Vec<Series>> {
     let mut seats: Vec<(&Build, u32)> =
         builds.iter().flat_map(|build| [(build, 0), (build, NOBODY)]).collect();
@@ -144,12 +204,24 @@ fn rates(table: &mut Table, builds: &[Build], extent: Extent<'_>) -> Result<Vec<
         flushes.push(flush_of(extent.scratch)?);
         let groups = if round <= LAST_ROUNDS_MAX { GROUPS.len() } else { GROUPS.len() - 1 };
         for (number, group) in GROUPS[..groups].iter().enumerate() {
+            if extent.renames_only && !renames(group) {
+                continue;
+            }
             for (build, uid) in &seats {
                 let name = format!("round-{round}-{number}-{uid}");
                 let directory = build.mount.directory().join(name);
                 measure(build, &directory, *uid, group, extent.operations, &mut all)?;
             }
             // Who goes first changes, so that drift of the machine favours nobody.
+            seats.rotate_left(1);
+        }
+        for (number, case) in several::CASES.into_iter().enumerate() {
+            for (build, uid) in &seats {
+                let name = format!("round-{round}-several-{number}-{uid}");
+                let directory = build.mount.directory().join(name);
+                let found = several::measure(build, &directory, *uid, case, extent.operations)?;
+                add(&mut all, case.name, (build, *uid), &found);
+            }
             seats.rotate_left(1);
         }
         line(format_args!("operations: round {round} of {}", extent.rounds));
@@ -176,24 +248,13 @@ fn measure(
     for (operation, name) in group {
         let count = if operation.is_short() { operations * SHORT } else { operations };
         worker.tell(*operation, Step::Begin, count)?;
-        let (before, worked) = (build.node_seconds()?, build.processor_seconds()?);
-        let took = worker.tell(*operation, Step::Act, count)?.as_secs_f64();
-        let (node, worked) = (build.node_seconds()? - before, build.processor_seconds()? - worked);
+        let found = build.measure(count, 1, || worker.tell(*operation, Step::Act, count))?;
         if *operation == Operation::Unlink {
             std::thread::sleep(counts::AFTERMATH);
         }
-        if name.is_empty() {
-            continue;
+        if !name.is_empty() {
+            add(all, name, (build, uid), &found);
         }
-        let is_it = |one: &Series| (one.operation, one.build, one.uid) == (*name, build.name, uid);
-        let place = all.iter().position(is_it).unwrap_or_else(|| {
-            all.push(Series { operation: name, build: build.name, uid, ..Series::default() });
-            all.len() - 1
-        });
-        all[place].rates.push(f64::from(count) / took);
-        all[place].whole.push(took / f64::from(count) * 1e6);
-        all[place].node.push(node / f64::from(count) * 1e6);
-        all[place].processor.push(worked / f64::from(count) * 1e6);
     }
     worker.end()
 }
@@ -229,7 +290,6 @@ fn compare(table: &mut Table, all: &[Series]) {
         all.iter().find(|series| (series.operation, series.build, series.uid) == wanted)
     };
     let higher = |bound| Some(Goal { bound, better: Better::Higher });
-    let named = || GROUPS.iter().flat_map(|group| group.iter()).filter(|named| !named.1.is_empty());
     for build in ["now", "before"] {
         for (operation, name) in named() {
             let (Some(user), Some(root)) = (of(name, build, NOBODY), of(name, build, 0)) else {

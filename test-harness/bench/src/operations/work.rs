@@ -1,7 +1,7 @@
 //! What each operation does to a directory, step by step: some of it before, some of it measured.
 
 use std::fs::{self, File, OpenOptions, ReadDir};
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::os::unix::fs::{FileExt, chown};
 use std::path::{Path, PathBuf};
 
@@ -115,20 +115,22 @@ impl Step {
 #[derive(Debug)]
 pub(super) struct Work {
     directory: PathBuf,
+    /// Begins the names of its files.
+    prefix: String,
     open: Vec<File>,
 }
 
 impl Work {
-    pub(super) fn new(directory: &Path) -> Self {
-        Self { directory: directory.to_owned(), open: Vec::new() }
+    pub(super) fn new(directory: &Path, prefix: &str) -> Self {
+        Self { directory: directory.to_owned(), prefix: prefix.to_owned(), open: Vec::new() }
     }
 
     fn file(&self, number: u32) -> PathBuf {
-        self.directory.join(format!("file-{number}"))
+        self.directory.join(format!("{}file-{number}", self.prefix))
     }
 
     fn moved(&self, number: u32) -> PathBuf {
-        self.directory.join(format!("moved-{number}"))
+        self.directory.join(format!("{}moved-{number}", self.prefix))
     }
 
     fn below(&self) -> PathBuf {
@@ -136,7 +138,7 @@ impl Work {
     }
 
     fn carried(&self, number: u32) -> PathBuf {
-        self.below().join(format!("carried-{number}"))
+        self.below().join(format!("{}carried-{number}", self.prefix))
     }
 
     fn single(&self) -> PathBuf {
@@ -213,7 +215,11 @@ impl Work {
             Operation::Append => {
                 self.open.push(OpenOptions::new().append(true).open(self.single())?);
             }
-            Operation::Carry => fs::create_dir(self.below())?,
+            Operation::Carry => match fs::create_dir(self.below()) {
+                // Another process that works in this directory made it.
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+                made => made?,
+            },
             Operation::Stat
             | Operation::Create
             | Operation::Make
@@ -295,7 +301,7 @@ mod tests {
     fn every_operation_does_on_a_local_file_system_what_it_says() {
         for (operation, word) in Operation::ALL {
             let directory = tempfile::tempdir().unwrap();
-            let mut work = Work::new(directory.path());
+            let mut work = Work::new(directory.path(), "its-");
             // Without the right to give files away, laying ends there.
             if !nix::unistd::geteuid().is_root() {
                 return;
@@ -317,6 +323,6 @@ mod tests {
             assert_eq!(work.moved(2).exists(), operation == Operation::Rename);
             assert_eq!(work.carried(2).exists(), operation == Operation::Carry);
         }
-        assert!(Work::new(Path::new("/")).carry_out("nothing", "act", 1).is_err());
+        assert!(Work::new(Path::new("/"), "").carry_out("nothing", "act", 1).is_err());
     }
 }

@@ -36,8 +36,18 @@ impl Worker {
     /// # Errors
     /// When the process cannot be started.
     pub(super) fn start(directory: &Path) -> Result<Self> {
+        Self::start_named(directory, "")
+    }
+
+    /// As [`Worker::start`]; `prefix` begins the names of all its files, so that several processes
+    /// can work in one directory.
+    ///
+    /// # Errors
+    /// When the process cannot be started.
+    pub(super) fn start_named(directory: &Path, prefix: &str) -> Result<Self> {
         let mut command = Command::new(std::env::current_exe()?);
-        command.arg(WORD).arg(directory).stdin(Stdio::piped()).stdout(Stdio::piped());
+        command.arg(WORD).arg(directory).arg(prefix);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn()?;
         let input = child.stdin.take().context("no input")?;
         let output = BufReader::new(child.stdout.take().context("no output")?).lines();
@@ -60,8 +70,34 @@ impl Worker {
         self.told(&format!("{} {} {count}", of.word(), step.word()))
     }
 
+    /// Has all of `workers` carry out a step `count` times at once; the time from the first one's
+    /// begin to the last one's end.
+    ///
+    /// # Errors
+    /// When the step fails in any of them.
+    pub(super) fn tell_all(
+        workers: &mut [Self],
+        of: Operation,
+        step: Step,
+        count: u32,
+    ) -> Result<Duration> {
+        let words = format!("{} {} {count}", of.word(), step.word());
+        let begin = Instant::now();
+        workers.iter_mut().try_for_each(|worker| worker.say(&words))?;
+        workers.iter_mut().try_for_each(|worker| worker.hear(&words).map(drop))?;
+        Ok(begin.elapsed())
+    }
+
     fn told(&mut self, words: &str) -> Result<Duration> {
-        writeln!(self.input, "{words}")?;
+        self.say(words)?;
+        self.hear(words)
+    }
+
+    fn say(&mut self, words: &str) -> Result<()> {
+        Ok(writeln!(self.input, "{words}")?)
+    }
+
+    fn hear(&mut self, words: &str) -> Result<Duration> {
         let answer = self.output.next().with_context(|| format!("{words}: no answer"))??;
         let nanoseconds = answer.parse().map_err(|_| anyhow::anyhow!("{words}: {answer}"))?;
         Ok(Duration::from_nanos(nanoseconds))
@@ -83,8 +119,8 @@ impl Worker {
 ///
 /// # Errors
 /// When it cannot become another user. A step that fails is told to who asked for it.
-pub fn serve(directory: &Path) -> Result<()> {
-    let mut work = Work::new(directory);
+pub fn serve(directory: &Path, prefix: &str) -> Result<()> {
+    let mut work = Work::new(directory, prefix);
     for said in std::io::stdin().lock().lines() {
         let said = said?;
         let begin = Instant::now();
