@@ -3,7 +3,16 @@
 //! Owns the listeners and the connections whose hello has not come, at most [`PENDING_MAX`] of each kind and each for at most
 //! [`HELLO_TIMEOUT`]. When the places are taken, the one that has waited longest goes: a client says hello at once, so
 //! silent ones keep nobody out. One thread, which blocks in poll(2) only: peers of this host, who pass descriptors, are read by others
-//! (see [`crate::local_peers`]). Deliberately absent: messages.
+//! (see [`crate::local_peers`]).
+//!
+//! With a [`Gate`] those who come over TCP say no such hello: they shake hands with one of two other threads ([`handshakes`]), with
+//! bounds of their own ([`handshake_places`]). Deliberately absent: messages, and who may come in.
+
+mod gate;
+mod half_open;
+mod handshake_places;
+mod handshakes;
+mod refusal_log;
 
 use std::{
     fmt, io,
@@ -12,7 +21,7 @@ use std::{
         fd::AsFd,
         unix::net::{UnixListener, UnixStream},
     },
-    sync::Arc,
+    sync::{Arc, Mutex},
     thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
@@ -27,6 +36,10 @@ use nix::{
 };
 use sheen_ports::{Peer, Principal};
 
+pub use gate::{Gate, REFUSALS_TOLD_MAX, RefusalReason, RefusedConnection};
+use handshakes::{HandOver, Handshakes, Reception};
+use refusal_log::RefusalLog;
+
 use crate::{
     budget::{AcceptorCounters, Budget, ConnectionLimits, Reserved},
     greeting::Terms,
@@ -35,6 +48,7 @@ use crate::{
     pages::{PAGE_BEGIN, PageRequest, PageSink, Socket},
     places::is_owner,
     shared_connection::SharedParts,
+    slots::lock,
     stream::StreamSeals,
     tcp_options::set_tcp_options,
 };
@@ -93,10 +107,34 @@ impl Acceptor {
     /// Starts the thread. `hand_over` gets every accepted connection and passes it on without blocking; a connection it
     /// drops is closed. `pages` gets peers that speak HTTP; without it they are refused as garbage.
     ///
+    /// Who comes over TCP is let in as the node's owner, and nothing is encrypted: for networks whose owner trusts everybody on them.
+    ///
     /// # Errors
     /// When the system refuses a thread or a descriptor.
     pub fn start(
         config: AcceptorConfig,
+        hand_over: impl FnMut(NewConnection) + Send + 'static,
+        pages: Option<PageSink>,
+    ) -> io::Result<Self> {
+        Self::start_with(config, None, hand_over, pages)
+    }
+
+    /// As [`Self::start`], but `gate` decides who comes in over TCP, by certificate, and pages are for peers of this host alone.
+    ///
+    /// # Errors
+    /// When the system refuses a thread or a descriptor.
+    pub fn start_guarded(
+        config: AcceptorConfig,
+        gate: Arc<dyn Gate>,
+        hand_over: impl FnMut(NewConnection) + Send + 'static,
+        pages: Option<PageSink>,
+    ) -> io::Result<Self> {
+        Self::start_with(config, Some(gate), hand_over, pages)
+    }
+
+    fn start_with(
+        config: AcceptorConfig,
+        gate: Option<Arc<dyn Gate>>,
         hand_over: impl FnMut(NewConnection) + Send + 'static,
         pages: Option<PageSink>,
     ) -> io::Result<Self> {
@@ -110,6 +148,18 @@ impl Acceptor {
         let counters = Arc::new(AcceptorCounters::default());
         let wake = Arc::new(EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?);
         let budget = Budget::new(config.limits, counters.clone());
+        let hand_over: HandOver = Arc::new(Mutex::new(hand_over));
+        let handshakes = gate.map(|gate| {
+            Handshakes::start(Reception {
+                gate,
+                services: config.services,
+                budget: budget.clone(),
+                counters: counters.clone(),
+                hand_over: hand_over.clone(),
+                wake: wake.clone(),
+                log: Arc::new(RefusalLog::new(Instant::now())),
+            })
+        });
         let terms =
             Terms { services: config.services, pages: pages.is_some(), budget: budget.clone() };
         let mut accepting = Accepting {
@@ -119,6 +169,7 @@ impl Acceptor {
             counters: counters.clone(),
             config,
             hand_over,
+            handshakes: handshakes.transpose()?,
             pages,
             pending: Vec::new(),
             stop: stop.clone(),
@@ -146,14 +197,16 @@ impl Drop for Acceptor {
     }
 }
 
-struct Accepting<F> {
+struct Accepting {
     local: LocalPeers,
-    /// Rung when `local` has a socket to close.
+    /// Rung when `local` has a socket to close, and when a handshake has ended.
     wake: Arc<EventFd>,
     budget: Budget,
     counters: Arc<AcceptorCounters>,
     config: AcceptorConfig,
-    hand_over: F,
+    hand_over: HandOver,
+    /// For TCP, with a gate.
+    handshakes: Option<Handshakes>,
     pages: Option<PageSink>,
     pending: Vec<Pending>,
     stop: Arc<EventFd>,
@@ -206,7 +259,7 @@ impl Pending {
     }
 }
 
-impl<F: FnMut(NewConnection)> Accepting<F> {
+impl Accepting {
     fn run(&mut self) {
         loop {
             let Some(ready) = self.wait() else { return self.turn_away() };
@@ -246,7 +299,7 @@ impl<F: FnMut(NewConnection)> Accepting<F> {
         self.local.on_time(Instant::now());
         for arrival in arrivals {
             match (arrival, &mut self.pages) {
-                (Arrival::Connection(connection), _) => (self.hand_over)(connection),
+                (Arrival::Connection(connection), _) => give(&self.hand_over, connection),
                 (Arrival::Page(request), Some(pages)) => pages(request),
                 (Arrival::Page(_), None) => {}
             }
@@ -273,7 +326,8 @@ impl<F: FnMut(NewConnection)> Accepting<F> {
             polled.push(PollFd::new(unix.as_fd(), PollFlags::POLLIN));
             polled.len() - 1
         });
-        let tcp = self.config.tcp.as_ref().filter(|_| !paused).map(|tcp| {
+        let full = self.handshakes.as_ref().is_some_and(Handshakes::are_full);
+        let tcp = self.config.tcp.as_ref().filter(|_| !paused && !full).map(|tcp| {
             polled.push(PollFd::new(tcp.as_fd(), PollFlags::POLLIN));
             polled.len() - 1
         });
@@ -327,6 +381,13 @@ impl<F: FnMut(NewConnection)> Accepting<F> {
         match tcp.accept() {
             Ok((socket, address)) => {
                 let address: SocketAddr = address;
+                if let Some(handshakes) = &mut self.handshakes {
+                    if socket.set_nonblocking(true).and_then(|()| set_tcp_options(&socket)).is_ok()
+                    {
+                        handshakes.begin(socket, address.ip());
+                    }
+                    return;
+                }
                 let peer = Peer { label: address.to_string(), principal: Principal::Owner };
                 self.await_hello(socket, peer);
             }
@@ -395,8 +456,14 @@ impl<F: FnMut(NewConnection)> Accepting<F> {
         }
         self.counters.accept();
         let transport = Transport::Tcp(socket, Box::new(StreamSeals::plain()));
-        (self.hand_over)(NewConnection { service, peer, transport, reserved });
+        give(&self.hand_over, NewConnection { service, peer, transport, reserved });
     }
+}
+
+/// Hands a connection to whoever owns its service.
+fn give(hand_over: &HandOver, connection: NewConnection) {
+    let mut hand_over = lock(hand_over);
+    (*hand_over)(connection);
 }
 
 /// Who connected to a UNIX socket, as the kernel noted it then (SO_PEERCRED), and the number of the user.

@@ -27,11 +27,39 @@ impl Default for ConnectionLimits {
     }
 }
 
+/// What refusals over TCP are counted as: the labels of [`Refusal`], of [`crate::handshake::HandshakeError`] and of
+/// [`crate::RefusalReason`].
+pub const REFUSAL_LABELS: [&str; 22] = [
+    "version",
+    "service",
+    "malformed",
+    "full",
+    "window",
+    "memory",
+    "identity",
+    "unknown",
+    "revoked",
+    "expired",
+    "other-node",
+    "address",
+    "busy",
+    "certificate",
+    "own-certificate",
+    "encryption",
+    "protocol",
+    "tls",
+    "late",
+    "left",
+    "crowded",
+    "no-identity",
+];
+
 /// What an acceptor counted since its start.
 #[derive(Debug, Default)]
 pub struct AcceptorCounters {
     accepted: AtomicU64,
     refused: AtomicU64,
+    refused_for: [AtomicU64; REFUSAL_LABELS.len()],
     refused_memory: AtomicU64,
     bytes: AtomicU64,
 }
@@ -59,6 +87,21 @@ impl AcceptorCounters {
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Connections over TCP that were not let in by a [`crate::Gate`] or on the way to it, by reason; they are among [`Self::refused`].
+    pub fn refusals(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
+        let counts = self.refused_for.iter().map(|count| count.load(Ordering::Relaxed));
+        REFUSAL_LABELS.into_iter().zip(counts)
+    }
+
+    /// Counts a refusal of one of [`REFUSAL_LABELS`].
+    pub(crate) fn refuse_for(&self, label: &str) {
+        self.refuse(1);
+        let at = REFUSAL_LABELS.iter().position(|known| *known == label);
+        if let Some(count) = at.and_then(|at| self.refused_for.get(at)) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     pub(crate) fn accept(&self) {

@@ -1,5 +1,7 @@
 //! Making a link to a service of a node.
 
+mod secure;
+
 use std::{
     fmt,
     io::{self, Read, Write},
@@ -18,10 +20,13 @@ use sheen_dma::Arena;
 use sheen_ports::Link;
 use sheen_wire::DecodeError;
 
+pub use secure::ClientIdentity;
+
 use crate::{
     apart::Apart,
     area::Area,
     descriptors,
+    handshake::{CertificateFault, HandshakeError},
     hello::{ANSWER_BYTES, Hello, Refusal, Transport, read_answer},
     peer_socket::{PeerSocket, Unclosed},
     places::readers,
@@ -46,6 +51,62 @@ pub enum ConnectError {
     Refused(Refusal),
     /// What answers is no server of ours.
     Protocol(DecodeError),
+    /// The handshake failed: what must be changed is an identity, here or there.
+    Handshake(HandshakeError),
+    /// The node does no handshakes; the client has an identity, so it would not send its data in clear.
+    InClear,
+}
+
+impl ConnectError {
+    /// A refusal is one, however it was told.
+    fn of_handshake(error: HandshakeError) -> Self {
+        match error {
+            HandshakeError::Refused(refusal) => Self::Refused(refusal),
+            other => Self::Handshake(other),
+        }
+    }
+}
+
+/// Says what is wrong and what to do.
+fn explain(error: &HandshakeError) -> String {
+    let fixed = match error {
+        HandshakeError::Certificate(CertificateFault::Authority) => {
+            "no authority of this identity signed the node's certificate: it is another node than the \
+             identity is for, or its authority was changed; get a new identity file"
+        }
+        HandshakeError::Certificate(CertificateFault::Expired) => {
+            "the node's certificate or its authority is not valid now; look at the clocks of both hosts, then \
+             at `sheen ca show` on the node"
+        }
+        HandshakeError::Certificate(CertificateFault::Purpose) => {
+            "what answers shows a certificate that is not a node's"
+        }
+        HandshakeError::Certificate(CertificateFault::Missing | CertificateFault::Other) => {
+            "the node's certificate cannot be believed"
+        }
+        HandshakeError::OwnCertificate(CertificateFault::Authority) => {
+            "the node does not know the authority that signed this identity; get a new identity file from this node"
+        }
+        HandshakeError::OwnCertificate(CertificateFault::Expired) => {
+            "this identity is not valid now: it has expired, or the clocks of the hosts differ; get a new identity file"
+        }
+        HandshakeError::OwnCertificate(CertificateFault::Purpose) => {
+            "this identity is not a client's"
+        }
+        HandshakeError::OwnCertificate(CertificateFault::Missing | CertificateFault::Other) => {
+            "the node does not accept this identity"
+        }
+        HandshakeError::NoCommonTransit => {
+            "one side encrypts and the other is told not to (encryption = \"off\"); both must say the same, and be of \
+             the same release"
+        }
+        HandshakeError::Refused(refusal) => refusal.reason(),
+        HandshakeError::OtherNode => "another node answers than the one this identity is for",
+        HandshakeError::Protocol(_) | HandshakeError::TooLong(_) | HandshakeError::Tls(_) => {
+            return format!("the handshake with the node failed: {error}");
+        }
+    };
+    fixed.to_owned()
 }
 
 impl fmt::Display for ConnectError {
@@ -59,6 +120,10 @@ impl fmt::Display for ConnectError {
                 write!(f, "the node refuses the connection: {}", refusal.reason())
             }
             Self::Protocol(error) => write!(f, "the server's answer makes no sense: {error}"),
+            Self::Handshake(error) => f.write_str(&explain(error)),
+            Self::InClear => f.write_str(
+                "the node has no identity and encrypts nothing; give it one, or connect without an identity",
+            ),
         }
     }
 }
@@ -68,7 +133,8 @@ impl std::error::Error for ConnectError {
         match self {
             Self::System(error) => Some(error),
             Self::Protocol(error) => Some(error),
-            Self::Address | Self::Refused(_) => None,
+            Self::Handshake(error) => Some(error),
+            Self::Address | Self::Refused(_) | Self::InClear => None,
         }
     }
 }
@@ -84,13 +150,29 @@ impl From<io::Error> for ConnectError {
 /// the same size beside it, of which payload in flight takes pages. Blocks for some seconds at most. When the link is lost, connect
 /// again.
 ///
+/// Over TCP it shows no certificate, and nothing is encrypted: see [`connect_as`].
+///
 /// # Errors
 /// [`ConnectError`].
 pub fn connect(address: &str, service: u32, arena: &Arena) -> Result<Arc<dyn Link>, ConnectError> {
+    connect_as(address, service, arena, None)
+}
+
+/// As [`connect`], with an identity to show over TCP: then the node must show one too, and what travels is encrypted if both want it.
+/// Over shared memory the kernel tells the node who connects, and the identity is not looked at.
+///
+/// # Errors
+/// [`ConnectError`].
+pub fn connect_as(
+    address: &str,
+    service: u32,
+    arena: &Arena,
+    identity: Option<&ClientIdentity>,
+) -> Result<Arc<dyn Link>, ConnectError> {
     if let Some(path) = address.strip_prefix("unix:") {
         Ok(Arc::new(connect_shared(path, service, arena)?))
     } else if let Some(host) = address.strip_prefix("tcp:") {
-        Ok(Arc::new(connect_tcp(host, service, arena)?))
+        Ok(Arc::new(connect_tcp(host, service, arena, identity)?))
     } else {
         Err(ConnectError::Address)
     }
@@ -161,7 +243,12 @@ fn receive_answer(socket: &PeerSocket, answer: &mut [u8]) -> io::Result<(usize, 
     Ok((received.bytes, received.descriptors.into_iter().next()))
 }
 
-fn connect_tcp(host: &str, service: u32, arena: &Arena) -> Result<TcpLink, ConnectError> {
+fn connect_tcp(
+    host: &str,
+    service: u32,
+    arena: &Arena,
+    identity: Option<&ClientIdentity>,
+) -> Result<TcpLink, ConnectError> {
     let mut result = Err(ConnectError::Address);
     for address in host.to_socket_addrs()? {
         match TcpStream::connect_timeout(&address, CONNECT_TIMEOUT) {
@@ -174,12 +261,23 @@ fn connect_tcp(host: &str, service: u32, arena: &Arena) -> Result<TcpLink, Conne
     }
     let mut stream = result?;
     set_tcp_options(&stream)?;
+    let seals = match identity {
+        Some(identity) => StreamSeals::of(secure::shake_hands(&mut stream, service, identity)?),
+        None => {
+            say_hello(&mut stream, service)?;
+            StreamSeals::plain()
+        }
+    };
+    stream.set_read_timeout(None)?;
+    Ok(TcpLink::new(stream, seals, arena.clone())?)
+}
+
+/// Asks for a service in clear.
+fn say_hello(stream: &mut TcpStream, service: u32) -> Result<(), ConnectError> {
     stream.set_read_timeout(Some(CONNECT_TIMEOUT))?;
     let hello = Hello { transport: Transport::Tcp, service, arena_bytes: 0 };
     stream.write_all(&hello.to_bytes())?;
     let mut answer = [0; ANSWER_BYTES];
     stream.read_exact(&mut answer)?;
-    check_answer(&answer)?;
-    stream.set_read_timeout(None)?;
-    Ok(TcpLink::new(stream, StreamSeals::plain(), arena.clone())?)
+    check_answer(&answer)
 }

@@ -144,6 +144,20 @@ impl From<rustls::Error> for HandshakeError {
 }
 
 impl HandshakeError {
+    /// Returns what failures of this kind are counted as.
+    #[must_use]
+    pub const fn label(&self) -> &'static str {
+        match self {
+            Self::Certificate(_) => "certificate",
+            Self::OwnCertificate(_) => "own-certificate",
+            Self::NoCommonTransit => "encryption",
+            Self::Refused(refusal) => refusal.label(),
+            Self::OtherNode => "other-node",
+            Self::Protocol(_) | Self::TooLong(_) => "protocol",
+            Self::Tls(_) => "tls",
+        }
+    }
+
     fn of_alert(alert: AlertDescription) -> Self {
         Self::OwnCertificate(match alert {
             AlertDescription::CertificateRequired => CertificateFault::Missing,

@@ -18,7 +18,8 @@ pub(crate) const HELLO_BYTES: usize = 24;
 /// Bytes of the server's answer.
 pub(crate) const ANSWER_BYTES: usize = 16;
 
-const MAGIC: [u8; 8] = *b"SHEENFAB";
+/// How a hello without a handshake begins, and its answer.
+pub(crate) const MAGIC: [u8; 8] = *b"SHEENFAB";
 
 number_enum! {
     /// How messages will travel.
@@ -45,6 +46,8 @@ number_enum! {
         Window = 5,
         /// Its connections take all the memory they may.
         Memory = 6,
+        /// Over TCP it lets in identities alone, and the client showed none.
+        Identity = 7,
         /// It does not list the client's certificate.
         Unknown = 8,
         /// The identity was revoked.
@@ -61,6 +64,26 @@ number_enum! {
 }
 
 impl Refusal {
+    /// Returns what refusals of this kind are counted as.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Version => "version",
+            Self::Service => "service",
+            Self::Malformed => "malformed",
+            Self::Full => "full",
+            Self::Window => "window",
+            Self::Memory => "memory",
+            Self::Identity => "identity",
+            Self::Unknown => "unknown",
+            Self::Revoked => "revoked",
+            Self::Expired => "expired",
+            Self::OtherNode => "other-node",
+            Self::Address => "address",
+            Self::Busy => "busy",
+        }
+    }
+
     /// Returns what is wrong and what to do, for people.
     #[must_use]
     pub const fn reason(self) -> &'static str {
@@ -76,6 +99,9 @@ impl Refusal {
             }
             Self::Memory => {
                 "its connections take all the memory they may (its limits.connections); unmount elsewhere or raise it"
+            }
+            Self::Identity => {
+                "over TCP it lets in clients with an identity alone; give one (-o identity=FILE)"
             }
             Self::Unknown => "it does not list this identity",
             Self::Revoked => "this identity was revoked",

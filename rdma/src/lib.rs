@@ -42,9 +42,12 @@ mod hostile_server_test;
 #[cfg(test)]
 mod sealed_stream_test;
 
-pub use acceptor::{Acceptor, AcceptorConfig, NewConnection};
-pub use budget::{AcceptorCounters, ConnectionLimits};
-pub use connect::{ConnectError, connect};
+pub use acceptor::{
+    Acceptor, AcceptorConfig, Gate, NewConnection, REFUSALS_TOLD_MAX, RefusalReason,
+    RefusedConnection,
+};
+pub use budget::{AcceptorCounters, ConnectionLimits, REFUSAL_LABELS};
+pub use connect::{ClientIdentity, ConnectError, connect, connect_as};
 pub use fabric::{CONNECTIONS_MAX, FabricCounters, PayloadCheck, ServerFabric};
 pub use hello::Refusal;
 pub use pages::{PageRequest, PageSink, Socket};

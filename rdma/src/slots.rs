@@ -17,7 +17,7 @@ use sheen_wire::{DecodeError, Frame, Kind, frame::PAYLOAD_BYTES_MAX};
 const SLOT_WAIT: Duration = Duration::from_millis(10);
 
 /// Locks; a caller that panicked elsewhere left nothing half-done in our tables.
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

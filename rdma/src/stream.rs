@@ -8,8 +8,10 @@ use std::time::Instant;
 use sheen_types::Tick;
 use sheen_wire::{DecodeError, Frame};
 
+use crate::handshake::Established;
 use crate::seal::{
-    MESSAGE_AT, OpenError, Opener, Payload, PayloadTarget, SealError, Sealer, TAG_BYTES,
+    MESSAGE_AT, OpenError, Opener, Payload, PayloadTarget, PhaseLimits, SealError, Sealer,
+    TAG_BYTES,
 };
 
 /// Requests of a connection in flight at a time.
@@ -32,6 +34,12 @@ impl StreamSeals {
     /// Returns those of a connection in clear.
     pub(crate) fn plain() -> Self {
         Self { sealing: StreamSealer::new(Sealer::plain()), opener: Opener::plain() }
+    }
+
+    /// Returns those of a connection whose handshake is through.
+    pub(crate) fn of(established: Established) -> Self {
+        let (sealer, opener) = established.into_seals(PhaseLimits::default(), Tick(0));
+        Self { sealing: StreamSealer::new(sealer), opener }
     }
 }
 

@@ -1,4 +1,4 @@
-//! What the ports promise, for both transports.
+//! What the ports promise, for all transports.
 
 #![allow(clippy::unwrap_used, reason = "tests stop where they fail")]
 
@@ -6,27 +6,45 @@ mod server;
 
 use std::{
     sync::{
-        Arc,
+        Arc, LazyLock,
         atomic::{AtomicU32, Ordering},
     },
     thread,
     time::{Duration, Instant},
 };
 
-use server::{Server, pattern};
+use server::{Server, identities::ListGate, pattern};
 use sheen_dma::{Arena, Buffer};
 use sheen_ports::{Call, CallResult, Cancel, Kept, Link, LinkError};
-use sheen_rdma::{ConnectError, Refusal, connect};
+use sheen_rdma::{ClientIdentity, ConnectError, Refusal, connect_as, handshake::Transit};
 use sheen_types::{Tag, Xid};
 use sheen_wire::{Frame, Opcode};
 
-fn for_both(test: impl Fn(&mut Server, String)) {
+/// The gate of sealed servers, and who comes in by it.
+static SEALED: LazyLock<(Arc<ListGate>, ClientIdentity)> = LazyLock::new(|| {
+    let gate = ListGate::new(Transit::Sealed);
+    let identity = gate.new_client(&[Transit::Sealed]);
+    (gate, identity)
+});
+
+/// Shared memory, TCP in clear, TCP sealed.
+fn for_each(test: impl Fn(&mut Server, String)) {
     let mut server = Server::start();
     let address = server.unix.clone();
     test(&mut server, address);
     let mut server = Server::start();
     let address = server.tcp.clone();
     test(&mut server, address);
+    let mut server = Server::with_gate(SEALED.0.clone());
+    let address = format!("sealed:{}", server.tcp);
+    test(&mut server, address);
+}
+
+fn connect(address: &str, service: u32, arena: &Arena) -> Result<Arc<dyn Link>, ConnectError> {
+    match address.strip_prefix("sealed:") {
+        Some(address) => connect_as(address, service, arena, Some(&SEALED.1)),
+        None => sheen_rdma::connect(address, service, arena),
+    }
 }
 
 fn arena() -> Arena {
@@ -64,7 +82,7 @@ fn read(link: &dyn Link, xid: u64, bytes: usize) -> CallResult {
 
 #[test]
 fn payloads_of_every_size_arrive_whole_in_both_directions() {
-    for_both(|server, address| {
+    for_each(|server, address| {
         let link = connect(&address, 1, &arena()).unwrap();
         for (xid, bytes) in [0, 1, 63, 4096, 4097, 70_001, 1 << 20].into_iter().enumerate() {
             let xid = xid as u64;
@@ -84,7 +102,7 @@ fn payloads_of_every_size_arrive_whole_in_both_directions() {
 
 #[test]
 fn buffers_of_elsewhere_and_split_buffers_work_too() {
-    for_both(|_server, address| {
+    for_each(|_server, address| {
         let link = connect(&address, 1, &arena()).unwrap();
         let mut foreign = Buffer::standalone(10_000);
         foreign.as_mut_slice().copy_from_slice(&pattern(9, 10_000));
@@ -109,7 +127,7 @@ fn buffers_of_elsewhere_and_split_buffers_work_too() {
 
 #[test]
 fn many_threads_share_a_link_and_each_gets_its_own_reply() {
-    for_both(|server, address| {
+    for_each(|server, address| {
         let link = connect(&address, 1, &arena()).unwrap();
         thread::scope(|scope| {
             for number in 0..8_u64 {
@@ -142,7 +160,7 @@ fn many_threads_share_a_link_and_each_gets_its_own_reply() {
 
 #[test]
 fn callers_wait_when_all_slots_are_taken() {
-    for_both(|server, address| {
+    for_each(|server, address| {
         let link = connect(&address, 1, &arena()).unwrap();
         let answered = AtomicU32::new(0);
         thread::scope(|scope| {
@@ -168,7 +186,7 @@ fn callers_wait_when_all_slots_are_taken() {
 
 #[test]
 fn callbacks_come_in_order_even_when_nobody_listened_for_a_while() {
-    for_both(|_server, address| {
+    for_each(|_server, address| {
         let link = connect(&address, 0, &arena()).unwrap();
         let many = Call {
             frame: Frame { tag: Tag(1_000), ..Frame::request(Opcode::LeaseRequest, Xid(1)) },
@@ -204,7 +222,7 @@ fn callbacks_come_in_order_even_when_nobody_listened_for_a_while() {
 
 #[test]
 fn a_cancelled_call_keeps_every_buffer_the_server_may_still_write() {
-    for_both(|server, address| {
+    for_each(|server, address| {
         let arena = arena();
         let link = connect(&address, 1, &arena).unwrap();
         let room = link.buffer(1 << 20);
@@ -246,7 +264,7 @@ fn a_cancelled_call_keeps_every_buffer_the_server_may_still_write() {
 
 #[test]
 fn a_call_whose_caller_left_goes_on_and_gives_its_buffers_back_at_its_end() {
-    for_both(|server, address| {
+    for_each(|server, address| {
         let arena = arena();
         let link = connect(&address, 1, &arena).unwrap();
         let room = link.buffer(1 << 20);
@@ -289,7 +307,7 @@ fn a_call_whose_caller_left_goes_on_and_gives_its_buffers_back_at_its_end() {
 
 #[test]
 fn the_death_of_the_server_wakes_every_waiter() {
-    for_both(|server, address| {
+    for_each(|server, address| {
         let arena = arena();
         let link = connect(&address, 1, &arena).unwrap();
         thread::scope(|scope| {
@@ -324,7 +342,7 @@ fn the_death_of_the_server_wakes_every_waiter() {
 
 #[test]
 fn closing_a_link_ends_its_calls_and_the_servers_connection() {
-    for_both(|server, address| {
+    for_each(|server, address| {
         let arena = arena();
         let link = connect(&address, 1, &arena).unwrap();
         let room = link.buffer(4096);
@@ -346,7 +364,7 @@ fn closing_a_link_ends_its_calls_and_the_servers_connection() {
 
 #[test]
 fn an_unwanted_payload_is_dropped_and_a_reply_too_long_becomes_an_error() {
-    for_both(|server, address| {
+    for_each(|server, address| {
         let link = connect(&address, 1, &arena()).unwrap();
         for xid in 0..20 {
             let mut buffer = link.buffer(200_000).unwrap();
@@ -366,7 +384,7 @@ fn an_unwanted_payload_is_dropped_and_a_reply_too_long_becomes_an_error() {
 
 #[test]
 fn a_wrong_payload_checksum_closes_the_connection_before_anyone_uses_it() {
-    for_both(|server, address| {
+    for_each(|server, address| {
         let link = connect(&address, 1, &arena()).unwrap();
         let mut bad = simple(Opcode::ObjectWrite, 1);
         bad.frame.payload_checksum = 0x1234_5678;
@@ -380,7 +398,7 @@ fn a_wrong_payload_checksum_closes_the_connection_before_anyone_uses_it() {
 
 #[test]
 fn unknown_services_and_addresses_are_refused_by_name() {
-    for_both(|_server, address| {
+    for_each(|_server, address| {
         let refused = connect(&address, 2, &arena());
         assert!(matches!(refused, Err(ConnectError::Refused(Refusal::Service))));
     });
@@ -390,7 +408,7 @@ fn unknown_services_and_addresses_are_refused_by_name() {
 
 #[test]
 fn a_sleeping_service_is_woken_by_every_request() {
-    for_both(|server, address| {
+    for_each(|server, address| {
         let link = connect(&address, 1, &arena()).unwrap();
         for xid in 0..200 {
             let sleeps = server.seen.lock().unwrap().sleeps;

@@ -4,6 +4,8 @@
 //! pattern. Ping: answers at once. LockSet: parked until a LockCancel. LeaseRequest: answers, then sends callbacks.
 #![allow(dead_code, reason = "not every test file uses all of it")]
 
+pub(crate) mod identities;
+
 use std::{
     net::TcpListener,
     os::{fd::BorrowedFd, unix::net::UnixListener},
@@ -21,8 +23,8 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use sheen_dma::{Arena, Buffer};
 use sheen_ports::{CloseReason, ConnectionId, Fabric, FabricEvent, RequestId};
 use sheen_rdma::{
-    Acceptor, AcceptorConfig, AcceptorCounters, ConnectionLimits, FabricCounters, NewConnection,
-    PayloadCheck, ServerFabric,
+    Acceptor, AcceptorConfig, AcceptorCounters, ConnectionLimits, FabricCounters, Gate,
+    NewConnection, PayloadCheck, ServerFabric,
 };
 use sheen_types::{Xid, checksum::crc32c};
 use sheen_wire::{Frame, Kind, Opcode};
@@ -54,6 +56,15 @@ impl Server {
 
     /// A server whose connections may take so much.
     pub(crate) fn with_limits(limits: ConnectionLimits) -> Self {
+        Self::with(limits, None)
+    }
+
+    /// A server that lets in over TCP whom `gate` does.
+    pub(crate) fn with_gate(gate: Arc<dyn Gate>) -> Self {
+        Self::with(ConnectionLimits::default(), Some(gate))
+    }
+
+    fn with(limits: ConnectionLimits, gate: Option<Arc<dyn Gate>>) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let path: PathBuf = directory.path().join("socket");
         let unix = UnixListener::bind(&path).unwrap();
@@ -61,9 +72,12 @@ impl Server {
         let address = tcp.local_addr().unwrap();
         let (sender, receiver) = mpsc::channel();
         let config = AcceptorConfig { unix: Some(unix), tcp: Some(tcp), services: 2, limits };
-        let acceptor =
-            Acceptor::start(config, move |connection| sender.send(connection).unwrap_or(()), None)
-                .unwrap();
+        let hand_over = move |connection| sender.send(connection).unwrap_or(());
+        let acceptor = match gate {
+            None => Acceptor::start(config, hand_over, None),
+            Some(gate) => Acceptor::start_guarded(config, gate, hand_over, None),
+        }
+        .unwrap();
         let stop = Arc::new(AtomicBool::new(false));
         let seen = Arc::new(Mutex::new(Seen::default()));
         let (thread_stop, thread_seen) = (stop.clone(), seen.clone());

@@ -200,4 +200,60 @@ pub(crate) const MUTANTS: &[Mutant] = &[
             "handshake::raw_peer_test::a_handshake_of_too_many_bytes_is_cut_off_on_both_sides",
         )],
     },
+    Mutant {
+        name: "payload-sent-in-clear",
+        story: "a client seals its messages and sends their payloads as they are",
+        file: "rdma/src/outbox.rs",
+        replacements: &[(
+            "let payload = if self.sealing.is_encrypted() {",
+            "let payload = if false {",
+        )],
+        proofs: &[Proof::Test(
+            RDMA,
+            "outbox::test::a_payload_that_is_sent_keeps_its_plaintext_and_does_not_travel_in_clear",
+        )],
+    },
+    Mutant {
+        name: "payload-given-on-unopened",
+        story: "a service is given a payload that did not open",
+        file: "rdma/src/tcp_connection.rs",
+        replacements: &[(
+            "let result = opened.map_err(|_| NotifyError::Closed);",
+            "let result = Ok::<(), NotifyError>(());",
+        )],
+        proofs: &[Proof::Test(
+            RDMA,
+            "sealed_stream_test::a_changed_bit_ends_the_connection_before_anybody_uses_it",
+        )],
+    },
+    Mutant {
+        name: "address-without-bound",
+        story: "silent peers of one address take all places for handshakes",
+        file: "rdma/src/acceptor/handshake_places.rs",
+        replacements: &[("if alike.len() >= HALF_OPEN_OF_ADDRESS_MAX", "if false")],
+        proofs: &[Proof::Test(
+            RDMA,
+            "acceptor::handshake_places::test::one_address_takes_its_own_places_alone",
+        )],
+    },
+    Mutant {
+        name: "places-without-bound",
+        story: "as many handshakes are under way as peers begin",
+        file: "rdma/src/acceptor/handshake_places.rs",
+        replacements: &[("        if taken.all >= HALF_OPEN_MAX {", "        if false {")],
+        proofs: &[Proof::Test(
+            RDMA,
+            "acceptor::handshake_places::test::places_end_at_the_bound_and_come_back",
+        )],
+    },
+    Mutant {
+        name: "refusals-fill-the-log",
+        story: "who is refused again and again fills the log",
+        file: "rdma/src/acceptor/refusal_log.rs",
+        replacements: &[("if counts.told >= REFUSALS_TOLD_MAX {", "if false {")],
+        proofs: &[Proof::Test(
+            RDMA,
+            "acceptor::refusal_log::test::so_many_are_told_in_a_period_and_the_others_counted",
+        )],
+    },
 ];
