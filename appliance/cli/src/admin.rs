@@ -94,9 +94,10 @@ impl Admin {
                 }
                 sheen_rdma::ConnectError::System(_) => FailureKind::Unreachable,
                 sheen_rdma::ConnectError::Address => FailureKind::Usage,
-                sheen_rdma::ConnectError::Refused(_) | sheen_rdma::ConnectError::Protocol(_) => {
-                    FailureKind::Refused
-                }
+                sheen_rdma::ConnectError::Refused(_)
+                | sheen_rdma::ConnectError::Protocol(_)
+                | sheen_rdma::ConnectError::Handshake(_)
+                | sheen_rdma::ConnectError::InClear => FailureKind::Refused,
             };
             if kind == FailureKind::Permission {
                 return not_ours(address);

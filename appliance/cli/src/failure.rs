@@ -152,7 +152,10 @@ fn kind_of(cause: &(dyn std::error::Error + 'static)) -> Option<FailureKind> {
         match error {
             ConnectError::Address => Some(FailureKind::Usage),
             ConnectError::System(_) => Some(FailureKind::Unreachable),
-            ConnectError::Refused(_) | ConnectError::Protocol(_) => Some(FailureKind::Refused),
+            ConnectError::Refused(_)
+            | ConnectError::Protocol(_)
+            | ConnectError::Handshake(_)
+            | ConnectError::InClear => Some(FailureKind::Refused),
         }
     } else if let Some(error) = cause.downcast_ref::<ConfigError>() {
         match error {
