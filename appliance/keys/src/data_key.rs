@@ -83,9 +83,7 @@ impl DataKey {
     /// # Errors
     /// [`LockError`].
     pub fn identity_key(&self, uuid: &[u8; 16]) -> Result<Secret, LockError> {
-        let mut key = Secret::zeroed(SEALING_KEY_BYTES)?;
-        aws_lc::hkdf(self.0.expose(), uuid, IDENTITY_INFO, key.expose_mut());
-        Ok(key)
+        derive_identity_key(&self.0, uuid)
     }
 
     /// A value that only this key gives and that tells nothing of it.
@@ -95,6 +93,13 @@ impl DataKey {
         aws_lc::hkdf(self.0.expose(), uuid, CHECK_INFO, &mut value);
         value
     }
+}
+
+/// The key of a node's secrets, from the key it has.
+pub(crate) fn derive_identity_key(key: &Secret, uuid: &[u8; 16]) -> Result<Secret, LockError> {
+    let mut derived = Secret::zeroed(SEALING_KEY_BYTES)?;
+    aws_lc::hkdf(key.expose(), uuid, IDENTITY_INFO, derived.expose_mut());
+    Ok(derived)
 }
 
 /// Fills `bytes` with the system's randomness, which goes nowhere else.

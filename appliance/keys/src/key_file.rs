@@ -10,7 +10,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::{KekError, KeyEncryption, Secret, WRAPPED_BYTES_MAX, aws_lc, data_key::fill_random};
+use sheen_dma::LockError;
+
+use crate::{
+    KekError, KeyEncryption, Secret, WRAPPED_BYTES_MAX, aws_lc,
+    data_key::{derive_identity_key, fill_random},
+};
 
 /// Bytes of the key.
 const KEY_BYTES: usize = aws_lc::AES_KEY_BYTES;
@@ -90,6 +95,15 @@ impl KeyFile {
             key: describe(path),
             reason: error.to_string(),
         })
+    }
+
+    /// Derives the key under which the node of device `uuid`, which is not encrypted, keeps secrets of the cluster (32 bytes, for
+    /// [`crate::seal_secret`]).
+    ///
+    /// # Errors
+    /// [`LockError`].
+    pub fn identity_key(&self, uuid: &[u8; 16]) -> Result<Secret, LockError> {
+        derive_identity_key(&self.key, uuid)
     }
 
     /// The key that wraps in this context.

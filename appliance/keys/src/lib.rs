@@ -27,7 +27,9 @@ pub use encrypted_block::EncryptedBlock;
 pub use kek::{KekError, KeyEncryption, WRAPPED_BYTES_MAX};
 pub use key_block::{KEY_BLOCK_LBAS, KeyBlock, KeyBlockError, SLOTS_MAX, Slot};
 pub use key_file::KeyFile;
-pub use sealed::{SEAL_BYTES, SEALING_KEY_BYTES, SealError, SealLabel, open_secret, seal_secret};
+pub use sealed::{
+    SEAL_BYTES, SEALING_KEY_BYTES, SealError, SealLabel, new_sealing_key, open_secret, seal_secret,
+};
 pub use secret::Secret;
 pub use sheen_dma::{LockError, cleanse};
 pub use source::{KeyKind, KeySource, PARAMETERS_BYTES_MAX, SourceError};

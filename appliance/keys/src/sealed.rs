@@ -58,6 +58,16 @@ impl From<LockError> for SealError {
     }
 }
 
+/// A new secret of [`SEALING_KEY_BYTES`] that others can be sealed under, from the system's randomness.
+///
+/// # Errors
+/// [`SealError::System`].
+pub fn new_sealing_key() -> Result<Secret, SealError> {
+    let mut key = Secret::zeroed(SEALING_KEY_BYTES)?;
+    fill_random(key.expose_mut())?;
+    Ok(key)
+}
+
 /// Seals `secret` under `key`; the result has [`SEAL_BYTES`] more.
 ///
 /// # Errors

@@ -52,6 +52,9 @@ pub struct Config {
     /// Encryption of the device.
     #[serde(default)]
     pub encryption: EncryptionConfig,
+    /// Identity of the node and its clients.
+    #[serde(default)]
+    pub identity: IdentityConfig,
     /// Threads.
     #[serde(default)]
     pub threads: ThreadsConfig,
@@ -148,6 +151,15 @@ impl EncryptionConfig {
     pub const fn key(&self) -> Option<&KeySource> {
         self.key.as_ref()
     }
+}
+
+/// Identity of the node and its clients.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct IdentityConfig {
+    /// Of a device that is not encrypted: the file with the key that secrets of identities are sealed under. Absent: beside a device that is
+    /// a file; of others there is none then.
+    pub key: Option<PathBuf>,
 }
 
 /// Threads.
@@ -338,6 +350,7 @@ impl Config {
             encryption: EncryptionConfig::default(),
             scrub: ScrubSettings::default(),
             tidying: TidyingSettings::default(),
+            identity: IdentityConfig::default(),
             threads: ThreadsConfig::default(),
             limits: LimitsConfig::default(),
             times: TimesConfig::default(),

@@ -11,7 +11,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use sheen_keys::{KeyBlock, KeySource};
+use sheen_keys::{KeyBlock, KeySource, LockError, Secret};
 use sheen_types::{BLOCK_BYTES, Bytes, Lba};
 
 pub mod way;
@@ -127,6 +127,21 @@ impl Device {
     #[must_use]
     pub fn key_block(&self) -> Option<KeyBlock> {
         self.keys.as_ref().map(DeviceKeys::block)
+    }
+
+    /// The key under which the node keeps secrets of the cluster, derived from the device's data key: who opens the device has it, whatever
+    /// key the data key is wrapped under. None: not encrypted.
+    ///
+    /// # Errors
+    /// [`LockError`].
+    pub fn identity_key(&self) -> Result<Option<Secret>, LockError> {
+        self.keys.as_ref().map(DeviceKeys::identity_key).transpose()
+    }
+
+    /// Whether it is a file, not a disk or a controller.
+    #[must_use]
+    pub fn is_file(&self) -> bool {
+        self.path.is_file()
     }
 
     /// Has the host keep room for all that is not data, if the device is a file. Quick, and of no effect if it does already.

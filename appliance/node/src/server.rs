@@ -35,6 +35,7 @@ use crate::{
 
 pub mod error;
 mod handle;
+pub mod identities;
 mod holder;
 pub mod listen;
 mod scrub;
@@ -48,10 +49,11 @@ pub use sheen_rdma::{PageRequest, PageSink, Socket as PageSocket};
 
 pub use error::NodeError;
 use handle::ServiceHandle;
+use identities::{Desk, Identities, NodeKey};
 use pages::Pages;
 pub use scrub::{ScrubFaults, ScrubStatus};
 pub(crate) use spawn::OPERATIONS_MAX;
-use spawn::{MdtThread, Orders, OstThread};
+use spawn::{MdtReport, MdtThread, Orders, OstThread};
 pub use start::StartStep;
 pub use status::{NodeState, NodeStatus, OstStatus, ThreadStatus};
 pub use tables::TableStatus;
@@ -103,6 +105,8 @@ pub struct Node {
     /// By service number.
     services: Vec<ServiceHandle>,
     mdt: Arc<MdtStats>,
+    /// Made with the MDT's thread.
+    identities: Option<Arc<Identities>>,
     /// By service number less one.
     osts: Vec<Arc<OstServiceStats>>,
     memory: MemoryPlan,
@@ -158,6 +162,7 @@ impl Node {
             pages: Pages::default(),
             services: Vec::new(),
             mdt: Arc::default(),
+            identities: None,
             osts: Vec::new(),
             memory,
             pinning,
@@ -189,7 +194,12 @@ impl Node {
         };
         let (report, reported) = mpsc::channel();
         self.services[0].thread = Some(spawn::mdt(plan, mdt, report)?);
-        self.mdt = self.reported(0, &reported)?;
+        let MdtReport { stats, identities } = self.reported(0, &reported)?;
+        self.mdt = stats;
+        let desk = Desk { orders: self.services[0].orders.clone(), published: identities };
+        let key = NodeKey::of(&self.config, &self.device);
+        let named = (self.device.superblock().uuid, self.config.name.clone());
+        self.identities = Some(Arc::new(Identities::new(named, desk, key)));
         // The stop of an OST goes by its orders; the desk's own way to it is for tests of the service.
         for (number, ((desk, _), osts)) in (1..).zip(desks.into_iter().zip(assignment)) {
             let (plan, orders) = self.thread(number)?;
@@ -370,6 +380,12 @@ impl Node {
     #[must_use]
     pub const fn mdt_stats(&self) -> &Arc<MdtStats> {
         &self.mdt
+    }
+
+    /// The node's identity and those of its clients. None: it is not launched.
+    #[must_use]
+    pub const fn identities(&self) -> Option<&Arc<Identities>> {
+        self.identities.as_ref()
     }
 
     /// Counters of each data reactor, in order of number.

@@ -1,6 +1,6 @@
 //! A service on its thread: the service itself, and the mailbox by which the rest of the node reaches it.
 //!
-//! Orders are new connections from the acceptor, an operator's orders to the scrub, and the order to stop. Deliberately absent: requests (they come by the
+//! Orders are new connections from the acceptor, an operator's orders to the scrub and of identities, and the order to stop. Deliberately absent: requests (they come by the
 //! fabric) and work between services (the gateway has mailboxes of its own).
 
 use std::{
@@ -8,13 +8,14 @@ use std::{
     sync::{Arc, OnceLock, mpsc::SyncSender},
 };
 
+use sheen_meta::Operation;
 use sheen_ports::{Block, Clock, Entropy};
 use sheen_rdma::{NewConnection, ServerFabric};
 use sheen_reactor::{Mailbox, Service};
 use sheen_types::{OstIndex, Tick};
 
 use crate::{
-    mdt::{MdtService, OstGateway},
+    mdt::{MdtService, OrderEnd, OstGateway},
     ost::{OstService, ScrubOrder},
     stats::ConnectionStats,
 };
@@ -36,6 +37,13 @@ pub(crate) enum Order {
         /// Has room for one.
         done: SyncSender<()>,
     },
+    /// Change identities as the operator says, or publish them as they are; the MDT's alone.
+    Identities {
+        /// What to change.
+        change: Option<Box<Operation>>,
+        /// Told when it is done and published.
+        end: OrderEnd,
+    },
     /// Finish what is under way, make it durable, end.
     Stop,
 }
@@ -50,6 +58,9 @@ pub(crate) trait Served: Service {
 
     /// Has the scrubs do as the operator says; a service without any has nothing to do.
     fn order_scrub(&mut self, _ost: Option<OstIndex>, _order: ScrubOrder) {}
+
+    /// Changes identities as the operator says; a service that has none forgets the order, and nobody is told.
+    fn order_identities(&mut self, _change: Option<Operation>, _end: OrderEnd) {}
 
     /// Why it cannot serve any more, if so.
     fn failure(&self) -> Option<String>;
@@ -96,6 +107,10 @@ where
         Self::stop(self);
     }
 
+    fn order_identities(&mut self, change: Option<Operation>, end: OrderEnd) {
+        Self::order_identities(self, change, end);
+    }
+
     fn failure(&self) -> Option<String> {
         Self::failure(self).map(|failure| failure.to_string())
     }
@@ -135,6 +150,9 @@ impl<S: Served> ServiceThread<S> {
                 self.service.order_scrub(ost, order);
                 // Nobody listens when it took too long; never blocks.
                 let _ = done.try_send(());
+            }
+            Order::Identities { change, end } => {
+                self.service.order_identities(change.map(|change| *change), end);
             }
             Order::Stop => self.service.stop(),
         }

@@ -49,6 +49,19 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         )],
     },
     Mutant {
+        name: "revoked-as-if-hung-up",
+        story: "content that a revoked client may still be writing is given to others",
+        file: "appliance/node/src/mdt/commit.rs",
+        replacements: &[(
+            "if !evicted && is_published(by) {",
+            "if !evicted && is_published(by) && false {",
+        )],
+        proofs: &[Proof::Test(
+            NODE,
+            "mdt::identities_test::who_is_revoked_is_told_and_the_osts_and_what_it_held_is_free_when_they_fenced_it",
+        )],
+    },
+    Mutant {
         name: "hang-up-is-always-believed",
         story: "a connection the network lost counts as one the client closed",
         file: "appliance/node/src/mdt/eviction.rs",

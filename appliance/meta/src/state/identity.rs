@@ -160,7 +160,14 @@ impl Secrets {
 impl State {
     /// Every identity in the order of numbers, those that were revoked included.
     pub fn identities(&self) -> impl Iterator<Item = IdentityInfo> + '_ {
-        self.identities.by_number.iter().map(|(&number, it)| self.describe_identity(number, it))
+        // One walk over the sessions for all, not one for each.
+        let mut sessions: BTreeMap<u32, u32> = BTreeMap::new();
+        for number in self.sessions.values().filter_map(|it| it.principal.identity()) {
+            *sessions.entry(number).or_default() += 1;
+        }
+        let of = move |number| sessions.get(&number).copied().unwrap_or(0);
+        let every = self.identities.by_number.iter();
+        every.map(move |(&number, it)| describe(number, it, of(number)))
     }
 
     /// The identity with this name, even if it was revoked.
@@ -179,15 +186,7 @@ impl State {
     }
 
     fn describe_identity(&self, number: u32, identity: &Identity) -> IdentityInfo {
-        IdentityInfo {
-            number,
-            name: identity.name.to_vec(),
-            created: identity.created,
-            revoked: identity.is_revoked().then_some(identity.revoked),
-            rights: identity.rights.clone(),
-            certificates: identity.certificates.clone(),
-            sessions: self.sessions_of_identity(number),
-        }
+        describe(number, identity, self.sessions_of_identity(number))
     }
 
     pub(crate) fn sessions_of_identity(&self, number: u32) -> u32 {
@@ -238,5 +237,17 @@ impl State {
             living || before.is_some_and(|before| before.filesystems.0.contains(&number))
         };
         if numbers.iter().all(|&number| known(number)) { Ok(()) } else { Err(Errno::ENOENT) }
+    }
+}
+
+fn describe(number: u32, identity: &Identity, sessions: u32) -> IdentityInfo {
+    IdentityInfo {
+        number,
+        name: identity.name.to_vec(),
+        created: identity.created,
+        revoked: identity.is_revoked().then_some(identity.revoked),
+        rights: identity.rights.clone(),
+        certificates: identity.certificates.clone(),
+        sessions,
     }
 }

@@ -222,6 +222,12 @@ impl State {
         self.filesystem_number(name).map(Filesystem::root)
     }
 
+    /// Number and name of every file system that is not being deleted, in order of number.
+    pub fn filesystem_names(&self) -> impl Iterator<Item = (u32, &[u8])> {
+        let living = self.filesystems.iter().filter(|(_, filesystem)| filesystem.reaping.is_none());
+        living.map(|(&number, filesystem)| (number, &*filesystem.name))
+    }
+
     pub(crate) fn filesystem_number(&self, name: &[u8]) -> Option<u32> {
         let mut every = self.filesystems.iter();
         every

@@ -11,8 +11,8 @@ use std::{
 };
 
 use sheen_keys::{
-    BlockCipher, DataKey, KEY_BLOCK_LBAS, KeyBlock, KeyBlockError, KeySource, LockError, SlotNames,
-    UnlockError, Unlocked, ZoneTag,
+    BlockCipher, DataKey, KEY_BLOCK_LBAS, KeyBlock, KeyBlockError, KeySource, LockError, Secret,
+    SlotNames, UnlockError, Unlocked, ZoneTag,
 };
 use sheen_ports::Entropy;
 use sheen_types::{BLOCK_BYTES, Lba, units::BLOCK_BYTES_U64};
@@ -56,6 +56,11 @@ pub(super) struct DeviceKeys {
 impl DeviceKeys {
     pub(super) fn zones(&self) -> ZoneKeys {
         self.zones.clone()
+    }
+
+    /// The key of the node's secrets.
+    pub(super) fn identity_key(&self) -> Result<Secret, LockError> {
+        self.zones.data.identity_key(&self.zones.uuid)
     }
 
     pub(super) fn block(&self) -> KeyBlock {

@@ -18,6 +18,7 @@ use super::{
     answers::Source,
     core::Mdt,
     eviction::Eviction,
+    identities::{is_published, tell_end},
     mutation::{Change, ChangeId, Progress, Task},
     request::Answer,
 };
@@ -113,7 +114,7 @@ impl Mdt {
     fn admit(&mut self, id: ChangeId) -> Admitted {
         let Some(change) = self.changes.get(&id) else { return Admitted::Yes };
         let growth = self.state.growth(&change.operation, self.admission.default_acl());
-        if change.slot.is_none() && !matches!(change.task, Task::Answer(_)) {
+        if change.slot.is_none() && !matches!(change.task, Task::Answer(_) | Task::Order(_)) {
             self.admission.force(growth);
             return Admitted::Yes;
         }
@@ -129,6 +130,9 @@ impl Mdt {
     }
 
     fn refuse_change(&mut self, id: ChangeId, errno: Errno) {
+        if let Some(Change { task: Task::Order(end), .. }) = self.changes.get(&id) {
+            tell_end(end, Err(errno));
+        }
         if let Some(incoming) = self.abandon_change(id) {
             self.answer(&incoming, Answer::error(errno));
         }
@@ -155,6 +159,10 @@ impl Mdt {
         let mut ids = ids.iter();
         for entry in entries {
             let outcome = self.state.apply(&entry);
+            if is_published(&entry.operation) && self.is_started() {
+                // Before anybody is told: who was revoked is let in by nobody any more then.
+                self.publish_identities();
+            }
             self.stats.entries.add(1);
             match ids.next().and_then(|&id| Some((id, self.changes.remove(&id)?))) {
                 Some((id, change)) => self.complete(id, change, &outcome),
@@ -176,7 +184,7 @@ impl Mdt {
             }
         }
         for effect in &outcome.effects {
-            self.take_effect(*effect);
+            self.take_effect(*effect, &change.operation);
         }
         let Change { client, operation, task, keeps, .. } = change;
         match task {
@@ -200,6 +208,7 @@ impl Mdt {
                 let finished = !matches!(outcome.result, Ok(Reply::Reaped { finished: false, .. }));
                 self.reaped(root, finished);
             }
+            Task::Order(end) => tell_end(&end, outcome.result),
             Task::Forget | Task::Release { .. } => {}
         }
         for effect in &outcome.effects {
@@ -214,7 +223,7 @@ impl Mdt {
         }
     }
 
-    fn take_effect(&mut self, effect: Effect) {
+    fn take_effect(&mut self, effect: Effect, by: &Operation) {
         match effect {
             Effect::DestroyObject { ost, .. } => {
                 self.background.destroys_due.insert(ost);
@@ -237,7 +246,9 @@ impl Mdt {
                     .sessions
                     .get(&client)
                     .is_some_and(|session| session.eviction != Eviction::None);
-                if !evicted {
+                if !evicted && is_published(by) {
+                    self.evict_ended(client);
+                } else if !evicted {
                     // It said itself that it ends: nothing of it is on its way.
                     self.begin_fence(client, false);
                 }

@@ -28,6 +28,7 @@ use super::{
     config::{MdtLimits, MdtTimes},
     destroys::DestroyWindow,
     eviction::Eviction,
+    identities::PublishedIdentities,
     intake::served_in_grace,
     keys::Key,
     mutation::{Change, ChangeId},
@@ -131,6 +132,8 @@ pub(crate) struct Mdt {
     pub(crate) background: super::background::Background,
     /// What the OSTs know of the sessions.
     pub(crate) admitting: Admitting,
+    /// Identities and authorities, for other threads to see.
+    pub(crate) published: Arc<PublishedIdentities>,
     /// OSTs that may carry out what sessions sent of which nobody knows what they held.
     pub(crate) unsettled: Unsettled,
     /// What there is room for.
@@ -197,6 +200,7 @@ impl Mdt {
             outputs: VecDeque::new(),
             background: super::background::Background::default(),
             admitting: Admitting::new(secret),
+            published: Arc::default(),
             unsettled: Unsettled::default(),
             admission: Admission::new(),
             destroying: BTreeMap::new(),

@@ -97,11 +97,24 @@ impl Mdt {
 
     /// Begins to evict a client.
     pub(crate) fn evict(&mut self, client: ClientId) {
-        let Some(session) = self.sessions.get_mut(&client) else { return };
-        if session.eviction != Eviction::None {
-            return;
+        if self.begin_eviction(client, Eviction::Begun) {
+            self.end_if_harmless(client);
         }
-        session.eviction = Eviction::Begun;
+    }
+
+    /// The session of a client that suspects nothing was ended, because its identity may not have it any more. What it cached it may read
+    /// to the end of its lease; what it sent an OST may still carry out, and content is kept from others as for who is evicted.
+    pub(crate) fn evict_ended(&mut self, client: ClientId) {
+        self.begin_eviction(client, Eviction::Ending);
+    }
+
+    /// Refuses a client here, has the OSTs refuse it, and tells it. False: it was refused already.
+    fn begin_eviction(&mut self, client: ClientId, step: Eviction) -> bool {
+        let Some(session) = self.sessions.get_mut(&client) else { return false };
+        if session.eviction != Eviction::None {
+            return false;
+        }
+        session.eviction = step;
         self.stats.evictions.add(1);
         tracing::warn!(%client, "evicting a client");
         let (connection, told) = (session.connection, session.epoch);
@@ -113,7 +126,7 @@ impl Mdt {
             self.outputs.push_back(Output::Notify { connection, message });
             self.outputs.push_back(Output::Close { connection });
         }
-        self.end_if_harmless(client);
+        true
     }
 
     /// Ends the session of a client that is being evicted, if it caches nothing any more.

@@ -34,6 +34,7 @@ mod admitting;
 mod fencing;
 mod unsettled;
 mod promise;
+mod identities;
 mod background;
 mod destroys;
 mod lingering;
@@ -47,6 +48,8 @@ mod stats;
 
 pub use config::{MdtConfig, MdtLimits, MdtTimes};
 pub use gateway::{OstGateway, OstJob, OstJobEnd, OstSpace};
+pub(crate) use identities::OrderEnd;
+pub use identities::{AdmittedIdentity, IdentityTable, NotAdmitted, PublishedIdentities};
 pub(crate) use ports::LOG_BUFFER_BYTES;
 pub use ports::{MdtFailure, MdtPorts};
 pub use service::MdtService;
@@ -82,6 +85,8 @@ mod admitting_test;
 mod eviction_test;
 #[cfg(test)]
 mod authorize_test;
+#[cfg(test)]
+mod identities_test;
 #[cfg(test)]
 mod unsettled_test;
 #[cfg(test)]

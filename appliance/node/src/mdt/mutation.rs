@@ -22,6 +22,7 @@ use sheen_wire::{
 use super::{
     answers::Source,
     core::Mdt,
+    identities::OrderEnd,
     keys::Key,
     request::{Answer, Incoming},
 };
@@ -53,6 +54,8 @@ pub(crate) enum Task {
     Destroyed,
     /// A step of deleting a file system.
     Reap(Fid),
+    /// The node's operator waits for its end.
+    Order(OrderEnd),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,7 +101,8 @@ impl Change {
             | Task::Release { .. }
             | Task::ServerStart
             | Task::Destroyed
-            | Task::Reap(_) => None,
+            | Task::Reap(_)
+            | Task::Order(_) => None,
         }
     }
 }

@@ -11,7 +11,7 @@ use std::{
 
 use sheen_consensus::{Command, Group, LogRoom, ProposeError, Recovery};
 use sheen_dma::Arena;
-use sheen_meta::{SnapshotReader, State};
+use sheen_meta::{Operation, SnapshotReader, State};
 use sheen_ports::{
     Block, BlockError, Clock, ConnectionId, Entropy, Fabric, FabricEvent, RequestId,
 };
@@ -27,6 +27,7 @@ use super::{
     device::{ZoneDevice, ZoneEnd},
     exchange::Waiting,
     gateway::{OstGateway, OstJobEnd},
+    identities::{OrderEnd, PublishedIdentities},
     marking::Stopping,
     mutation::ChangeId,
     ports::{MdtFailure, MdtPorts},
@@ -143,6 +144,17 @@ impl<B: Block, F: Fabric, C: Clock, E: Entropy, G: OstGateway> MdtService<B, F, 
     #[must_use]
     pub fn is_stopped(&self) -> bool {
         self.stopping == Stopping::Ended
+    }
+
+    /// Where identities and authorities are seen.
+    #[must_use]
+    pub fn identities(&self) -> &Arc<PublishedIdentities> {
+        self.core.identities()
+    }
+
+    /// See [`Mdt::order_identities`].
+    pub(crate) fn order_identities(&mut self, change: Option<Operation>, end: OrderEnd) {
+        self.core.order_identities(change, end);
     }
 
     /// Where the fabric's connections are counted.

@@ -214,6 +214,7 @@ impl Mdt {
         }
         let grace = self.times.grace.max(self.silence());
         self.phase = Phase::Grace { until: self.now.after(grace) };
+        self.publish_identities();
         self.register_osts();
         // The OSTs may carry out requests of sessions that ended before: content there is given on when they are done with them.
         self.begin_admitting();

@@ -21,7 +21,10 @@ use super::{NodeError, entropy};
 use crate::{
     config::Config,
     device::{DeviceError, DeviceHandle, ZoneEntry},
-    mdt::{LOG_BUFFER_BYTES, MdtConfig, MdtLimits, MdtPorts, MdtService, MdtStats, MdtTimes},
+    mdt::{
+        LOG_BUFFER_BYTES, MdtConfig, MdtLimits, MdtPorts, MdtService, MdtStats, MdtTimes,
+        PublishedIdentities,
+    },
     ost::{LocalGateway, OstConfig, OstService, OstServiceStats, ServiceDesk},
     service_thread::{Order, Served, ServiceThread},
 };
@@ -60,6 +63,12 @@ pub(super) struct MdtThread {
     pub(super) seed: u64,
 }
 
+/// What the MDT's thread reports when its service is made.
+pub(super) struct MdtReport {
+    pub(super) stats: Arc<MdtStats>,
+    pub(super) identities: Arc<PublishedIdentities>,
+}
+
 /// What a data reactor's thread needs.
 pub(super) struct OstThread {
     pub(super) device: DeviceHandle,
@@ -87,11 +96,11 @@ fn fabric() -> Result<ServerFabric, NodeError> {
         .map_err(|source| NodeError::System { doing: "making a fabric", source })
 }
 
-/// Starts the MDT's thread. It reports its counters when the service is made.
+/// Starts the MDT's thread. It reports when the service is made.
 pub(super) fn mdt(
     plan: ThreadPlan,
     thread: MdtThread,
-    report: Sender<Arc<MdtStats>>,
+    report: Sender<MdtReport>,
 ) -> Result<ServiceJoin, NodeError> {
     let make = move || {
         let stats = Arc::new(MdtStats::default());
@@ -107,8 +116,9 @@ pub(super) fn mdt(
         let config =
             mdt_config(&thread.config, thread.zone, thread.osts, thread.node, thread.seed)?;
         let service = MdtService::new(config, ports, stats.clone());
+        let identities = service.identities().clone();
         // Nobody listens when the start failed meanwhile.
-        let _ = report.send(stats);
+        let _ = report.send(MdtReport { stats, identities });
         Ok(thread.orders.serve(service))
     };
     spawn(plan, make)

@@ -12,7 +12,7 @@ use std::{
 
 use serde::Serialize;
 
-use super::{Node, NodeError, ServiceHandle};
+use super::{Node, NodeError, ServiceHandle, identities};
 use crate::{
     mdt::{MdtStats, RecoveryPart},
     ost::OstServiceStats,
@@ -106,6 +106,9 @@ impl Node {
         if self.osts.iter().flat_map(|stats| &stats.targets).all(|ost| ost.failed.get() > 0) {
             let reason = "no OST can be opened; the log says why of each".to_owned();
             return Err(NodeError::Failed { name: "OSTs".to_owned(), reason });
+        }
+        if let Some(identities) = &self.identities {
+            identities.begin(identities::now());
         }
         self.accept()?;
         self.note_started();

@@ -4,7 +4,10 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use super::{Node, StartStep, TableStatus};
+use super::{
+    Node, StartStep, TableStatus,
+    identities::{self, IdentityStatus},
+};
 use crate::{device::HostRoom, stats::Counter};
 
 /// Where a node stands.
@@ -50,6 +53,8 @@ pub struct NodeStatus {
     pub up_seconds: u64,
     /// Milliseconds from start to serving; 0 while it starts.
     pub start_milliseconds: u64,
+    /// How its identity and its clients' certificates stand.
+    pub identity: IdentityStatus,
     /// Its OSTs, in order of index.
     pub osts: Vec<OstStatus>,
     /// Tables that grow with what clients do.
@@ -136,6 +141,11 @@ impl Node {
                 .start_took
                 .get()
                 .map_or(0, |took| u64::try_from(took.as_millis()).unwrap_or(u64::MAX)),
+            identity: self
+                .identities
+                .as_ref()
+                .map(|identities| identities.status(identities::now()))
+                .unwrap_or_default(),
             osts,
             tables: self.tables(),
             threads: self.thread_status(),
