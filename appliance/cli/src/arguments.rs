@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand};
 
 use sheen_types::Bytes;
 
-use crate::commands::{key::Key, nvme::Nvme, scrub::Scrub};
+use crate::commands::{authority::Authority, client::Client, key::Key, nvme::Nvme, scrub::Scrub};
 
 /// Sheen: a parallel POSIX file system at the speed of your SSDs, on your own machines.
 #[derive(Debug, Parser)]
@@ -96,6 +96,14 @@ pub(crate) enum Command {
     /// Make, show, change and destroy the keys of encrypted devices
     #[command(subcommand)]
     Key(Key),
+    /// Make, show, change and revoke clients: who may come from other machines, and what they may do there
+    ///
+    /// Given on the node's own machine, by its own user. What is changed counts at once.
+    #[command(subcommand)]
+    Client(Client),
+    /// Show and exchange the certificate authority of a node, which signs for its clients and itself
+    #[command(subcommand, after_help = CA_AFTER)]
+    Ca(Authority),
     /// Look after NVMe drives: which there are, who drives them, how they are
     #[command(subcommand)]
     Nvme(Nvme),
@@ -311,6 +319,12 @@ Examples:
   sheen compression set lz4 /mnt/sheen/logs          # for all that is made in logs from now on
   sheen compression set zstd -R /mnt/sheen/archive   # also for the files there
   sheen recompress -R /mnt/sheen/archive             # and for what they hold";
+
+const CA_AFTER: &str = "\
+The exchange, while everything goes on to be served:
+  sheen ca rotate                              # the next authority signs, both are believed
+  sheen client renew NAME --out FILE           # for each client; both its files work
+  sheen ca retire --yes                        # files of the old authority let nobody in any more";
 
 const RECOMPRESS_AFTER: &str = "\
 Examples:

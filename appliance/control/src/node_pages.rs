@@ -9,7 +9,7 @@ use sheen_node::{
     Node,
     mdt::REFUSED_REASONS,
     ost::{NOT_ADMITTED_REASONS, OstStats},
-    server::NodeState,
+    server::{NodeState, identities},
     stats::{LATENCY_BUCKETS, LATENCY_FLOOR_NANOSECONDS, OperationStats, Operations},
 };
 
@@ -49,6 +49,7 @@ impl NodePages {
         self.threads(&mut families);
         self.connections(&mut families);
         self.metadata(&mut families);
+        self.identity(&mut families);
         self.tables(&mut families);
         self.objects(&mut families);
         self.reactors(&mut families);
@@ -128,6 +129,37 @@ impl NodePages {
                 "Connections closed for what the peer sent.",
                 &reactor,
                 connections.protocol_errors.get(),
+            );
+        }
+    }
+
+    fn identity(&self, families: &mut Families) {
+        let Some(identities) = self.node.identities() else { return };
+        let status = identities.status(identities::now());
+        families.gauge(
+            "sheen_identity_serving",
+            "Whether the node has an identity: 1, else 0.",
+            &[],
+            u64::from(status.fault.is_none()),
+        );
+        families.gauge(
+            "sheen_identity_clients",
+            "Clients that were not revoked.",
+            &[],
+            status.clients,
+        );
+        families.gauge(
+            "sheen_identity_clients_ending",
+            "Clients that are over or end within 30 days.",
+            &[],
+            status.clients_ending,
+        );
+        for end in &status.ends {
+            families.gauge(
+                "sheen_identity_expiry_timestamp_seconds",
+                "When a certificate ends, in seconds since 1970.",
+                &[("kind", end.kind.as_str()), ("name", end.name.as_str())],
+                end.expires,
             );
         }
     }

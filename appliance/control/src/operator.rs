@@ -2,7 +2,7 @@
 //!
 //! `POST /key/rotate` with `{"to": "file:/path"}` wraps the data key under another key; `POST /scrub` with
 //! `{"order": "start", "ost": 0}` orders the scrub of one OST, or without `ost` of each, to start, pause or resume, or with `status`
-//! nothing, and answers where they stand. The pages are there too, also while the node starts. Beside the pages, which anybody who reaches their
+//! nothing, and answers where they stand. `POST /client` and `POST /authority` are about clients and certificates (`identities`). The pages are there too, also while the node starts. Beside the pages, which anybody who reaches their
 //! address may read, this is the only way to change a node from outside its protocol; who is on the other end is asked of the
 //! kernel for each connection. Owns the listener and a bounded number of connections. Never touches a data thread.
 
@@ -25,7 +25,7 @@ use hyper::{
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde::Deserialize;
-use sheen_node::{Node, ost::ScrubOrder};
+use sheen_node::{Node, ost::ScrubOrder, server::identities::Identities};
 use sheen_types::OstIndex;
 use tokio::{
     net::{UnixListener, UnixStream},
@@ -34,6 +34,10 @@ use tokio::{
 };
 
 use crate::pages::Pages;
+
+mod identities;
+
+pub use identities::{AuthorityOrder, ClientOrder};
 
 /// Connections served at a time; more wait in the listen queue.
 const CONNECTIONS_MAX: usize = 4;
@@ -69,6 +73,18 @@ pub trait Operator: Send + Sync {
     /// # Errors
     /// What went wrong, and what to do, for people.
     fn scrub(&self, ost: Option<u32>, order: Option<ScrubOrder>) -> Result<String, String>;
+
+    /// Has something done about clients; the answer is JSON.
+    ///
+    /// # Errors
+    /// What went wrong, and what to do, for people.
+    fn client(&self, order: &ClientOrder) -> Result<String, String>;
+
+    /// Has something done about certificate authorities; the answer is JSON.
+    ///
+    /// # Errors
+    /// What went wrong, and what to do, for people.
+    fn authority(&self, order: AuthorityOrder) -> Result<String, String>;
 }
 
 /// A running node as operator.
@@ -91,6 +107,24 @@ impl NodeOperator {
             false => Err("the node is starting; try again when it serves".to_owned()),
         }
     }
+
+    fn identities(&self) -> Result<&Identities, String> {
+        self.started()?;
+        self.node.identities().map(|it| &**it).ok_or_else(|| "the node is starting".to_owned())
+    }
+
+    /// Where a client may reach it: the address it listens at, under the machine's name where that is every address.
+    fn addresses(&self) -> Vec<String> {
+        let listen = self.node.listen();
+        let host = match listen.ip().is_unspecified() {
+            true => std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default(),
+            false => String::new(),
+        };
+        match host.trim() {
+            "" => vec![listen.to_string()],
+            host => vec![format!("{host}:{}", listen.port())],
+        }
+    }
 }
 
 impl Operator for NodeOperator {
@@ -109,6 +143,14 @@ impl Operator for NodeOperator {
         }
         let osts = self.node.scrub_status(ost).map_err(|error| error.to_string())?;
         Ok(serde_json::json!({ "osts": osts }).to_string())
+    }
+
+    fn client(&self, order: &ClientOrder) -> Result<String, String> {
+        order.carry_out(self.identities()?, &self.addresses())
+    }
+
+    fn authority(&self, order: AuthorityOrder) -> Result<String, String> {
+        order.carry_out(self.identities()?)
     }
 }
 
@@ -210,13 +252,34 @@ impl ScrubWord {
 enum Order {
     Rotate(RotateOrder),
     Scrub(ScrubRequest),
+    Client(ClientOrder),
+    Authority(AuthorityOrder),
 }
 
+/// Reads an order's body.
+type ReadOrder = fn(&[u8]) -> serde_json::Result<Order>;
+
+/// Orders by their paths, for who asks for another.
+const ORDERS: &str = "orders are: POST /key/rotate, POST /scrub, POST /client, POST /authority";
+
 impl Order {
+    /// What reads an order of this path. None: no order has it.
+    fn reader(path: &str) -> Option<ReadOrder> {
+        match path {
+            "/key/rotate" => Some(|body| serde_json::from_slice(body).map(Self::Rotate)),
+            "/scrub" => Some(|body| serde_json::from_slice(body).map(Self::Scrub)),
+            "/client" => Some(|body| serde_json::from_slice(body).map(Self::Client)),
+            "/authority" => Some(|body| serde_json::from_slice(body).map(Self::Authority)),
+            _ => None,
+        }
+    }
+
     fn carry_out(&self, operator: &dyn Operator) -> Result<String, String> {
         match self {
             Self::Rotate(order) => operator.rotate_key(&order.to),
             Self::Scrub(request) => operator.scrub(request.ost, request.order.order()),
+            Self::Client(order) => operator.client(order),
+            Self::Authority(order) => operator.authority(*order),
         }
     }
 }
@@ -226,14 +289,12 @@ async fn answer(
     pages: Arc<dyn Pages>,
     request: Request<Incoming>,
 ) -> Result<Response<Full<Bytes>>, Infallible> {
-    let is_rotate = match request.uri().path() {
-        "/key/rotate" => true,
-        "/scrub" => false,
-        "/status" | "/metrics" | "/healthz" => return crate::server::answer(pages, request).await,
-        _ => {
-            let orders = "orders are: POST /key/rotate, POST /scrub";
-            return Ok(error(StatusCode::NOT_FOUND, orders));
-        }
+    let path = request.uri().path();
+    if let "/status" | "/metrics" | "/healthz" = path {
+        return crate::server::answer(pages, request).await;
+    }
+    let Some(read) = Order::reader(path) else {
+        return Ok(error(StatusCode::NOT_FOUND, ORDERS));
     };
     if request.method() != Method::POST {
         return Ok(error(StatusCode::METHOD_NOT_ALLOWED, "an order is a POST"));
@@ -241,12 +302,7 @@ async fn answer(
     let Ok(body) = Limited::new(request.into_body(), ORDER_BYTES_MAX).collect().await else {
         return Ok(error(StatusCode::PAYLOAD_TOO_LARGE, "an order has at most 4 KiB"));
     };
-    let body = body.to_bytes();
-    let order = match is_rotate {
-        true => serde_json::from_slice(&body).map(Order::Rotate),
-        false => serde_json::from_slice(&body).map(Order::Scrub),
-    };
-    let order = match order {
+    let order = match read(&body.to_bytes()) {
         Ok(order) => order,
         Err(reason) => return Ok(error(StatusCode::BAD_REQUEST, &reason.to_string())),
     };
@@ -290,6 +346,14 @@ mod test {
 
         fn scrub(&self, ost: Option<u32>, order: Option<ScrubOrder>) -> Result<String, String> {
             if ost == Some(9) { Err("no OST 9".into()) } else { Ok(format!("{ost:?} {order:?}")) }
+        }
+
+        fn client(&self, order: &ClientOrder) -> Result<String, String> {
+            Ok(format!("{order:?}"))
+        }
+
+        fn authority(&self, order: AuthorityOrder) -> Result<String, String> {
+            Ok(format!("{order:?}"))
         }
     }
 
@@ -355,6 +419,10 @@ mod test {
                 let answer = ask(&path, post("/scrub", body)).await;
                 assert!(answer.contains("200 OK") && answer.ends_with(wanted), "{answer}");
             }
+            let list = ask(&path, post("/client", "{\"order\": \"list\"}")).await;
+            assert!(list.contains("200 OK") && list.ends_with("List { name: None }"), "{list}");
+            let show = ask(&path, post("/authority", "{\"order\": \"show\"}")).await;
+            assert!(show.contains("200 OK") && show.ends_with("Show"), "{show}");
             let page = ask(&path, "GET /status HTTP/1.0\r\n\r\n".to_owned()).await;
             assert!(page.contains("200 OK") && page.ends_with("{}"), "{page}");
             for (request, status, word) in [

@@ -7,7 +7,8 @@ use sheen_firmware_config::{Check, CheckState, doctor::examine};
 use sheen_node::device::{HostRoom, free_at};
 use sheen_types::Bytes;
 
-use crate::{answer, arguments::Doctor};
+use super::status::identity_notes;
+use crate::{answer, arguments::Doctor, http};
 
 /// Checks this machine. Fails when something would keep Sheen from running.
 ///
@@ -16,10 +17,14 @@ use crate::{answer, arguments::Doctor};
 pub(crate) fn run(json: bool, doctor: &Doctor) -> Result<ExitCode> {
     let mut checks = examine(&doctor.path);
     checks.extend(room(&doctor.path));
+    checks.extend(identity(&doctor.path));
     answer::either(json, &checks, || text(&checks));
     let failed = checks.iter().any(|check| check.state == CheckState::Fail);
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
+
+/// Where a node listens that was told nothing else.
+const SYSTEM_SOCKET: &str = "/run/sheen/node.sock";
 
 /// Below it a device has room for little but its own logs and tables.
 const ROOM_LEAST: Bytes = Bytes(1 << 30);
@@ -58,6 +63,21 @@ fn room(path: &Path) -> Option<Check> {
         true => check(CheckState::Warn, found, Some("a device needs 1 GiB; choose another disk")),
         false => check(CheckState::Ok, found, None),
     })
+}
+
+/// Identity and certificates of the node that keeps its files at `path`, or of the system's, if one runs there.
+fn identity(path: &Path) -> Option<Check> {
+    let sockets = [path.join("node.sock"), path.join(".sheen/node.sock"), SYSTEM_SOCKET.into()];
+    let socket = sockets.into_iter().find(|socket| socket.exists())?;
+    let status = http::get(&format!("unix:{}", socket.display()), "/status").ok()?;
+    let status: serde_json::Value = serde_json::from_str(&status).ok()?;
+    let notes = identity_notes(&status["identity"]);
+    let clients = status["identity"]["clients"].as_u64()?;
+    let (state, found) = match notes.is_empty() {
+        true => (CheckState::Ok, format!("the node has one; {clients} clients")),
+        false => (CheckState::Warn, notes.join("; ").replace("warning: ", "")),
+    };
+    Some(Check { name: "identity", state, found, advice: None })
 }
 
 fn text(checks: &[Check]) -> String {

@@ -21,6 +21,9 @@ mod down;
 pub(crate) mod key;
 pub(crate) mod nvme;
 pub(crate) mod scrub;
+mod orders;
+pub(crate) mod client;
+pub(crate) mod authority;
 
 pub(crate) use fsck::FAILED as FSCK_FAILED;
 use std::process::ExitCode;
@@ -49,6 +52,8 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode> {
         Command::Status(status) => status::run(json, &status),
         Command::Doctor(doctor) => return doctor::run(json, &doctor),
         Command::Key(key) => key::run(json, &key),
+        Command::Client(client) => client::run(json, &client),
+        Command::Ca(authority) => authority::run(json, &authority),
         Command::Nvme(nvme) => return nvme::run(json, nvme),
         Command::Compression(asked) => return compression::run(json, &asked),
         Command::Recompress(asked) => return recompress::run(json, &asked),

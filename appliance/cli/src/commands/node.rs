@@ -14,7 +14,7 @@ use anyhow::{Context, Result};
 use sheen_control::{NodeOperator, NodePages};
 use sheen_node::{
     Config,
-    server::{NodeError, StartStep, listen},
+    server::{NodeError, StartStep, identities, listen},
 };
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
@@ -33,6 +33,8 @@ use crate::{
 const TELL: Duration = Duration::from_secs(1);
 /// How often the node's threads are looked after.
 const LOOK: Duration = Duration::from_secs(1);
+/// How often it is looked after certificates.
+const TEND: Duration = Duration::from_secs(60);
 /// Peers that asked for a page where clients connect, and wait to be answered.
 const PAGES_WAITING_MAX: usize = 16;
 
@@ -199,7 +201,15 @@ impl Orders {
 /// Waits for a signal, or for a thread to end that should not: why it did.
 async fn until_stopped(node: &sheen_node::Node, stop: &mut [Signal; 2]) -> Option<String> {
     let [terminate, interrupt] = stop;
+    let mut tended = Instant::now();
     loop {
+        if tended.elapsed() >= TEND
+            && let Some(identities) = node.identities().cloned()
+        {
+            tended = Instant::now();
+            // May wait for the metadata service; nobody waits for it.
+            tokio::task::spawn_blocking(move || identities.tend(identities::now()));
+        }
         tokio::select! {
             _ = terminate.recv() => return None,
             _ = interrupt.recv() => return None,

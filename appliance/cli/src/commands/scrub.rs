@@ -1,21 +1,14 @@
 //! `sheen scrub`.
 
-use std::{
-    path::Path,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context, Result, bail};
+use anyhow::Result;
 use clap::{Args, Subcommand};
 use serde_json::Value;
 use sheen_types::Bytes;
 
-use crate::{
-    answer,
-    arguments::NodeAddress,
-    failure::{Failure, FailureKind},
-    http,
-};
+use super::orders;
+use crate::{answer, arguments::NodeAddress};
 
 /// What can be asked of the scrub.
 #[derive(Debug, Subcommand)]
@@ -51,23 +44,8 @@ pub(crate) fn run(json: bool, scrub: &Scrub) -> Result<()> {
         Scrub::Pause(which) => ("pause", which),
         Scrub::Resume(which) => ("resume", which),
     };
-    let address = which.node.resolve()?;
-    let Some(socket) = address.strip_prefix("unix:") else {
-        let text = format!("orders are given on the node's own machine, found {address}");
-        bail!(
-            Failure::new(FailureKind::Usage, text).hint("name the node's UNIX socket: --node PATH")
-        );
-    };
-    let socket = sheen_control::operator_socket(Path::new(socket));
-    let body = serde_json::json!({ "order": order, "ost": which.ost }).to_string();
-    let Some((is_done, body)) = http::post_unix(&socket, "/scrub", &body)? else {
-        let text = format!("no node answers at {}", socket.display());
-        bail!(Failure::new(FailureKind::Unreachable, text).hint("is `sheen node` running?"));
-    };
-    let value: Value = serde_json::from_str(&body).context("the node's answer")?;
-    if !is_done {
-        bail!("the node refuses: {}", value["error"].as_str().unwrap_or(&body));
-    }
+    let order = serde_json::json!({ "order": order, "ost": which.ost });
+    let value = orders::give(&orders::socket(&which.node)?, "/scrub", &order)?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     answer::either(json, &value, || text(&value, now.as_secs()));
     Ok(())

@@ -1,7 +1,10 @@
 //! `sheen status`.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use anyhow::{Context, Result};
 use serde_json::Value;
+use sheen_identity::{UnixSeconds, expiry::DAY_SECONDS, expiry::WARN_DAYS};
 use sheen_types::Bytes;
 
 use crate::{answer, arguments::Status, http};
@@ -41,6 +44,37 @@ pub(crate) fn ratio(logical: u64, physical: u64) -> String {
         Some(hundredths) => format!("{}.{:02}", hundredths / 100, hundredths % 100),
         None => "-".to_owned(),
     }
+}
+
+/// What there is to do about certificates; nothing for weeks before one ends.
+pub(super) fn identity_notes(identity: &Value) -> Vec<String> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let near = now.saturating_add(WARN_DAYS * DAY_SECONDS);
+    let fault = identity["fault"].as_str();
+    let mut notes: Vec<String> = fault
+        .map(|text| format!("warning: the node has no identity: {text}"))
+        .into_iter()
+        .collect();
+    let ends = identity["ends"].as_array().map(Vec::as_slice).unwrap_or_default();
+    notes.extend(ends.iter().filter_map(|end| {
+        let expires = end["expires"].as_u64().filter(|&expires| expires < near)?;
+        let ends = if expires < now { "ended" } else { "ends" };
+        let day = UnixSeconds(expires);
+        Some(match end["kind"].as_str()? {
+            "authority" => format!(
+                "warning: the certificate authority {ends} on {day}: exchange it (sheen ca rotate)"
+            ),
+            _ => format!("warning: the node's certificate {ends} on {day} and is not made anew; its log says why"),
+        })
+    }));
+    if let Some(ending @ 1..) = identity["clients_ending"].as_u64() {
+        let next = identity["next_end"].as_u64().filter(|&next| next < near);
+        let next = next.map_or_else(String::new, |at| format!(", the next on {}", UnixSeconds(at)));
+        notes.push(format!(
+            "warning: clients that are over or end within {WARN_DAYS} days: {ending}{next}; see sheen client list, and renew them (sheen client renew)"
+        ));
+    }
+    notes
 }
 
 fn text(value: &Value) -> String {
@@ -92,7 +126,8 @@ fn text(value: &Value) -> String {
     });
     let threads = value["failure"].as_str().map(|reason| format!("stopped: {reason}"));
     let room = value["room"].as_str().map(|text| format!("warning: {text}"));
-    let notes: Vec<String> = stopped.chain(threads).chain(room).collect();
+    let identity = identity_notes(&value["identity"]);
+    let notes: Vec<String> = stopped.chain(threads).chain(room).chain(identity).collect();
     lines.push(answer::table(
         &["TARGET", "STATE", "SIZE", "USED", "FREE", "CONTENT", "RATIO", "OBJECTS"],
         &rows,
@@ -130,5 +165,26 @@ mod test {
         ] {
             assert!(text.lines().any(|there| there == line), "{line} in {text}");
         }
+    }
+
+    #[test]
+    fn what_ends_is_told_weeks_before_and_what_does_not_is_not() {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+        let identity = |days: u64, clients: u64| {
+            serde_json::json!({
+                "fault": null, "clients": 7, "clients_ending": clients, "next_end": now + 3 * DAY_SECONDS,
+                "ends": [
+                    { "kind": "authority", "name": "1", "expires": now + days * DAY_SECONDS },
+                    { "kind": "node", "name": "n", "expires": now + 60 * DAY_SECONDS },
+                ],
+            })
+        };
+        assert!(identity_notes(&identity(40, 0)).is_empty());
+        let notes = identity_notes(&identity(20, 2));
+        assert!(notes[0].contains("authority ends on") && notes[0].contains("sheen ca rotate"));
+        assert!(notes[1].contains("30 days: 2, the next on") && notes.len() == 2, "{notes:?}");
+        let fault = serde_json::json!({ "fault": "no key" });
+        assert_eq!(identity_notes(&fault), ["warning: the node has no identity: no key"]);
+        assert!(identity_notes(&Value::Null).is_empty(), "of an earlier release");
     }
 }

@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use super::Context;
 
+mod clients;
 mod failures;
 mod folder;
 mod folders;
@@ -47,6 +48,7 @@ pub fn run(context: &mut Context<'_>) {
     report.case(CHECK, "errors are JSON of one shape, and exit codes as documented", || {
         failures::commands(&one)
     });
+    clients::run(report, &one);
     report.case(CHECK, "mount.sheen ends with the codes of mount(8)", || failures::helper(&one));
     report.case(CHECK, "a dead mount is replaced by `up` and by `mount`", || mounts::dead(&one));
     report.case(CHECK, "a mount whose process is told to end is served to its last user", || {
