@@ -202,6 +202,7 @@ impl NodePages {
             families.gauge(name, help, &target, value.get());
         }
         for (name, help, value) in [
+            ("sheen_change_plans_total", "Looks at what is in the way of a change.", &stats.plans),
             ("sheen_lease_revokes_total", "Leases asked back from clients.", &stats.revokes),
             ("sheen_evictions_total", "Clients evicted.", &stats.evictions),
             ("sheen_raft_entries_total", "Metadata changes applied.", &stats.entries),

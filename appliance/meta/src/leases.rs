@@ -12,12 +12,20 @@
 //! than is free: one that gives nothing back does not keep others from getting any.
 //! Deliberately absent: deadlines (the service evicts).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    cell::Cell,
+    collections::{BTreeMap, BTreeSet},
+};
 
 use sheen_types::{ClientId, Epoch, Fid};
 use sheen_wire::lease::{LeaseGrant, LeaseRevoke, LockMode, bits};
 
 use crate::{opens::LAST_FID, shares::Shares};
+
+mod parked;
+
+pub use parked::HeldBy;
+use parked::{Holding, Parked};
 
 /// The lock resource an inode is: four u64, as LDLM names them.
 #[must_use]
@@ -64,6 +72,12 @@ impl Held {
         (self.read | self.write) & !self.revoking == 0
     }
 
+    /// As others see it who want it exclusively.
+    const fn holding(self) -> Holding {
+        let held = self.read | self.write;
+        Holding { held, unasked: held & !self.revoking }
+    }
+
     /// What is held and was not asked back; DATA on its way from PW to PR counts as PR.
     const fn usable(self) -> LeaseGrant {
         let down = if self.revoking_to_read { self.write & bits::DATA } else { 0 };
@@ -83,10 +97,12 @@ pub struct Leases {
     /// Order of the last grant; those asked back altogether are not in it.
     by_age: BTreeMap<u64, (ClientId, Fid)>,
     /// What parked requests wait for: nobody but those clients gets it meanwhile.
-    parked: BTreeMap<Fid, Vec<(ClientId, u32)>>,
+    parked: Parked,
     shares: Shares,
     sequence: u64,
     leases_max: usize,
+    /// Leases looked at one by one, for tests of what a call costs.
+    looks: Cell<u64>,
 }
 
 impl Leases {
@@ -97,12 +113,19 @@ impl Leases {
             by_inode: BTreeMap::new(),
             by_client: BTreeSet::new(),
             by_age: BTreeMap::new(),
-            parked: BTreeMap::new(),
+            parked: Parked::new(),
             // Leases are asked back: nothing is divided.
             shares: Shares::new(leases_max, 0),
             sequence: (server_epoch.0 as u64) << 40,
             leases_max,
+            looks: Cell::new(0),
         }
+    }
+
+    /// How many leases were looked at one by one to find who is in the way of whom.
+    #[must_use]
+    pub const fn looks(&self) -> u64 {
+        self.looks.get()
     }
 
     /// (client, inode) pairs that hold something.
@@ -139,11 +162,15 @@ impl Leases {
         mode: LockMode,
     ) -> Vec<Conflict> {
         let mut conflicts = Vec::new();
+        let reads = mode == LockMode::ProtectedRead;
+        if reads && wanted & bits::DATA == 0 {
+            // Held in PW by nobody.
+            return conflicts;
+        }
         for (&(_, holder), held) in self.holders(fid) {
             if holder == client {
                 continue;
             }
-            let reads = mode == LockMode::ProtectedRead;
             let held_bits = if reads { held.write } else { held.write | held.read };
             let in_way = held_bits & wanted;
             if in_way != 0 {
@@ -151,16 +178,6 @@ impl Leases {
             }
         }
         conflicts
-    }
-
-    /// [`Leases::conflicts`] in exclusive mode for every pair `touched`, as
-    /// [`crate::touches()`] gives them.
-    #[must_use]
-    pub fn conflicts_of(&self, client: ClientId, touched: &[(Fid, u32)]) -> Vec<Conflict> {
-        touched
-            .iter()
-            .flat_map(|&(fid, wanted)| self.conflicts(client, fid, wanted, LockMode::Exclusive))
-            .collect()
     }
 
     /// Whether the table would grant this client something on this inode, were nobody in the way.
@@ -189,31 +206,30 @@ impl Leases {
     /// for: it may have given that back before the grant reaches it.
     pub fn grant(&mut self, client: ClientId, fid: Fid, read: u32, write: u32) -> LeaseGrant {
         let room = self.has_room(client, fid);
-        self.grant_into(room, client, fid, (read, write))
+        let withheld = self.parked.wanted_by_others(client, fid);
+        self.grant_into(room, (client, fid), (read, write), withheld)
     }
 
     fn grant_into(
         &mut self,
         room: bool,
-        client: ClientId,
-        fid: Fid,
+        (client, fid): (ClientId, Fid),
         (read, write): (u32, u32),
+        withheld: u32,
     ) -> LeaseGrant {
         let before = self.by_inode.get(&(fid, client)).copied().unwrap_or_default();
         let mut others_read = 0;
         let mut others_write = 0;
-        for (&(_, holder), held) in self.holders(fid) {
-            if holder != client {
-                others_read |= held.read;
-                others_write |= held.write;
+        // Nothing else is ever held in PW, so nothing else excludes anybody.
+        if (read | write) & bits::DATA != 0 {
+            for (&(_, holder), held) in self.holders(fid) {
+                if holder != client {
+                    others_read |= held.read;
+                    others_write |= held.write;
+                }
             }
         }
-        let mut withheld = before.revoking;
-        for &(waiter, waited) in self.parked.get(&fid).map_or(&[][..], Vec::as_slice) {
-            if waiter != client {
-                withheld |= waited;
-            }
-        }
+        let withheld = withheld | before.revoking;
         let to_read = if before.revoking_to_read { bits::DATA } else { 0 };
         let read = read & bits::ALL & !others_write & !withheld;
         let write = write & bits::DATA & !others_write & !others_read & !withheld & !to_read;
@@ -231,6 +247,7 @@ impl Leases {
         self.by_age.remove(&before.stamp);
         self.by_age.insert(sequence, (client, fid));
         self.by_inode.insert((fid, client), held);
+        self.parked.note(client, fid, before.holding(), held.holding());
         let new = self.by_client.insert((client, fid));
         self.shares.add(client, usize::from(new));
         held.usable()
@@ -242,7 +259,7 @@ impl Leases {
         let Conflict { client, fid, bits: wanted, to_read } = conflict;
         let sequence = self.sequence + 1;
         let held = self.by_inode.get_mut(&(fid, client))?;
-        let before = held.is_revoking();
+        let before = *held;
         let revoke = if to_read {
             let asked = held.revoking & bits::DATA != 0 || held.revoking_to_read;
             if held.write & wanted == 0 || asked {
@@ -258,11 +275,12 @@ impl Leases {
             held.revoking |= new;
             new
         };
-        if !before {
+        if !before.is_revoking() {
             held.revoked_first = sequence;
         }
         held.sequence = sequence;
         self.sequence = sequence;
+        self.parked.note(client, fid, before.holding(), held.holding());
         if held.is_asked_back() {
             self.by_age.remove(&held.stamp);
         }
@@ -283,6 +301,7 @@ impl Leases {
         sequence: u64,
     ) -> bool {
         let Some(held) = self.by_inode.get_mut(&(fid, client)) else { return false };
+        let before = held.holding();
         let downgrading = if held.revoking_to_read { bits::DATA } else { 0 };
         let outdated = sequence != 0 && sequence < held.sequence;
         let asked = if sequence < held.revoked_first { 0 } else { held.revoking | downgrading };
@@ -298,6 +317,7 @@ impl Leases {
             held.read &= !given;
             held.revoking &= !given;
         }
+        self.parked.note(client, fid, before, held.holding());
         if held.read == 0 && held.write == 0 {
             self.remove(client, fid);
         } else if held.is_asked_back() {
@@ -310,29 +330,6 @@ impl Leases {
     #[must_use]
     pub fn is_revoking(&self, client: ClientId, fid: Fid) -> bool {
         self.by_inode.get(&(fid, client)).is_some_and(|held| held.is_revoking())
-    }
-
-    /// A request of `client` is parked until these bits are free: others get no new leases on
-    /// them. Each call is taken back by one [`Leases::unpark`] with the same arguments.
-    pub fn park(&mut self, client: ClientId, fid: Fid, waited: u32) {
-        self.parked.entry(fid).or_default().push((client, waited));
-    }
-
-    /// Takes a [`Leases::park`] back.
-    pub fn unpark(&mut self, client: ClientId, fid: Fid, waited: u32) {
-        let Some(waiters) = self.parked.get_mut(&fid) else { return };
-        if let Some(at) = waiters.iter().position(|&waiter| waiter == (client, waited)) {
-            waiters.swap_remove(at);
-        }
-        if waiters.is_empty() {
-            self.parked.remove(&fid);
-        }
-    }
-
-    /// Inodes requests are parked for.
-    #[must_use]
-    pub fn parked(&self) -> usize {
-        self.parked.len()
     }
 
     /// A client's lease from before the restart. Granted as it is, parked or not, unless it
@@ -360,12 +357,7 @@ impl Leases {
         if !self.has_place(client, fid) {
             return Err(None);
         }
-        let parked = self.parked.remove(&fid);
-        let grant = self.grant_into(true, client, fid, (read, write));
-        if let Some(parked) = parked {
-            self.parked.insert(fid, parked);
-        }
-        Ok(grant)
+        Ok(self.grant_into(true, (client, fid), (read, write), 0))
     }
 
     /// Inodes of which a client holds anything, in order.
@@ -402,7 +394,8 @@ impl Leases {
     }
 
     fn holders(&self, fid: Fid) -> impl Iterator<Item = (&(Fid, ClientId), &Held)> {
-        self.by_inode.range((fid, ClientId(0))..=(fid, ClientId(u64::MAX)))
+        let all = self.by_inode.range((fid, ClientId(0))..=(fid, ClientId(u64::MAX)));
+        all.inspect(|_| self.looks.set(self.looks.get() + 1))
     }
 
     fn remove(&mut self, client: ClientId, fid: Fid) {
@@ -410,6 +403,7 @@ impl Leases {
             self.by_client.remove(&(client, fid));
             self.shares.take(client, 1);
             self.by_age.remove(&held.stamp);
+            self.parked.note(client, fid, held.holding(), Holding::default());
         }
     }
 

@@ -28,7 +28,7 @@ fn readers_share_and_a_writer_of_data_is_alone() {
     let reading = leases.conflicts(B, FILE, bits::ALL, LockMode::ProtectedRead);
     assert_eq!(reading, [conflict(A, bits::DATA, true)]);
     assert_eq!(leases.conflicts(A, FILE, bits::ALL, LockMode::ProtectedRead), []);
-    let changing = leases.conflicts_of(C, &[(OTHER, bits::ALL), (FILE, bits::UPDATE)]);
+    let changing = leases.unasked(C, &[(OTHER, bits::ALL), (FILE, bits::UPDATE)]);
     assert_eq!(changing, [conflict(A, bits::UPDATE, false), conflict(B, bits::UPDATE, false)]);
 }
 
@@ -147,7 +147,7 @@ fn what_a_request_is_parked_for_goes_to_nobody_else() {
     leases.unpark(A, FILE, bits::UPDATE);
     leases.unpark(A, FILE, bits::UPDATE);
     assert_eq!(leases.grant(B, FILE, bits::UPDATE, 0).read_bits, bits::PERM | bits::UPDATE);
-    assert!(leases.parked.is_empty());
+    assert!(leases.parked.len() == 0);
 }
 
 fn drop_client(leases: &mut Leases, client: ClientId) {
@@ -171,7 +171,7 @@ fn a_dropped_client_leaves_nothing() {
     assert_eq!(leases.grant(B, OTHER, bits::UPDATE, 0), LeaseGrant::NONE);
     leases.unpark(A, OTHER, bits::UPDATE);
     assert_eq!(leases.forget(FILE), [B]);
-    assert!(leases.is_empty() && leases.by_client.is_empty() && leases.parked.is_empty());
+    assert!(leases.is_empty() && leases.by_client.is_empty() && leases.parked.len() == 0);
 }
 
 #[test]
@@ -301,4 +301,104 @@ fn asserting_nothing_takes_no_place_in_a_full_table() {
     assert!(!leases.has_room(B, OTHER));
     assert_eq!(leases.reassert(B, OTHER, 0, 0), Ok(LeaseGrant::NONE));
     assert_eq!(leases.reassert(B, OTHER, READABLE, 0), Err(None));
+}
+
+/// What is counted for an inode with parked requests against what a walk over all finds.
+fn check_counts(leases: &Leases, parks: &[(ClientId, Fid, u32)]) {
+    for &(client, fid, wanted) in parks {
+        let walked = leases.conflicts(client, fid, wanted, LockMode::Exclusive);
+        let touched = [(fid, wanted)];
+        assert_eq!(leases.in_way(client, &touched), walked.first().map(|_| (fid, wanted)));
+        let new = |conflict: &&Conflict| {
+            let held = leases.by_inode[&(fid, conflict.client)];
+            conflict.bits & !held.revoking != 0
+        };
+        let walked: Vec<_> = walked.iter().filter(new).map(|conflict| conflict.client).collect();
+        let unasked = leases.unasked(client, &touched);
+        assert!(walked.iter().all(|one| unasked.iter().any(|other| other.client == *one)));
+        let others = parks.iter().filter(|park| park.0 != client && park.1 == fid);
+        let wanted_by_others = others.fold(0, |wanted, park| wanted | park.2);
+        assert_eq!(leases.wanted_by_others(client, fid), wanted_by_others);
+    }
+    let fids: BTreeSet<Fid> = parks.iter().map(|park| park.1).collect();
+    assert_eq!(leases.parked(), fids.len());
+}
+
+#[test]
+fn what_is_counted_for_parked_requests_is_what_a_walk_finds() {
+    for seed in 0..20_u64 {
+        println!("seed {seed}");
+        let mut at = seed;
+        let mut random = |bound: u64| {
+            at = at.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (at >> 33) % bound
+        };
+        let mut leases = Leases::new(Epoch(1), 100);
+        let mut parks: Vec<(ClientId, Fid, u32)> = Vec::new();
+        for _ in 0..2000 {
+            let client = ClientId(1 + random(4));
+            let fid = Fid::new(0x400, 1 + u32::try_from(random(2)).unwrap());
+            let mask = u32::try_from(random(128)).unwrap();
+            let write = if random(3) == 0 { bits::DATA } else { 0 };
+            match random(9) {
+                0..3 => {
+                    leases.grant(client, fid, mask, write);
+                }
+                3 => {
+                    let to_read = random(2) == 0;
+                    leases.revoke(Conflict { client, fid, bits: mask, to_read });
+                }
+                4 => {
+                    leases.cancel(client, fid, mask, random(2) == 0, random(2));
+                }
+                5 if parks.len() < 6 => {
+                    leases.park(client, fid, mask);
+                    parks.push((client, fid, mask));
+                    for conflict in leases.unasked(client, &[(fid, mask)]) {
+                        leases.revoke(conflict);
+                    }
+                    let left = leases.unasked(client, &[(fid, mask)]);
+                    assert_eq!(left, [], "all others were asked");
+                }
+                5 | 6 if !parks.is_empty() => {
+                    let which = usize::try_from(random(parks.len() as u64)).unwrap();
+                    let (client, fid, mask) = parks.swap_remove(which);
+                    leases.unpark(client, fid, mask);
+                }
+                7 if random(10) == 0 => drop_client(&mut leases, client),
+                8 if random(20) == 0 => {
+                    leases.forget(fid);
+                }
+                8 => {
+                    let _ = leases.reassert(client, fid, mask, write);
+                }
+                _ => {}
+            }
+            check_counts(&leases, &parks);
+        }
+    }
+}
+
+#[test]
+fn one_request_more_looks_at_no_holder_that_was_asked() {
+    let mut leases = Leases::new(Epoch(1), 1000);
+    for holder in 1..=500 {
+        leases.grant(ClientId(holder), FILE, READABLE, 0);
+    }
+    let before = leases.looks();
+    for waiter in 1..=400 {
+        let (client, touched) = (ClientId(waiter), [(FILE, bits::UPDATE)]);
+        leases.park(client, FILE, bits::UPDATE);
+        for conflict in leases.unasked(client, &touched) {
+            leases.revoke(conflict).unwrap();
+        }
+        assert_eq!(leases.in_way(client, &touched), Some(touched[0]));
+    }
+    for holder in 1..=500 {
+        assert!(leases.cancel(ClientId(holder), FILE, bits::UPDATE, false, 0));
+        let held = leases.held_by(FILE, bits::UPDATE);
+        assert_eq!(held == HeldBy::Nobody, holder == 500);
+        assert_eq!(held == HeldBy::Only(ClientId(500)), holder == 499);
+    }
+    assert_eq!(leases.looks() - before, 2 * 500, "counted once, asked once");
 }

@@ -252,7 +252,9 @@ impl Mdt {
 
     /// When [`Mdt::work_in_background`] has something to do although nothing came.
     pub(crate) fn next_tick(&self) -> Tick {
-        if self.phase == Phase::Serving && (self.has_orphans_to_adopt() || self.has_due_lingerers())
+        let is_serving = self.phase == Phase::Serving;
+        if self.has_due_plans()
+            || is_serving && (self.has_orphans_to_adopt() || self.has_due_lingerers())
         {
             return self.now;
         }

@@ -487,6 +487,7 @@ fn set_mode(fid: Fid, permissions: u32) -> SetAttributes {
 }
 
 fn check_all(world: &World, models: &[Model], contents: &Contents) {
+    world.service.as_ref().unwrap().core.check_waits();
     let mut writers: BTreeMap<Fid, usize> = BTreeMap::new();
     let mut readers: BTreeMap<Fid, usize> = BTreeMap::new();
     for model in models {

@@ -37,7 +37,7 @@ use super::{
     session::{Connection, Session},
     stats::MdtStats,
     unsettled::Unsettled,
-    waiting::{EarlyRequests, LeaseQueues},
+    waiting::{ChangeWaits, EarlyRequests, LeaseQueues, Woken},
 };
 use sheen_wire::metadata::OstAddress;
 
@@ -116,8 +116,8 @@ pub(crate) struct Mdt {
     pub(crate) slots: BTreeMap<(ClientId, Tag), ChangeId>,
     /// Requests that begin again when a change ended.
     pub(crate) behind: BTreeMap<ChangeId, Vec<Incoming>>,
-    /// Changes that wait for leases on an inode.
-    pub(crate) waiting: BTreeMap<Fid, BTreeSet<ChangeId>>,
+    /// Changes that wait for leases on an inode, or for an OST.
+    pub(crate) waiting: ChangeWaits,
     /// Lease requests that wait, first come first served.
     pub(crate) lease_queue: LeaseQueues,
     /// File lock requests that wait.
@@ -125,7 +125,9 @@ pub(crate) struct Mdt {
     /// Revokes not answered.
     pub(crate) revokes: BTreeMap<(ClientId, Fid), super::lease::Revoking>,
     /// Inodes whose waiters are to be looked at again.
-    pub(crate) woken: VecDeque<Fid>,
+    pub(crate) woken: Woken,
+    /// Waiting changes that may be planned again in this turn yet.
+    pub(crate) plans_left: usize,
     /// Requests that begin again: what they waited behind has ended.
     pub(crate) again: VecDeque<Incoming>,
     pub(crate) outputs: VecDeque<Output>,
@@ -191,11 +193,12 @@ impl Mdt {
             unblocked: VecDeque::new(),
             slots: BTreeMap::new(),
             behind: BTreeMap::new(),
-            waiting: BTreeMap::new(),
+            waiting: ChangeWaits::default(),
             lease_queue: LeaseQueues::default(),
             lock_waits: BTreeMap::new(),
             revokes: BTreeMap::new(),
-            woken: VecDeque::new(),
+            woken: Woken::default(),
+            plans_left: 0,
             again: VecDeque::new(),
             outputs: VecDeque::new(),
             background: super::background::Background::default(),
@@ -318,24 +321,6 @@ impl Mdt {
         }
     }
 
-    /// Looks at everything that may go on now, until nothing more does.
-    pub(crate) fn settle(&mut self) {
-        loop {
-            if let Some(fid) = self.woken.pop_front() {
-                for id in self.waiting.remove(&fid).unwrap_or_default() {
-                    self.plan_again(id);
-                }
-                self.serve_lease_queue(fid);
-            } else if let Some(id) = self.unblocked.pop_front() {
-                self.plan_again(id);
-            } else if let Some(incoming) = self.again.pop_front() {
-                self.dispatch(incoming);
-            } else {
-                return;
-            }
-        }
-    }
-
     /// Answers a request.
     pub(crate) fn answer(&mut self, incoming: &Incoming, answer: Answer) {
         let Incoming { request, frame, arrived, .. } = incoming;
@@ -431,6 +416,7 @@ impl Mdt {
         self.telling.clear();
         self.blocked.clear();
         self.unblocked.clear();
-        self.waiting.clear();
+        self.waiting = ChangeWaits::default();
+        self.woken = Woken::default();
     }
 }

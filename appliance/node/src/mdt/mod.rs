@@ -2,7 +2,7 @@
 //!
 //! [`MdtService`] stands on the ports `Block`, `Fabric`, `Clock`, `Entropy` and on [`OstGateway`]; one `turn` does all
 //! work there is. Its parts, in the order a change takes: `service` (ports) → `core` (dispatch) → `authorize` (who may ask) →
-//! `mutation` (what is in the way) → `commit` (proposal, log, apply) → `answers`. Beside them: `reads`, `lease`, `locks`, `session`
+//! `mutation` → `planning` (what is in the way) → `commit` (proposal, log, apply) → `answers`. Beside them: `reads`, `lease`, `locks`, `session`
 //! (connecting, restart, eviction), `background`, `lingering` and `removal` (orphans), `room`, `destroys`, `placement` (which OSTs new
 //! objects go to).
 //!
@@ -21,6 +21,7 @@ mod authorize;
 mod request;
 mod waiting;
 mod mutation;
+mod planning;
 mod keys;
 mod admission;
 mod commit;
@@ -77,6 +78,8 @@ mod sessions_test;
 mod callbacks_test;
 #[cfg(test)]
 mod waits_test;
+#[cfg(test)]
+mod crowd_test;
 #[cfg(test)]
 mod restart_test;
 #[cfg(test)]

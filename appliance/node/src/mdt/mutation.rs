@@ -4,14 +4,13 @@
 //! `Proposed`. Two changes whose effect on leases depends on each other (same name, same inode but for entries of one
 //! directory) are never ready or proposed together: the keys they share belong to the one that got ready first, the other
 //! waits behind it and is planned anew when that ended. So what was planned for a change still holds when it is applied.
-//! Who may wait for whom, and why that ends, is told at [`keeps_others_out`].
+//! Who may wait for whom, and why that ends, is told at [`keeps_others_out`]; how it is found out in [`super::planning`].
 
 use sheen_meta::{
     Limits, Operation, Reply,
     identity::OpenSession,
     is_filesystem_name,
     operation::{CreateInode, Disconnect, MakeFilesystem, MoveName, Nothing, PutXattr, RemoveName},
-    touches,
 };
 use sheen_types::{ClientId, Errno, Fid, Tag, Xid};
 use sheen_wire::{
@@ -25,6 +24,7 @@ use super::{
     identities::OrderEnd,
     keys::Key,
     request::{Answer, Incoming},
+    waiting::Obstacle,
 };
 
 /// `RENAME_EXCHANGE`.
@@ -81,6 +81,8 @@ pub(crate) struct Change {
     pub keys: Vec<Key>,
     pub task: Task,
     pub progress: Progress,
+    /// What has to end before it is planned again, if it waits for leases or for an OST.
+    pub waits_for: Option<Obstacle>,
     /// Whether others held leases in its way: they may be about to open what it takes away.
     pub contested: bool,
     /// Whether its client may send changes of what it takes away to an OST again.
@@ -89,7 +91,7 @@ pub(crate) struct Change {
 
 impl Change {
     /// Whether an inode without a name goes by it.
-    const fn is_release(&self) -> bool {
+    pub(crate) const fn is_release(&self) -> bool {
         matches!(self.task, Task::Release { .. })
     }
 
@@ -199,6 +201,7 @@ impl Mdt {
             keys,
             task,
             progress,
+            waits_for: None,
             contested,
             keeps,
         };
@@ -206,78 +209,12 @@ impl Mdt {
         self.plan(id);
     }
 
-    /// Something a waiting change waited for has changed.
-    pub(crate) fn plan_again(&mut self, id: ChangeId) {
-        let Some(change) = self.changes.get_mut(&id) else { return };
-        if change.progress != Progress::Waiting {
-            return;
-        }
-        let spared = change.spared;
-        let keys = std::mem::take(&mut change.keys);
-        let before = std::mem::take(&mut change.touched);
-        for &(fid, bits) in &before {
-            self.leases.unpark(spared, fid, bits);
-        }
-        self.give_up_keys(&keys);
-        self.plan(id);
-        // What it keeps from others no longer, others may be waiting for. (Not what it goes on to keep: it would be looked at
-        // again for ever.)
-        let touched = self.changes.get(&id).map_or(&[][..], |change| change.touched.as_slice());
-        let kept = |fid: Fid| touched.iter().find(|now| now.0 == fid).map_or(0, |now| now.1);
-        let freed = before.into_iter().filter(|&(fid, bits)| bits & !kept(fid) != 0);
-        self.woken.extend(freed.map(|(fid, _)| fid));
-    }
-
-    /// Finds out what is in the way of a change, and asks for it.
-    fn plan(&mut self, id: ChangeId) {
-        let Some(mut change) = self.changes.remove(&id) else { return };
-        if let Operation::OrphanRelease(release) = &change.operation
-            && self.opens.is_open(release.fid)
-        {
-            self.retire(id, &change);
-            return;
-        }
-        let removed = self.plan_removal(&mut change);
-        let spared = change.spared;
-        let mut touched = touches(&self.state, &change.operation);
-        for (fid, bits) in &mut touched {
-            *bits |= removed.filter(|removed| removed.0 == *fid).map_or(0, |removed| removed.1);
-        }
-        for &(fid, bits) in &touched {
-            self.leases.park(spared, fid, bits);
-        }
-        let conflicts = self.leases.conflicts_of(spared, &touched);
-        let withheld = self.withheld_of(&touched);
-        let is_free = conflicts.is_empty() && withheld.is_empty();
-        change.touched = touched;
-        change.contested |= !conflicts.is_empty();
-        let keys = self.keys_of(&change.operation);
-        let ahead = keys.iter().find_map(|key| self.keys.get(key)).copied();
-        if is_free && ahead.is_none() {
-            change.progress = Progress::Ready;
-            self.ready.push_back(id);
-            self.background.releases_ready += usize::from(change.is_release());
-        }
-        if ahead.is_none() && keeps_others_out(change.progress) {
-            self.keys.extend(keys.iter().map(|key| (key.clone(), id)));
-            change.keys = keys;
-        }
-        self.changes.insert(id, change);
-        if let (true, Some(ahead)) = (is_free, ahead) {
-            self.blocked.entry(ahead).or_default().insert(id);
-        }
-        for fid in withheld {
-            self.waiting.entry(fid).or_default().insert(id);
-        }
-        for conflict in conflicts {
-            self.waiting.entry(conflict.fid).or_default().insert(id);
-            self.ask_back(conflict);
-        }
-    }
-
     /// Takes what a change held of names, slots and leases; what waited behind it begins again.
     pub(crate) fn retire(&mut self, id: ChangeId, change: &Change) {
         self.give_up_keys(&change.keys);
+        if let Some(obstacle) = change.waits_for {
+            self.waiting.remove(obstacle, change.spared, id);
+        }
         if let Some((tag, _)) = change.slot {
             self.slots.remove(&(change.client, tag));
         }
@@ -302,7 +239,7 @@ impl Mdt {
         self.again.extend(self.behind.remove(&id).unwrap_or_default());
     }
 
-    fn give_up_keys(&mut self, keys: &[Key]) {
+    pub(crate) fn give_up_keys(&mut self, keys: &[Key]) {
         for key in keys {
             self.keys.remove(key);
         }
@@ -433,7 +370,7 @@ fn check_names(operation: &Operation) -> Result<(), Errno> {
 /// So the longest chain is: change → DATA in PW → a change of its holder on that inode → other bits → LeaseCancel → the log.
 /// Lease requests wait for changes and leases, and a holder needs none: under a lease that is asked back it works on.
 /// Requests that wait take no reply slot from InstantiateLayout (it uses none), nor room ([`Mdt::let_in`]).
-const fn keeps_others_out(progress: Progress) -> bool {
+pub(crate) const fn keeps_others_out(progress: Progress) -> bool {
     match progress {
         Progress::Waiting => false,
         Progress::Ready | Progress::Proposed => true,

@@ -188,6 +188,7 @@ impl<B: Block, F: Fabric, C: Clock, E: Entropy, G: OstGateway> MdtService<B, F, 
         if self.core.random.is_none() {
             self.core.random = Some([self.entropy.next_u64(), self.entropy.next_u64()]);
         }
+        self.core.renew_plans();
         let mut work = self.poll_device();
         work += self.recover();
         work += self.poll_fabric();

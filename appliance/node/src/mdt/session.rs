@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 
 use sheen_meta::{
-    Operation, SessionPrincipal, SessionReply,
+    Conflict, Operation, SessionPrincipal, SessionReply,
     operation::{Nothing, OstRegister},
 };
 use sheen_ports::{ConnectionId, Principal};
@@ -414,6 +414,9 @@ impl Mdt {
                 let granted =
                     self.leases.reassert(client, lease.fid, lease.read_bits, lease.write_bits);
                 conflict |= granted.is_err();
+                // Granted although requests of others may be parked for it: those wait for what was asked back.
+                let bits = self.leases.wanted_by_others(client, lease.fid);
+                self.ask_back(Conflict { client, fid: lease.fid, bits, to_read: false });
             }
         }
         for lock in held.locks.0 {

@@ -83,6 +83,8 @@ pub struct MdtStats {
     pub messages_waiting: Counter,
     /// Revokes sent.
     pub revokes: Counter,
+    /// Plans of changes: one for each change, and one each time something it waited for has ended.
+    pub plans: Counter,
     /// Clients evicted.
     pub evictions: Counter,
     /// Changes applied.

@@ -11,8 +11,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use sheen_meta::HeldBy;
 use sheen_types::{ClientId, Fid, OstIndex};
-use sheen_wire::lease::{LockMode, bits};
+use sheen_wire::lease::bits;
 
 use super::core::Mdt;
 
@@ -99,7 +100,7 @@ impl Mdt {
         if std::mem::take(&mut self.unsettled.orphans_left) {
             self.background.orphans_after = Some(Fid::NONE);
         }
-        let waited_for = self.waiting.keys().copied().chain(self.lease_queue.inodes());
+        let waited_for = self.waiting.withheld().chain(self.lease_queue.inodes());
         let freed: Vec<Fid> = waited_for.filter(|&fid| self.lies_at(fid, |at| at == ost)).collect();
         self.woken.extend(freed);
     }
@@ -109,7 +110,7 @@ impl Mdt {
     pub(crate) fn is_withheld(&self, fid: Fid) -> bool {
         !self.unsettled.is_empty()
             && self.lies_at(fid, |ost| self.unsettled.is_at(ost))
-            && self.leases.conflicts(ClientId(0), fid, bits::DATA, LockMode::Exclusive).is_empty()
+            && self.leases.held_by(fid, bits::DATA) == HeldBy::Nobody
     }
 
     /// Returns the inodes among those that a change touches whose content is withheld from it.
