@@ -246,15 +246,20 @@ fn an_inode_is_a_resource_of_four_words() {
 }
 
 /// Random calls: never two holders in conflict, and the three indexes agree.
+/// Numbers below a bound each time, the same ones for the same seed.
+fn numbers_from(seed: u64) -> impl FnMut(u64) -> u64 {
+    let mut at = seed;
+    move |bound| {
+        at = at.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (at >> 33) % bound
+    }
+}
+
 #[test]
 fn no_history_lets_two_clients_hold_what_excludes_each_other() {
     for seed in 0..20_u64 {
         println!("seed {seed}");
-        let mut at = seed;
-        let mut random = |bound: u64| {
-            at = at.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            (at >> 33) % bound
-        };
+        let mut random = numbers_from(seed);
         let mut leases = Leases::new(Epoch(1), 4);
         for _ in 0..3000 {
             let client = ClientId(1 + random(3));
@@ -328,11 +333,7 @@ fn check_counts(leases: &Leases, parks: &[(ClientId, Fid, u32)]) {
 fn what_is_counted_for_parked_requests_is_what_a_walk_finds() {
     for seed in 0..20_u64 {
         println!("seed {seed}");
-        let mut at = seed;
-        let mut random = |bound: u64| {
-            at = at.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            (at >> 33) % bound
-        };
+        let mut random = numbers_from(seed);
         let mut leases = Leases::new(Epoch(1), 100);
         let mut parks: Vec<(ClientId, Fid, u32)> = Vec::new();
         for _ in 0..2000 {
