@@ -164,8 +164,9 @@ impl Identities {
         let credentials = self.credentials().ok_or(IdentitiesError::NoAuthority)?;
         let authorities = authorities(&table);
         let signs = authorities.iter().rfind(|it| it.state != "retired").map_or(0, |it| it.created);
+        // Of the same second: it is not known which was first, and one too many is harmless.
         let is_older = |it: &&IdentityInfo| {
-            authorities.len() > 1 && it.revoked.is_none() && seconds(it.created) < signs
+            authorities.len() > 1 && it.revoked.is_none() && seconds(it.created) <= signs
         };
         let older = table.identities().iter().filter(is_older);
         Ok(AuthoritiesShown {

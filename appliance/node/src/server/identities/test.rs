@@ -130,6 +130,20 @@ fn beside_an_encrypted_device_there_is_no_other_key_and_another_key_of_the_devic
 }
 
 #[test]
+fn a_client_made_in_the_second_of_the_exchange_is_named_as_older() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = config(directory.path());
+    format(&config, Force::No).unwrap();
+    let node = started(&config);
+    let identities = node.identities().unwrap();
+    add(identities, "old", &RightsRequest::default());
+    let made = UnixSeconds(identities.clients(None).unwrap()[0].created);
+    identities.rotate_authority(made).unwrap();
+    assert_eq!(identities.authorities_shown().unwrap().older_clients, ["old"]);
+    node.stop().unwrap();
+}
+
+#[test]
 fn authorities_are_exchanged_while_everybody_goes_on() {
     let directory = tempfile::tempdir().unwrap();
     let config = config(directory.path());
