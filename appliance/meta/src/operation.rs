@@ -24,8 +24,9 @@ use crate::identity::{
 
 /// Version of the encoding of entries. 1: first, without placement; 2: with it; 3: with [`LeasePromise`]; 4: with
 /// [`TellAccesses`], and names of attributes that hold a slash; 5: with an owner in [`FilesystemCreate`]; 6: with identities, secrets
-/// and [`OpenSession`]. All are read.
-pub const ENTRY_VERSION: u8 = 6;
+/// and [`OpenSession`]; 7: new objects may carry their file system. All are read.
+pub const ENTRY_VERSION: u8 = 7;
+const UNMARKED: u8 = 6;
 const WITHOUT_IDENTITIES: u8 = 5;
 const WITHOUT_OWNER: u8 = 4;
 const WITHOUT_ACCESSES: u8 = 3;
@@ -35,8 +36,8 @@ const WITHOUT_PLACEMENT: u8 = 1;
 pub const ENTRIES_MAX: usize = 1024;
 /// Bytes of a log record before its entries.
 pub const RECORD_HEAD_BYTES: usize = 3;
-/// Bytes of an entry beside its operation: session, slot and number, time, transaction, the most a placement may have.
-const ENTRY_BYTES: usize = 8 + 2 + 8 + 12 + 8 + 2 + 4 * STRIPES_MAX;
+/// Bytes of an entry beside its operation: session, slot and number, time, transaction, the most a placement may have, the mark.
+const ENTRY_BYTES: usize = 8 + 2 + 8 + 12 + 8 + 2 + 4 * STRIPES_MAX + 1;
 
 message! {
     /// One change, as proposed by the leader.
@@ -57,6 +58,9 @@ message! {
         /// OSTs for objects the change gives, in order, chosen by the proposer from what it knows of
         /// space and health. Empty: one after the other.
         pub placement: List<OstIndex>,
+        /// Objects the change gives carry the number of their file system ([`Fid::ver`]). Not so in records up to version 6: what
+        /// they gave is applied again as it was.
+        pub marked: bool,
     }
 }
 
@@ -295,7 +299,8 @@ pub fn decode_entries(bytes: &[u8]) -> Result<Vec<Entry>, DecodeError> {
     let mut input = Decoder::new(bytes);
     let version = u8::decode(&mut input)?;
     let decode = match version {
-        ENTRY_VERSION | WITHOUT_IDENTITIES => Entry::decode,
+        ENTRY_VERSION => Entry::decode,
+        UNMARKED | WITHOUT_IDENTITIES => decode_unmarked,
         WITHOUT_OWNER | WITHOUT_ACCESSES | WITHOUT_PROMISE => decode_without_owner,
         WITHOUT_PLACEMENT => decode_without_placement,
         _ => return Err(DecodeError::Version(u16::from(version))),
@@ -309,20 +314,34 @@ pub fn decode_entries(bytes: &[u8]) -> Result<Vec<Entry>, DecodeError> {
     Ok(entries)
 }
 
+fn decode_unmarked(input: &mut Decoder<'_>) -> Result<Entry, DecodeError> {
+    let entry = decode_head(input, Operation::decode)?;
+    Ok(Entry { placement: Field::decode(input)?, ..entry })
+}
+
 fn decode_without_owner(input: &mut Decoder<'_>) -> Result<Entry, DecodeError> {
     let entry = decode_without_placement(input)?;
     Ok(Entry { placement: Field::decode(input)?, ..entry })
 }
 
 fn decode_without_placement(input: &mut Decoder<'_>) -> Result<Entry, DecodeError> {
+    decode_head(input, decode_ownerless)
+}
+
+/// Reads an entry up to its operation, which `operation` reads.
+fn decode_head(
+    input: &mut Decoder<'_>,
+    operation: fn(&mut Decoder<'_>) -> Result<Operation, DecodeError>,
+) -> Result<Entry, DecodeError> {
     Ok(Entry {
         client: Field::decode(input)?,
         tag: Field::decode(input)?,
         xid: Field::decode(input)?,
         time: Field::decode(input)?,
         transaction: Field::decode(input)?,
-        operation: decode_ownerless(input)?,
+        operation: operation(input)?,
         placement: List(Vec::new()),
+        marked: false,
     })
 }
 
@@ -365,6 +384,7 @@ impl Entry {
             transaction,
             operation,
             placement: List(Vec::new()),
+            marked: true,
         }
     }
 }
@@ -395,6 +415,14 @@ mod test {
         );
         let mut bytes = encode_entries(std::slice::from_ref(&entry));
         assert_eq!(decode_entries(&bytes), Ok(vec![entry.clone()]));
+        // The mark is one byte that versions up to 6 do not have.
+        bytes.truncate(bytes.len() - 1);
+        assert_eq!(decode_entries(&bytes), Err(DecodeError::Short));
+        let entry = Entry { marked: false, ..entry };
+        for version in [5, 6] {
+            bytes[0] = version;
+            assert_eq!(decode_entries(&bytes), Ok(vec![entry.clone()]), "{version}");
+        }
         // An empty list is its count: two bytes that the first version does not have.
         bytes.truncate(bytes.len() - 2);
         assert_eq!(decode_entries(&bytes), Err(DecodeError::Short));
@@ -415,12 +443,14 @@ mod test {
         let entry = Entry { placement: List(vec![OstIndex(3)]), ..internal(make) };
         let bytes = encode_entries(std::slice::from_ref(&entry));
         assert_eq!(decode_entries(&bytes), Ok(vec![entry]));
-        // Behind owner and group: the random bits, and a list of one.
-        let owner_end = bytes.len() - 9 - 6;
+        // Behind owner and group: the random bits, and a list of one. Without the mark.
         let mut old = bytes;
+        old.pop();
+        let owner_end = old.len() - 9 - 6;
         old.drain(owner_end - 8..owner_end);
         let request = FilesystemCreate { uid: 0, gid: 0, ..request };
         let roots = internal(MakeFilesystem { request, random: [9; 9] });
+        let roots = Entry { marked: false, ..roots };
         for version in [2, 3, 4] {
             old[0] = version;
             let entry = Entry { placement: List(vec![OstIndex(3)]), ..roots.clone() };

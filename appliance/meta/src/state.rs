@@ -66,6 +66,8 @@ pub(crate) struct Change {
     pub(crate) transaction: TransactionNumber,
     /// OSTs for new objects; empty: one after the other.
     pub(crate) placement: Vec<OstIndex>,
+    /// New objects carry their file system.
+    pub(crate) marked: bool,
     pub(crate) effects: Vec<Effect>,
 }
 

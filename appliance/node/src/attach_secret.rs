@@ -73,7 +73,7 @@ impl std::fmt::Debug for AttachSecret {
 
 #[cfg(test)]
 mod test {
-    use sheen_meta::SessionPrincipal;
+    use crate::mdt::gateway::{ObjectAccess, SessionPrincipal};
     use sheen_types::{ClientId, Epoch};
 
     use super::*;
@@ -83,6 +83,7 @@ mod test {
         epoch: Epoch(3),
         principal: SessionPrincipal::User { uid: 1000 },
         connected: true,
+        objects: ObjectAccess::NONE,
     };
 
     #[test]

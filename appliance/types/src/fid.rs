@@ -12,7 +12,8 @@ pub struct Fid {
     pub seq: u64,
     /// Object number in the sequence, 1..=[`Fid::SEQUENCE_WIDTH`].
     pub oid: u32,
-    /// Version; 0 for everything but snapshots to come.
+    /// Of an object: number of its file system; 0: it was named before objects carried one. Of an inode: version, 0 until there are
+    /// snapshots.
     pub ver: u32,
 }
 

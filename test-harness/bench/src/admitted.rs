@@ -6,7 +6,9 @@ use anyhow::{Result, anyhow};
 use sheen_node::{
     mdt::{
         OstGateway, OstJob,
-        gateway::{AdmittedSession, AttachSecret, ListVersion, SessionList, SessionPrincipal},
+        gateway::{
+            AdmittedSession, AttachSecret, ListVersion, ObjectAccess, SessionList, SessionPrincipal,
+        },
     },
     ost::{ServiceDesk, local_gateway},
 };
@@ -22,6 +24,7 @@ const ADMITTED: AdmittedSession = AdmittedSession {
     epoch: SESSION.1,
     principal: SessionPrincipal::Owner,
     connected: true,
+    objects: ObjectAccess { filesystem: 1, read_only: false, unmarked: true },
 };
 
 fn secret() -> AttachSecret {

@@ -145,7 +145,7 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         story: "an OST carries out what names a session, whatever connection it comes over",
         file: "appliance/node/src/ost/sessions.rs",
         replacements: &[(
-            "Some((attached, _)) if attached != client => Err(Refusal::Another),",
+            "Some(attached) if attached.client != client => Err(Refusal::Another),",
             "",
         )],
         proofs: &[Proof::Test(NODE, "ost::test::sessions::who_names_another_session_is_refused")],

@@ -3,6 +3,7 @@
 use crate::{Mutant, Proof, TestTarget};
 
 const NODE: TestTarget = TestTarget::library("sheen-node");
+const META: TestTarget = TestTarget::library("sheen-meta");
 
 pub(crate) const MUTANTS: &[Mutant] = &[
     Mutant {
@@ -89,5 +90,45 @@ pub(crate) const MUTANTS: &[Mutant] = &[
             "",
         )],
         proofs: &[Proof::Test(NODE, "mdt::authorize_test::nobody_asserts_what_it_may_not_have")],
+    },
+    Mutant {
+        name: "objects-of-any-file-system",
+        story: "an OST gives a session objects of another file system than its own",
+        file: "appliance/node/src/ost/access.rs",
+        replacements: &[("object.ver == self.filesystem", "object.ver != u32::MAX")],
+        proofs: &[Proof::Test(
+            NODE,
+            "ost::test::access::objects_are_for_sessions_of_their_file_system_alone",
+        )],
+    },
+    Mutant {
+        name: "objects-without-a-mark",
+        story: "an OST gives objects that do not tell their file system to sessions of one file system alone",
+        file: "appliance/node/src/ost/access.rs",
+        replacements: &[("{ self.unmarked }", "{ self.unmarked || self.filesystem != 0 }")],
+        proofs: &[Proof::Test(
+            NODE,
+            "ost::test::access::objects_are_for_sessions_of_their_file_system_alone",
+        )],
+    },
+    Mutant {
+        name: "objects-written-by-readers",
+        story: "an OST changes objects for a session that may only read",
+        file: "appliance/node/src/ost/access.rs",
+        replacements: &[("if self.read_only {", "if self.read_only && object.ver == u32::MAX {")],
+        proofs: &[Proof::Test(
+            NODE,
+            "ost::test::access::a_session_that_reads_only_changes_no_object",
+        )],
+    },
+    Mutant {
+        name: "objects-renamed-by-replay",
+        story: "what an older release logged is applied again under names that the OSTs do not know",
+        file: "appliance/meta/src/apply/create.rs",
+        replacements: &[("if change.marked {", "if change.marked || change.client.0 != 0 {")],
+        proofs: &[Proof::Test(
+            META,
+            "test::create::new_objects_carry_their_file_system_unless_the_entry_is_older",
+        )],
     },
 ];

@@ -12,6 +12,7 @@ use crate::{
     state::{
         Change, State,
         inode::{Content, Inode, S_ISGID, flags},
+        objects::mark_new,
     },
 };
 
@@ -86,7 +87,11 @@ impl State {
             FileKind::CharDevice | FileKind::BlockDevice => Content::Device(request.rdev),
             FileKind::Fifo | FileKind::Socket => Content::Plain,
             FileKind::Regular => {
-                Content::File(self.objects.new_layout(&change.placement).to_vec().into())
+                let mut layout = self.objects.new_layout(&change.placement);
+                if change.marked {
+                    mark_new(&mut layout, self.inode(request.parent)?.filesystem);
+                }
+                Content::File(layout.to_vec().into())
             }
         };
         let parent = self.inode(request.parent)?;

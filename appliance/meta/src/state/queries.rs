@@ -283,6 +283,19 @@ impl State {
         })
     }
 
+    /// Whether a principal may use every file system, those to come included.
+    #[must_use]
+    pub fn may_use_every_filesystem(&self, principal: SessionPrincipal) -> bool {
+        match principal {
+            SessionPrincipal::Owner => true,
+            SessionPrincipal::User { .. } => false,
+            SessionPrincipal::Identity { number } | SessionPrincipal::ExemptIdentity { number } => {
+                let identity = self.identities.living(number);
+                identity.is_some_and(|identity| identity.rights.every_filesystem)
+            }
+        }
+    }
+
     /// Every session, in order.
     #[must_use]
     pub fn sessions(&self) -> Vec<SessionInfo> {

@@ -1,6 +1,6 @@
 //! Create and Link.
 
-use sheen_wire::metadata::Create;
+use sheen_wire::metadata::{Create, InstantiateLayout};
 
 use super::*;
 use crate::state::inode::flags;
@@ -253,4 +253,33 @@ fn an_unnamed_file_is_an_orphan_until_it_is_linked() {
     assert_eq!((h.stat(file).nlink, h.state.orphans(Fid::NONE, 9)), (1, vec![]));
     let directory = h.creation(h.root, "x", FileKind::Directory);
     assert_eq!(h.err(create(Create { unnamed: true, ..directory })), Errno::EINVAL);
+}
+
+/// What an entry of an older release gave is named as it was then, also when it is applied again: OSTs know it by that.
+#[test]
+fn new_objects_carry_their_file_system_unless_the_entry_is_older() {
+    let mut h = Harness::new();
+    let objects = |h: &Harness, file: Fid| -> Vec<Vec<u32>> {
+        let components = h.state.layout(file).unwrap().components;
+        let marks =
+            |it: &sheen_types::Component| it.objects.iter().map(|it| it.object.ver).collect();
+        components.iter().map(marks).filter(|marks: &Vec<u32>| !marks.is_empty()).collect()
+    };
+    let file = h.file(h.root, "f");
+    assert_eq!(objects(&h, file), [[h.root.oid]]);
+    let request = h.creation(h.root, "old", FileKind::Regular);
+    let old = request.fid;
+    let entry = h.entry(create(request));
+    let outcome = h.apply_entry(Entry { marked: false, ..entry });
+    assert!(outcome.result.is_ok());
+    assert_eq!(objects(&h, old), [[0]]);
+    let grow = InstantiateLayout { fid: old, start: 0, end: 200 << 20 };
+    h.ok(Operation::InstantiateLayout(grow));
+    let marks = objects(&h, old);
+    assert_eq!((marks.len(), &marks[0][..]), (2, &[0][..]), "what it has stays what it is");
+    assert!(marks[1].iter().all(|&mark| mark == h.root.oid), "{marks:?}");
+    h.make_filesystem("another");
+    h.mount("another");
+    let file = h.file(h.root, "f");
+    assert_eq!(objects(&h, file), [[h.root.oid]]);
 }

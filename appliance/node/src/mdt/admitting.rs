@@ -16,7 +16,7 @@ use super::{
     background::Job,
     core::Mdt,
     eviction::Eviction,
-    gateway::{AdmittedSession, ListVersion, OstJob, SessionList},
+    gateway::{AdmittedSession, ListVersion, ObjectAccess, OstJob, SessionList},
 };
 use crate::attach_secret::AttachSecret;
 
@@ -58,6 +58,7 @@ impl Mdt {
             epoch: session.epoch,
             principal: session.principal,
             connected: session.connected,
+            objects: self.object_access(client),
         });
         let list = SessionList {
             version,
@@ -75,10 +76,23 @@ impl Mdt {
         epoch: Epoch,
         principal: SessionPrincipal,
     ) -> AttachKey {
-        let session = AdmittedSession { client, epoch, principal, connected: true };
+        let objects = self.object_access(client);
+        let session = AdmittedSession { client, epoch, principal, connected: true, objects };
         let version = self.next_list_version();
         self.tell_osts(OstJob::Admit { version, session });
         self.admitting.secret.key_of(&session).unwrap_or(AttachKey::NONE)
+    }
+
+    /// What OSTs let a session do.
+    fn object_access(&self, client: ClientId) -> ObjectAccess {
+        match self.state.session_access(client) {
+            Some(access) if !access.checked && !access.root.is_none() => ObjectAccess {
+                filesystem: access.root.oid,
+                read_only: access.read_only,
+                unmarked: self.state.may_use_every_filesystem(access.principal),
+            },
+            Some(_) | None => ObjectAccess::NONE,
+        }
     }
 
     /// Has every OST refuse a session, whatever epoch it gets by a Connect that is under way.

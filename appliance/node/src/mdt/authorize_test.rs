@@ -12,7 +12,7 @@ use sheen_wire::{
     flock::{FileLock, LockFamily, LockRelease, LockSet, LockType},
     lease::{LeaseCancel, LeaseRequest, LockMode, SizeUpdate, bits},
     metadata::{
-        Access, ClientList, Close, ConnectReply, FilesystemCreate, FilesystemDelete,
+        Access, ClientList, Close, ConnectReply, EntryReply, FilesystemCreate, FilesystemDelete,
         FilesystemStatistics, GetAttributes, HeldLease, HeldOpen, InstantiateLayout, Link,
         ListXattr, Lookup, MakeRoom, Open, OstList, ReadDirectory, ReadLink, Reassert, Rename,
         SequenceGrantReply, SetXattr, TellAccesses, Unlink, UpdateSize, XattrName, set,
@@ -20,7 +20,9 @@ use sheen_wire::{
 };
 
 use super::{
+    OstJob,
     authorize::Refusal,
+    gateway::ObjectAccess,
     mutation::Task,
     test_support::{CREDENTIALS, Client, World, name, setting},
 };
@@ -499,4 +501,64 @@ fn a_user_s_session_is_not_the_owner_s_to_take() {
     scene.world.run();
     let core = &scene.world.service.as_ref().unwrap().core;
     assert_eq!(core.connections[&user].principal, principal, "as the kernel said");
+}
+
+#[test]
+fn osts_are_told_what_a_session_may_do_with_objects() {
+    let mut scene = Scene::new();
+    // Of one file system alone.
+    let narrow = IdentityRights {
+        every_filesystem: false,
+        filesystems: List(vec![1]),
+        ..rights(Mapping::Trusted, false)
+    };
+    let put = PutIdentity {
+        number: 0,
+        name: b"narrow".to_vec(),
+        rights: narrow,
+        certificates: List(vec![CertificateName { fingerprint: [4; 32], not_after: u64::MAX }]),
+    };
+    let core = &mut scene.world.service.as_mut().unwrap().core;
+    core.submit_own(Operation::IdentityPut(put), Task::Forget);
+    let objects =
+        |filesystem, read_only, unmarked| ObjectAccess { filesystem, read_only, unmarked };
+    for (number, filesystem, principal, told) in [
+        (2, &b"fs"[..], SessionPrincipal::Owner, objects(1, false, true)),
+        (3, b"other", SessionPrincipal::Owner, objects(2, false, true)),
+        (4, b"fs", identity(1), objects(1, false, true)),
+        (5, b"fs", identity(2), objects(1, true, true)),
+        (6, b"fs", identity(4), objects(1, false, false)),
+        (7, b"fs", identity(3), ObjectAccess::NONE),
+        (8, b"", SessionPrincipal::Owner, ObjectAccess::NONE),
+    ] {
+        let (client, status) = scene.connect_as(filesystem, number, principal);
+        assert_eq!(status, 0, "{principal:?}");
+        let last = scene.world.osts.borrow().jobs.last().cloned();
+        let Some(OstJob::Admit { session, .. }) = last else { panic!("{last:?}") };
+        assert_eq!((session.client, session.objects), (client.client, told), "{principal:?}");
+    }
+    scene.world.osts.borrow_mut().list_wanted = true;
+    scene.world.pass(std::time::Duration::from_millis(100));
+    let osts = scene.world.osts.borrow();
+    let mut lists = osts.jobs.iter().rev().filter_map(|job| match job {
+        OstJob::Sessions(list) => Some(list),
+        _ => None,
+    });
+    let list = lists.next().unwrap();
+    let marks: Vec<u32> = list.sessions.iter().map(|it| it.objects.filesystem).collect();
+    assert!(marks.ends_with(&[1, 2, 1, 1, 1, 0, 0]), "{marks:?}");
+}
+
+/// Objects carry their file system, so that an OST can tell.
+#[test]
+fn a_new_file_s_objects_carry_its_file_system() {
+    let mut scene = Scene::new();
+    for (number, filesystem, root) in [(2, &b"fs"[..], 1), (3, b"other", 2)] {
+        let mut client = scene.mount_as(filesystem, number, SessionPrincipal::Owner);
+        let request = client.create_request(Fid::new(Fid::ROOT_SEQUENCE, root), "file");
+        let made: EntryReply = client.call(&mut scene.world, Opcode::Create, &request).body();
+        let core = &scene.world.service.as_ref().unwrap().core;
+        let layout = core.state.layout(made.attributes.fid).unwrap();
+        assert_eq!(layout.components[0].objects[0].object.ver, root);
+    }
 }

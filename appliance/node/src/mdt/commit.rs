@@ -86,6 +86,7 @@ impl Mdt {
                 transaction: TransactionNumber(self.last_transaction),
                 operation,
                 placement,
+                marked: true,
             };
             bytes = then;
             entries.push(entry);

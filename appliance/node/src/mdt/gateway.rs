@@ -9,7 +9,7 @@ use std::{os::fd::RawFd, sync::Arc};
 
 use sheen_types::{ClientId, Epoch, Fid, OstIndex};
 
-pub use crate::attach_secret::AttachSecret;
+pub use crate::{attach_secret::AttachSecret, ost::ObjectAccess};
 pub use sheen_meta::SessionPrincipal;
 
 /// Most objects in one [`OstJob::Destroy`]: four such jobs take a quarter of a store's places for requests, the rest is for
@@ -52,6 +52,8 @@ pub struct AdmittedSession {
     pub principal: SessionPrincipal,
     /// It connected since this start of the MDT. Before, its client has no key that is good, and attaches nothing.
     pub connected: bool,
+    /// What it may do with objects.
+    pub objects: ObjectAccess,
 }
 
 /// Every session that OSTs serve.

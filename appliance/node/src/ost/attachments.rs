@@ -10,14 +10,23 @@ use sheen_meta::SessionPrincipal;
 use sheen_ports::{ConnectionId, Principal};
 use sheen_types::{ClientId, Epoch, Tick};
 
+use super::access::ObjectAccess;
 use crate::{principal, strangers::Strangers};
+
+/// What a connection knows of the session it is attached to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Attached {
+    pub client: ClientId,
+    /// Frames carry it now.
+    pub epoch: Epoch,
+    pub objects: ObjectAccess,
+}
 
 /// A connection.
 #[derive(Clone, Copy, Debug)]
 struct Connection {
     principal: SessionPrincipal,
-    /// The session it is attached to, and the epoch frames of that carry now.
-    session: Option<(ClientId, Epoch)>,
+    session: Option<Attached>,
 }
 
 /// The connections, one session to each at most, and since when those of nobody are there.
@@ -55,8 +64,8 @@ impl Attachments {
         self.connections.get(&connection).map(|found| found.principal)
     }
 
-    /// The session a connection is attached to, with the epoch its frames carry now.
-    pub(crate) fn session(&self, connection: ConnectionId) -> Option<(ClientId, Epoch)> {
+    /// The session a connection is attached to.
+    pub(crate) fn session(&self, connection: ConnectionId) -> Option<Attached> {
         self.connections.get(&connection)?.session
     }
 
@@ -64,12 +73,11 @@ impl Attachments {
     pub(crate) fn attach(
         &mut self,
         connection: ConnectionId,
-        client: ClientId,
-        epoch: Epoch,
+        session: Attached,
     ) -> Option<ClientId> {
         self.strangers.forget(connection);
-        let before = self.connections.get_mut(&connection)?.session.replace((client, epoch));
-        before.map(|(other, _)| other).filter(|&other| other != client)
+        let before = self.connections.get_mut(&connection)?.session.replace(session);
+        before.map(|other| other.client).filter(|&other| other != session.client)
     }
 
     /// A connection is about to be closed: nothing that still comes over it is of any session, nor does it get one. Attached once
@@ -82,7 +90,7 @@ impl Attachments {
     /// A connection ended. Returns the session it was attached to.
     pub(crate) fn forget(&mut self, connection: ConnectionId) -> Option<ClientId> {
         self.strangers.forget(connection);
-        self.connections.remove(&connection)?.session.map(|(client, _)| client)
+        self.connections.remove(&connection)?.session.map(|session| session.client)
     }
 
     #[cfg(test)]

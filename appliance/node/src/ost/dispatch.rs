@@ -15,6 +15,7 @@ use sheen_wire::{
 };
 
 use super::{
+    access::ObjectAccess,
     image::Image,
     operation::{Operation, Origin, Work},
     repacking::Wanted,
@@ -42,13 +43,16 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
         let origin = Origin::Fabric { request, frame: *frame, since, ost };
         let result = match self.let_in(request, frame) {
             Err(refusal) => Err(self.refuse(request, frame, refusal)),
-            Ok(()) => match decode(frame, body) {
+            Ok(access) => match decode(frame, body) {
                 Ok(Decoded::Nothing) => Ok(Some(Vec::new())),
                 Ok(Decoded::Attach(key)) => match self.attach(request, frame, &key) {
                     Ok(()) => Ok(Some(Vec::new())),
                     Err(refusal) => Err(self.refuse(request, frame, refusal)),
                 },
-                Ok(Decoded::Target(ost, ask)) => self.ask(origin, frame, ost, ask),
+                Ok(Decoded::Target(ost, ask)) => match access.check(&ask) {
+                    Ok(()) => self.ask(origin, frame, ost, ask),
+                    Err(refusal) => Err(self.refuse(request, frame, refusal)),
+                },
                 Err(errno) => {
                     self.stats.malformed.add(1);
                     Err(errno)
@@ -70,11 +74,12 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
         }
     }
 
-    /// Checks that a request is one of those that clients are served, and comes over a connection of its session.
-    fn let_in(&self, request: RequestId, frame: &Frame) -> Result<(), Refusal> {
+    /// Checks that a request is one of those that clients are served, and comes over a connection of its session. Returns what that may
+    /// do with objects.
+    fn let_in(&self, request: RequestId, frame: &Frame) -> Result<ObjectAccess, Refusal> {
         match frame.opcode {
             opcode if is_reserved(opcode) => Err(Refusal::Opcode),
-            Opcode::Attach => Ok(()),
+            Opcode::Attach => Ok(ObjectAccess::NONE),
             _ => self.sessions.check(request.connection, frame.client, frame.epoch),
         }
     }

@@ -3,7 +3,7 @@
 use sheen_types::Epoch;
 
 use super::*;
-use crate::mdt::gateway::{AttachSecret, SessionPrincipal};
+use crate::mdt::gateway::{AttachSecret, ObjectAccess, SessionPrincipal};
 
 const VERSION: ListVersion = ListVersion { server: Epoch(1), changes: 1 };
 
@@ -32,6 +32,7 @@ fn admit(changes: u64) -> OstJob {
         epoch: Epoch(1),
         principal: SessionPrincipal::Owner,
         connected: false,
+        objects: ObjectAccess::NONE,
     };
     OstJob::Admit { version: ListVersion { changes, ..VERSION }, session }
 }

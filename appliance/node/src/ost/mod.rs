@@ -11,6 +11,7 @@ mod slab;
 mod checksum;
 mod attachments;
 mod sessions;
+mod access;
 mod fencing;
 mod image;
 mod reluctance;
@@ -35,6 +36,7 @@ pub mod gateway;
 #[cfg(test)]
 mod test;
 
+pub use access::ObjectAccess;
 pub(crate) use device::{RESERVE_BYTES, io_fault};
 pub use gateway::{
     LocalGateway, ServiceDesk, ServiceEnd, ServiceJob, ServiceRequest, local_gateway,

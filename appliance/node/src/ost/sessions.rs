@@ -14,7 +14,10 @@ use sheen_ports::ConnectionId;
 use sheen_types::{ClientId, Epoch, Errno};
 use sheen_wire::fields::AttachKey;
 
-use super::attachments::Attachments;
+use super::{
+    access::ObjectAccess,
+    attachments::{Attached, Attachments},
+};
 use crate::{
     attach_secret::AttachSecret,
     mdt::gateway::{AdmittedSession, ListVersion, SessionList},
@@ -27,6 +30,7 @@ struct Listed {
     principal: SessionPrincipal,
     /// Since the list's start of the MDT.
     connected: bool,
+    objects: ObjectAccess,
     /// The connection attached last.
     connection: Option<ConnectionId>,
     /// It attached one since the service began, so it may have changed something.
@@ -48,19 +52,24 @@ pub(crate) enum Refusal {
     Key,
     /// No client is served this.
     Opcode,
+    /// The object is of another file system than the session.
+    Filesystem,
+    /// It changes an object, and the session reads only.
+    ReadOnly,
 }
 
 impl Refusal {
     /// How many there are.
-    pub(crate) const COUNT: usize = 6;
+    pub(crate) const COUNT: usize = 8;
 
     /// What the peer is told.
     pub(crate) const fn errno(self) -> Errno {
         match self {
             Self::Unattached | Self::Another | Self::Ended => Errno::ENOTCONN,
             Self::Newer => Errno::EAGAIN,
-            Self::Key => Errno::EACCES,
+            Self::Key | Self::Filesystem => Errno::EACCES,
             Self::Opcode => Errno::EPERM,
+            Self::ReadOnly => Errno::EROFS,
         }
     }
 }
@@ -100,15 +109,12 @@ impl Sessions {
         }
         let mut before = self.list.take().map_or_else(BTreeMap::new, |mine| mine.sessions);
         let mut sessions = BTreeMap::new();
-        for &AdmittedSession { client, epoch, principal, connected } in &list.sessions {
-            let known = before.remove(&client);
-            let connection = known.and_then(|listed| listed.connection);
-            if let Some(connection) = connection {
-                self.connections.attach(connection, client, epoch);
+        for &session in &list.sessions {
+            let known = before.remove(&session.client);
+            if let Some(connection) = known.and_then(|listed| listed.connection) {
+                self.connections.attach(connection, attached(session));
             }
-            let has_attached = known.is_some_and(|listed| listed.has_attached);
-            let listed = Listed { epoch, principal, connected, connection, has_attached };
-            sessions.insert(client, listed);
+            sessions.insert(session.client, listed(session, known));
         }
         let (version, highest, secret) = (list.version, list.highest, list.secret.clone());
         self.list = Some(List { version, highest, secret, sessions });
@@ -127,16 +133,12 @@ impl Sessions {
         version: ListVersion,
         session: AdmittedSession,
     ) -> Result<(), Missed> {
-        let AdmittedSession { client, epoch, principal, connected } = session;
         let list = self.expect(version)?;
-        list.highest = list.highest.max(client);
-        let known = list.sessions.get(&client);
-        let connection = known.and_then(|listed| listed.connection);
-        let has_attached = known.is_some_and(|listed| listed.has_attached);
-        let listed = Listed { epoch, principal, connected, connection, has_attached };
-        list.sessions.insert(client, listed);
-        if let Some(connection) = connection {
-            self.connections.attach(connection, client, epoch);
+        list.highest = list.highest.max(session.client);
+        let known = list.sessions.get(&session.client).copied();
+        list.sessions.insert(session.client, listed(session, known));
+        if let Some(connection) = known.and_then(|listed| listed.connection) {
+            self.connections.attach(connection, attached(session));
         }
         Ok(())
     }
@@ -190,8 +192,8 @@ impl Sessions {
         if !listed.connected {
             return Err(Refusal::Newer);
         }
-        let opened_by = listed.principal;
-        let session = AdmittedSession { client, epoch, principal: opened_by, connected: true };
+        let (opened_by, objects, connected) = (listed.principal, listed.objects, true);
+        let session = AdmittedSession { client, epoch, principal: opened_by, connected, objects };
         if principal != opened_by || !list.secret.proves(key, &session) {
             return Err(Refusal::Key);
         }
@@ -200,7 +202,7 @@ impl Sessions {
         if let Some(old) = old {
             self.connections.detach(old);
         }
-        let other = self.connections.attach(connection, client, epoch);
+        let other = self.connections.attach(connection, attached(session));
         if let Some(other) = other
             && let Some(other) = list.sessions.get_mut(&other)
         {
@@ -209,7 +211,8 @@ impl Sessions {
         Ok(old)
     }
 
-    /// Checks that a frame comes over a connection of the session it names. One look into a table.
+    /// Checks that a frame comes over a connection of the session it names. One look into a table. Returns what the session may do with
+    /// objects.
     ///
     /// # Errors
     /// [`Refusal`].
@@ -218,11 +221,11 @@ impl Sessions {
         connection: ConnectionId,
         client: ClientId,
         epoch: Epoch,
-    ) -> Result<(), Refusal> {
+    ) -> Result<ObjectAccess, Refusal> {
         match self.connections.session(connection) {
             None => Err(Refusal::Unattached),
-            Some((attached, _)) if attached != client => Err(Refusal::Another),
-            Some((_, now)) => compare(epoch, now),
+            Some(attached) if attached.client != client => Err(Refusal::Another),
+            Some(attached) => compare(epoch, attached.epoch).map(|()| attached.objects),
         }
     }
 
@@ -256,6 +259,20 @@ impl Sessions {
             listed.connection = None;
         }
     }
+}
+
+/// A session as the list has it, with what is known of its connection.
+fn listed(session: AdmittedSession, known: Option<Listed>) -> Listed {
+    let AdmittedSession { epoch, principal, connected, objects, .. } = session;
+    let connection = known.and_then(|listed| listed.connection);
+    let has_attached = known.is_some_and(|listed| listed.has_attached);
+    Listed { epoch, principal, connected, objects, connection, has_attached }
+}
+
+/// What its connection knows of a session.
+const fn attached(session: AdmittedSession) -> Attached {
+    let AdmittedSession { client, epoch, objects, .. } = session;
+    Attached { client, epoch, objects }
 }
 
 /// Compares the epoch of a frame with that of its session.

@@ -8,9 +8,10 @@ use super::sessions::Refusal;
 use crate::stats::{ConnectionStats, Counter, Operations};
 
 /// Why requests are not carried out, as metrics name it: the connection is attached to no session, or to another; the session
-/// ended; it is not known yet; the key to attach with is wrong; clients may not ask this.
+/// ended; it is not known yet; the key to attach with is wrong; clients may not ask this; the object is of another file system; the
+/// session reads only.
 pub const NOT_ADMITTED_REASONS: [&str; Refusal::COUNT] =
-    ["unattached", "another", "ended", "newer", "key", "opcode"];
+    ["unattached", "another", "ended", "newer", "key", "opcode", "filesystem", "read_only"];
 
 /// Counters of one service thread.
 #[derive(Debug, Default)]

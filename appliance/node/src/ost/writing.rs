@@ -75,7 +75,7 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
             return;
         }
         let attached = self.sessions.connections.session(request.connection);
-        if attached.is_none_or(|(client, _)| client != frame.client) {
+        if attached.is_none_or(|attached| attached.client != frame.client) {
             // Its session ended meanwhile, or has another connection, over which it was sent again.
             let errno = self.refuse(*request, frame, Refusal::Ended);
             self.end_operation(token);

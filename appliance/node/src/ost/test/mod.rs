@@ -9,6 +9,7 @@ mod host;
 mod scrub;
 mod links;
 mod sessions;
+mod access;
 mod model;
 mod packing;
 mod compressed;

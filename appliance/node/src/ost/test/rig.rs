@@ -24,7 +24,8 @@ use super::device::{Orders, TestDevice};
 use crate::{
     attach_secret::AttachSecret,
     mdt::gateway::{
-        AdmittedSession, ListVersion, OstGateway, OstJob, OstJobEnd, SessionList, SessionPrincipal,
+        AdmittedSession, ListVersion, ObjectAccess, OstGateway, OstJob, OstJobEnd, SessionList,
+        SessionPrincipal,
     },
     ost::{
         LocalGateway, OstConfig, OstService, ScrubConfig, ServiceJob, ServiceRequest, local_gateway,
@@ -487,7 +488,8 @@ impl Rig {
 
 /// A session of the owner's.
 pub(crate) const fn admitted((client, epoch): (ClientId, Epoch)) -> AdmittedSession {
-    AdmittedSession { client, epoch, principal: SessionPrincipal::Owner, connected: true }
+    let objects = ObjectAccess { filesystem: 1, read_only: false, unmarked: true };
+    AdmittedSession { client, epoch, principal: SessionPrincipal::Owner, connected: true, objects }
 }
 
 pub(crate) fn write_body(object: Fid, offset: u64, durable: bool) -> ObjectWrite {
