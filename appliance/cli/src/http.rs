@@ -18,10 +18,10 @@ use crate::{
 /// Longest answer taken.
 const ANSWER_BYTES_MAX: u64 = 16 << 20;
 /// How long connecting, and each read, may take.
-const PATIENCE: Duration = Duration::from_secs(5);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 
 /// How long an order may take: a key may lie behind a network.
-const ORDER_PATIENCE: Duration = Duration::from_secs(120);
+pub(crate) const ORDER_PATIENCE: Duration = Duration::from_secs(120);
 
 /// Returns the body behind `path` at a node: `unix:PATH` or `tcp:HOST:PORT`, where it listens for clients.
 ///
@@ -91,12 +91,18 @@ fn unanswered(address: &str, error: &anyhow::Error) -> Failure {
         .hint("a node that starts answers its own user alone, on its machine, by its UNIX socket")
 }
 
-/// Posts `body` to `path` on the UNIX socket `socket`, and waits for the answer: whether it is status 200, and its body. None: nobody
-/// listens there.
+/// Posts `body` to `path` on the UNIX socket `socket`, and waits for the answer, `patience` for each part: whether it is status 200, and its
+/// body. None: nobody listens there.
 ///
 /// # Errors
-/// When the answer is none.
-pub(crate) fn post_unix(socket: &Path, path: &str, body: &str) -> Result<Option<(bool, String)>> {
+/// When the answer is none, or does not come.
+pub(crate) fn post_unix(
+    socket: &Path,
+    path: &str,
+    body: &str,
+    patience: Duration,
+) -> Result<Option<(bool, String)>> {
+    let address = || format!("unix:{}", socket.display());
     let mut stream = match UnixStream::connect(socket) {
         Ok(stream) => stream,
         Err(error)
@@ -104,15 +110,15 @@ pub(crate) fn post_unix(socket: &Path, path: &str, body: &str) -> Result<Option<
         {
             return Ok(None);
         }
-        Err(error) => return Err(error).with_context(|| socket.display().to_string()),
+        Err(error) => return Err(unreachable(&address(), &error).into()),
     };
-    stream.set_read_timeout(Some(ORDER_PATIENCE))?;
+    stream.set_read_timeout(Some(patience))?;
     let length = body.len();
     write!(
         stream,
         "POST {path} HTTP/1.0\r\nHost: node\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
     )?;
-    let (status, body) = answer(stream)?;
+    let (status, body) = answer(stream).map_err(|error| unanswered(&address(), &error))?;
     Ok(Some((code(&status) == Some("200"), body)))
 }
 

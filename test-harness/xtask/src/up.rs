@@ -33,7 +33,7 @@ Unmounts and stops what `cargo xtask up` started. The data stays; `up` brings it
 Usage: cargo xtask down [OPTIONS]
 
 Options:
-  --mount DIR    Where it is mounted [default: ./mnt]
+  --mount DIR    Take only this mount away before the node stops [default: all of them]
   --dir DIR      Where the node keeps its files [default: ./.sheen]
   --json         Print the result as JSON
 ";
@@ -47,7 +47,8 @@ pub(crate) fn up(arguments: &[String]) -> Result<ExitCode> {
         console::plain(UP_HELP);
         return Ok(ExitCode::SUCCESS);
     }
-    let arguments = with_defaults(arguments, &["--size", "--listen", "--metrics"])?;
+    let defaults = [("--mount", "mnt"), ("--dir", ".sheen")];
+    let arguments = with_defaults(arguments, &defaults, &["--size", "--listen", "--metrics"])?;
     packages::ensure(packages::RUN)?;
     Step::cargo(&["build", "--release", "--package", "sheen-cli"]).run()?;
     delegate("up", &arguments)
@@ -62,7 +63,7 @@ pub(crate) fn down(arguments: &[String]) -> Result<ExitCode> {
         console::plain(DOWN_HELP);
         return Ok(ExitCode::SUCCESS);
     }
-    let arguments = with_defaults(arguments, &[])?;
+    let arguments = with_defaults(arguments, &[("--dir", ".sheen")], &["--mount"])?;
     if !sheen().exists() {
         bail!("nothing was ever started from here: {} is not built", sheen().display());
     }
@@ -73,8 +74,12 @@ fn wants_help(arguments: &[String]) -> bool {
     arguments.iter().any(|argument| argument == "--help" || argument == "-h")
 }
 
-/// Fills in `--mount` and `--dir`, relative to where the user stands; refuses what is unknown.
-fn with_defaults(arguments: &[String], more: &[&str]) -> Result<Vec<String>> {
+/// Fills in what is not given of `defaults`, options for folders of the workspace; refuses what is neither there nor in `more`.
+fn with_defaults(
+    arguments: &[String],
+    defaults: &[(&str, &str)],
+    more: &[&str],
+) -> Result<Vec<String>> {
     let mut all = Vec::new();
     let mut rest = arguments.iter();
     let mut seen = Vec::new();
@@ -87,7 +92,7 @@ fn with_defaults(arguments: &[String], more: &[&str]) -> Result<Vec<String>> {
             all.push(name);
             continue;
         }
-        if !["--mount", "--dir"].contains(&name.as_str()) && !more.contains(&name.as_str()) {
+        if !defaults.iter().any(|(known, _)| *known == name) && !more.contains(&name.as_str()) {
             bail!("unknown option `{argument}`; see --help");
         }
         let value = match value {
@@ -97,9 +102,9 @@ fn with_defaults(arguments: &[String], more: &[&str]) -> Result<Vec<String>> {
         seen.push(name.clone());
         all.extend([name, value]);
     }
-    for (name, folder) in [("--mount", "mnt"), ("--dir", ".sheen")] {
+    for (name, folder) in defaults {
         if !seen.iter().any(|given| given == name) {
-            all.extend([name.to_owned(), workspace().join(folder).display().to_string()]);
+            all.extend([(*name).to_owned(), workspace().join(folder).display().to_string()]);
         }
     }
     Ok(all)

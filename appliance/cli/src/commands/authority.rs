@@ -58,7 +58,8 @@ pub(crate) fn run(json: bool, authority: &Authority) -> Result<()> {
 }
 
 fn order(node: &NodeAddress, word: &str) -> Result<AuthoritiesShown> {
-    let answer = orders::give(&orders::socket(node)?, "/authority", &json!({ "order": word }))?;
+    let exchange = if word == "show" { orders::ask } else { orders::give };
+    let answer = exchange(&orders::socket(node)?, "/authority", &json!({ "order": word }))?;
     serde_json::from_value(answer).context("the node's answer")
 }
 

@@ -166,7 +166,7 @@ pub(crate) fn run(json: bool, client: &Client) -> Result<()> {
         Client::List { node } => list(json, node),
         Client::Show { name, node } => {
             let order = json!({ "order": "list", "name": name });
-            show(json, &order_one(node, &order)?)
+            show(json, &one(orders::ask(&orders::socket(node)?, "/client", &order)?)?)
         }
         Client::Set(set) => change(json, set),
         Client::Renew(renewed) => renew(json, renewed),
@@ -223,7 +223,10 @@ fn told(json: bool, client: &ClientShown, written: &Written) {
             "{} lets {} in until {}: {}.\nWhoever has this file is this client: copy it over a channel you trust, and delete what you do not need.",
             written.path.display(),
             client.name,
-            client.expires.map_or_else(|| "-".to_owned(), |at| UnixSeconds(at).to_string()),
+            // The file's own end: the client may have others that last longer.
+            written.certificate["not_after"]
+                .as_u64()
+                .map_or_else(|| "-".to_owned(), |at| UnixSeconds(at).to_string()),
             may(client),
         )
     });
@@ -281,7 +284,7 @@ fn clients(mut answer: Value) -> Result<Vec<ClientShown>> {
 
 fn list(json: bool, node: &NodeAddress) -> Result<()> {
     let order = json!({ "order": "list" });
-    let clients = clients(orders::give(&orders::socket(node)?, "/client", &order)?)?;
+    let clients = clients(orders::ask(&orders::socket(node)?, "/client", &order)?)?;
     answer::either(json, &clients, || table(&clients, now()));
     Ok(())
 }

@@ -90,7 +90,14 @@ fn chosen(
         true => MountPoint::at(mount)?.filter(MountPoint::is_sheen),
         false => None,
     };
-    let Some(there) = there else { return Ok((Vec::new(), all)) };
+    let Some(there) = there else {
+        if place.running_node().is_none() {
+            return Ok((Vec::new(), all));
+        }
+        let text = format!("nothing of Sheen is mounted at {}", mount.display());
+        let hint = "leave --mount out: all mounts of the node are taken away, and it is stopped";
+        bail!(Failure::new(FailureKind::NotFound, text).hint(hint));
+    };
     let (taken, left): (Vec<_>, Vec<_>) = all.into_iter().partition(|one| one.id == there.id);
     if taken.is_empty() {
         let text = format!(

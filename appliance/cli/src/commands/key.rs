@@ -13,7 +13,7 @@ use sheen_node::{
 };
 use sheen_reactor::SystemEntropy;
 
-use super::place::absolute;
+use super::{orders, place::absolute, slow::Slow};
 use crate::{answer, http};
 
 /// What can be asked of keys.
@@ -142,7 +142,10 @@ fn rotate(json: bool, path: &Path, to: &str) -> Result<()> {
     let to = source(to)?;
     let socket = sheen_control::operator_socket(&config.socket);
     let order = serde_json::json!({ "to": to.to_string() }).to_string();
-    let (generation, running) = match http::post_unix(&socket, "/key/rotate", &order)? {
+    let slow = Slow::watch(orders::WAITING);
+    let answer = http::post_unix(&socket, "/key/rotate", &order, http::ORDER_PATIENCE)?;
+    drop(slow);
+    let (generation, running) = match answer {
         Some((is_done, body)) => (ordered(is_done, &body)?, true),
         None => (offline(&config, &to)?.generation, false),
     };

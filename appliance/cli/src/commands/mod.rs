@@ -22,6 +22,7 @@ pub(crate) mod key;
 pub(crate) mod nvme;
 pub(crate) mod scrub;
 mod orders;
+mod slow;
 pub(crate) mod client;
 pub(crate) mod authority;
 

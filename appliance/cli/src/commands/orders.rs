@@ -1,15 +1,23 @@
 //! Orders to a running node, by the socket that its own user alone may use.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
+use super::slow::Slow;
 use crate::{
     arguments::NodeAddress,
     failure::{Failure, FailureKind},
     http,
 };
+
+/// What is said while an order takes long.
+pub(super) const WAITING: &str =
+    "waiting for the node, which has the order: it may carry it out also if you end the waiting";
 
 /// The socket of orders of the node that is meant.
 ///
@@ -26,12 +34,26 @@ pub(super) fn socket(node: &NodeAddress) -> Result<PathBuf> {
     Ok(sheen_control::operator_socket(Path::new(socket)))
 }
 
-/// Gives an order, and returns its answer.
+/// Gives an order that changes nothing, and returns its answer.
+///
+/// # Errors
+/// When nobody answers soon, or the node refuses; the text says what to do.
+pub(super) fn ask(socket: &Path, path: &str, order: &Value) -> Result<Value> {
+    exchange(socket, path, order, http::PATIENCE)
+}
+
+/// Gives an order, and returns its answer. It may wait for a key behind a network.
 ///
 /// # Errors
 /// When nobody answers, or the node refuses; the text says what to do.
 pub(super) fn give(socket: &Path, path: &str, order: &Value) -> Result<Value> {
-    let Some((is_done, body)) = http::post_unix(socket, path, &order.to_string())? else {
+    let _slow = Slow::watch(WAITING);
+    exchange(socket, path, order, http::ORDER_PATIENCE)
+}
+
+fn exchange(socket: &Path, path: &str, order: &Value, patience: Duration) -> Result<Value> {
+    let answer = http::post_unix(socket, path, &order.to_string(), patience)?;
+    let Some((is_done, body)) = answer else {
         let text = format!("no node answers at {}", socket.display());
         bail!(Failure::new(FailureKind::Unreachable, text).hint("is `sheen node` running?"));
     };

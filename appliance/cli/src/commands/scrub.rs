@@ -45,7 +45,7 @@ pub(crate) fn run(json: bool, scrub: &Scrub) -> Result<()> {
         Scrub::Resume(which) => ("resume", which),
     };
     let order = serde_json::json!({ "order": order, "ost": which.ost });
-    let value = orders::give(&orders::socket(&which.node)?, "/scrub", &order)?;
+    let value = orders::ask(&orders::socket(&which.node)?, "/scrub", &order)?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     answer::either(json, &value, || text(&value, now.as_secs()));
     Ok(())

@@ -3,7 +3,6 @@
 use std::{
     ffi::OsStr,
     path::{Path, PathBuf},
-    sync::mpsc,
     time::{Duration, Instant},
 };
 
@@ -24,7 +23,9 @@ use super::{
     place::{Place, absolute},
     ports,
     server::source_of,
-    setup, status, umount,
+    setup,
+    slow::Slow,
+    status, umount,
 };
 use crate::{
     admin::{Admin, is_refused, not_a_name, not_ours},
@@ -45,8 +46,6 @@ const ANSWER_PATIENCE: Duration = Duration::from_secs(5);
 const DEVICE_BYTES: Bytes = Bytes(64 << 30);
 /// What the size of a device is a multiple of, where its host says how large it can be.
 const DEVICE_STEP: u64 = 64 << 20;
-/// How long a node may take to tell its file systems and to serve a mount before it is said what that is.
-const QUIET: Duration = Duration::from_secs(2);
 
 /// What `up` answers.
 #[derive(Debug, Serialize)]
@@ -99,7 +98,9 @@ pub(crate) fn run(json: bool, up: &Up) -> Result<()> {
         }
         None => start(&place, config, up)?,
     };
-    let slow = Slow::watch();
+    let slow = Slow::watch(
+        "waiting for the node: mounts that did not say good-bye have 20 s to come back",
+    );
     choose_file_system(&address, &up.name)?;
     std::fs::create_dir_all(&mount)
         .or_else(|error| match MountPoint::at(&mount) {
@@ -114,7 +115,7 @@ pub(crate) fn run(json: bool, up: &Up) -> Result<()> {
     }
     drop(slow);
     let helper =
-        std::env::current_exe().ok().is_some_and(|program| setup::install(&program).is_ok());
+        std::env::current_exe().ok().is_some_and(|program| setup::install_where_missing(&program));
     let room = HostRoom::of(&config.device.path, None);
     let shown = Shown {
         moved: Moved::of(listened, config.listen),
@@ -306,31 +307,6 @@ fn await_start(pid: i32, address: &str) {
             Some(_) | None => {}
         }
         std::thread::sleep(START_LOOK);
-    }
-}
-
-/// Says what a node that has started is slow for, if it is, until it is dropped: nothing else tells.
-struct Slow(Option<mpsc::Sender<()>>);
-
-impl Slow {
-    fn watch() -> Self {
-        let (ended, watched) = mpsc::channel();
-        let tell = move || {
-            if watched.recv_timeout(QUIET) == Err(mpsc::RecvTimeoutError::Timeout) {
-                answer::progress(
-                    "waiting for the node: mounts that did not say good-bye have 20 s to come back",
-                );
-            }
-        };
-        // Without the thread it is only not told.
-        let told = std::thread::Builder::new().name("slow".to_owned()).spawn(tell);
-        Self(told.is_ok().then_some(ended))
-    }
-}
-
-impl Drop for Slow {
-    fn drop(&mut self) {
-        self.0 = None;
     }
 }
 

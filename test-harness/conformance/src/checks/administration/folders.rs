@@ -28,6 +28,13 @@ pub(super) fn apart(one: &Folder, two: &Folder) -> anyhow::Result<String> {
     let own = one.mount().display().to_string();
     let refused = one.fails(&["down", "--dir", &dir, "--mount", &own])?;
     ensure!(refused.kind == "refused", "a mount of another node: {refused:?}");
+    // What is no mount, as a name with a slip is: the node is not stopped under its mounts.
+    for name in ["nosuch", "."] {
+        let slip = two.path().join(name).display().to_string();
+        let refused = one.fails(&["down", "--dir", &dir, "--mount", &slip])?;
+        ensure!(refused.kind == "not_found", "no mount: {refused:?}");
+    }
+    ensure!(fs::read_to_string(two.mount().join("file"))? == "two", "the node was stopped");
     let missing = one.fails(&["down", "--dir", "nosuch"])?;
     ensure!(missing.kind == "not_found", "a folder that is not there: {missing:?}");
     let done = one.answers(&["down", "--dir", &dir])?;
