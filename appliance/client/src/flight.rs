@@ -10,7 +10,7 @@ use sheen_wire::{Frame, Opcode};
 use crate::{
     client::Client,
     gate::GatePlace,
-    late_releases::{LateReleases, UnsentRelease},
+    lock_order::LockOrder,
     request::{BUSY_PAUSE, Landing, PLACE_WAIT, Reply, Request, Then},
     session::Lane,
     slots::TagPlace,
@@ -39,8 +39,6 @@ pub(crate) struct LeftFlight {
     resent: bool,
     pause: Duration,
     not_before: Tick,
-    /// Of a release of locks, while it is not on its way.
-    unsent: Option<UnsentRelease>,
 }
 
 impl Flight {
@@ -108,23 +106,14 @@ impl Flight {
 impl LeftFlight {
     /// `on_way`: the call, and on which connection.
     pub(crate) fn new(
-        flight: Flight,
+        mut flight: Flight,
         on_way: Option<(Box<dyn LeftCall>, Lane)>,
         resent: bool,
-        releases: &LateReleases,
+        order: &LockOrder,
     ) -> Self {
         let (pause, not_before) = (BUSY_PAUSE.0, Tick::default());
-        let mut left = Self { flight, on_way, resent, pause, not_before, unsent: None };
-        if left.on_way.is_none() {
-            left.count_unsent(releases);
-        }
-        left
-    }
-
-    fn count_unsent(&mut self, releases: &LateReleases) {
-        if self.flight.request.opcode == Opcode::LockRelease {
-            self.unsent.get_or_insert_with(|| releases.unsent());
-        }
+        flight.request.place = flight.request.place.take().map(|place| order.leave(place));
+        Self { flight, on_way, resent, pause, not_before }
     }
 
     /// Looks after it; whether it has ended.
@@ -159,7 +148,6 @@ impl LeftFlight {
             Kept::Ended(ended) => self.land(client, &lane, ended),
             Kept::Left(call) => {
                 self.on_way = Some((call, lane));
-                self.unsent = None;
                 false
             }
         }
@@ -167,18 +155,14 @@ impl LeftFlight {
 
     fn land(&mut self, client: &Arc<Client>, lane: &Lane, ended: CallResult) -> bool {
         match client.land(&mut self.flight, lane, self.resent, ended) {
-            Landing::Unsent => {
-                self.count_unsent(&client.late_releases);
-                false
-            }
+            // A lock for nobody; and releases of its owner may have been asked for since.
+            Landing::Unsent => self.flight.request.opcode == Opcode::LockSet,
             Landing::Refused(_) => true,
             Landing::Lost => {
-                self.count_unsent(&client.late_releases);
                 client.session.report_lost(lane.generation);
                 !self.flight.is_owed()
             }
             Landing::Busy => {
-                self.count_unsent(&client.late_releases);
                 self.not_before = client.clock.now().after(self.pause);
                 self.pause = (self.pause * 2).min(BUSY_PAUSE.1);
                 !self.flight.is_owed()

@@ -278,7 +278,7 @@ fn a_lock_granted_to_nobody_is_given_back() {
         client.set_lock(&client.inode(FILE), &lock(true), cancel, cancel)
     });
     assert_eq!(kill(killed), Err(Errno::EINTR));
-    assert_eq!(fake.sent(Opcode::LockCancel).len(), 1);
+    assert!(!fake.sent(Opcode::LockCancel).is_empty());
     // Its owner ends before the lock is granted.
     client.release_locks(&file, LockFamily::Posix, 7, &Cancel::new());
     assert_eq!(fake.sent(Opcode::LockRelease).len(), 1);

@@ -4,14 +4,12 @@
 //! the lock is free when `exit` returns. While the MDT does not answer, the mount ends that wait after a while; waiting as long
 //! for each file of the process would make its end take as long as it has files. So after one wait that was in vain, releases
 //! are sent and not waited for, until the MDT answers a request about locks. What was sent is carried out in any case
-//! ([`crate::finisher`]).
-//!
-//! Locks are asked for behind all releases: the next owner may have the number of one that ended.
+//! ([`crate::finisher`]), and what is asked for later waits for it ([`crate::lock_order`]).
 
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -20,7 +18,7 @@ use sheen_ports::Cancel;
 use sheen_types::Errno;
 use sheen_wire::Opcode;
 
-use crate::{client::Client, request::Request, slots::CANCEL_POLL};
+use crate::{client::Client, request::Request};
 
 /// A caller that leaves earlier was killed: that says nothing of the MDT. The mount lets one wait longer
 /// (`fuse::kernel::in_flight`).
@@ -33,27 +31,11 @@ pub(crate) struct LateReleases {
     answers: AtomicU64,
     /// What `answers` was when a caller began to wait for a release in vain; `u64::MAX`: none did.
     in_vain: AtomicU64,
-    /// Releases without a caller that are still to be sent.
-    unsent: Arc<AtomicUsize>,
-}
-
-/// A release that is to be sent; dropped when it is, or when that is given up.
-#[derive(Debug)]
-pub(crate) struct UnsentRelease(Arc<AtomicUsize>);
-
-impl Drop for UnsentRelease {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::AcqRel);
-    }
 }
 
 impl Default for LateReleases {
     fn default() -> Self {
-        Self {
-            answers: AtomicU64::new(0),
-            in_vain: AtomicU64::new(u64::MAX),
-            unsent: Arc::default(),
-        }
+        Self { answers: AtomicU64::new(0), in_vain: AtomicU64::new(u64::MAX) }
     }
 }
 
@@ -63,12 +45,6 @@ impl LateReleases {
         if matches!(opcode, Opcode::LockSet | Opcode::LockTest | Opcode::LockRelease) {
             self.answers.fetch_add(1, Ordering::AcqRel);
         }
-    }
-
-    /// Counts a release as unsent.
-    pub(crate) fn unsent(&self) -> UnsentRelease {
-        self.unsent.fetch_add(1, Ordering::AcqRel);
-        UnsentRelease(self.unsent.clone())
     }
 }
 
@@ -88,19 +64,6 @@ impl Client {
             }
             Err(errno) => tracing::debug!(%errno, "releasing locks"),
         }
-    }
-
-    /// Waits until all releases without a caller are sent.
-    ///
-    /// # Errors
-    /// EINTR: cancelled.
-    pub(crate) fn await_releases(&self, signal: &Cancel) -> Result<(), Errno> {
-        while self.late_releases.unsent.load(Ordering::Acquire) > 0 {
-            if signal.sleep(CANCEL_POLL) {
-                return Err(Errno::EINTR);
-            }
-        }
-        Ok(())
     }
 }
 
@@ -213,6 +176,96 @@ mod test {
         let sent: Vec<Opcode> =
             fake.lock().log.iter().map(|sent| sent.opcode).filter(about_locks).collect();
         assert_eq!(sent, [Opcode::LockSet, Opcode::LockRelease, Opcode::LockSet]);
+        client.disconnect();
+    }
+
+    /// Requests about locks, in the order the server saw them.
+    fn about_locks(fake: &Fake) -> Vec<Opcode> {
+        let about_locks = |opcode: &Opcode| matches!(opcode, Opcode::LockSet | Opcode::LockRelease);
+        fake.lock().log.iter().map(|sent| sent.opcode).filter(about_locks).collect()
+    }
+
+    /// `owner` asks for its lock: in another thread, until the outcome is taken.
+    fn ask(client: &Arc<Client>, owner: u64) -> Outcome {
+        let (client, (sender, outcome)) = (client.clone(), std::sync::mpsc::channel());
+        let never = Cancel::new();
+        std::thread::spawn(move || {
+            sender.send(client.set_lock(&client.inode(FILE), &lock(owner), &never, &never))
+        });
+        outcome
+    }
+
+    #[test]
+    fn a_lock_is_asked_for_when_the_earlier_release_of_its_owner_is_answered() {
+        let (fake, client, clock) = start(1);
+        end(&clock, &close(&fake, &client, 0));
+        let next = ask(&client, 0);
+        std::thread::sleep(SOON / 20);
+        assert_eq!(about_locks(&fake), [Opcode::LockSet, Opcode::LockRelease], "it waits");
+        fake.lose_mdt();
+        fake.change(|state| state.hold = None);
+        assert_eq!(next.recv_timeout(SOON), Ok(Ok(())));
+        all_ended(&client);
+        let release = Opcode::LockRelease;
+        assert_eq!(about_locks(&fake), [Opcode::LockSet, release, release, Opcode::LockSet]);
+        client.disconnect();
+    }
+
+    #[test]
+    fn so_is_one_that_is_asked_for_again_after_a_lost_connection() {
+        let (fake, client, _clock) = start(1);
+        let (outcome, _) = stuck(&fake, &client, Opcode::LockSet, |client, cancel| {
+            client.set_lock(&client.inode(FILE), &lock(0), cancel, cancel)
+        });
+        fake.change(|state| state.gone = true);
+        fake.lose_mdt();
+        let killed = Cancel::new();
+        killed.cancel();
+        client.release_locks(&client.inode(FILE), LockFamily::Posix, 0, &killed);
+        fake.change(|state| (state.gone, state.hold) = (false, None));
+        assert_eq!(outcome.recv_timeout(SOON), Ok(Ok(())));
+        let set = Opcode::LockSet;
+        assert_eq!(about_locks(&fake), [set, set, Opcode::LockRelease, set]);
+        client.disconnect();
+    }
+
+    #[test]
+    fn a_lock_is_asked_for_when_those_are_answered_that_its_owner_asked_for_and_left() {
+        let (fake, client, _clock) = start(0);
+        let (outcome, killed) = stuck(&fake, &client, Opcode::LockSet, |client, cancel| {
+            client.set_lock(&client.inode(FILE), &lock(0), cancel, cancel)
+        });
+        killed.cancel();
+        assert_eq!(outcome.recv_timeout(SOON), Ok(Err(Errno::EINTR)));
+        client.release_locks(&client.inode(FILE), LockFamily::Posix, 0, &Cancel::new());
+        let next = ask(&client, 0);
+        std::thread::sleep(SOON / 20);
+        let (set, release) = (Opcode::LockSet, Opcode::LockRelease);
+        assert_eq!(about_locks(&fake), [set, release], "it waits");
+        // Granted to nobody, and given back.
+        fake.change(|state| state.hold = None);
+        assert_eq!(next.recv_timeout(SOON), Ok(Ok(())));
+        assert_eq!(about_locks(&fake), [set, release, release, set]);
+        client.disconnect();
+    }
+
+    #[test]
+    fn the_wait_for_a_release_ends_when_its_program_is_killed() {
+        let (fake, client, clock) = start(1);
+        end(&clock, &close(&fake, &client, 0));
+        let (asking, killed) = (client.clone(), Cancel::new());
+        let (cancel, (sender, outcome)) = (killed.clone(), std::sync::mpsc::channel());
+        std::thread::spawn(move || {
+            let wanted = LockWanted { wait: true, ..lock(0) };
+            sender.send(asking.set_lock(&asking.inode(FILE), &wanted, &cancel, &cancel))
+        });
+        assert_eq!(outcome.recv_timeout(SOON / 20), Err(RecvTimeoutError::Timeout), "it waits");
+        killed.cancel();
+        assert_eq!(outcome.recv_timeout(SOON), Ok(Err(Errno::EINTR)));
+        assert_eq!(about_locks(&fake), [Opcode::LockSet, Opcode::LockRelease]);
+        fake.change(|state| state.hold = None);
+        all_ended(&client);
+        take(&client, 0);
         client.disconnect();
     }
 }

@@ -80,6 +80,7 @@ mod directory;
 mod xattr;
 mod held_locks;
 mod late_releases;
+mod lock_order;
 mod locks;
 mod volume;
 #[cfg(test)]

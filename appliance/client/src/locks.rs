@@ -14,7 +14,7 @@ use std::{
 };
 
 use sheen_ports::Cancel;
-use sheen_types::Errno;
+use sheen_types::{Errno, Xid};
 use sheen_wire::{
     Opcode,
     flock::{FileLock, LockCancel, LockFamily, LockRelease, LockSet, LockType},
@@ -23,6 +23,7 @@ use sheen_wire::{
 use crate::{
     client::Client,
     inode::Inode,
+    lock_order::LockOwner,
     request::{LOCK_WAITS_MAX, Request, Then},
 };
 
@@ -88,10 +89,10 @@ impl Client {
         if inode.is_failed() && wanted.kind != LockType::Unlock {
             return Err(Errno::EIO);
         }
-        if wanted.kind != LockType::Unlock {
-            self.await_releases(signal)?;
-        }
         let lock = wanted.message(inode);
+        if wanted.kind != LockType::Unlock {
+            self.await_releases(&LockOwner::of(&lock), signal)?;
+        }
         if !wanted.wait || wanted.kind == LockType::Unlock {
             return self.set_lock_once(inode, &lock, cancel);
         }
@@ -119,9 +120,12 @@ impl Client {
     ) -> Result<(), Errno> {
         let body = LockSet { lock: lock.clone(), wait: false };
         let request = Request::new(Opcode::LockSet, &body).urgent();
-        let then = match lock.kind {
-            LockType::Unlock => Then::Nothing,
-            LockType::Read | LockType::Write => Then::Unlock(inode.clone(), lock.clone()),
+        let (request, then) = match lock.kind {
+            LockType::Unlock => (request, Then::Nothing),
+            LockType::Read | LockType::Write => {
+                let then = Then::Unlock(inode.clone(), lock.clone());
+                (request.behind(LockOwner::of(lock)), then)
+            }
         };
         let result = self.ask_then(request, then, cancel);
         note_outcome(inode, lock, result.map(drop))
@@ -146,8 +150,7 @@ impl Client {
                     return;
                 }
                 if !told.swap(true, Ordering::AcqRel) {
-                    let body = LockCancel { waiting };
-                    client.deliver(Request::new(Opcode::LockCancel, &body).urgent());
+                    client.deliver(withdrawal(waiting));
                 }
                 client.finisher.cancel_at(client.clock.now().after(patience), late.clone());
             })
@@ -158,10 +161,15 @@ impl Client {
             return Err(Errno::EINTR);
         }
         let request = Request::new(Opcode::LockSet, &LockSet { lock: lock.clone(), wait: true });
+        let request = request.behind(LockOwner::of(lock));
         let then = Then::Unlock(inode.clone(), lock.clone());
         let result = self.ask_numbered(request.urgent(), Some(waiting), then, &give_up);
         ended.store(true, Ordering::Release);
         drop(watches);
+        if result.as_ref().is_err_and(|errno| *errno == Errno::EINTR) {
+            // It may have been sent again after the MDT was told, and others of its owner wait for its end.
+            self.deliver(withdrawal(waiting));
+        }
         // EINTR of our own: nobody knows whether it is held. The MDT's says that it is not.
         let reply =
             result.or_else(|errno| note_outcome(inode, lock, Err(errno)).and(Err(errno)))?;
@@ -180,7 +188,8 @@ impl Client {
         cancel: &Cancel,
     ) -> Result<Option<FileLock>, Errno> {
         let body = wanted.message(inode);
-        let reply = self.ask(Request::new(Opcode::LockTest, &body).urgent(), cancel)?;
+        let request = Request::new(Opcode::LockTest, &body).urgent();
+        let reply = self.ask(request.behind(LockOwner::of(&body)), cancel)?;
         let found: FileLock = reply.decode()?;
         Ok(Some(found).filter(|lock| lock.kind != LockType::Unlock))
     }
@@ -193,18 +202,31 @@ impl Client {
         owner: u64,
         cancel: &Cancel,
     ) {
-        {
+        let request = {
             let mut state = inode.lock();
             if !state.locks.has(family, owner) {
                 return;
             }
             // Before the server hears of it: what the owner takes from now on must be seen to be held.
             state.locks.release(family, owner);
-        }
-        let body = LockRelease { fid: inode.fid, family, owner };
+            self.release_of(LockOwner { fid: inode.fid, family, owner })
+        };
         // Delivered also if nobody waits for it: the owner is being killed, which is no reason to leave its locks behind.
-        self.release(Request::new(Opcode::LockRelease, &body).urgent(), cancel);
+        self.release(request, cancel);
     }
+
+    /// The request that drops all locks of `owner`; what `owner` asks for from now on is sent behind it.
+    pub(crate) fn release_of(&self, owner: LockOwner) -> Request {
+        let LockOwner { fid, family, owner: number } = owner;
+        let request =
+            Request::new(Opcode::LockRelease, &LockRelease { fid, family, owner: number });
+        request.urgent().releasing(self.lock_order.begin(owner))
+    }
+}
+
+/// The request that ends the wait of request number `waiting`.
+fn withdrawal(waiting: Xid) -> Request {
+    Request::new(Opcode::LockCancel, &LockCancel { waiting }).urgent()
 }
 
 /// Keeps what is held. A lock whose request was abandoned may be held: it counts, so that its owner's end drops it.

@@ -9,7 +9,6 @@ use sheen_ports::Cancel;
 use sheen_types::{Errno, attributes::frozen};
 use sheen_wire::{
     Opcode,
-    flock::LockRelease,
     metadata::{Close, EntryReply, Open, OpenReply},
 };
 
@@ -19,6 +18,7 @@ use crate::{
     data_lease::DataMode,
     inode::{Inode, InodeState, Registered},
     lease::LAYOUT_ROOM,
+    lock_order::LockOwner,
     request::{Reply, Request, Then},
     slots::CANCEL_POLL,
 };
@@ -192,9 +192,7 @@ impl Client {
             Then::Unlock(inode, lock) => {
                 // Held as long as the owner is there, who believes it to be.
                 if !inode.lock().locks.has(lock.family, lock.owner) {
-                    let body =
-                        LockRelease { fid: lock.fid, family: lock.family, owner: lock.owner };
-                    self.deliver(Request::new(Opcode::LockRelease, &body).urgent());
+                    self.deliver(self.release_of(LockOwner::of(&lock)));
                 }
             }
         }

@@ -17,6 +17,7 @@ use crate::{
     finisher::Leftover,
     flight::{Flight, LeftFlight},
     inode::Inode,
+    lock_order::{LockOwner, LockPlace, LockTurn},
     session::{Identity, Lane},
     statistics::count,
 };
@@ -51,6 +52,8 @@ pub(crate) struct Request {
     pub(crate) only_server: Option<u64>,
     /// Changes of what it removes may have to be sent again ([`sheen_wire::Frame::FLAG_KEEPS`]).
     pub(crate) keeps: bool,
+    /// If it is about file locks of one owner.
+    pub(crate) place: Option<LockPlace>,
 }
 
 impl Request {
@@ -71,6 +74,7 @@ impl Request {
             about: None,
             only_server: None,
             keeps: false,
+            place: None,
         }
     }
 
@@ -96,6 +100,18 @@ impl Request {
     /// Whether another client may wait for it: its caller may keep the kernel from giving back what is asked back.
     fn is_needed(&self) -> bool {
         self.about.as_ref().is_some_and(|inode| inode.lock().is_content_asked_back())
+    }
+
+    /// Has it sent behind the releases of `owner`.
+    pub(crate) fn behind(mut self, owner: LockOwner) -> Self {
+        self.place = Some(LockPlace::Behind(owner));
+        self
+    }
+
+    /// Has what its owner asks for later wait for it.
+    pub(crate) fn releasing(mut self, turn: LockTurn) -> Self {
+        self.place = Some(LockPlace::Releases(turn));
+        self
     }
 
     /// Marks it as needed by others.
@@ -226,7 +242,7 @@ impl Client {
     fn left(&self, flight: Flight, on_way: Option<(Box<dyn LeftCall>, Lane, bool)>) -> LeftFlight {
         let resent = on_way.as_ref().is_some_and(|(_, _, resent)| *resent);
         let on_way = on_way.map(|(call, lane, _)| (call, lane));
-        LeftFlight::new(flight, on_way, resent, &self.late_releases)
+        LeftFlight::new(flight, on_way, resent, &self.lock_order)
     }
 
     fn fly(self: &Arc<Self>, mut flight: Flight, cancel: &Cancel) -> Result<Reply, Errno> {
@@ -254,6 +270,9 @@ impl Client {
     ) -> Result<Reply, Parting> {
         let mut pause = BUSY_PAUSE.0;
         loop {
+            if let Some(LockPlace::Behind(owner)) = &flight.request.place {
+                self.await_releases(owner, cancel).map_err(Parting::from)?;
+            }
             let lane = self.session.lane(cancel).map_err(Parting::from)?;
             flight.check(&lane).map_err(Parting::Refused)?;
             if flight.request.room_bytes > 0 && flight.room.is_none() {
