@@ -86,6 +86,12 @@ pub trait CacheSink: Send + Sync {
     fn drop_unused(&self, _: &[Fid]) -> bool {
         false
     }
+
+    /// Is to forget the name of a directory that was removed, and what it knows below it, so that it forgets the directory too
+    /// unless a program uses it. Does not wait for that. Returns whether it will try.
+    fn drop_removed_directory(&self, _: Fid) -> bool {
+        false
+    }
 }
 
 struct NothingCached;

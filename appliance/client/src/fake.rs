@@ -101,6 +101,8 @@ pub(crate) struct State {
     pub(crate) flags: u32,
     /// The file has no name any more.
     pub(crate) nameless: bool,
+    /// It is a directory.
+    pub(crate) is_directory: bool,
     /// Set-ID bits of the file.
     pub(crate) set_ids: u32,
     /// Its access time, and when that was set by another.
@@ -526,11 +528,13 @@ impl State {
         let attributes = glimpse::test::attributes();
         let permissions = attributes.permissions | self.set_ids;
         let nlink = if self.nameless { 0 } else { attributes.nlink };
+        let kind =
+            if self.is_directory { sheen_types::FileKind::Directory } else { attributes.kind };
         let (flags, has_xattrs) = (self.flags, self.has_xattrs);
         let found = Attributes { fid, size: 0, blocks: 0, flags, permissions, ..attributes };
         let (atime, atime_set) = self.accessed.unwrap_or((found.atime, found.atime_set));
         let (mtime, mtime_set) = self.decided.unwrap_or((found.mtime, found.mtime_set));
-        Attributes { nlink, has_xattrs, atime, atime_set, mtime, mtime_set, ..found }
+        Attributes { kind, nlink, has_xattrs, atime, atime_set, mtime, mtime_set, ..found }
     }
 
     /// Decides the time of content as the MDT does; by a clock that was set back it is long before what objects have.

@@ -6,6 +6,10 @@
 //! [`LOOK_AFTER`] later. Nearly always the kernel has forgotten it by then. One that another client changed the kernel may
 //! only have cached: it is asked to drop what nobody uses, and the inode is looked at once more. If it is still used, and
 //! has no name, it is opened here for as long as the kernel knows it. That costs requests only for what is used.
+//!
+//! A directory under which the kernel caches that a name is absent is in use by that, and not dropped. So of one that was removed
+//! it is told to drop the name with all below ([`crate::CacheSink::drop_removed_directory`]), and it is looked at a third time. The
+//! thread waits for no lock of the kernel in that: if the kernel is late, the directory is open until it has forgotten it.
 
 use std::{
     collections::VecDeque,
@@ -14,7 +18,7 @@ use std::{
 };
 
 use sheen_ports::Cancel;
-use sheen_types::{Errno, Fid, Tick};
+use sheen_types::{Errno, Fid, FileKind, Tick};
 
 use crate::{
     client::Client,
@@ -25,20 +29,29 @@ use crate::{
 
 /// How long after the loss of a name an inode is looked at; a quarter of what the MDT gives.
 const LOOK_AFTER: Duration = Duration::from_millis(500);
-/// How long after the kernel was asked to drop what nobody uses.
+/// How long after the kernel was asked to drop what nobody uses, or a name.
 const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(100);
 /// Inodes to be looked at. Beyond it the oldest are not: an inode of them that is used without an open is lost.
 const DOUBTED_MAX: usize = 64 << 10;
 /// Inodes told to the kernel at a time.
 const DROPPED_MAX: usize = 512;
 
+/// What the kernel has dropped of an inode.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Dropped {
+    Nothing,
+    /// It was asked to drop what nobody uses.
+    Unused,
+    /// It took the name away itself, or was told to drop it.
+    Name,
+}
+
 /// An inode that may have lost its last name.
 #[derive(Clone, Copy, Debug)]
 struct Doubted {
     due: Tick,
     fid: Fid,
-    /// The kernel has dropped the name: it took it away itself, or was asked to.
-    dropped: bool,
+    dropped: Dropped,
 }
 
 #[derive(Debug, Default)]
@@ -124,7 +137,13 @@ impl Client {
     /// name.
     pub(crate) fn look_for_use(&self, fid: Fid, dropped: bool) {
         let due = self.clock.now().after(LOOK_AFTER);
+        let dropped = if dropped { Dropped::Name } else { Dropped::Nothing };
         self.nameless.push(Doubted { due, fid, dropped }, false);
+    }
+
+    fn look_again(&self, fid: Fid, dropped: Dropped) {
+        let due = self.clock.now().after(LOOK_AGAIN_AFTER);
+        self.nameless.push(Doubted { due, fid, dropped }, true);
     }
 
     /// The thread that looks at inodes that may have lost their last name.
@@ -132,26 +151,34 @@ impl Client {
         while let Some(due) = self.nameless.next(|| self.clock.now()) {
             let used: Vec<Doubted> =
                 due.into_iter().filter(|doubted| self.sink().uses(doubted.fid)).collect();
-            let to_drop: Vec<Fid> =
-                used.iter().filter(|doubted| !doubted.dropped).map(|doubted| doubted.fid).collect();
+            let (cached, used): (Vec<Doubted>, Vec<Doubted>) =
+                used.into_iter().partition(|doubted| doubted.dropped == Dropped::Nothing);
+            let to_drop: Vec<Fid> = cached.iter().map(|doubted| doubted.fid).collect();
             if !to_drop.is_empty() && self.sink().drop_unused(&to_drop) {
-                let due = self.clock.now().after(LOOK_AGAIN_AFTER);
                 for fid in to_drop {
-                    self.nameless.push(Doubted { due, fid, dropped: true }, true);
+                    self.look_again(fid, Dropped::Unused);
                 }
             }
-            for doubted in used.iter().filter(|doubted| doubted.dropped) {
+            for doubted in used {
                 if let Some(inode) = self.inodes.find(doubted.fid) {
-                    self.keep_if_nameless(&inode);
+                    self.keep_if_nameless(&inode, doubted.dropped);
                 }
             }
         }
     }
 
-    fn keep_if_nameless(self: &Arc<Self>, inode: &Arc<Inode>) {
+    fn keep_if_nameless(self: &Arc<Self>, inode: &Arc<Inode>, dropped: Dropped) {
         let never = Cancel::new();
         let result = self.metadata_attributes(inode, &never).and_then(|(attributes, _)| {
-            if attributes.nlink > 0 { Ok(()) } else { self.keep_open(inode, &never) }
+            if attributes.nlink > 0 {
+                return Ok(());
+            }
+            let has_name = attributes.kind == FileKind::Directory && dropped == Dropped::Unused;
+            if has_name && self.sink().drop_removed_directory(inode.fid) {
+                self.look_again(inode.fid, Dropped::Name);
+                return Ok(());
+            }
+            self.keep_open(inode, &never)
         });
         if let Err(errno) = result {
             tracing::debug!(%errno, fid = %inode.fid, "keeping an inode without a name");

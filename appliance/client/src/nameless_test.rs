@@ -29,6 +29,9 @@ struct Kernel {
     uses: AtomicBool,
     only_cached: AtomicBool,
     asked_to_drop: AtomicUsize,
+    /// It uses the directory by nothing but what it caches below it.
+    only_caches_below: AtomicBool,
+    told_of_removed: AtomicUsize,
 }
 
 impl CacheSink for Kernel {
@@ -44,6 +47,15 @@ impl CacheSink for Kernel {
         assert_eq!(fids, [FILE]);
         self.asked_to_drop.fetch_add(1, Ordering::SeqCst);
         if self.only_cached.load(Ordering::SeqCst) {
+            self.uses.store(false, Ordering::SeqCst);
+        }
+        true
+    }
+
+    fn drop_removed_directory(&self, fid: Fid) -> bool {
+        assert_eq!(fid, FILE);
+        self.told_of_removed.fetch_add(1, Ordering::SeqCst);
+        if self.only_caches_below.load(Ordering::SeqCst) {
             self.uses.store(false, Ordering::SeqCst);
         }
         true
@@ -132,6 +144,28 @@ fn what_another_client_removed_is_dropped_where_it_is_only_cached_and_kept_where
         }
         let kept = !only_cached;
         assert_eq!(fake.sent(Opcode::Open).len(), usize::from(kept));
+        assert_eq!(kernel.told_of_removed.load(Ordering::SeqCst), 0, "it is no directory");
+        client.disconnect();
+    }
+}
+
+#[test]
+fn a_directory_another_client_removed_is_kept_only_if_a_program_uses_it() {
+    for only_caches_below in [true, false] {
+        let (fake, client, kernel) = begin(true);
+        kernel.only_caches_below.store(only_caches_below, Ordering::SeqCst);
+        fake.change(|state| state.is_directory = true);
+        let directory = client.inode(FILE);
+        client.metadata_attributes(&directory, &Cancel::new()).unwrap();
+        fake.revoke(FILE, bits::LOOKUP | bits::UPDATE, false);
+        fake.change(|state| state.nameless = true);
+        if only_caches_below {
+            std::thread::sleep(LONG + LONG);
+        } else {
+            wait_for(&fake, Opcode::Open, 1);
+        }
+        assert_eq!(fake.sent(Opcode::Open).len(), usize::from(!only_caches_below));
+        assert_eq!(kernel.told_of_removed.load(Ordering::SeqCst), 1);
         client.disconnect();
     }
 }

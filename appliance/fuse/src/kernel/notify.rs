@@ -89,7 +89,8 @@ impl Notifier {
         self.send(&Notification::InvalidateInode { node: node.0, offset, length }, &[])
     }
 
-    /// The name does not lead where the kernel thinks. Takes the parent's lock.
+    /// The name does not lead where the kernel thinks: it drops the name, what is below and unused, and mounts there. Takes the
+    /// parent's lock.
     ///
     /// # Errors
     /// [`NotifyError`].

@@ -138,8 +138,23 @@ impl Mount {
 
     /// As [`Mount::describe`], counted: the kernel will forget it.
     pub(crate) fn entry(&self, context: &Context, found: &Found) -> Entry {
+        self.entry_of(context, found, None)
+    }
+
+    /// As [`Mount::entry`]; the kernel takes it in under this name.
+    pub(crate) fn entry_at(
+        &self,
+        context: &Context,
+        found: &Found,
+        place: (NodeId, &[u8]),
+    ) -> Entry {
+        let is_directory = found.observed.attributes.kind == FileKind::Directory;
+        self.entry_of(context, found, is_directory.then_some(place))
+    }
+
+    fn entry_of(&self, context: &Context, found: &Found, place: Option<(NodeId, &[u8])>) -> Entry {
         let entry = self.describe(context, found);
-        self.nodes.remember(entry.node, &found.inode, Shown::of(&found.observed));
+        self.nodes.remember(entry.node, &found.inode, Shown::of(&found.observed), place);
         entry
     }
 

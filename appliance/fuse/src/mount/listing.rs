@@ -60,7 +60,7 @@ impl Mount {
         }
         loop {
             while let Some(entry) = listing.entries.front() {
-                if self.push_entry(context, entry, sink).is_err() {
+                if self.push_entry(context, &handle, entry, sink).is_err() {
                     return Ok(());
                 }
                 listing.at = entry.cookie;
@@ -116,6 +116,7 @@ impl Mount {
     fn push_entry(
         &self,
         context: &Context,
+        handle: &Handle,
         entry: &ListedEntry,
         sink: &mut DirectorySink,
     ) -> Result<(), Full> {
@@ -134,7 +135,9 @@ impl Mount {
         sink.push(name, ino, entry.kind, entry.cookie, described.as_ref())?;
         if let Some(found) = &found {
             let shown = Shown::of(&found.observed);
-            self.nodes.remember(node_of(entry.fid, self.root), &found.inode, shown);
+            let is_directory = entry.kind == FileKind::Directory;
+            let place = is_directory.then_some((self.node(handle.inode.fid), name));
+            self.nodes.remember(node_of(entry.fid, self.root), &found.inode, shown, place);
         }
         Ok(())
     }

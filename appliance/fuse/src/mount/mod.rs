@@ -7,10 +7,12 @@
 //! invalidation overtakes it; what the kernel does not take in all the same is left to [`sizes`].
 
 mod nodes;
+mod places;
 mod sizes;
 mod handles;
 mod closing;
 mod sink;
+mod removed;
 mod name_cache;
 mod mounts_watch;
 mod entries;

@@ -6,7 +6,7 @@
 //! given before are waited for: they end by themselves within the time they were given.
 //!
 //! Deliberately absent: taking back single names. That takes the lock of their directory, which a program may hold that waits
-//! for the very lease that is given back.
+//! for the very lease that is given back. Of directories that are gone, [`crate::mount::removed`] does it, where nothing waits for it.
 
 use std::{
     sync::{

@@ -28,7 +28,8 @@ impl Mount {
             name => Some(name),
         };
         match self.client.lookup(&directory, wanted, &context.cancel)? {
-            LookedUp::Found(found) => Ok(self.entry(context, &found)),
+            LookedUp::Found(found) if wanted.is_none() => Ok(self.entry(context, &found)),
+            LookedUp::Found(found) => Ok(self.entry_at(context, &found, (parent, name))),
             LookedUp::Absent(caching) => {
                 self.absent(context, &directory, caching).ok_or(Errno::ENOENT)
             }
@@ -67,7 +68,7 @@ impl Mount {
         let created = self.client.create(&directory, &new, None, &context.cancel);
         self.end_change(context, &directory);
         let created = self.unless_gone(context, &[name], created)?;
-        Ok(self.entry(context, &created.found))
+        Ok(self.entry_at(context, &created.found, (parent, name)))
     }
 
     pub(crate) fn remove(
@@ -97,6 +98,8 @@ impl Mount {
         self.end_change(context, &from);
         self.end_change(context, &to);
         if let Ok(moved) = moved {
+            let (old, new) = ((rename.parent, rename.name), (rename.new_parent, rename.new_name));
+            self.nodes.rename(old, new, rename.flags & libc::RENAME_EXCHANGE != 0);
             self.end_change(context, &self.client.inode(moved));
         }
         self.unless_gone(context, &[rename.name, rename.new_name], moved).map(drop)

@@ -2,26 +2,38 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, MutexGuard},
     time::{Duration, Instant},
 };
 
 use sheen_client::{Inode, Observed};
 use sheen_types::Timespec;
 
-use crate::{kernel::NodeId, mount::sizes::SizesTold};
+use crate::{
+    kernel::NodeId,
+    mount::{
+        places::{Place, Places},
+        sizes::SizesTold,
+    },
+};
 
 /// Parts of the table, each under its own lock.
 const SHARDS: u64 = 16;
 
 /// The inodes the kernel knows. Holding the `Arc` keeps what the client knows of them.
 #[derive(Debug, Default)]
-pub(crate) struct Nodes([Mutex<HashMap<NodeId, Known>>; 16]);
+pub(crate) struct Nodes {
+    known: [Mutex<HashMap<NodeId, Known>>; 16],
+    /// Of directories among them. Locked after a part of `known`.
+    places: Mutex<Places>,
+}
 
 #[derive(Debug)]
 struct Known {
     inode: Arc<Inode>,
     lookups: u64,
+    /// It was given under a name that was noted.
+    has_place: bool,
     shown: Shown,
     sizes: SizesTold,
     /// Losses of the inode under which the kernel's size is not below the true one: all changes since are its own.
@@ -131,18 +143,45 @@ fn may_be_old(told: Option<u64>, losses: Option<u64>) -> bool {
 impl Nodes {
     fn shard(&self, node: NodeId) -> &Mutex<HashMap<NodeId, Known>> {
         // The low bits count up within a sequence.
-        &self.0[usize::try_from(node.0 % SHARDS).unwrap_or(0)]
+        &self.known[usize::try_from(node.0 % SHARDS).unwrap_or(0)]
     }
 
-    /// The kernel was given the inode once more; the first time with what it was `shown`.
-    pub(crate) fn remember(&self, node: NodeId, inode: &Arc<Inode>, shown: Shown) {
+    /// The kernel was given the inode once more; the first time with what it was `shown`. Of a directory, `place` is where.
+    pub(crate) fn remember(
+        &self,
+        node: NodeId,
+        inode: &Arc<Inode>,
+        shown: Shown,
+        place: Option<(NodeId, &[u8])>,
+    ) {
         let mut shard = self.shard(node).lock().expect("no panic while locked");
         let new = || {
             let size_told = shown.tells_size();
             let sizes = SizesTold::new(shown.bytes);
-            Known { inode: inode.clone(), lookups: 0, shown, sizes, size_told, sent_at: None }
+            let inode = inode.clone();
+            let (lookups, has_place, sent_at) = (0, false, None);
+            Known { inode, lookups, has_place, shown, sizes, size_told, sent_at }
         };
-        shard.entry(node).or_insert_with(new).lookups += 1;
+        let known = shard.entry(node).or_insert_with(new);
+        known.lookups += 1;
+        if let Some(place) = place {
+            known.has_place = true;
+            self.lock_places().put(node, place);
+        }
+    }
+
+    fn lock_places(&self) -> MutexGuard<'_, Places> {
+        self.places.lock().expect("no panic while locked")
+    }
+
+    /// Where the kernel was last told of a directory.
+    pub(crate) fn place_of(&self, node: NodeId) -> Option<Place> {
+        self.lock_places().of(node)
+    }
+
+    /// The kernel is about to move a name, or to exchange two.
+    pub(crate) fn rename(&self, from: (NodeId, &[u8]), to: (NodeId, &[u8]), exchange: bool) {
+        self.lock_places().rename(from, to, exchange);
     }
 
     /// Whether the kernel is to pass an answer that tells `now` on without taking it in: it has pages and a size that are true,
@@ -271,7 +310,11 @@ impl Nodes {
         if known.lookups > 0 {
             return None;
         }
-        shard.remove(&node).map(|known| known.inode)
+        let known = shard.remove(&node)?;
+        if known.has_place {
+            self.lock_places().forget(node);
+        }
+        Some(known.inode)
     }
 }
 

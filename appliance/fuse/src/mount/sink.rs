@@ -13,7 +13,7 @@ use sheen_types::{Errno, Fid};
 
 use crate::{
     kernel::{NodeId, Notifier, NotifyError},
-    mount::{name_cache::NameCache, node_of, nodes::Nodes},
+    mount::{name_cache::NameCache, node_of, nodes::Nodes, removed::RemovedDirectories},
 };
 
 /// An answer was written, but the program that waits for it did not run yet: how long to wait before trying again, how often.
@@ -30,6 +30,7 @@ pub(crate) struct KernelCaches {
     root: Fid,
     nodes: Arc<Nodes>,
     names: Arc<NameCache>,
+    removed: RemovedDirectories,
 }
 
 impl KernelCaches {
@@ -39,7 +40,8 @@ impl KernelCaches {
         nodes: Arc<Nodes>,
         names: Arc<NameCache>,
     ) -> Self {
-        Self { notifier, root, nodes, names }
+        let removed = RemovedDirectories::new(notifier.clone(), nodes.clone(), names.clone());
+        Self { notifier, root, nodes, names, removed }
     }
 
     /// Notifies of an inode. One the kernel has just been told of it may not know yet: the answer is taken in by the program
@@ -163,5 +165,9 @@ impl CacheSink for KernelCaches {
     fn drop_unused(&self, fids: &[Fid]) -> bool {
         let nodes: Vec<NodeId> = fids.iter().map(|fid| node_of(*fid, self.root)).collect();
         self.notifier.prune(&nodes).is_ok()
+    }
+
+    fn drop_removed_directory(&self, fid: Fid) -> bool {
+        self.removed.tell(node_of(fid, self.root))
     }
 }

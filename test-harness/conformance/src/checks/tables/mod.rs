@@ -2,6 +2,7 @@
 //! its bound, so is its memory, and service goes on, also after a restart.
 
 mod clients;
+mod directories;
 mod fullness;
 mod levels;
 mod removal;
@@ -55,6 +56,11 @@ pub fn run(context: &mut LaneContext<'_>) {
         let mut scene = Scene::start(&devices, 8 << 30)?;
         let files = effort.pick(4000, 50_000);
         let told = sessions::ask_leases(&mut scene, files, effort.pick(5, 20))?;
+        scene.end(&told)
+    });
+    report.case(CHECK, "directories removed at another mount", || {
+        let mut scene = Scene::start(&devices, 8 << 30)?;
+        let told = directories::removed_elsewhere(&mut scene)?;
         scene.end(&told)
     });
     report.case(CHECK, "rm -rf", || {
