@@ -33,7 +33,7 @@ impl State {
             now: entry.time,
             transaction: entry.transaction,
             placement: entry.placement.0.clone(),
-            marked: entry.marked,
+            labelled: entry.labelled,
             effects: Vec::new(),
         };
         let from_session = entry.client != ClientId(0);

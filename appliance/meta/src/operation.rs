@@ -26,7 +26,7 @@ use crate::identity::{
 /// [`TellAccesses`], and names of attributes that hold a slash; 5: with an owner in [`FilesystemCreate`]; 6: with identities, secrets
 /// and [`OpenSession`]; 7: new objects may carry their file system. All are read.
 pub const ENTRY_VERSION: u8 = 7;
-const UNMARKED: u8 = 6;
+const WITHOUT_LABEL: u8 = 6;
 const WITHOUT_IDENTITIES: u8 = 5;
 const WITHOUT_OWNER: u8 = 4;
 const WITHOUT_ACCESSES: u8 = 3;
@@ -36,7 +36,7 @@ const WITHOUT_PLACEMENT: u8 = 1;
 pub const ENTRIES_MAX: usize = 1024;
 /// Bytes of a log record before its entries.
 pub const RECORD_HEAD_BYTES: usize = 3;
-/// Bytes of an entry beside its operation: session, slot and number, time, transaction, the most a placement may have, the mark.
+/// Bytes of an entry beside its operation: session, slot and number, time, transaction, the most a placement may have, the label flag.
 const ENTRY_BYTES: usize = 8 + 2 + 8 + 12 + 8 + 2 + 4 * STRIPES_MAX + 1;
 
 message! {
@@ -60,7 +60,7 @@ message! {
         pub placement: List<OstIndex>,
         /// Objects the change gives carry the number of their file system ([`Fid::ver`]). Not so in records up to version 6: what
         /// they gave is applied again as it was.
-        pub marked: bool,
+        pub labelled: bool,
     }
 }
 
@@ -300,7 +300,7 @@ pub fn decode_entries(bytes: &[u8]) -> Result<Vec<Entry>, DecodeError> {
     let version = u8::decode(&mut input)?;
     let decode = match version {
         ENTRY_VERSION => Entry::decode,
-        UNMARKED | WITHOUT_IDENTITIES => decode_unmarked,
+        WITHOUT_LABEL | WITHOUT_IDENTITIES => decode_without_label,
         WITHOUT_OWNER | WITHOUT_ACCESSES | WITHOUT_PROMISE => decode_without_owner,
         WITHOUT_PLACEMENT => decode_without_placement,
         _ => return Err(DecodeError::Version(u16::from(version))),
@@ -314,7 +314,7 @@ pub fn decode_entries(bytes: &[u8]) -> Result<Vec<Entry>, DecodeError> {
     Ok(entries)
 }
 
-fn decode_unmarked(input: &mut Decoder<'_>) -> Result<Entry, DecodeError> {
+fn decode_without_label(input: &mut Decoder<'_>) -> Result<Entry, DecodeError> {
     let entry = decode_head(input, Operation::decode)?;
     Ok(Entry { placement: Field::decode(input)?, ..entry })
 }
@@ -341,7 +341,7 @@ fn decode_head(
         transaction: Field::decode(input)?,
         operation: operation(input)?,
         placement: List(Vec::new()),
-        marked: false,
+        labelled: false,
     })
 }
 
@@ -384,7 +384,7 @@ impl Entry {
             transaction,
             operation,
             placement: List(Vec::new()),
-            marked: true,
+            labelled: true,
         }
     }
 }
@@ -415,10 +415,10 @@ mod test {
         );
         let mut bytes = encode_entries(std::slice::from_ref(&entry));
         assert_eq!(decode_entries(&bytes), Ok(vec![entry.clone()]));
-        // The mark is one byte that versions up to 6 do not have.
+        // The label flag is one byte that versions up to 6 do not have.
         bytes.truncate(bytes.len() - 1);
         assert_eq!(decode_entries(&bytes), Err(DecodeError::Short));
-        let entry = Entry { marked: false, ..entry };
+        let entry = Entry { labelled: false, ..entry };
         for version in [5, 6] {
             bytes[0] = version;
             assert_eq!(decode_entries(&bytes), Ok(vec![entry.clone()]), "{version}");
@@ -443,14 +443,14 @@ mod test {
         let entry = Entry { placement: List(vec![OstIndex(3)]), ..internal(make) };
         let bytes = encode_entries(std::slice::from_ref(&entry));
         assert_eq!(decode_entries(&bytes), Ok(vec![entry]));
-        // Behind owner and group: the random bits, and a list of one. Without the mark.
+        // Behind owner and group: the random bits, and a list of one. Without the label flag.
         let mut old = bytes;
         old.pop();
         let owner_end = old.len() - 9 - 6;
         old.drain(owner_end - 8..owner_end);
         let request = FilesystemCreate { uid: 0, gid: 0, ..request };
         let roots = internal(MakeFilesystem { request, random: [9; 9] });
-        let roots = Entry { marked: false, ..roots };
+        let roots = Entry { labelled: false, ..roots };
         for version in [2, 3, 4] {
             old[0] = version;
             let entry = Entry { placement: List(vec![OstIndex(3)]), ..roots.clone() };

@@ -67,7 +67,7 @@ pub(crate) struct Change {
     /// OSTs for new objects; empty: one after the other.
     pub(crate) placement: Vec<OstIndex>,
     /// New objects carry their file system.
-    pub(crate) marked: bool,
+    pub(crate) labelled: bool,
     pub(crate) effects: Vec<Effect>,
 }
 

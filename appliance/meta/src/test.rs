@@ -120,7 +120,7 @@ impl Harness {
         let number = u32::try_from(self.history.len() + 1).unwrap();
         Entry {
             placement: sheen_wire::fields::List(Vec::new()),
-            marked: true,
+            labelled: true,
             client: self.client,
             tag: Tag(0),
             xid: Xid(self.last_xid),

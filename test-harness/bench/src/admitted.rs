@@ -24,7 +24,7 @@ const ADMITTED: AdmittedSession = AdmittedSession {
     epoch: SESSION.1,
     principal: SessionPrincipal::Owner,
     connected: true,
-    objects: ObjectAccess { filesystem: 1, read_only: false, unmarked: true },
+    objects: ObjectAccess { filesystem: 1, read_only: false, unlabelled: true },
 };
 
 fn secret() -> AttachSecret {

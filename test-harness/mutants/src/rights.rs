@@ -102,10 +102,10 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         )],
     },
     Mutant {
-        name: "objects-without-a-mark",
+        name: "objects-without-a-label",
         story: "an OST gives objects that do not tell their file system to sessions of one file system alone",
         file: "appliance/node/src/ost/access.rs",
-        replacements: &[("{ self.unmarked }", "{ self.unmarked || self.filesystem != 0 }")],
+        replacements: &[("{ self.unlabelled }", "{ self.unlabelled || self.filesystem != 0 }")],
         proofs: &[Proof::Test(
             NODE,
             "ost::test::access::objects_are_for_sessions_of_their_file_system_alone",
@@ -125,10 +125,49 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         name: "objects-renamed-by-replay",
         story: "what an older release logged is applied again under names that the OSTs do not know",
         file: "appliance/meta/src/apply/create.rs",
-        replacements: &[("if change.marked {", "if change.marked || change.client.0 != 0 {")],
+        replacements: &[("if change.labelled {", "if change.labelled || change.client.0 != 0 {")],
         proofs: &[Proof::Test(
             META,
             "test::create::new_objects_carry_their_file_system_unless_the_entry_is_older",
+        )],
+    },
+    Mutant {
+        name: "objects-never-labelled",
+        story: "new files get objects that do not tell their file system",
+        file: "appliance/meta/src/apply/create.rs",
+        replacements: &[(
+            "if change.labelled {",
+            "if change.labelled && change.client.0 == u64::MAX {",
+        )],
+        proofs: &[Proof::Test(
+            META,
+            "test::create::new_objects_carry_their_file_system_unless_the_entry_is_older",
+        )],
+    },
+    Mutant {
+        name: "grown-files-without-a-label",
+        story: "objects that a file gets as it grows do not tell their file system",
+        file: "appliance/meta/src/apply/attributes.rs",
+        replacements: &[(
+            "if change.labelled {",
+            "if change.labelled && change.client.0 == u64::MAX {",
+        )],
+        proofs: &[Proof::Test(
+            META,
+            "test::create::new_objects_carry_their_file_system_unless_the_entry_is_older",
+        )],
+    },
+    Mutant {
+        name: "lists-without-objects",
+        story: "the list of sessions does not tell OSTs which file system is a session's",
+        file: "appliance/node/src/mdt/admitting.rs",
+        replacements: &[(
+            "            objects: self.object_access(client),",
+            "            objects: ObjectAccess::NONE,",
+        )],
+        proofs: &[Proof::Test(
+            NODE,
+            "mdt::authorize_test::osts_are_told_what_a_session_may_do_with_objects",
         )],
     },
 ];

@@ -13,7 +13,7 @@ use crate::{
     state::{
         Change, State,
         inode::{Content, Inode, S_ISGID, S_ISUID, S_IXGRP, flags},
-        objects::mark_new,
+        objects::label_new,
     },
 };
 
@@ -100,8 +100,8 @@ impl State {
             let mut layout = Self::layout_of(inode)?;
             let range = request.start..request.end;
             if objects.instantiate(&mut layout, &range, &change.placement)? {
-                if change.marked {
-                    mark_new(&mut layout, inode.filesystem);
+                if change.labelled {
+                    label_new(&mut layout, inode.filesystem);
                 }
                 inode.content = Content::File(layout.to_vec().into());
                 inode.transaction = change.transaction;

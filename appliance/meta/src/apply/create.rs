@@ -12,7 +12,7 @@ use crate::{
     state::{
         Change, State,
         inode::{Content, Inode, S_ISGID, flags},
-        objects::mark_new,
+        objects::label_new,
     },
 };
 
@@ -88,8 +88,8 @@ impl State {
             FileKind::Fifo | FileKind::Socket => Content::Plain,
             FileKind::Regular => {
                 let mut layout = self.objects.new_layout(&change.placement);
-                if change.marked {
-                    mark_new(&mut layout, self.inode(request.parent)?.filesystem);
+                if change.labelled {
+                    label_new(&mut layout, self.inode(request.parent)?.filesystem);
                 }
                 Content::File(layout.to_vec().into())
             }

@@ -198,7 +198,7 @@ impl Objects {
 
 /// Has the objects that a layout got last carry the number of their file system: OSTs ask for it. What it had before stays named as it
 /// was, for OSTs know it by that.
-pub(crate) fn mark_new(layout: &mut Layout, filesystem: u32) {
+pub(crate) fn label_new(layout: &mut Layout, filesystem: u32) {
     let generation = layout.generation;
     let objects = layout.components.iter_mut().flat_map(|component| &mut component.objects);
     for stripe in objects.filter(|stripe| stripe.generation == generation) {

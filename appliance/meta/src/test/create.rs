@@ -261,23 +261,23 @@ fn new_objects_carry_their_file_system_unless_the_entry_is_older() {
     let mut h = Harness::new();
     let objects = |h: &Harness, file: Fid| -> Vec<Vec<u32>> {
         let components = h.state.layout(file).unwrap().components;
-        let marks =
+        let labels =
             |it: &sheen_types::Component| it.objects.iter().map(|it| it.object.ver).collect();
-        components.iter().map(marks).filter(|marks: &Vec<u32>| !marks.is_empty()).collect()
+        components.iter().map(labels).filter(|labels: &Vec<u32>| !labels.is_empty()).collect()
     };
     let file = h.file(h.root, "f");
     assert_eq!(objects(&h, file), [[h.root.oid]]);
     let request = h.creation(h.root, "old", FileKind::Regular);
     let old = request.fid;
     let entry = h.entry(create(request));
-    let outcome = h.apply_entry(Entry { marked: false, ..entry });
+    let outcome = h.apply_entry(Entry { labelled: false, ..entry });
     assert!(outcome.result.is_ok());
     assert_eq!(objects(&h, old), [[0]]);
     let grow = InstantiateLayout { fid: old, start: 0, end: 200 << 20 };
     h.ok(Operation::InstantiateLayout(grow));
-    let marks = objects(&h, old);
-    assert_eq!((marks.len(), &marks[0][..]), (2, &[0][..]), "what it has stays what it is");
-    assert!(marks[1].iter().all(|&mark| mark == h.root.oid), "{marks:?}");
+    let labels = objects(&h, old);
+    assert_eq!((labels.len(), &labels[0][..]), (2, &[0][..]), "what it has stays what it is");
+    assert!(labels[1].iter().all(|&label| label == h.root.oid), "{labels:?}");
     h.make_filesystem("another");
     h.mount("another");
     let file = h.file(h.root, "f");

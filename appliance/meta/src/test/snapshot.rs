@@ -76,9 +76,9 @@ fn a_snapshot_and_a_record_without_a_promise_are_read() {
     let start = Operation::ServerStart(crate::operation::Nothing {});
     let entry = Entry::internal(Timespec::ZERO, TransactionNumber(1), start);
     let mut record = encode_entries(std::slice::from_ref(&entry));
-    // Nor did it have the mark at the end.
+    // Nor did it have the label flag at the end.
     record.pop();
-    let entry = Entry { marked: false, ..entry };
+    let entry = Entry { labelled: false, ..entry };
     for version in [2, 3, 4] {
         record[0] = version;
         assert_eq!(decode_entries(&record).unwrap(), std::slice::from_ref(&entry));

@@ -39,6 +39,20 @@ const RECORD_5: &str = "\
     7365722e61000000000001000000760000010000000000000000000700000000000000ee030000000000000500\
     0000070000000100000014090000000000";
 
+/// The same in version 7, but that the file's objects carry their file system.
+const RECORD_7: &str = "\
+    070700000000000000000000000100000000000000e80300000000000005000000010000000100000005030000\
+    006f6e65ed01000000000000000000000707070707070707070000000000000000000000000002000000000000\
+    00e903000000000000050000000200000001000000020101010101010101010101010101010100000000000000\
+    00030000006f6e6504000000686f73740400000000010000000000000000000300000000000000ea0300000000\
+    000005000000030000000100000004000000010000000000000000000400000000000000eb0300000000000005\
+    0000000400000001000000120000000001000000010000000000000000000500000000000000ec030000000000\
+    000500000005000000010000000807000000020000000100000000000000016600040000020000000100000000\
+    00000008b601000012000000000000000000000001000000000000000000000000000000000101000000000000\
+    0000000600000000000000ed030000000000000500000006000000010000000d00040000020000000100000000\
+    00000006757365722e6100000000000100000076000000010000000000000000000700000000000000ee030000\
+    000000000500000007000000010000001409000000000000";
+
 fn bytes(hex: &str) -> Vec<u8> {
     let digits: Vec<u8> = hex.bytes().collect();
     let pair = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap();
@@ -73,9 +87,36 @@ fn a_snapshot_and_a_record_of_the_release_before_give_the_same_state() {
     assert_eq!(read(&again), state);
     let again = encode_entries(&entries);
     assert_eq!(again[0], ENTRY_VERSION);
-    assert_eq!(decode_entries(&again).unwrap(), entries, "what was not marked stays so");
-    // Each entry is longer by the mark it does not have.
+    assert_eq!(decode_entries(&again).unwrap(), entries, "what was not labelled stays so");
+    // Each entry is longer by the label flag it does not have.
     assert_eq!(again.len(), record.len() + entries.len());
+}
+
+#[test]
+fn a_record_of_this_release_gives_objects_that_carry_their_file_system() {
+    let (old, new) = (bytes(RECORD_5), bytes(RECORD_7));
+    assert_eq!(new[0], ENTRY_VERSION);
+    let apply = |record: &[u8]| {
+        let mut state = State::new(Limits::default());
+        for entry in &decode_entries(record).unwrap() {
+            assert!(state.apply(entry).result.is_ok(), "{entry:?}");
+        }
+        let file = state.inodes.keys().copied().find(|fid| !fid.is_root()).unwrap();
+        let layout = state.layout(file).unwrap();
+        (state, layout)
+    };
+    let (_, before) = apply(&old);
+    let (state, after) = apply(&new);
+    let objects = |layout: &sheen_types::Layout| -> Vec<Fid> {
+        layout.components.iter().flat_map(|it| &it.objects).map(|it| it.object).collect()
+    };
+    let (before, after) = (objects(&before), objects(&after));
+    assert_eq!((before.len(), before[0].ver), (1, 0));
+    assert_eq!(after, [Fid { ver: 1, ..before[0] }], "nothing else of it");
+    assert_eq!(encode_entries(&decode_entries(&new).unwrap()), new);
+    let mut reader = SnapshotReader::new(Limits::default());
+    assert_eq!(reader.push(&state.snapshot().next().unwrap()), Ok(true));
+    assert_eq!(reader.finish().unwrap(), state, "snapshots keep it");
 }
 
 #[test]

@@ -89,7 +89,7 @@ impl Mdt {
             Some(access) if !access.checked && !access.root.is_none() => ObjectAccess {
                 filesystem: access.root.oid,
                 read_only: access.read_only,
-                unmarked: self.state.may_use_every_filesystem(access.principal),
+                unlabelled: self.state.may_use_every_filesystem(access.principal),
             },
             Some(_) | None => ObjectAccess::NONE,
         }

@@ -54,7 +54,7 @@ fn a_session_is_told_before_its_client_hears_of_it_and_no_answer_is_waited_for()
             epoch: reply.epoch,
             principal: SessionPrincipal::Owner,
             connected: true,
-            objects: ObjectAccess { filesystem: 1, read_only: false, unmarked: true },
+            objects: ObjectAccess { filesystem: 1, read_only: false, unlabelled: true },
         };
         let told = world.osts.borrow().jobs.last().cloned();
         assert!(
@@ -193,7 +193,7 @@ fn a_service_that_begins_anew_is_told_who_lives() {
         epoch: client.epoch,
         principal: SessionPrincipal::Owner,
         connected: true,
-        objects: ObjectAccess { filesystem: 1, read_only: false, unmarked: true },
+        objects: ObjectAccess { filesystem: 1, read_only: false, unlabelled: true },
     };
     assert_eq!(list.sessions, [session(&a), session(&b), session(&gone)]);
     assert_eq!(list.highest, gone.client);

@@ -86,7 +86,7 @@ impl Mdt {
                 transaction: TransactionNumber(self.last_transaction),
                 operation,
                 placement,
-                marked: true,
+                labelled: true,
             };
             bytes = then;
             entries.push(entry);

@@ -20,12 +20,12 @@ pub struct ObjectAccess {
     /// It changes nothing.
     pub read_only: bool,
     /// Objects that carry no number are its to use too.
-    pub unmarked: bool,
+    pub unlabelled: bool,
 }
 
 impl ObjectAccess {
     /// No object.
-    pub const NONE: Self = Self { filesystem: 0, read_only: true, unmarked: false };
+    pub const NONE: Self = Self { filesystem: 0, read_only: true, unlabelled: false };
 
     /// Checks what is asked of an OST.
     ///
@@ -56,7 +56,7 @@ impl ObjectAccess {
 
     fn check_object(self, object: Fid) -> Result<(), Refusal> {
         self.check_any()?;
-        let own = if object.ver == 0 { self.unmarked } else { object.ver == self.filesystem };
+        let own = if object.ver == 0 { self.unlabelled } else { object.ver == self.filesystem };
         if own { Ok(()) } else { Err(Refusal::Filesystem) }
     }
 

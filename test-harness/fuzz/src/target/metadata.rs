@@ -146,7 +146,7 @@ impl History {
         let number = u32::try_from(self.entries.len()).unwrap_or(0) + 1;
         let entry = Entry {
             placement: List(Vec::new()),
-            marked: true,
+            labelled: true,
             client,
             tag: Tag(0),
             xid: Xid(u64::from(number)),

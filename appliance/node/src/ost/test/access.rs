@@ -117,16 +117,18 @@ fn check(rig: &mut Rig, object: Fid, (changes, reads, none): (i32, i32, i32)) {
 #[test]
 fn objects_are_for_sessions_of_their_file_system_alone() {
     let mut rig = Rig::new(4096);
-    let access = ObjectAccess { filesystem: 1, read_only: false, unmarked: true };
+    let access = ObjectAccess { filesystem: 1, read_only: false, unlabelled: true };
     check(&mut rig, of(1), (OK, OK, OK));
     check(&mut rig, of(2), (EACCES, EACCES, OK));
     check(&mut rig, of(0), (OK, OK, OK));
     assert_eq!(rig.service.stats().not_admitted[Refusal::Filesystem as usize].get(), 8);
-    give(&mut rig, ObjectAccess { unmarked: false, ..access });
+    give(&mut rig, ObjectAccess { unlabelled: false, ..access });
     check(&mut rig, of(1), (OK, OK, OK));
     check(&mut rig, of(0), (EACCES, EACCES, OK));
     give(&mut rig, ObjectAccess { filesystem: 2, ..access });
     check(&mut rig, of(1), (EACCES, EACCES, OK));
+    let payload = rig.read(of(2), 0, 100).payload;
+    assert!(payload.iter().all(|&byte| byte == 0), "what was refused changed nothing");
     check(&mut rig, of(2), (OK, OK, OK));
     let mixed = ObjectGlimpse { ost: OST, objects: List(vec![of(2), of(1)]) };
     assert_eq!(rig.call(Opcode::ObjectGlimpse, &mixed, &[], 0).status(), EACCES);
@@ -136,7 +138,7 @@ fn objects_are_for_sessions_of_their_file_system_alone() {
 fn a_session_that_reads_only_changes_no_object() {
     let mut rig = Rig::new(4096);
     check(&mut rig, of(1), (OK, OK, OK));
-    give(&mut rig, ObjectAccess { filesystem: 1, read_only: true, unmarked: true });
+    give(&mut rig, ObjectAccess { filesystem: 1, read_only: true, unlabelled: true });
     check(&mut rig, of(1), (EROFS, OK, OK));
     check(&mut rig, of(2), (EACCES, EACCES, OK));
     assert_eq!(rig.service.stats().not_admitted[Refusal::ReadOnly as usize].get(), 5);
@@ -162,12 +164,12 @@ fn a_session_without_objects_has_none_and_nobody_destroys() {
 #[test]
 fn a_list_told_whole_changes_what_an_attached_session_may_do() {
     let mut rig = Rig::new(4096);
-    give(&mut rig, ObjectAccess { filesystem: 3, read_only: false, unmarked: false });
+    give(&mut rig, ObjectAccess { filesystem: 3, read_only: false, unlabelled: false });
     check(&mut rig, of(3), (OK, OK, OK));
     check(&mut rig, of(1), (EACCES, EACCES, OK));
     rig.version = rig.version.next();
     let mut list = rig.list(&[rig.client]);
-    list.sessions[0].objects = ObjectAccess { filesystem: 3, read_only: true, unmarked: false };
+    list.sessions[0].objects = ObjectAccess { filesystem: 3, read_only: true, unlabelled: false };
     let told = rig.ask(OstJob::Sessions(Arc::new(list)));
     assert!(rig.wait_job(told));
     check(&mut rig, of(1), (EACCES, EACCES, OK));

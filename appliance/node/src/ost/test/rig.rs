@@ -488,7 +488,7 @@ impl Rig {
 
 /// A session of the owner's.
 pub(crate) const fn admitted((client, epoch): (ClientId, Epoch)) -> AdmittedSession {
-    let objects = ObjectAccess { filesystem: 1, read_only: false, unmarked: true };
+    let objects = ObjectAccess { filesystem: 1, read_only: false, unlabelled: true };
     AdmittedSession { client, epoch, principal: SessionPrincipal::Owner, connected: true, objects }
 }
 
