@@ -94,7 +94,12 @@ impl LockOrder {
         }
     }
 
-    /// Whether nothing is under way that a request of `owner` waits for, after a wait of at most `longest`.
+    /// Whether nothing is under way that a request of `owner` waits for.
+    pub(crate) fn is_free(&self, owner: &LockOwner) -> bool {
+        self.wait(owner, Duration::ZERO)
+    }
+
+    /// The same, after a wait of at most `longest`.
     fn wait(&self, owner: &LockOwner, longest: Duration) -> bool {
         let busy = |counts: &mut Counts| counts.left > 0 || counts.owners.contains_key(owner);
         let (_counts, outcome) = self

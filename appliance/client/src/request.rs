@@ -274,6 +274,12 @@ impl Client {
                 self.await_releases(owner, cancel).map_err(Parting::from)?;
             }
             let lane = self.session.lane(cancel).map_err(Parting::from)?;
+            // It may have been waited for long: a release that began meanwhile goes first.
+            if let Some(LockPlace::Behind(owner)) = &flight.request.place
+                && !self.lock_order.is_free(owner)
+            {
+                continue;
+            }
             flight.check(&lane).map_err(Parting::Refused)?;
             if flight.request.room_bytes > 0 && flight.room.is_none() {
                 let room = self.buffer(&lane, flight.request.room_bytes, cancel);
