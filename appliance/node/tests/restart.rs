@@ -25,11 +25,12 @@ use sheen_types::{
 };
 use sheen_wire::{
     Field, Frame, Opcode,
-    metadata::{Attach, Connect, ConnectReply},
+    metadata::{Attach, Connect, ConnectReply, FilesystemCreate},
     object::{ObjectRead, ObjectSync, ObjectWrite},
 };
 
 const OBJECT_BYTES: usize = 4096;
+const FILESYSTEM: &[u8] = b"restart";
 const THREADS: u64 = 16;
 
 fn objects() -> u64 {
@@ -99,6 +100,16 @@ impl Service {
         }
     }
 
+    /// Begins a session at the MDT; with the name of a file system it has that one's objects.
+    fn begin(&mut self, uuid: [u8; 16], filesystem: &[u8]) -> ConnectReply {
+        let (filesystem, label) = (filesystem.to_vec(), b"restart".to_vec());
+        let connect = Connect { uuid, client: ClientId(0), filesystem, label, slots: 1 };
+        let (body, _) = self.call(Opcode::Connect, &connect.to_vec(), None);
+        let reply = ConnectReply::from_bytes(&body).unwrap();
+        (self.client, self.epoch) = (reply.client, reply.epoch);
+        reply
+    }
+
     fn write(&self, ost: OstIndex, number: u64) {
         let body = ObjectWrite {
             ost,
@@ -135,11 +146,7 @@ struct Client {
 impl Client {
     fn connect(node: &Node, uuid: [u8; 16]) -> Self {
         let mut mdt = Service::connect(node, 0, ClientId(0), Epoch(0));
-        let (filesystem, label) = (Vec::new(), b"restart".to_vec());
-        let connect = Connect { uuid, client: ClientId(0), filesystem, label, slots: 1 };
-        let (body, _) = mdt.call(Opcode::Connect, &connect.to_vec(), None);
-        let reply = ConnectReply::from_bytes(&body).unwrap();
-        (mdt.client, mdt.epoch) = (reply.client, reply.epoch);
+        let reply = mdt.begin(uuid, FILESYSTEM);
         let osts = [1, 2].map(|service| {
             let ost = Service::connect(node, service, reply.client, reply.epoch);
             ost.call(Opcode::Attach, &Attach { key: reply.attach_key }.to_vec(), None);
@@ -176,6 +183,14 @@ impl Client {
     }
 }
 
+fn make_filesystem(node: &Node) {
+    let mut mdt = Service::connect(node, 0, ClientId(0), Epoch(0));
+    mdt.begin([0; 16], b"");
+    let make = FilesystemCreate { name: FILESYSTEM.to_vec(), permissions: 0o755, uid: 0, gid: 0 };
+    mdt.call(Opcode::FilesystemCreate, &make.to_vec(), None);
+    mdt.call(Opcode::Disconnect, &[], None);
+}
+
 #[test]
 fn a_node_serves_again_at_once_and_with_every_byte() {
     let objects = objects();
@@ -183,6 +198,7 @@ fn a_node_serves_again_at_once_and_with_every_byte() {
     let config = config(directory.path(), objects);
     format(&config, Force::No).unwrap();
     let node = Node::start(config.clone()).unwrap();
+    make_filesystem(&node);
     let client = Client::connect(&node, [1; 16]);
     let begun = Instant::now();
     client.for_each(objects, 1, Service::write);

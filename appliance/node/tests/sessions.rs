@@ -18,13 +18,14 @@ use sheen_types::{
 use sheen_wire::{
     Field, Frame, Opcode,
     fields::AttachKey,
-    metadata::{Attach, Connect, ConnectReply},
+    metadata::{Attach, Connect, ConnectReply, FilesystemCreate},
     object::{ObjectRead, ObjectWrite},
 };
 
 const SESSIONS: u64 = 5000;
 const THREADS: u64 = 16;
 const CONTENT: [u8; 512] = [7; 512];
+const FILESYSTEM: &[u8] = b"fs";
 
 fn config(directory: &Path) -> Config {
     let mut config = Config::embedded(directory, Bytes(1 << 30));
@@ -78,19 +79,32 @@ impl Lane {
         (body, bytes)
     }
 
-    /// Begins the session of a number.
+    /// Begins the session of a number, with the objects of the file system there is.
     fn begin(&mut self, number: u64) -> ConnectReply {
+        self.begin_with(number, FILESYSTEM)
+    }
+
+    fn begin_with(&mut self, number: u64, filesystem: &[u8]) -> ConnectReply {
         self.session = (ClientId(0), Epoch(0));
         let mut uuid = [0x5e; 16];
         uuid[..8].copy_from_slice(&number.to_le_bytes());
-        let label = b"short".to_vec();
-        let connect =
-            Connect { uuid, client: ClientId(0), filesystem: Vec::new(), label, slots: 1 };
+        let (filesystem, label) = (filesystem.to_vec(), b"short".to_vec());
+        let connect = Connect { uuid, client: ClientId(0), filesystem, label, slots: 1 };
         let (body, _) = self.call(Opcode::Connect, &connect, &[]);
         let reply = ConnectReply::from_bytes(&body).unwrap();
         self.session = (reply.client, reply.epoch);
         reply
     }
+}
+
+/// Makes the file system whose sessions have objects; a session without one makes it.
+fn make_filesystem(node: &Node) {
+    let mut mdt = Lane::connect(node, 0);
+    mdt.begin_with(0, b"");
+    let make = FilesystemCreate { name: FILESYSTEM.to_vec(), permissions: 0o755, uid: 0, gid: 0 };
+    mdt.call(Opcode::FilesystemCreate, &make, &[]);
+    mdt.call(Opcode::Disconnect, &[0_u8; 0], &[]);
+    mdt.link.close();
 }
 
 /// A session at a service of objects.
@@ -175,6 +189,7 @@ fn thousands_of_sessions_leave_every_table_as_it_was() {
     let config = config(directory.path());
     format(&config, Force::No).unwrap();
     let node = Node::start(config.clone()).unwrap();
+    make_filesystem(&node);
     let mut living = Lane::connect(&node, 0);
     let reply = living.begin(1);
     let (status, own) = attach(&node, 0, living.session, reply.attach_key);

@@ -55,11 +55,12 @@ fn link_to(address: &str, service: u32) -> Result<Arc<dyn Link>> {
 }
 
 impl Target {
-    /// Opens a session and connects to target `index` at `address`; with one target a reactor, target n is service n + 1.
+    /// Opens a session of `filesystem` and connects to target `index` at `address`; with one target a reactor, target n is
+    /// service n + 1.
     ///
     /// # Errors
-    /// When nobody answers there.
-    pub fn connect(address: &str, index: u32) -> Result<Self> {
+    /// When nobody answers there, or there is no such file system.
+    pub fn connect(address: &str, filesystem: &[u8], index: u32) -> Result<Self> {
         let mut target = Self {
             mdt: link_to(address, 0)?,
             link: link_to(address, index + 1)?,
@@ -70,7 +71,7 @@ impl Target {
             since: Instant::now(),
             pinged: AtomicU64::new(0),
         };
-        let (filesystem, label) = (Vec::new(), b"bench".to_vec());
+        let (filesystem, label) = (filesystem.to_vec(), b"bench".to_vec());
         let mut uuid = *b"bench of objects";
         uuid[0] ^= index.to_le_bytes()[0];
         let connect = Connect { uuid, client: ClientId(0), filesystem, label, slots: 1 };

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
-use sheen_conformance::cluster::{Cluster, ClusterOptions};
+use sheen_conformance::cluster::{Cluster, ClusterOptions, FILE_SYSTEM};
 use sheen_conformance::report::line;
 
 use crate::objects::{self, Target};
@@ -51,10 +51,12 @@ pub fn run(table: &mut Table, scratch: &Path, count: u64, rounds: u32) -> Result
 /// Connections to all targets, as soon as they take them.
 fn connected(cluster: &Cluster) -> Result<Vec<Target>> {
     let begin = Instant::now();
+    let address = cluster.node_address();
+    let filesystem = FILE_SYSTEM.trim_start_matches('/').as_bytes();
     let mut targets = Vec::new();
     for index in 0..TARGETS {
         loop {
-            match Target::connect(&cluster.node_address(), index) {
+            match Target::connect(&address, filesystem, index) {
                 Ok(target) => break targets.push(target),
                 Err(error) if begin.elapsed() > SERVING_DEADLINE => {
                     bail!("target {index}: {error:#}")
