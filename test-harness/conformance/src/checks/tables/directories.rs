@@ -7,11 +7,12 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 
 use super::Scene;
-use super::levels::whole;
 use crate::interruption::{self, Guard};
-use crate::{metrics, process};
+use crate::process;
 
 const DIRECTORIES: u32 = 100;
+/// Inodes of a file system that is empty.
+const ROOT: u64 = 1;
 /// What the program is in, and what that is in: the kernel keeps the way up.
 const USED: u64 = 2;
 /// An inode without a name stays for two seconds.
@@ -21,7 +22,6 @@ const GONE: Duration = Duration::from_secs(15);
 pub(super) fn removed_elsewhere(scene: &mut Scene) -> anyhow::Result<String> {
     let other = scene.cluster.mount()?;
     let (here, there) = (scene.mount.directory(), other.directory());
-    let before = inodes(scene)?;
     for number in 0..DIRECTORIES {
         fs::create_dir_all(there.join(format!("parent/d{number}")))?;
     }
@@ -40,7 +40,7 @@ pub(super) fn removed_elsewhere(scene: &mut Scene) -> anyhow::Result<String> {
         fs::read_link(&used).is_ok_and(|path| path.to_string_lossy().ends_with(" (deleted)"))
     })?;
     // Past the time that the node keeps what nobody has open.
-    process::wait_for("the inodes", GONE, || inodes(scene).is_ok_and(|now| now <= before + USED))?;
+    scene.wait_for("inodes", ROOT + USED, GONE)?;
     let left = scene.wait_for("opens", USED, GONE)?;
     let found = fs::metadata(&used).context("the directory that is in use")?;
     ensure!(found.is_dir());
@@ -48,12 +48,7 @@ pub(super) fn removed_elsewhere(scene: &mut Scene) -> anyhow::Result<String> {
     ensure!(program.wait()?.success(), "the program in the directory failed");
     drop(guard);
     scene.wait_for("opens", 0, GONE)?;
-    process::wait_for("the last inode", GONE, || inodes(scene).is_ok_and(|now| now <= before))?;
+    scene.wait_for("inodes", ROOT, GONE)?;
     other.unmount()?;
     Ok(format!("{DIRECTORIES} directories, {USED} open after {} ms", left.as_millis()))
-}
-
-fn inodes(scene: &Scene) -> anyhow::Result<u64> {
-    let page = metrics::fetch(scene.node()?.admin)?;
-    whole(metrics::sum_of(&page, "sheen_inodes").context("the node tells no inodes")?)
 }
