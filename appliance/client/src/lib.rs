@@ -90,6 +90,8 @@ mod fake_names;
 #[cfg(test)]
 mod fake_objects;
 #[cfg(test)]
+mod doubtful_locks_test;
+#[cfg(test)]
 mod refusal_test;
 #[cfg(test)]
 mod attach_test;

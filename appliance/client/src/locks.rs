@@ -1,8 +1,8 @@
 //! File locks: `flock`, `fcntl` and open-file-description locks, all held by the MDT.
 //!
 //! A wait ends when the lock is granted or when its program got a signal: then the MDT is told, and its answer to the waiting
-//! request decides. A program that was killed waits for that answer a moment only; the lock then counts as held until its
-//! owner ends. Beyond [`LOCK_WAITS_MAX`] waits at a time, the others ask again and again instead, so
+//! request decides. A program that was killed waits for that answer a moment only; nobody knows then whether its owner has the lock,
+//! so it is released when its owner ends, and not asserted when the MDT restarts. Beyond [`LOCK_WAITS_MAX`] waits at a time, the others ask again and again instead, so
 //! that unlocks always find a place on the connection.
 
 use std::{
@@ -30,7 +30,7 @@ use crate::{
 /// How long the wait of a program that was killed may go on until the MDT says whether the lock was granted just now.
 const ANSWER_MAX: Duration = Duration::from_millis(200);
 /// As [`ANSWER_MAX`], of a program that lives on: it must not hold a lock it does not know of. An MDT that is there answers in
-/// less; beyond it the lock counts as held until its owner ends.
+/// less; beyond it the lock is in doubt until its owner ends.
 const CERTAIN_MAX: Duration = Duration::from_secs(5);
 /// How often those ask that do not wait at the MDT.
 const ASK_AGAIN: Duration = Duration::from_millis(50);
@@ -120,6 +120,7 @@ impl Client {
     ) -> Result<(), Errno> {
         let body = LockSet { lock: lock.clone(), wait: false };
         let request = Request::new(Opcode::LockSet, &body).urgent();
+        let given_up = inode.lock().locks.give_up_for(lock);
         let (request, then) = match lock.kind {
             LockType::Unlock => (request, Then::Nothing),
             LockType::Read | LockType::Write => {
@@ -127,8 +128,8 @@ impl Client {
                 (request.behind(LockOwner::of(lock)), then)
             }
         };
-        let result = self.ask_then(request, then, cancel);
-        note_outcome(inode, lock, result.map(drop))
+        let result = self.ask_then(request, then, cancel).map(drop);
+        note_outcome(inode, lock, &given_up, result)
     }
 
     fn wait_for_lock(
@@ -162,6 +163,7 @@ impl Client {
         }
         let request = Request::new(Opcode::LockSet, &LockSet { lock: lock.clone(), wait: true });
         let request = request.behind(LockOwner::of(lock));
+        let given_up = inode.lock().locks.give_up_for(lock);
         let then = Then::Unlock(inode.clone(), lock.clone());
         let result = self.ask_numbered(request.urgent(), Some(waiting), then, &give_up);
         ended.store(true, Ordering::Release);
@@ -171,10 +173,17 @@ impl Client {
             self.deliver(withdrawal(waiting));
         }
         // EINTR of our own: nobody knows whether it is held. The MDT's says that it is not.
-        let reply =
-            result.or_else(|errno| note_outcome(inode, lock, Err(errno)).and(Err(errno)))?;
-        reply.checked()?;
-        note_outcome(inode, lock, Ok(()))
+        match result {
+            Err(errno) => note_outcome(inode, lock, &given_up, Err(errno)),
+            Ok(reply) => {
+                let outcome = reply.checked().map(drop);
+                if outcome.is_err() {
+                    take_back(inode, &given_up);
+                    return outcome;
+                }
+                note_outcome(inode, lock, &[], outcome)
+            }
+        }
     }
 
     /// The lock that is in the way of `wanted`, if any.
@@ -229,11 +238,23 @@ fn withdrawal(waiting: Xid) -> Request {
     Request::new(Opcode::LockCancel, &LockCancel { waiting }).urgent()
 }
 
-/// Keeps what is held. A lock whose request was abandoned may be held: it counts, so that its owner's end drops it.
-fn note_outcome(inode: &Inode, lock: &FileLock, outcome: Result<(), Errno>) -> Result<(), Errno> {
-    let unknown = outcome == Err(Errno::EINTR) && lock.kind != LockType::Unlock;
-    if outcome.is_ok() || unknown {
-        inode.lock().locks.apply(lock);
+/// Keeps what is held. What a request changed that was abandoned nobody knows: its owner's end drops it.
+fn note_outcome(
+    inode: &Inode,
+    lock: &FileLock,
+    given_up: &[FileLock],
+    outcome: Result<(), Errno>,
+) -> Result<(), Errno> {
+    match outcome {
+        Ok(()) => inode.lock().locks.apply(lock),
+        Err(Errno::EINTR) => inode.lock().locks.doubt(lock.family, lock.owner),
+        Err(_) => take_back(inode, given_up),
     }
     outcome
+}
+
+/// The MDT did nothing: what was given up for it is held.
+fn take_back(inode: &Inode, given_up: &[FileLock]) {
+    let mut state = inode.lock();
+    given_up.iter().for_each(|held| state.locks.apply(held));
 }

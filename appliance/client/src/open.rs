@@ -190,7 +190,7 @@ impl Client {
                 }
             }
             Then::Unlock(inode, lock) => {
-                // Held as long as the owner is there, who believes it to be.
+                // Its owner's end releases it, as long as the owner is there.
                 if !inode.lock().locks.has(lock.family, lock.owner) {
                     self.deliver(self.release_of(LockOwner::of(&lock)));
                 }
