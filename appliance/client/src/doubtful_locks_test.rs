@@ -1,4 +1,4 @@
-//! Locks whose caller left before the answer: nobody believes to hold them, so a restarted MDT is not told that somebody does.
+//! What a restarted MDT is told of locks that are being asked for or given up: only what somebody was told of and keeps.
 
 use std::{sync::Arc, time::Duration};
 
@@ -22,6 +22,11 @@ const OWNER: u64 = 7;
 fn wanted(kind: LockType) -> LockWanted {
     let (family, pid) = (LockFamily::Posix, 1);
     LockWanted { family, kind, owner: OWNER, pid, start: 0, end: 9, wait: false }
+}
+
+/// The same by flock(2), which knows whole files alone.
+fn whole(kind: LockType) -> LockWanted {
+    LockWanted { family: LockFamily::Flock, end: u64::MAX, ..wanted(kind) }
 }
 
 fn ask(client: &Arc<Client>, kind: LockType, cancel: &Cancel) -> Result<(), Errno> {
@@ -58,7 +63,6 @@ fn what_others_may_have_before_the_answer_comes_is_not_asserted() {
     ask(&client, LockType::Write, &never).unwrap();
     assert_eq!(asserted_beside(&fake, &client, wanted(LockType::Read)), [LockType::Read]);
     assert_eq!(asserted_beside(&fake, &client, wanted(LockType::Unlock)), []);
-    let whole = |kind| LockWanted { family: LockFamily::Flock, end: u64::MAX, ..wanted(kind) };
     client.set_lock(&client.inode(FILE), &whole(LockType::Read), &never, &never).unwrap();
     // flock(2) gives the old one up first.
     assert_eq!(asserted_beside(&fake, &client, whole(LockType::Write)), []);
@@ -80,7 +84,6 @@ fn what_the_mdt_refuses_leaves_locks_as_they_were_but_for_a_flock_that_changes()
     assert_eq!(asserted(&client), [LockType::Write]);
     refuse(false);
     close(&client);
-    let whole = |kind| LockWanted { family: LockFamily::Flock, end: u64::MAX, ..wanted(kind) };
     let take = |kind| client.set_lock(&client.inode(FILE), &whole(kind), &never, &never);
     take(LockType::Read).unwrap();
     refuse(true);
@@ -93,15 +96,20 @@ fn close(client: &Arc<Client>) {
     client.release_locks(&client.inode(FILE), LockFamily::Posix, OWNER, &Cancel::new());
 }
 
+/// Nothing is asserted, and the end of the owner is told.
+fn expect_doubt(fake: &Fake, client: &Arc<Client>) {
+    assert_eq!(asserted(client), []);
+    fake.change(|state| state.hold = None);
+    close(client);
+    assert!(!fake.sent(Opcode::LockRelease).is_empty(), "it may be held there");
+    client.disconnect();
+}
+
 #[test]
 fn a_lock_nobody_was_told_of_is_not_asserted_and_is_released() {
     let (fake, client) = scenarios::start();
     left(&fake, &client, LockType::Write);
-    assert_eq!(asserted(&client), []);
-    fake.change(|state| state.hold = None);
-    close(&client);
-    assert!(!fake.sent(Opcode::LockRelease).is_empty(), "it may be held there");
-    client.disconnect();
+    expect_doubt(&fake, &client);
 }
 
 #[test]
@@ -119,9 +127,5 @@ fn a_lock_that_was_given_up_is_not_asserted_whether_the_answer_came_or_not() {
     let (fake, client) = scenarios::start();
     ask(&client, LockType::Write, &Cancel::new()).unwrap();
     left(&fake, &client, LockType::Unlock);
-    assert_eq!(asserted(&client), []);
-    fake.change(|state| state.hold = None);
-    close(&client);
-    assert!(!fake.sent(Opcode::LockRelease).is_empty(), "it may be held there");
-    client.disconnect();
+    expect_doubt(&fake, &client);
 }

@@ -2,8 +2,8 @@
 //!
 //! A wait ends when the lock is granted or when its program got a signal: then the MDT is told, and its answer to the waiting
 //! request decides. A program that was killed waits for that answer a moment only; nobody knows then whether its owner has the lock,
-//! so it is released when its owner ends, and not asserted when the MDT restarts. Beyond [`LOCK_WAITS_MAX`] waits at a time, the others ask again and again instead, so
-//! that unlocks always find a place on the connection.
+//! so it is released when its owner ends, and not asserted when the MDT restarts. Beyond [`LOCK_WAITS_MAX`] waits at a time, the
+//! others ask again and again instead, so that unlocks always find a place on the connection.
 
 use std::{
     sync::{
