@@ -103,7 +103,10 @@ impl Refusal {
             Self::Identity => {
                 "over TCP it lets in clients with an identity alone; give one (-o identity=FILE)"
             }
-            Self::Unknown => "it does not list this identity",
+            Self::Unknown => {
+                "it does not list this identity: it was revoked or renewed, or never was this node's; get a new \
+                 identity file (`sheen client` on the node)"
+            }
             Self::Revoked => "this identity was revoked",
             Self::Expired => "the time of this identity is over",
             Self::OtherNode => "it is another node than the identity file is for",

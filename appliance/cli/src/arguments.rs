@@ -253,7 +253,8 @@ pub(crate) struct Mount {
     pub source: String,
     /// Where
     pub dir: PathBuf,
-    /// Options as in fstab, separated by commas: ro, noatime, allow_other, fsname=NAME, remount …
+    /// Options as in fstab, separated by commas: ro, noatime, allow_other, fsname=NAME, remount …; over TCP identity=FILE (of
+    /// `sheen client new`; its absolute path), and encryption=off if the node says so too
     #[arg(short = 'o', long = "options", value_name = "OPTIONS", value_delimiter = ',')]
     pub options: Vec<String>,
     /// Stay in the foreground. Here as in the background SIGINT, SIGTERM and SIGHUP to the mount's process unmount: at once for

@@ -9,6 +9,7 @@ mod arguments;
 mod answer;
 mod owner;
 mod failure;
+mod shown_identity;
 mod source;
 mod http;
 mod admin;

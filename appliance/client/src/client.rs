@@ -118,6 +118,8 @@ pub enum ConnectError {
 impl fmt::Display for ConnectError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            // Who answers no has answered.
+            Self::Unreachable(error) if is_answer(error) => write!(f, "{error}"),
             Self::Unreachable(error) => write!(f, "the node does not answer: {error}"),
             Self::Lost => f.write_str("the connection was lost before the session began"),
             Self::Refused(Errno::ENOENT) => f.write_str("there is no such file system"),
@@ -129,6 +131,13 @@ impl fmt::Display for ConnectError {
 }
 
 impl std::error::Error for ConnectError {}
+
+/// Whether somebody answered, who refuses or is not believed.
+fn is_answer(error: &std::io::Error) -> bool {
+    use sheen_rdma::ConnectError as Link;
+    let link = error.get_ref().and_then(|inner| inner.downcast_ref());
+    matches!(link, Some(Link::Refused(_) | Link::Handshake(_) | Link::InClear))
+}
 
 /// A client of one file system. Shared by all threads as an `Arc`; ends with [`Client::disconnect`].
 pub struct Client {

@@ -6,6 +6,7 @@
 //! first, and the next Connect, which names no session, says so.
 
 use std::{
+    io,
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
@@ -61,7 +62,11 @@ impl Client {
     fn reconnect(self: &Arc<Self>) -> Result<(), Errno> {
         let link = self.connector.connect(self.session.address(), 0).map_err(|error| {
             tracing::debug!(%error, "connecting");
-            Errno::ENOTCONN
+            if error.kind() != io::ErrorKind::PermissionDenied {
+                return Errno::ENOTCONN;
+            }
+            self.session.lose_home(&format!("this client is not let in any more: {error}"));
+            Errno::EACCES
         })?;
         self.session.expect(&link)?;
         let sent = self.clock.now();
@@ -84,8 +89,14 @@ impl Client {
                 return Err(Errno::EAGAIN);
             }
             Err(errno) => {
-                if errno == Some(Errno::ENOENT) {
-                    self.session.lose_home();
+                match errno {
+                    Some(Errno::ENOENT) => {
+                        self.session.lose_home("the file system is not there any more: unmount it");
+                    }
+                    Some(Errno::EACCES) => {
+                        self.session.lose_home("this client may not use the file system any more");
+                    }
+                    _ => {}
                 }
                 return Err(errno.unwrap_or(Errno::ENOTCONN));
             }

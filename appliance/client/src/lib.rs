@@ -120,7 +120,7 @@ pub use accesses::AccessTimes;
 pub use attributes::{Caching, Observed};
 pub use client::{CacheSink, Client, ConnectError};
 pub use config::ClientConfig;
-pub use connector::{Connector, RealConnector, SystemClock};
+pub use connector::{Connector, RealConnector, ShowIdentity, SystemClock};
 pub use create::{Created, NewInode, NewOpen};
 pub use data_lease::Access;
 pub use directory::{DirectoryPage, ListedEntry};

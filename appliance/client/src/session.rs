@@ -78,7 +78,7 @@ pub(crate) struct SessionState {
     reconnect: Duration,
     /// None: never connected.
     home: Option<Home>,
-    /// Another node or file system answers where ours was, or a node without ours.
+    /// Another node or file system answers where ours was, a node without ours, or one that does not let us in.
     astray: bool,
     pub(crate) ended: bool,
     pub(crate) generation: u64,
@@ -221,12 +221,11 @@ impl Session {
         if astray { Err(Errno::EIO) } else { Ok(()) }
     }
 
-    /// The node has no file system of our name: whoever waits for it gets EIO until it has ours again.
-    pub(crate) fn lose_home(&self) {
+    /// The node has no file system for us, because of `why`: whoever waits for it gets EIO until it has ours again.
+    pub(crate) fn lose_home(&self, why: &str) {
         let mut state = self.lock();
         if !std::mem::replace(&mut state.astray, true) {
-            let address = &self.address;
-            tracing::error!(address, "the file system is not there any more: unmount it");
+            tracing::error!(address = &self.address, "{why}");
         }
         drop(state);
         self.changed.notify_all();

@@ -93,6 +93,14 @@ impl NodePages {
                 &[],
                 counters.refused(),
             );
+            for (reason, count) in counters.refusals() {
+                families.counter(
+                    "sheen_connections_not_let_in_total",
+                    "Connections over TCP that were not let in, where clients must have an identity.",
+                    &[("reason", reason)],
+                    count,
+                );
+            }
             families.counter(
                 "sheen_connections_refused_memory_total",
                 "Connections refused because of limits.window or limits.connections.",

@@ -17,8 +17,10 @@ use sheen_types::Bytes;
 use crate::{ost::ScrubConfig, strangers::STRANGERS_MAX};
 
 pub mod load;
+mod tcp;
 
 pub use load::ConfigError;
+pub use tcp::{TcpClients, TcpConfig, TcpEncryption};
 
 /// Most OSTs of a node; each has a zone, and the superblock has room for 60.
 pub const OSTS_MAX: u32 = 32;
@@ -41,12 +43,15 @@ pub struct Config {
     /// Where clients of this host connect.
     #[serde(default = "defaults::socket")]
     pub socket: PathBuf,
-    /// Where clients of other hosts connect (TCP). Messages are not encrypted yet.
+    /// Where clients of other hosts connect (TCP).
     #[serde(default = "defaults::listen")]
     pub listen: SocketAddr,
     /// Where metrics and status are served (HTTP).
     #[serde(default = "defaults::metrics")]
     pub metrics: SocketAddr,
+    /// Whom it takes over TCP.
+    #[serde(default)]
+    pub tcp: TcpConfig,
     /// The device.
     pub device: DeviceConfig,
     /// Encryption of the device.
@@ -341,6 +346,7 @@ impl Config {
             socket: directory.join("node.sock"),
             listen: defaults::listen(),
             metrics: defaults::metrics(),
+            tcp: TcpConfig::default(),
             device: DeviceConfig {
                 path: directory.join("device"),
                 size: Some(size),

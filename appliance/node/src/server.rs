@@ -17,12 +17,12 @@ use std::{
 use sheen_firmware_config::{PinningPlan, Topology, pinning::reactors_for};
 use sheen_keys::{KeyBlock, KeySource};
 use sheen_ports::Entropy;
-use sheen_rdma::{Acceptor, AcceptorConfig, AcceptorCounters, NewConnection};
+use sheen_rdma::{Acceptor, AcceptorConfig, AcceptorCounters, Gate, NewConnection};
 use sheen_reactor::{Load, SystemEntropy, mailbox, thread::ThreadPlan};
 use sheen_types::OstIndex;
 
 use crate::{
-    config::Config,
+    config::{Config, TcpClients},
     device::{
         Device, DeviceError, FormatPlan, HostRoom, QueueBudget, ZoneKind, format::Force,
         format_device,
@@ -34,6 +34,7 @@ use crate::{
 };
 
 pub mod error;
+mod gate;
 mod handle;
 pub mod identities;
 mod holder;
@@ -48,6 +49,7 @@ mod tables;
 pub use sheen_rdma::{PageRequest, PageSink, Socket as PageSocket};
 
 pub use error::NodeError;
+use gate::IdentityGate;
 use handle::ServiceHandle;
 use identities::{Desk, Identities, NodeKey};
 use pages::Pages;
@@ -269,11 +271,28 @@ impl Node {
             }
         };
         let pages = self.pages.take();
-        let acceptor = Acceptor::start(config, hand_over, pages)
+        let acceptor = match self.gate()? {
+            Some(gate) => Acceptor::start_guarded(config, gate, hand_over, pages),
+            None => Acceptor::start(config, hand_over, pages),
+        };
+        let acceptor = acceptor
             .map_err(|source| NodeError::System { doing: "starting the acceptor", source })?;
         // Accepted once: the sockets were there.
         let _ = self.acceptor.set(acceptor);
         Ok(())
+    }
+
+    /// Who decides who comes in over TCP. None: everybody does.
+    fn gate(&self) -> Result<Option<Arc<dyn Gate>>, NodeError> {
+        if self.config.tcp.clients == TcpClients::Anybody {
+            return Ok(None);
+        }
+        let identities = self.identities.clone().ok_or_else(|| NodeError::Failed {
+            name: "acceptor".to_owned(),
+            reason: "nobody knows the identities of clients".to_owned(),
+        })?;
+        let node = self.device.superblock().uuid;
+        Ok(Some(Arc::new(IdentityGate::new(identities, node, self.config.tcp.transit()))))
     }
 
     fn note_started(&self) {
@@ -282,6 +301,7 @@ impl Node {
             name = self.config.name,
             socket = %self.config.socket.display(),
             listen = %self.listen,
+            tcp = self.config.tcp.label(),
             osts = self.device.osts(),
             reactors = self.osts.len(),
             ?took,

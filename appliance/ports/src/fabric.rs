@@ -21,15 +21,22 @@ pub struct RequestId {
     pub slot: u32,
 }
 
-/// Who is at the other end of a connection. Told by the kernel, never by the peer.
+/// Who is at the other end of a connection. Told by the kernel, or by who looked at the peer's certificate; never by the peer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Principal {
-    /// Root of this host, the user the node runs as, or anybody who comes over TCP.
+    /// Root of this host, the user the node runs as, or anybody who comes over TCP where no certificates are asked for.
     Owner,
     /// Another user of this host.
     User {
         /// Its number, as the node's user namespace shows it.
         uid: u32,
+    },
+    /// A client of another host, by its certificate.
+    Identity {
+        /// Its identity's number.
+        number: u32,
+        /// It came from a network where its users are not squashed.
+        exempt: bool,
     },
 }
 

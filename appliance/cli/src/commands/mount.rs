@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::Signal;
-use sheen_client::ClientConfig;
+use sheen_client::{ClientConfig, ShowIdentity};
 use sheen_fuse::{
     kernel::mountpoint::{Detach, MountOptions, MountPoint, detach, remount, stand_guard},
     mount::{MountConfig, MountHandle},
@@ -21,6 +21,7 @@ use crate::{
     arguments::{GuardMount, Mount},
     failure::{Failure, FailureKind},
     process,
+    shown_identity::ShownIdentity,
     source::Source,
 };
 
@@ -28,6 +29,9 @@ use crate::{
 const LOG: &str = "/var/log/sheen-mount.log";
 /// The same of others, in the folder for a user's state.
 const USER_LOG: &str = "sheen/mount.log";
+/// Options of ours: the identity file, and whether a node that encrypts nothing will do.
+const IDENTITY: &str = "identity";
+const ENCRYPTION: &str = "encryption";
 /// How often a mount that is to be taken away and is covered by another one is looked at.
 const COVERED_PAUSE: Duration = Duration::from_millis(250);
 /// The command that [`guard`] carries out.
@@ -40,7 +44,7 @@ pub(super) const GUARD: &str = "guard-mount";
 pub(crate) fn run(json: bool, mount: &Mount) -> Result<()> {
     let dir = absolute(&mount.dir)?;
     let text = mount.options.join(",");
-    let mut options = MountOptions::parse(&text, &[])?;
+    let mut options = MountOptions::parse(&text, &[IDENTITY, ENCRYPTION])?;
     if options.remount {
         remount(&dir, &options)?;
         return Ok(());
@@ -127,6 +131,33 @@ pub(crate) fn in_background(
     Ok(())
 }
 
+/// The identity that options name, read.
+fn shown_identity(
+    source: &Source,
+    options: &[(String, Option<String>)],
+) -> Result<Option<Arc<dyn ShowIdentity>>> {
+    let of = |name: &str| options.iter().rev().find(|option| option.0 == name);
+    let usage = |text: &str| Failure::new(FailureKind::Usage, text);
+    let clear = match of(ENCRYPTION).map(|option| option.1.as_deref()) {
+        None | Some(Some("on")) => false,
+        Some(Some("off")) => true,
+        Some(_) => bail!(usage("the option encryption is on or off")),
+    };
+    let Some((_, path)) = of(IDENTITY) else {
+        if clear {
+            bail!(usage("encryption=off is said of a mount with an identity (identity=FILE)"));
+        }
+        return Ok(None);
+    };
+    let path = path.as_deref().filter(|path| !path.is_empty());
+    let path = path.ok_or_else(|| usage("the option identity needs a file: identity=FILE"))?;
+    if source.node.starts_with("unix:") {
+        let text = "a mount over the node's socket shows no identity: the kernel tells who mounts";
+        bail!(usage(text).hint("leave the option identity out, or name the node as HOST[:PORT]"));
+    }
+    Ok(Some(Arc::new(ShownIdentity::open(Path::new(path), clear)?)))
+}
+
 fn serve(source: &Source, dir: &Path, options: MountOptions, report_ready: bool) -> Result<()> {
     process::log_to_standard_error();
     if report_ready {
@@ -140,9 +171,11 @@ fn serve(source: &Source, dir: &Path, options: MountOptions, report_ready: bool)
     })?;
     let host = nix::unistd::gethostname()?;
     let label = admin::label(&host, std::process::id(), dir);
+    let identity = shown_identity(source, &options.extra)?;
     let client = ClientConfig::new(&source.node, &source.name, &label)?;
     let mut config = MountConfig::new(client, dir.to_owned(), options);
     config.guard = Some(OsString::from(GUARD));
+    config.identity = identity;
     let handle = MountHandle::start(config)?;
     if let Ok(Some(point)) = MountPoint::at(dir) {
         served.get_or_init(|| point.device);

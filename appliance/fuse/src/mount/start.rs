@@ -2,7 +2,9 @@
 
 use std::{ffi::OsString, fmt, io, path::PathBuf, sync::Arc, time::Duration};
 
-use sheen_client::{AccessTimes, Client, ClientConfig, ConnectError, RealConnector, SystemClock};
+use sheen_client::{
+    AccessTimes, Client, ClientConfig, ConnectError, RealConnector, ShowIdentity, SystemClock,
+};
 use sheen_dma::{Arena, ArenaError};
 
 use crate::{
@@ -33,13 +35,15 @@ pub struct MountConfig {
     /// process, the minor device number and the target. None: without one; killed at a bad moment, this process leaves a
     /// mount that answers nobody.
     pub guard: Option<OsString>,
+    /// What is shown to a node over TCP.
+    pub identity: Option<Arc<dyn ShowIdentity>>,
 }
 
 impl MountConfig {
     /// The usual, with 256 MiB for payloads (taken from the system as it is used).
     #[must_use]
     pub fn new(client: ClientConfig, target: PathBuf, options: MountOptions) -> Self {
-        Self { client, target, options, arena_bytes: 256 << 20, guard: None }
+        Self { client, target, options, arena_bytes: 256 << 20, guard: None, identity: None }
     }
 }
 
@@ -92,7 +96,7 @@ impl MountHandle {
             Some(AtimePolicy::Relative) | None => AccessTimes::Relative,
         };
         client_config.no_directory_access_times = config.options.without_directory_atime();
-        let connector = Arc::new(RealConnector::new(arena.clone()));
+        let connector = Arc::new(RealConnector::with_identity(arena.clone(), config.identity));
         let client = Client::connect(client_config, connector, Arc::new(SystemClock::default()))?;
         let served = Self::serve(&client, &arena, &config.target, &config.options);
         let (session, mount) = match served {

@@ -41,6 +41,8 @@ pub struct NodeStatus {
     pub socket: PathBuf,
     /// Its TCP address.
     pub listen: String,
+    /// Whom it takes there, and whether what travels is encrypted: see [`crate::config::TcpConfig::label`].
+    pub tcp: &'static str,
     /// Its device.
     pub device: PathBuf,
     /// The device's uuid.
@@ -132,6 +134,7 @@ impl Node {
             starting: self.starting(),
             socket: self.config.socket.clone(),
             listen: self.listen.to_string(),
+            tcp: self.config.tcp.label(),
             device: self.config.device.path.clone(),
             uuid: self.device.superblock().uuid_text(),
             clients: self.mdt.sessions.get(),

@@ -3,7 +3,7 @@
 use std::{net::Ipv4Addr, path::Path};
 
 use sheen_dma::Arena;
-use sheen_ports::{Call, Cancel, Link};
+use sheen_ports::{Call, Cancel, Link, LinkError};
 use sheen_types::{Bytes, ClientId, Epoch, Tag, Xid};
 use sheen_wire::{
     Field, Frame, Opcode,
@@ -22,32 +22,55 @@ fn config(directory: &Path) -> Config {
     config
 }
 
-/// A session as an administrator has it.
-struct Session {
+/// A session as an administrator has it, or of one file system.
+pub(super) struct Session {
     link: Arc<dyn Link>,
-    client: ClientId,
+    pub(super) client: ClientId,
     epoch: Epoch,
     xid: u64,
 }
 
 impl Session {
-    fn open(address: &str) -> Self {
+    pub(super) fn open(address: &str) -> Self {
         let arena = Arena::shared(4 << 20).unwrap();
-        let link = sheen_rdma::connect(address, 0, &arena).unwrap();
-        let mut session = Self { link, client: ClientId(0), epoch: Epoch(0), xid: 0 };
-        let mut uuid = [0; 16];
-        uuid[..8].copy_from_slice(&entropy().unwrap().next_u64().to_le_bytes());
-        let (filesystem, label) = (Vec::new(), b"test".to_vec());
-        let connect = Connect { uuid, client: ClientId(0), filesystem, label, slots: 1 };
-        let reply =
-            ConnectReply::from_bytes(&session.call(Opcode::Connect, &connect.to_vec()).0).unwrap();
-        session.client = reply.client;
-        session.epoch = reply.epoch;
+        let (session, reply) =
+            Self::over(sheen_rdma::connect(address, 0, &arena).unwrap(), b"").unwrap();
         assert_eq!(reply.osts.0.len(), 2);
         session
     }
 
-    fn call(&mut self, opcode: Opcode, body: &[u8]) -> (Vec<u8>, Vec<u8>) {
+    /// Opens a session of a file system. Err: the status of the refusal.
+    pub(super) fn over(
+        link: Arc<dyn Link>,
+        filesystem: &[u8],
+    ) -> Result<(Self, ConnectReply), i32> {
+        let mut session = Self { link, client: ClientId(0), epoch: Epoch(0), xid: 0 };
+        let mut uuid = [0; 16];
+        uuid[..8].copy_from_slice(&entropy().unwrap().next_u64().to_le_bytes());
+        let (filesystem, label) = (filesystem.to_vec(), b"test".to_vec());
+        let connect = Connect { uuid, client: ClientId(0), filesystem, label, slots: 1 };
+        let (status, body, _) = session.send(Opcode::Connect, &connect.to_vec()).unwrap();
+        if status != 0 {
+            return Err(status);
+        }
+        let reply = ConnectReply::from_bytes(&body).unwrap();
+        session.client = reply.client;
+        session.epoch = reply.epoch;
+        Ok((session, reply))
+    }
+
+    pub(super) fn call(&mut self, opcode: Opcode, body: &[u8]) -> (Vec<u8>, Vec<u8>) {
+        let (status, body, payload) = self.send(opcode, body).unwrap();
+        assert_eq!(status, 0, "{opcode:?}");
+        (body, payload)
+    }
+
+    /// Status, body and payload of the reply.
+    pub(super) fn send(
+        &mut self,
+        opcode: Opcode,
+        body: &[u8],
+    ) -> Result<(i32, Vec<u8>, Vec<u8>), LinkError> {
         self.xid += 1;
         let request = Frame::request(opcode, Xid(self.xid));
         let frame = Frame { client: self.client, epoch: self.epoch, tag: Tag(0), ..request };
@@ -55,10 +78,9 @@ impl Session {
         let result = self
             .link
             .call(Call { frame, body: body.to_vec(), payload: None, room }, &Cancel::new());
-        let (frame, body) = result.reply.unwrap();
-        assert_eq!(frame.status, 0, "{opcode:?}");
+        let (frame, body) = result.reply?;
         let payload = result.room.unwrap().as_slice()[..frame.payload_bytes as usize].to_vec();
-        (body, payload)
+        Ok((frame.status, body, payload))
     }
 
     fn names(&mut self) -> Vec<String> {

@@ -15,6 +15,7 @@ mod failures;
 mod folder;
 mod folders;
 mod host;
+mod identified;
 mod mounts;
 mod own_node;
 
@@ -49,6 +50,9 @@ pub fn run(context: &mut Context<'_>) {
         failures::commands(&one)
     });
     clients::run(report, &one);
+    report.case(CHECK, "a node that asks for identities is mounted with one, over TCP", || {
+        identified::works(&place.join("identified"))
+    });
     report.case(CHECK, "mount.sheen ends with the codes of mount(8)", || failures::helper(&one));
     report.case(CHECK, "a dead mount is replaced by `up` and by `mount`", || mounts::dead(&one));
     report.case(CHECK, "a mount whose process is told to end is served to its last user", || {
