@@ -87,8 +87,11 @@ fn unreachable(address: &str, error: &std::io::Error) -> Failure {
 /// Somebody listens at `address` and does not answer.
 fn unanswered(address: &str, error: &anyhow::Error) -> Failure {
     let text = format!("{address} takes connections and gives no answer: {error:#}");
-    Failure::new(FailureKind::Unreachable, text)
-        .hint("a node that starts answers its own user alone, on its machine, by its UNIX socket")
+    Failure::new(FailureKind::Unreachable, text).hint(if address.starts_with("unix:") {
+        "a node that starts answers its own user alone, on its machine, by its UNIX socket"
+    } else {
+        "name its UNIX socket on its machine; elsewhere the page /status of its metrics address tells"
+    })
 }
 
 /// Posts `body` to `path` on the UNIX socket `socket`, and waits for the answer, `patience` for each part: whether it is status 200, and its

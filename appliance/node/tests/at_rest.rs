@@ -8,7 +8,7 @@ use nix::sys::{
     time::TimeValLike,
 };
 use sheen_dma::Arena;
-use sheen_node::{Config, Force, Node, format};
+use sheen_node::{Config, Force, Node, config::TcpClients, format};
 use sheen_types::Bytes;
 
 fn processor_time() -> Duration {
@@ -22,6 +22,7 @@ fn a_node_at_rest_takes_at_most_two_percent_of_a_core() {
     let directory = tempfile::tempdir().unwrap();
     let mut config = Config::embedded(directory.path(), Bytes(1 << 30));
     config.listen.set_port(0);
+    config.tcp.clients = TcpClients::Anybody;
     config.threads.reactors = 2;
     format(&config, Force::No).unwrap();
     let node = Node::start(config).unwrap();

@@ -58,14 +58,8 @@ pub struct Source {
     pub address: String,
     /// The network namespace the mount's process lives in; `None` for that of this process.
     pub namespace: Option<String>,
-}
-
-impl Source {
-    /// By TCP.
-    #[must_use]
-    pub fn tcp(address: SocketAddr) -> Self {
-        Self { address: address.to_string(), namespace: None }
-    }
+    /// The file of the identity that is shown; `None` on the node's own machine.
+    pub identity: Option<PathBuf>,
 }
 
 impl ClusterOptions {
@@ -176,6 +170,18 @@ impl Cluster {
     #[must_use]
     pub fn tcp_address(&self) -> SocketAddr {
         self.tcp
+    }
+
+    /// The node by TCP, with a new identity, `name`, that may do everything a client may.
+    ///
+    /// # Errors
+    /// When the node makes none.
+    pub fn identified_source(&self, name: &str) -> anyhow::Result<Source> {
+        let file = self.directory.path().join(format!("{name}.identity"));
+        let mut new = self.options.sheen();
+        new.args(["client", "new", name, "--node", &self.node_address(), "--out"]).arg(&file);
+        process::run(&mut new, START_DEADLINE).context("making an identity")?;
+        Ok(Source { address: self.tcp.to_string(), namespace: None, identity: Some(file) })
     }
 
     /// The address of the metrics endpoint.
@@ -304,7 +310,7 @@ impl Cluster {
     /// # Errors
     /// As [`Cluster::mount`].
     pub fn mount_with(&mut self, arguments: &[&str]) -> anyhow::Result<Mount> {
-        let source = Source { address: self.node_address(), namespace: None };
+        let source = Source { address: self.node_address(), namespace: None, identity: None };
         self.mount_at(&source, arguments)
     }
 
@@ -391,9 +397,12 @@ impl Cluster {
         let key = self.options.key.as_ref();
         let encryption =
             key.map(|key| format!("\n[encryption]\nkey = \"{key}\"\n")).unwrap_or_default();
+        // Beside a file the node would have it by itself; a drive has no place.
+        let identity = self.directory.path().join("identity-key");
+        let identity = format!("\n[identity]\nkey = \"{}\"\n", identity.display());
         format!(
             "name = \"conformance\"\nsocket = \"{}\"\nlisten = \"{}\"\nmetrics = \"{}\"\n\n\
-             [device]\n{device}\nosts = {}\n\n[threads]\nreactors = {}\n{encryption}\n{}",
+             [device]\n{device}\nosts = {}\n\n[threads]\nreactors = {}\n{encryption}{identity}\n{}",
             self.socket().display(),
             self.tcp,
             self.admin,
@@ -442,6 +451,9 @@ impl Mount {
         };
         command.arg("mount").arg("--foreground").arg("--log").arg(log);
         command.args(["-o", "allow_other"]).args(arguments);
+        if let Some(file) = &source.identity {
+            command.arg("-o").arg(format!("identity={}", file.display()));
+        }
         command.arg(format!("{}:{FILE_SYSTEM}", source.address)).arg(&directory);
         command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
         let daemon = interruption::spawn(&mut command).context("starting the mount")?;

@@ -18,9 +18,9 @@ pub struct TcpConfig {
 #[serde(rename_all = "lowercase")]
 pub enum TcpClients {
     /// Whoever reaches the port, as the node's owner.
-    #[default]
     Anybody,
     /// Clients that show an identity's certificate.
+    #[default]
     Identified,
 }
 

@@ -16,7 +16,7 @@ use sheen_wire::{
 
 use super::*;
 use crate::{
-    config::{Config, TcpClients},
+    config::Config,
     server::{
         Force, Node, format,
         identities::{IssuedCertificate, NamedCertificate, RightsRequest, Speaks, now},
@@ -33,7 +33,6 @@ fn wall_clock() -> Duration {
 fn config(directory: &Path) -> Config {
     let mut config = Config::embedded(directory, Bytes(1 << 30));
     config.listen = (std::net::Ipv4Addr::LOCALHOST, 0).into();
-    config.tcp.clients = TcpClients::Identified;
     config.threads.reactors = 2;
     config.limits.buffers = Bytes(16 << 20);
     config

@@ -17,6 +17,7 @@ use crate::{config::EncryptionConfig, ost::ScrubOrder};
 fn config(directory: &Path) -> Config {
     let mut config = Config::embedded(directory, Bytes(1 << 30));
     config.listen = (Ipv4Addr::LOCALHOST, 0).into();
+    config.tcp.clients = TcpClients::Anybody;
     config.threads.reactors = 2;
     config.limits.buffers = Bytes(16 << 20);
     config

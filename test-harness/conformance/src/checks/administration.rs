@@ -123,9 +123,16 @@ fn named(one: &Folder, two: &Folder) -> anyhow::Result<String> {
     let of_two = pid(&two.answers(&["status"])?).context("a status without pid")?;
     ensure!(of_one != of_two, "both folders show process {of_one}");
     let listen = one.answers(&["status"])?["listen"].as_str().context("no listen")?.to_owned();
+    for words in [&["status"][..], &["fs", "list"]] {
+        let refused = two.fails(&[words, &["--node", &listen]].concat())?;
+        ensure!(
+            refused.code == 1,
+            "by TCP, where it answers clients with an identity: {refused:?}"
+        );
+    }
     let socket = one.socket().display().to_string();
     let folder = one.path().join(".sheen").display().to_string();
-    for address in [socket.clone(), format!("unix:{socket}"), listen, folder] {
+    for address in [socket.clone(), format!("unix:{socket}"), folder] {
         // From the other's folder, so that the default would be wrong.
         let shown = two.answers(&["status", "--node", &address])?;
         ensure!(pid(&shown) == Some(of_one), "--node {address} shows {:?}", pid(&shown));

@@ -83,11 +83,13 @@ pub(super) fn disguised(one: &Folder, two: &Folder) -> anyhow::Result<String> {
     let dir = folder.path().join(".sheen").display().to_string();
     let socket = format!("unix:{}:/sheen", folder.socket().display());
     let tcp = format!("127.0.0.2:{port}:/sheen");
+    folder.answers(&["client", "new", "other", "--out", "other.identity"])?;
+    let identity = format!("identity={}", folder.path().join("other.identity").display());
     let mounts = [
         ("named", &socket[..], &["-o", "fsname=my"][..]),
         ("relative", "unix:.sheen/node.sock:/sheen", &[]),
         ("folder", ".sheen:/sheen", &[]),
-        ("address", &tcp, &[]),
+        ("address", &tcp, &["-o", &identity]),
     ];
     for (name, source, more) in mounts {
         fs::create_dir_all(folder.path().join(name))?;

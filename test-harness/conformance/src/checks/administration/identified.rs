@@ -26,11 +26,6 @@ impl Drop for Remote<'_> {
 pub(super) fn works(place: &Path) -> anyhow::Result<String> {
     let folder = Folder::new(place)?;
     folder.up(&[])?;
-    folder.down()?;
-    let config = folder.path().join(".sheen/node.toml");
-    let text = fs::read_to_string(&config)?;
-    fs::write(&config, format!("{text}\n[tcp]\nclients = \"identified\"\n"))?;
-    folder.up(&[])?;
     let remote = Remote(&folder);
     fs::create_dir_all(folder.path().join("remote"))?;
     folder.answers(&["client", "new", "web1", "--out", "web1.identity"])?;

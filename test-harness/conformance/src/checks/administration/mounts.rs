@@ -235,13 +235,18 @@ pub(super) fn of_a_user(folder: &Folder, place: &Path) -> anyhow::Result<String>
     fs::copy(sheen_program().canonicalize()?, &program)?;
     let listen = folder.answers(&["status"])?["listen"].as_str().context("no listen")?.to_owned();
     let source = format!("{listen}:/sheen");
+    folder.answers(&["client", "new", "of-a-user", "--out", "of-a-user.identity"])?;
+    let identity = home.join("identity");
+    fs::rename(folder.path().join("of-a-user.identity"), &identity)?;
+    chown(&identity, Some(USER), Some(USER))?;
+    let identity = format!("identity={}", identity.display());
     let call = |words: &[&str], home: &Path| {
         let mut command = Command::new(&program);
         command.args(words).uid(USER).gid(USER).env_clear();
         command.env("PATH", "/usr/bin:/bin").env("HOME", home).current_dir(place);
         command
     };
-    let words = ["mount", &source, "home/mnt"];
+    let words = ["mount", "-o", &identity, &source, "home/mnt"];
     // Where udev is missing only root may open the device: the mount fails then, its log lies where it should all the same.
     let may_mount = fs::metadata("/dev/fuse")?.mode() & 0o006 == 0o006;
     let as_user = |variables: &[(&str, &Path)]| -> anyhow::Result<()> {

@@ -28,6 +28,7 @@ pub(super) struct Scene {
     /// One that shares files with it, over TCP too.
     pub(super) other: Mount,
     pub(super) cluster: Cluster,
+    identified: Source,
     pub(super) link: Namespace,
     _other_link: Namespace,
     pub(super) program: PathBuf,
@@ -47,17 +48,18 @@ impl Scene {
         options.listen = Some(network::listen_address());
         options.sections = times();
         let mut cluster = Cluster::start(options)?;
-        let troubled = cluster.mount_from(&source(&cluster, &link))?;
-        let other = cluster.mount_from(&source(&cluster, &other_link))?;
+        let identified = cluster.identified_source("machines")?;
+        let troubled = cluster.mount_from(&behind(&identified, &link))?;
+        let other = cluster.mount_from(&behind(&identified, &other_link))?;
         let program = program_for_all(scratch)?;
         let _other_link = other_link;
-        Ok(Self { troubled, other, cluster, link, _other_link, program, directories: 0 })
+        let directories = 0;
+        Ok(Self { troubled, other, cluster, identified, link, _other_link, program, directories })
     }
 
     /// One more client behind the link that gets into trouble.
     pub(super) fn mount_troubled(&mut self) -> anyhow::Result<Mount> {
-        let source = source(&self.cluster, &self.link);
-        self.cluster.mount_from(&source)
+        self.cluster.mount_from(&behind(&self.identified, &self.link))
     }
 
     /// `sheen mount` at a place where a dead mount is.
@@ -98,9 +100,8 @@ impl Scene {
     }
 }
 
-fn source(cluster: &Cluster, link: &Namespace) -> Source {
-    let address = cluster.tcp_address().to_string();
-    Source { address, namespace: Some(link.name().to_owned()) }
+fn behind(source: &Source, link: &Namespace) -> Source {
+    Source { namespace: Some(link.name().to_owned()), ..source.clone() }
 }
 
 /// A healthy client at work: makes, writes, syncs, renames, lists and removes, and measures how long each round takes.

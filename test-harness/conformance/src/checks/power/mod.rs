@@ -21,7 +21,7 @@ use anyhow::{Context as _, ensure};
 
 use super::LaneContext;
 use crate::actor::{Actor, program_for_all};
-use crate::cluster::{Cluster, ClusterOptions, Mount, Source};
+use crate::cluster::{Cluster, ClusterOptions, Mount};
 use crate::random::Random;
 use crate::report::line;
 use device::VolatileDevice;
@@ -129,7 +129,7 @@ impl Lane {
         let mut options = ClusterOptions::new(scratch);
         options.device = Some(device.name());
         let mut cluster = Cluster::start(options)?;
-        let tcp = Source::tcp(cluster.tcp_address());
+        let tcp = cluster.identified_source("tcp")?;
         let mounts = vec![cluster.mount()?, cluster.mount_from(&tcp)?, cluster.mount()?];
         let random = Random::new(seed);
         let mut lane = Self { writers: Vec::new(), mounts, cluster, device, random };
