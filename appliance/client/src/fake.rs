@@ -113,6 +113,8 @@ pub(crate) struct State {
     pub(crate) tells_no_directories: bool,
     /// They grant only these bits of it: a change of others waits for the rest.
     pub(crate) directory_grants: Option<u32>,
+    /// Files of which the MDT takes no lock that is asserted.
+    pub(crate) refuses_locks_of: Vec<Fid>,
     pub(crate) sequence: u64,
     slots: BTreeMap<u16, (Xid, Answer)>,
     links: Vec<Arc<FakeLink>>,
@@ -458,8 +460,17 @@ impl State {
             Opcode::Unlink => ok(self.unlink(&call.body).to_vec()),
             Opcode::Create => ok(self.create(&call.body).to_vec()),
             Opcode::Attach => self.attach(call),
+            Opcode::Reassert => (0, Vec::new(), self.lost_locks(payload)),
             _ => self.serve_object(call, payload),
         }
+    }
+
+    fn lost_locks(&self, payload: &[u8]) -> Vec<u8> {
+        let held = Reassert::from_bytes(payload).unwrap();
+        let mut lost: Vec<Fid> = held.locks.0.iter().map(|lock| lock.fid).collect();
+        lost.retain(|fid| self.refuses_locks_of.contains(fid));
+        lost.dedup();
+        if lost.is_empty() { Vec::new() } else { LostLocks { files: List(lost) }.to_vec() }
     }
 
     /// The key of the session there is.

@@ -390,9 +390,16 @@ impl InodeState {
         self.revokes.iter_mut().for_each(|revoked| revoked.lost = 0);
         self.voiding = true;
         if !self.locks.is_empty() {
-            self.locks = HeldLocks::default();
-            self.failed |= self.readers + self.writers > 0;
+            self.lose_locks();
         }
+    }
+
+    /// The MDT has none of this client's locks of the inode any more. What is dirty may have been written under one of them, so it is
+    /// dropped: the caller has the kernel's pages taken back.
+    pub(crate) fn lose_locks(&mut self) {
+        self.locks = HeldLocks::default();
+        self.failed |= self.readers + self.writers > 0;
+        self.voiding = true;
     }
 
     /// Whether content may be changed; the caller holds DATA. What is appended only is decided when a file is opened.

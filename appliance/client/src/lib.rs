@@ -92,6 +92,8 @@ mod fake_objects;
 #[cfg(test)]
 mod doubtful_locks_test;
 #[cfg(test)]
+mod lost_locks_test;
+#[cfg(test)]
 mod refusal_test;
 #[cfg(test)]
 mod attach_test;

@@ -149,6 +149,16 @@ impl Client {
         if then == Then::Nothing {
             inodes.retain(|inode| inode.lock().writers == 0);
         }
+        self.sweep_of(inodes, then)
+    }
+
+    /// Takes back what the kernel cached of the content of files whose pages must not be written; they may be used again as each is
+    /// done. Waits for most of it.
+    pub(crate) fn sweep_files(self: &Arc<Self>, inodes: Vec<Arc<Inode>>) {
+        self.sweep_of(inodes, Then::Open).wait(STRAGGLERS);
+    }
+
+    fn sweep_of(self: &Arc<Self>, inodes: Vec<Arc<Inode>>, then: Then) -> Arc<Sweep> {
         let open = inodes.len();
         let state = Mutex::new(SweepState { left: inodes.into(), open });
         let sweep = Arc::new(Sweep { state, ended: Condvar::new(), then });

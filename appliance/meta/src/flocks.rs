@@ -215,6 +215,17 @@ impl FileLocks {
         }
     }
 
+    /// Drops every lock of a client on an inode, of all its owners and both families. Its waiting requests go on waiting.
+    pub fn release_inode(&mut self, client: ClientId, fid: Fid, ended: &mut Vec<LockGrant>) {
+        for &family in LockFamily::ALL {
+            let key = (fid, family);
+            let Some(resource) = self.resources.get_mut(&key) else { continue };
+            self.held.take(client, resource.held.remove_client(client));
+            self.wake(key, ended);
+            self.tidy(key, client);
+        }
+    }
+
     /// Drops everything of a client, waiting requests included (those get no answer).
     pub fn drop_client(&mut self, client: ClientId, ended: &mut Vec<LockGrant>) {
         let first = (client, (Fid::NONE, LockFamily::Flock));

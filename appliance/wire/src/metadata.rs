@@ -129,8 +129,12 @@ message! {
 }
 
 message! {
-    /// Payload of Reassert: what the client held when the MDT went away. Reply: empty. It may be split over
+    /// Payload of Reassert: what the client held when the MDT went away. It may be split over
     /// several requests; the last has `complete` set.
+    ///
+    /// Reply: empty; or with a payload, [`LostLocks`]: the session lives, and this request did not end the assertion, whatever its
+    /// `complete` says. The client then sends on without locks of these files, at last a `complete` that is answered empty. A
+    /// client that loses locks and left no room for that payload ([`crate::Frame::reply_room`]) is answered -ESTALE and evicted.
     pub struct Reassert {
         /// Inodes it has open: (fid, open for write).
         pub opens: List<HeldOpen>,
@@ -140,6 +144,15 @@ message! {
         pub locks: List<FileLock>,
         /// Nothing more to come.
         pub complete: bool,
+    }
+}
+
+message! {
+    /// Reply payload of [`Reassert`]: files of which the client holds no lock any more, because a lock of it that the request named was
+    /// in the way of another client's, or found no place. Each is named once: there are no more than locks in the request.
+    pub struct LostLocks {
+        /// The files.
+        pub files: List<Fid>,
     }
 }
 

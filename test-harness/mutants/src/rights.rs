@@ -84,7 +84,7 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "asserted-without-a-right",
         story: "after a restart a client has what it says it held, whatever it may do",
-        file: "appliance/node/src/mdt/session.rs",
+        file: "appliance/node/src/mdt/reassert.rs",
         replacements: &[(
             "\n                && self.may_hold(client, lease.fid, lease.write_bits != 0)",
             "",

@@ -99,7 +99,11 @@ impl Mdt {
 /// Longest payload of the reply to what only reads.
 const fn reply_bytes_max(opcode: Opcode) -> usize {
     match opcode {
-        Opcode::ReadDirectory | Opcode::FilesystemList | Opcode::ClientList => PAYLOAD_BYTES_MAX,
+        Opcode::ReadDirectory
+        | Opcode::FilesystemList
+        | Opcode::ClientList
+        // Files that lost their locks: as many as the asker has room for.
+        | Opcode::Reassert => PAYLOAD_BYTES_MAX,
         Opcode::GetXattr => Limits::XATTR_BYTES_MAX,
         Opcode::ListXattr => Limits::XATTR_NAMES_BYTES_MAX,
         // A target, or a layout of as many objects as there may be.

@@ -30,6 +30,7 @@ mod reads;
 mod lease;
 mod locks;
 mod session;
+mod reassert;
 mod eviction;
 mod admitting;
 mod fencing;
@@ -82,6 +83,8 @@ mod waits_test;
 mod crowd_test;
 #[cfg(test)]
 mod restart_test;
+#[cfg(test)]
+mod reassert_test;
 #[cfg(test)]
 mod admitting_test;
 #[cfg(test)]

@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 
 use sheen_meta::{
-    Conflict, Operation, SessionPrincipal, SessionReply,
+    Operation, SessionPrincipal, SessionReply,
     operation::{Nothing, OstRegister},
 };
 use sheen_ports::{ConnectionId, Principal};
@@ -15,7 +15,7 @@ use sheen_wire::{
     fields::List,
     metadata::{
         ClientInfo, ClientList, Connect, ConnectReply, FilesystemInfo, OSTS_PER_REPLY, OstAddress,
-        OstList, OstListReply, Ping, PingReply, Reassert,
+        OstList, OstListReply, Ping, PingReply,
     },
 };
 
@@ -387,55 +387,6 @@ impl Mdt {
             self.note_progress(client);
         }
         self.answer(incoming, Answer::body(&PingReply { now: self.wall }));
-    }
-
-    /// What a client held when the MDT went away. Taken from sessions that were there then, until they said that it is all: others
-    /// held nothing, and whatever they name they get by asking for it.
-    pub(crate) fn reassert(&mut self, incoming: &Incoming) {
-        if self.has_asserted(incoming.frame.client, incoming.request.connection) {
-            return self.answer(incoming, Answer::empty());
-        }
-        let Ok(held) = Reassert::from_bytes(&incoming.payload) else {
-            return self.answer(incoming, Answer::error(Errno::EPROTO));
-        };
-        let client = incoming.frame.client;
-        let mut conflict = false;
-        for open in held.opens.0 {
-            if self.state.attributes(open.fid).is_ok()
-                && self.may_hold(client, open.fid, open.write)
-            {
-                conflict |= self.opens.open(client, open.fid, open.write).is_err();
-            }
-        }
-        for lease in held.leases.0 {
-            if self.state.attributes(lease.fid).is_ok()
-                && self.may_hold(client, lease.fid, lease.write_bits != 0)
-            {
-                let granted =
-                    self.leases.reassert(client, lease.fid, lease.read_bits, lease.write_bits);
-                conflict |= granted.is_err();
-                // Granted although requests of others may be parked for it: those wait for what was asked back.
-                let bits = self.leases.wanted_by_others(client, lease.fid);
-                self.ask_back(Conflict { client, fid: lease.fid, bits, to_read: false });
-            }
-        }
-        for lock in held.locks.0 {
-            if self.may_hold(client, lock.fid, false) {
-                conflict |= self.locks.reassert(client, &lock).is_err();
-            }
-        }
-        if conflict {
-            // What it believes to hold is not its own any more: as good as evicted.
-            self.evict(client);
-            return self.answer(incoming, Answer::error(Errno::ESTALE));
-        }
-        if held.complete
-            && let Some(session) = self.sessions.get_mut(&client)
-        {
-            session.recovering = false;
-        }
-        self.answer(incoming, Answer::empty());
-        self.end_grace_if_all_back();
     }
 
     /// Whether any client has a file system mounted, here or lost and not yet given up.

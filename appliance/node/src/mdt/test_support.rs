@@ -241,6 +241,7 @@ impl World {
             sequence: 0,
             oid: 0,
             keeps: false,
+            reply_room: 1 << 20,
         }
     }
 
@@ -276,6 +277,8 @@ pub(crate) struct Client {
     oid: u32,
     /// Requests carry [`Frame::FLAG_KEEPS`].
     keeps: bool,
+    /// Room for reply payloads, in bytes.
+    pub(crate) reply_room: u64,
 }
 
 /// A request that was sent.
@@ -385,7 +388,7 @@ impl Client {
         frame.epoch = self.epoch;
         frame.tag = Tag(tag);
         frame.flags = if self.keeps { Frame::FLAG_KEEPS } else { 0 };
-        frame.committed = 1 << 20;
+        frame.committed = self.reply_room;
         frame.payload_bytes = u32::try_from(payload.len()).unwrap();
         frame.payload_checksum = crc32c(payload);
         let mut message = Vec::new();
