@@ -13,8 +13,7 @@ use std::{
 use sheen_dma::{Arena, Buffer};
 use sheen_ports::{Call, CallResult, Cancel, Kept, LeftCall, Link, LinkError};
 use sheen_types::{
-    Attributes, ClientId, Component, Epoch, Errno, Fid, Layout, OstIndex, StripeObject, Tag,
-    Timespec, Xid, checksum::crc32c,
+    Attributes, ClientId, Epoch, Errno, Fid, OstIndex, Tag, Timespec, Xid, checksum::crc32c,
 };
 use sheen_wire::{
     Field, Frame, Opcode,
@@ -31,7 +30,6 @@ use crate::{
 
 /// The file every test starts with.
 pub(crate) const FILE: Fid = Fid::new(Fid::NORMAL_SEQUENCE_FIRST, 1);
-const STRIPE_BYTES: u32 = 64 << 10;
 
 /// A request as it was sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -558,37 +556,6 @@ impl State {
         let before = self.decided.map_or(now, |(_, before)| before);
         let after = if has(set::AFTER) { request.ctime } else { before };
         self.decided = Some((if has(set::MTIME) { request.mtime } else { now }, now.max(after)));
-    }
-
-    fn layout_of(&self, fid: Fid) -> Layout {
-        let Some(ost) = self.narrow.get(&fid) else { return self.layout() };
-        let object = Fid::new(Fid::NORMAL_SEQUENCE_FIRST + 10, fid.oid);
-        let objects = vec![StripeObject { object, generation: 0, ost: *ost }];
-        let component = Component {
-            start: 0,
-            end: u64::MAX,
-            stripe_bytes: STRIPE_BYTES,
-            stripe_count: 1,
-            objects,
-        };
-        Layout { generation: 1, components: vec![component] }
-    }
-
-    fn layout(&self) -> Layout {
-        let object = |number: u32| StripeObject {
-            object: object(number),
-            generation: 0,
-            ost: OstIndex(number),
-        };
-        let objects = if self.instantiated { vec![object(0), object(1)] } else { Vec::new() };
-        let component = Component {
-            start: 0,
-            end: u64::MAX,
-            stripe_bytes: STRIPE_BYTES,
-            stripe_count: 2,
-            objects,
-        };
-        Layout { generation: u32::from(self.instantiated), components: vec![component] }
     }
 }
 

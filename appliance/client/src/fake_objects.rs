@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 
 use sheen_ports::Call;
-use sheen_types::{Fid, OstIndex, Timespec, TransactionNumber};
+use sheen_types::{Component, Fid, Layout, OstIndex, StripeObject, Timespec, TransactionNumber};
 use sheen_wire::{Field, Opcode, fields::List, object::*};
 
 use crate::fake::{Answer, State, object};
+
+const STRIPE_BYTES: u32 = 64 << 10;
 
 /// What the OSTs keep when they lose their power.
 #[derive(Default)]
@@ -27,6 +29,37 @@ pub(crate) fn ost_of(call: &Call) -> OstIndex {
 }
 
 impl State {
+    pub(crate) fn layout_of(&self, fid: Fid) -> Layout {
+        let Some(ost) = self.narrow.get(&fid) else { return self.layout() };
+        let object = Fid::new(Fid::NORMAL_SEQUENCE_FIRST + 10, fid.oid);
+        let objects = vec![StripeObject { object, generation: 0, ost: *ost }];
+        let component = Component {
+            start: 0,
+            end: u64::MAX,
+            stripe_bytes: STRIPE_BYTES,
+            stripe_count: 1,
+            objects,
+        };
+        Layout { generation: 1, components: vec![component] }
+    }
+
+    pub(crate) fn layout(&self) -> Layout {
+        let object = |number: u32| StripeObject {
+            object: object(number),
+            generation: 0,
+            ost: OstIndex(number),
+        };
+        let objects = if self.instantiated { vec![object(0), object(1)] } else { Vec::new() };
+        let component = Component {
+            start: 0,
+            end: u64::MAX,
+            stripe_bytes: STRIPE_BYTES,
+            stripe_count: 2,
+            objects,
+        };
+        Layout { generation: u32::from(self.instantiated), components: vec![component] }
+    }
+
     pub(crate) fn lose_power(&mut self) {
         self.power.losses += 1;
         self.power.numbers.clear();
