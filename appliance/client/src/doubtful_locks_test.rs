@@ -129,3 +129,21 @@ fn a_lock_that_was_given_up_is_not_asserted_whether_the_answer_came_or_not() {
     left(&fake, &client, LockType::Unlock);
     expect_doubt(&fake, &client);
 }
+
+#[test]
+fn who_asks_at_once_is_let_go_by_an_mdt_that_is_away() {
+    let (fake, client) = scenarios::start();
+    let at_once = |client: &Arc<Client>, cancel: &Cancel| {
+        let wanted = LockWanted { wait: true, ..wanted(LockType::Write) };
+        client.set_lock_at_once(&client.inode(FILE), &wanted, cancel)
+    };
+    let (outcome, _never) =
+        stuck(&fake, &client, Opcode::LockSet, move |client, cancel| at_once(&client, cancel));
+    assert_eq!(outcome.recv_timeout(3 * SOON), Ok(Err(Errno::EINTR)));
+    assert_eq!(asserted(&client), []);
+    fake.change(|state| state.hold = None);
+    close(&client);
+    assert_eq!(at_once(&client, &Cancel::new()), Ok(()));
+    assert_eq!(asserted(&client), [LockType::Write]);
+    client.disconnect();
+}

@@ -32,6 +32,8 @@ const ANSWER_MAX: Duration = Duration::from_millis(200);
 /// As [`ANSWER_MAX`], of a program that lives on: it must not hold a lock it does not know of. An MDT that is there answers in
 /// less; beyond it the lock is in doubt until its owner ends.
 const CERTAIN_MAX: Duration = Duration::from_secs(5);
+/// How long a program whose wait a signal ended may wait for the MDT once more, to take a lock that nobody holds.
+const AT_ONCE_MAX: Duration = Duration::from_secs(1);
 /// How often those ask that do not wait at the MDT.
 const ASK_AGAIN: Duration = Duration::from_millis(50);
 
@@ -110,6 +112,29 @@ impl Client {
                 other => return other,
             }
         }
+    }
+
+    /// As [`Client::set_lock`], for a program whose wait a signal ended: waits for no other lock, and a moment only for the
+    /// MDT. It is in doubt then, as if `cancel` had been cancelled, and EINTR.
+    ///
+    /// # Errors
+    /// As [`Client::set_lock`].
+    pub fn set_lock_at_once(
+        self: &Arc<Self>,
+        inode: &Arc<Inode>,
+        wanted: &LockWanted,
+        cancel: &Cancel,
+    ) -> Result<(), Errno> {
+        let late = Cancel::new();
+        let _watch = cancel.on_cancel({
+            let late = late.clone();
+            Arc::new(move || late.cancel())
+        });
+        if cancel.is_cancelled() {
+            return Err(Errno::EINTR);
+        }
+        self.finisher.cancel_at(self.clock.now().after(AT_ONCE_MAX), late.clone());
+        self.set_lock(inode, &LockWanted { wait: false, ..*wanted }, &late, &late)
     }
 
     fn set_lock_once(

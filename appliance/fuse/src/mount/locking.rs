@@ -85,7 +85,11 @@ impl Mount {
         loop {
             asker.asked = Instant::now();
             let (signal, cancel) = (&context.signal, &context.cancel);
-            match self.client.set_lock(&inode, &wanted, signal, cancel) {
+            let outcome = match waits && !wanted.wait {
+                false => self.client.set_lock(&inode, &wanted, signal, cancel),
+                true => self.client.set_lock_at_once(&inode, &wanted, cancel),
+            };
+            match outcome {
                 Err(Errno::EAGAIN) if self.may_end(context, &asker)? => {}
                 // A lock that nobody holds is taken whatever signal comes: no wait is interrupted where there is none.
                 Err(Errno::EINTR) if wanted.wait && !context.cancel.is_cancelled() => {

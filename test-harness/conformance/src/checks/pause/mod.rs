@@ -61,6 +61,8 @@ pub fn run(context: &mut LaneContext<'_>) {
         for trouble in [Trouble::NodeStops, both] {
             let name = format!("{}: programs that wait are killed at once", trouble.name());
             report.case(CHECK, &name, || waits::kill(&mut scene, trouble));
+            let name = format!("{}: a timer ends the wait for a lock", trouble.name());
+            report.case(CHECK, &name, || waits::timer(&mut scene, trouble));
         }
         let name = "a mount's process that is killed while pages are written ends";
         report.case(CHECK, name, || waits::kill_mount(&mut scene));

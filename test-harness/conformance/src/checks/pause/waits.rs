@@ -11,6 +11,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
+use nix::fcntl::{Flock, FlockArg};
 
 use super::ACTORS;
 use super::holder::FILE_BYTES;
@@ -27,6 +28,11 @@ const KILLED: Duration = Duration::from_secs(1);
 const UNMOUNTED: Duration = Duration::from_secs(10);
 /// A mount's process that was killed is gone so soon, and programs that wait for it are let go.
 const GONE: Duration = Duration::from_secs(5);
+/// A program that gave its wait for a lock a second is told so soon that it is over: the client waits some seconds to be
+/// certain whether it has the lock.
+const TIMED_OUT: Duration = Duration::from_secs(9);
+/// Its exit code then.
+const TIMER: i32 = 75;
 /// What programs get to arrive at their wait.
 const ARRIVAL: Duration = Duration::from_millis(700);
 
@@ -183,6 +189,35 @@ fn is_done(actor: &mut Actor, orders: usize) -> anyhow::Result<bool> {
         }
     }
     Ok(true)
+}
+
+/// A program waits for a lock that another holds, with a timer, and the node goes away meanwhile.
+pub(super) fn timer(scene: &mut Scene, trouble: Trouble) -> anyhow::Result<String> {
+    let name = scene.directory()?;
+    let there = scene.other.directory().join(&name).join("lock");
+    made(&there, &[1])?;
+    let held = Flock::lock(fs::File::open(&there)?, FlockArg::LockExclusive)
+        .map_err(|(_, errno)| errno)
+        .context("the lock of another mount")?;
+    let mount = scene.mount_troubled()?;
+    let path = mount.directory().join(&name).join("lock");
+    let between = scene.between(&mount)?;
+    let begun = Instant::now();
+    let mut command = Command::new("flock");
+    command.args(["-w", "1", "-E", &TIMER.to_string()]).arg(&path).arg("true");
+    let mut program = interruption::spawn(&mut command)?;
+    let guard = Guard::of_process(process::pid_of(&program));
+    std::thread::sleep(ARRIVAL);
+    between.begin(trouble)?;
+    let ended = process::wait_until(&mut program, begun + TIMED_OUT);
+    let took = begun.elapsed();
+    between.end(trouble)?;
+    let ended = ended.map(|status| status.map(|status| status.code()));
+    process::kill_nine(&mut program)?;
+    drop((guard, held));
+    ensure!(ended? == Some(Some(TIMER)), "after {} ms it still waits", took.as_millis());
+    mount.unmount()?;
+    Ok(format!("it was told after {} ms", took.as_millis()))
 }
 
 /// `sheen umount` ends, and takes the mount away.
