@@ -162,9 +162,8 @@ impl FileLocks {
                 None => LockAnswer::Refused(Errno::EAGAIN),
             };
         }
-        // What is given back may split a range: that is not refused for want of a share.
         let gives_back = lock.kind == LockType::Unlock;
-        let room = if gives_back { self.room() } else { self.room_for(client, key) };
+        let room = if gives_back { self.room_to_split(client) } else { self.room_for(client, key) };
         match self.take(owner, &lock, room) {
             Ok(Freed::Nothing) => LockAnswer::Granted,
             Ok(Freed::Some) => {
@@ -267,8 +266,8 @@ impl FileLocks {
     /// A lock a client held before the restart.
     ///
     /// # Errors
-    /// `EAGAIN` when another asserted a conflicting one first, `ENOLCK` when the table is full,
-    /// `EINVAL` for a lock nobody can hold.
+    /// `EAGAIN` when another asserted a conflicting one first, `ENOLCK` when the client asserted as many as it can have held
+    /// or the table is full twice, `EINVAL` for a lock nobody can hold.
     pub fn reassert(&mut self, client: ClientId, lock: &FileLock) -> Result<(), Errno> {
         let lock = normalized(lock).ok_or(Errno::EINVAL)?;
         let owner = Owner { client, owner: lock.owner };
@@ -278,12 +277,15 @@ impl FileLocks {
         if self.is_kept_from(owner, &lock) {
             return Err(Errno::EAGAIN);
         }
-        self.take(owner, &lock, self.room()).map(|_freed| ())
+        let room = self.held.left_to_assert(client, self.held.most());
+        self.take(owner, &lock, room).map(|_freed| ())
     }
 
-    /// Locks there is room for.
-    const fn room(&self) -> usize {
-        self.limits.locks_max.saturating_sub(self.held.total())
+    /// Locks a client may come to by giving back what splits a range: that is not refused for want of a share, while there
+    /// is room and the client holds no more than one can.
+    fn room_to_split(&self, client: ClientId) -> usize {
+        let there = self.limits.locks_max.saturating_sub(self.held.total());
+        self.held.most().saturating_sub(self.held.of(client)).min(there)
     }
 
     /// Locks a client may take on an inode.

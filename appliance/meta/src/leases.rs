@@ -1,7 +1,7 @@
 //! Which client may cache what: lease bits per (client, inode), in the modes PR and PW.
 //!
 //! Volatile. A client's own leases are never in its own way. Only [`bits::DATA`] is ever held in
-//! PW, and then by one client alone. Sequence numbers come from one counter of the table, so they
+//! PW, and then by one client alone, but for those who asserted after a restart that they read it: they are asked back. Sequence numbers come from one counter of the table, so they
 //! rise for each (client, inode) even over a time without leases; the counter starts above those
 //! of earlier server epochs.
 //!
@@ -9,7 +9,8 @@
 //! [`Leases::revoke`] notes that a client was asked and gives the message to send.
 //! It has a bound that binds: full, it grants nothing new. [`Leases::to_make_room`] tells what to ask
 //! back before that, the longest unused first. The last sixteenth of it is for clients that hold less
-//! than is free: one that gives nothing back does not keep others from getting any.
+//! than is free: one that gives nothing back does not keep others from getting any. What is asserted after a restart may fill it
+//! twice, by one client as far as it can have held it.
 //! Deliberately absent: deadlines (the service evicts).
 
 use std::{
@@ -44,6 +45,15 @@ pub struct Conflict {
     pub bits: u32,
     /// It is enough that DATA goes from PW to PR.
     pub to_read: bool,
+}
+
+/// Why a client cannot have held a lease it asserts after a restart.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum NotHeld {
+    /// Two say that they write it.
+    Written,
+    /// The client asserted as many as it can have held, or the table is full twice.
+    TooMany,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -185,12 +195,14 @@ impl Leases {
     pub fn has_room(&self, client: ClientId, fid: Fid) -> bool {
         let free = self.leases_max.saturating_sub(self.by_inode.len());
         let takes_share = free > self.reserve() || self.shares.of(client) < free;
-        takes_share && self.has_place(client, fid) || self.by_inode.contains_key(&(fid, client))
+        takes_share && free > 0 || self.by_inode.contains_key(&(fid, client))
     }
 
-    /// Whether there is a place at all, whoever it is kept for.
-    fn has_place(&self, client: ClientId, fid: Fid) -> bool {
-        self.by_inode.len() < self.leases_max || self.by_inode.contains_key(&(fid, client))
+    /// The most places one client can come to: all but the reserve, or as many as it leaves free.
+    const fn most(&self) -> usize {
+        let (beside_reserve, half) =
+            (self.leases_max.saturating_sub(self.reserve()), self.leases_max.div_ceil(2));
+        if beside_reserve > half { beside_reserve } else { half }
     }
 
     /// Places for clients that hold few.
@@ -236,6 +248,12 @@ impl Leases {
         if (read == 0 && write == 0) || !room {
             return before.usable();
         }
+        self.insert((client, fid), (read, write)).usable()
+    }
+
+    /// Adds bits to what a client holds, whoever is in the way.
+    fn insert(&mut self, (client, fid): (ClientId, Fid), (read, write): (u32, u32)) -> Held {
+        let before = self.by_inode.get(&(fid, client)).copied().unwrap_or_default();
         let sequence = self.next_sequence();
         let held = Held {
             read: before.read | read,
@@ -245,12 +263,14 @@ impl Leases {
             ..before
         };
         self.by_age.remove(&before.stamp);
-        self.by_age.insert(sequence, (client, fid));
+        if !held.is_asked_back() {
+            self.by_age.insert(sequence, (client, fid));
+        }
         self.by_inode.insert((fid, client), held);
         self.parked.note(client, fid, before.holding(), held.holding());
         let new = self.by_client.insert((client, fid));
         self.shares.add(client, usize::from(new));
-        held.usable()
+        held
     }
 
     /// Notes that a holder is asked to give bits back, and makes the message. None if it holds
@@ -332,32 +352,41 @@ impl Leases {
         self.by_inode.get(&(fid, client)).is_some_and(|held| held.is_revoking())
     }
 
-    /// A client's lease from before the restart. Granted as it is, parked or not, unless it
-    /// conflicts with what another asserted first, or the table is full.
+    /// A client's lease from before the restart. It has it as it says, parked for others or not. Returns who must give DATA
+    /// back: who reads what another writes, whichever of the two asserted first.
     ///
     /// # Errors
-    /// The conflict, if it is one; nothing is granted then and the client must drop what it cached.
+    /// Nothing is granted then, and the client must drop what it cached.
     pub fn reassert(
         &mut self,
         client: ClientId,
         fid: Fid,
         read: u32,
         write: u32,
-    ) -> Result<LeaseGrant, Option<Conflict>> {
-        let in_read = self.conflicts(client, fid, read, LockMode::ProtectedRead);
-        let in_write = self.conflicts(client, fid, write, LockMode::ProtectedWrite);
-        if let Some(&conflict) = in_read.iter().chain(&in_write).next() {
-            return Err(Some(conflict));
-        }
-        if (read | write) & bits::ALL == 0 {
+    ) -> Result<Vec<Conflict>, NotHeld> {
+        let (read, write) = (read & bits::ALL, write & bits::DATA);
+        if read | write == 0 {
             // Nothing is held: that takes no place.
-            return Ok(LeaseGrant::NONE);
+            return Ok(Vec::new());
         }
-        // Its share does not matter: it had it before.
-        if !self.has_place(client, fid) {
-            return Err(None);
+        let beside = |mine: u32, theirs: fn(&Held) -> u32| {
+            let others = self.holders(fid).filter(|&(&(_, other), _)| other != client);
+            let in_way = others.filter(|(_, held)| theirs(held) & mine & bits::DATA != 0);
+            in_way.map(|(&(_, other), _)| other).collect::<Vec<ClientId>>()
+        };
+        let writers = beside(read | write, |held| held.write);
+        if write != 0 && !writers.is_empty() {
+            return Err(NotHeld::Written);
         }
-        Ok(self.grant_into(true, (client, fid), (read, write), 0))
+        let readers =
+            if writers.is_empty() { beside(write, |held| held.read) } else { vec![client] };
+        let is_new = !self.by_inode.contains_key(&(fid, client));
+        if is_new && self.shares.left_to_assert(client, self.most()) == 0 {
+            return Err(NotHeld::TooMany);
+        }
+        self.insert((client, fid), (read, write));
+        let data = |client| Conflict { client, fid, bits: bits::DATA, to_read: false };
+        Ok(readers.into_iter().map(data).collect())
     }
 
     /// Inodes of which a client holds anything, in order.

@@ -35,7 +35,7 @@ pub mod flocks;
 pub use flocks::{FileLocks, LockAnswer, LockGrant};
 pub use growth::Growth;
 pub use identity::{IdentityInfo, SessionPrincipal, SessionRights};
-pub use leases::{Conflict, HeldBy, Leases};
+pub use leases::{Conflict, HeldBy, Leases, NotHeld};
 pub use limits::Limits;
 pub use opens::{Closed, LAST_FID, Opens, OpensFull};
 pub use operation::{Entry, Operation};

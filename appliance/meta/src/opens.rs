@@ -1,7 +1,7 @@
 //! Who has which inode open. Volatile; counted per client, not per descriptor.
 //!
 //! The table has a bound: full, it takes no new (client, inode) pair. [`Opens::share_left`] tells
-//! how many a client should take at most, so that others find some.
+//! how many a client should take at most, so that others find some. What clients had before a restart may fill it twice.
 //! Every call is O(log n) but [`Opens::drop_client`], which is linear in what the client has open.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -83,10 +83,30 @@ impl Opens {
         if self.room() == 0 {
             return Err(OpensFull);
         }
+        self.insert(client, fid, write);
+        Ok(true)
+    }
+
+    /// Registers an open a client had before the restart.
+    ///
+    /// # Errors
+    /// [`OpensFull`]: the client asserted as many as it can have had, or the table is full twice.
+    pub fn reassert(&mut self, client: ClientId, fid: Fid, write: bool) -> Result<(), OpensFull> {
+        if let Some(before) = self.by_inode.get_mut(&(fid, client)) {
+            *before |= write;
+            return Ok(());
+        }
+        if self.shares.left_to_assert(client, self.shares.most()) == 0 {
+            return Err(OpensFull);
+        }
+        self.insert(client, fid, write);
+        Ok(())
+    }
+
+    fn insert(&mut self, client: ClientId, fid: Fid, write: bool) {
         self.by_inode.insert((fid, client), write);
         self.by_client.insert((client, fid));
         self.shares.add(client, 1);
-        Ok(true)
     }
 
     /// Takes an open back, or only its write part.
@@ -259,5 +279,24 @@ mod test {
         assert!(opens.close(A, Fid::new(0x400, 2), false).was_open);
         assert_eq!(opens.open(B, FILE, false), Ok(true));
         assert_eq!(opens.open(B, Fid::new(0x400, 2), false), Err(OpensFull));
+    }
+
+    #[test]
+    fn what_clients_had_before_a_restart_comes_back_though_one_asserts_all_it_can() {
+        let mut opens = Opens::new(100, 5);
+        let asserted =
+            (1..1000).take_while(|&oid| opens.reassert(A, Fid::new(1, oid), true).is_ok());
+        assert_eq!(asserted.count(), 43);
+        for oid in 1..=43 {
+            assert_eq!(opens.reassert(B, Fid::new(2, oid), false), Ok(()), "number {oid}");
+        }
+        for oid in 1..=24 {
+            assert_eq!(opens.reassert(ClientId(3), Fid::new(2, oid), true), Ok(()), "number {oid}");
+        }
+        assert_eq!(opens.reassert(A, Fid::new(1, 1), true), Ok(()), "it takes no place");
+        assert_eq!((opens.len(), opens.room(), opens.share_left(B, 0, 0)), (110, 0, 0));
+        assert_eq!(opens.open(ClientId(3), FILE, false), Err(OpensFull));
+        opens.drop_client(A);
+        assert_eq!(opens.open(ClientId(3), FILE, false), Ok(true));
     }
 }

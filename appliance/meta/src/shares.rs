@@ -3,6 +3,9 @@
 //! A quarter of a table is divided by the number of clients there may be: so much each may hold, whatever others do. Of
 //! the rest a client takes at most as much as is left free after it: one alone gets half of it, k that take all they get
 //! at the same pace leave 1/(k+1), and a newcomer finds half of what they left.
+//!
+//! After a restart clients assert what they held, and who comes first must not have the places of who comes last: so a
+//! client has at most what it can ever have held, and all together fill the table twice at most.
 
 use std::collections::BTreeMap;
 
@@ -65,6 +68,19 @@ impl Shares {
         own + more.min(free - own)
     }
 
+    /// Returns the most places a client can ever come to by taking what is left to it.
+    #[must_use]
+    pub const fn most(&self) -> usize {
+        self.each + (self.places - self.each * self.clients_max).div_ceil(2)
+    }
+
+    /// Returns how many more places the client may assert after a restart, when nobody can have held more than `most`.
+    #[must_use]
+    pub fn left_to_assert(&self, client: ClientId, most: usize) -> usize {
+        let there = self.places.saturating_mul(2).saturating_sub(self.total);
+        most.saturating_sub(self.of(client)).min(there)
+    }
+
     fn above(&self, held: usize) -> usize {
         held.saturating_sub(self.each)
     }
@@ -121,6 +137,7 @@ mod tests {
         assert!(taken.iter().all(|taken| *taken >= 16), "{taken:?}");
         assert!(shares.total() <= 8192);
         assert!(taken[0] > 8192 / 3, "one alone gets {}", taken[0]);
+        assert_eq!(taken[0], shares.most());
         for (client, taken) in (0..).zip(taken) {
             shares.take(ClientId(client), taken);
         }
@@ -134,5 +151,32 @@ mod tests {
         assert_eq!(shares.left(ClientId(2)), 5 + 10);
         assert_eq!(shares.left_beside(ClientId(2), 0, 20), 5);
         assert_eq!(shares.left_beside(ClientId(2), 5, 25), 0);
+    }
+
+    #[test]
+    fn one_that_asserts_all_it_can_leaves_the_others_what_they_held() {
+        let mut shares = Shares::new(100, 5);
+        assert_eq!(shares.most(), 5 + 38);
+        let assert = |shares: &mut Shares, client, places: usize| {
+            let taken = shares.left_to_assert(ClientId(client), shares.most()).min(places);
+            shares.add(ClientId(client), taken);
+            taken
+        };
+        assert_eq!(assert(&mut shares, 1, 1000), 43);
+        for (client, held) in [(2, 43), (3, 24), (4, 18), (5, 15)] {
+            assert_eq!(assert(&mut shares, client, held), held, "all of a full table");
+        }
+        assert_eq!(shares.total(), 143);
+        assert_eq!(shares.left(ClientId(5)), 0);
+        for client in 6..9 {
+            assert(&mut shares, client, 1000);
+        }
+        assert_eq!(
+            (shares.total(), assert(&mut shares, 9, 1)),
+            (200, 0),
+            "twice the table is the end"
+        );
+        shares.take(ClientId(1), 43);
+        assert_eq!(shares.left_to_assert(ClientId(9), shares.most()), 43);
     }
 }

@@ -318,6 +318,40 @@ fn the_locks_of_one_inode_are_bounded() {
     assert_eq!(set(&mut locks, A, &record(OTHER, LockType::Write, 0, 0)), Ok(()));
 }
 
+#[test]
+fn one_that_splits_its_locks_leaves_the_others_their_places() {
+    let mut locks =
+        FileLocks::new(LockLimits { locks_max: 100, clients_max: 5, ..LockLimits::default() });
+    set(&mut locks, A, &record(FILE, LockType::Write, 0, RANGE_END)).unwrap();
+    let bytes = (1..1000).map(|at| record(FILE, LockType::Unlock, at * 2, at * 2));
+    let done = bytes.take_while(|byte| set(&mut locks, A, byte) == Ok(())).count();
+    assert_eq!((done, locks.len()), (42, 43), "as many as it can come to by taking them");
+    let all = record(FILE, LockType::Unlock, 0, RANGE_END);
+    assert_eq!(set(&mut locks, B, &record(OTHER, LockType::Write, 0, 0)), Ok(()));
+    assert_eq!(set(&mut locks, A, &all), Ok(()), "the whole is always given back");
+    assert_eq!(locks.len(), 1);
+}
+
+#[test]
+fn locks_from_before_a_restart_come_back_though_one_asserts_all_it_can() {
+    let mut locks =
+        FileLocks::new(LockLimits { locks_max: 100, clients_max: 5, ..LockLimits::default() });
+    let byte = |fid, at: u64| record(fid, LockType::Write, at * 2, at * 2);
+    let asserted = (0..1000).take_while(|&at| locks.reassert(A, &byte(FILE, at)).is_ok());
+    assert_eq!(asserted.count(), 43);
+    assert_eq!(locks.reassert(A, &byte(FILE, 2000)), Err(Errno::ENOLCK));
+    for at in 0..43 {
+        assert_eq!(locks.reassert(B, &byte(OTHER, at)), Ok(()), "number {at}");
+    }
+    for at in 100..124 {
+        assert_eq!(locks.reassert(C, &byte(OTHER, at)), Ok(()), "number {at}");
+    }
+    assert_eq!(locks.reassert(A, &byte(FILE, 0)), Ok(()), "it takes no place");
+    assert_eq!(set(&mut locks, C, &byte(FILE, 3000)), Err(Errno::ENOLCK), "nothing new");
+    assert_eq!(set(&mut locks, C, &record(OTHER, LockType::Unlock, 0, RANGE_END)), Ok(()));
+    assert_eq!(locks.len(), 86);
+}
+
 /// Lets `owner` of B wait for what is free of deadlocks.
 fn wait(locks: &mut FileLocks, owner: u64, xid: u64, lock: &FileLock) {
     let lock = FileLock { owner, ..lock.clone() };

@@ -181,18 +181,17 @@ fn a_full_table_grants_nothing_new() {
         let granted = leases.grant(A, Fid::new(0x400, oid), bits::LOOKUP, bits::DATA);
         assert_eq!(granted != LeaseGrant::NONE, oid <= 94, "number {oid}");
     }
-    // The last sixteenth is for those who hold less than is free, and for who held it before a restart.
-    for client in (10..15).map(ClientId) {
+    // The last sixteenth is for those who hold less than is free.
+    for client in (10..16).map(ClientId) {
         assert_ne!(leases.grant(client, OTHER, bits::LOOKUP, 0), LeaseGrant::NONE);
     }
-    assert!(leases.reassert(A, Fid::new(0x400, 100), bits::LOOKUP, bits::DATA).is_ok());
     assert_eq!((leases.len(), leases.by_client.len(), leases.by_age.len()), (100, 100, 100));
     // More of what it has takes no room, and what is given back makes some.
     let more = leases.grant(A, FILE, bits::PERM, 0);
     assert_eq!(more.read_bits, bits::LOOKUP | bits::PERM);
     assert!(!leases.has_room(B, FILE) && leases.has_room(A, FILE));
     let late = Fid::new(0x400, 5000);
-    assert_eq!(leases.reassert(B, late, bits::LOOKUP, 0), Err(None));
+    assert_eq!(leases.grant(B, late, bits::LOOKUP, 0), LeaseGrant::NONE);
     assert!(leases.cancel(A, FILE, bits::ALL, false, 0));
     assert_eq!(leases.grant(B, late, bits::LOOKUP, 0).read_bits, bits::LOOKUP);
     assert_eq!(leases.len(), 100);
@@ -226,17 +225,71 @@ fn the_leases_longest_unused_are_asked_back_before_the_table_is_full() {
 }
 
 #[test]
-fn leases_asserted_again_hold_unless_another_came_first() {
+fn what_two_say_they_write_is_the_first_one_s() {
     let mut leases = table();
-    let grant = leases.reassert(A, FILE, READABLE, bits::DATA).unwrap();
-    assert_eq!((grant.read_bits, grant.write_bits), (READABLE, bits::DATA));
-    let refused = leases.reassert(B, FILE, bits::DATA, 0).unwrap_err();
-    assert_eq!(refused.map(|conflict| conflict.client), Some(A));
-    assert!(leases.reassert(B, FILE, READABLE, 0).is_ok());
-    assert!(leases.reassert(B, FILE, 0, bits::DATA).is_err());
+    assert_eq!(leases.reassert(A, FILE, READABLE, bits::DATA), Ok(vec![]));
+    let held = leases.held(A, FILE);
+    assert_eq!((held.read_bits, held.write_bits), (READABLE, bits::DATA));
+    assert_eq!(leases.reassert(B, FILE, READABLE, bits::DATA), Err(NotHeld::Written));
+    assert_eq!(leases.held(B, FILE), LeaseGrant::NONE);
     leases.park(C, OTHER, bits::UPDATE);
-    assert_eq!(leases.reassert(B, OTHER, bits::UPDATE, 0).unwrap().read_bits, bits::UPDATE);
+    assert_eq!(leases.reassert(B, OTHER, bits::UPDATE, 0), Ok(vec![]));
+    assert_eq!(leases.held(B, OTHER).read_bits, bits::UPDATE);
     assert_eq!(leases.parked.len(), 1);
+}
+
+#[test]
+fn who_says_it_reads_what_another_writes_gives_it_back_whoever_came_first() {
+    let asked = |client| Conflict { client, fid: FILE, bits: bits::DATA, to_read: false };
+    let mut leases = table();
+    assert_eq!(leases.reassert(A, FILE, 0, bits::DATA), Ok(vec![]));
+    for _ in 0..2 {
+        assert_eq!(leases.reassert(B, FILE, bits::DATA, 0), Ok(vec![asked(B)]), "the second");
+    }
+    let mut leases = table();
+    assert_eq!(leases.reassert(B, FILE, bits::DATA, 0), Ok(vec![]));
+    assert_eq!(leases.reassert(C, FILE, bits::DATA, 0), Ok(vec![]));
+    assert_eq!(leases.reassert(A, FILE, bits::DATA, bits::DATA), Ok(vec![asked(B), asked(C)]));
+    assert_eq!(leases.held(A, FILE).write_bits, bits::DATA);
+    let revoke = leases.revoke(asked(B)).unwrap();
+    // It says the same again, over its next connection: it is asked already, and is no older for it.
+    assert_eq!(leases.reassert(B, FILE, bits::DATA, 0), Ok(vec![asked(B)]));
+    assert_eq!(leases.revoke(asked(B)), None);
+    assert!(leases.cancel(B, FILE, bits::DATA, false, revoke.sequence));
+    leases.revoke(asked(C)).unwrap();
+    assert_eq!(leases.reassert(C, FILE, bits::DATA, 0), Ok(vec![asked(C)]));
+    let other = Conflict { client: C, fid: FILE, bits: bits::DATA, to_read: false };
+    assert!(!leases.to_make_room(usize::MAX).contains(&other));
+    assert!(leases.by_age.values().all(|&(client, _)| client != C), "all it has is asked back");
+}
+
+#[test]
+fn one_that_asserts_the_whole_table_leaves_the_others_theirs() {
+    let mut leases = Leases::new(Epoch(2), 32);
+    let fid = |oid| Fid::new(0x400, oid);
+    let taken = (1..1000).take_while(|&oid| leases.reassert(A, fid(oid), bits::LOOKUP, 0).is_ok());
+    assert_eq!(taken.count(), 30, "as many as it can come to by asking");
+    assert_eq!(leases.reassert(A, fid(2000), bits::LOOKUP, 0), Err(NotHeld::TooMany));
+    for oid in 1..=30 {
+        assert_eq!(leases.reassert(B, fid(oid), bits::LOOKUP, 0), Ok(vec![]), "number {oid}");
+    }
+    assert_eq!(leases.reassert(C, FILE, bits::LOOKUP, 0), Ok(vec![]));
+    assert!(!leases.has_room(C, OTHER) && leases.grant(C, OTHER, bits::LOOKUP, 0).read_bits == 0);
+    let clients = [10, 11, 12].map(|client| leases.reassert(ClientId(client), FILE, bits::PERM, 0));
+    assert_eq!(clients, [Ok(vec![]), Ok(vec![]), Ok(vec![])]);
+    assert_eq!(leases.len(), 64);
+    assert_eq!(leases.reassert(ClientId(13), FILE, bits::PERM, 0), Err(NotHeld::TooMany));
+    assert_eq!(leases.reassert(C, FILE, bits::PERM, 0), Ok(vec![]), "it takes no place");
+    // What is too much is asked back, the oldest first.
+    let surplus = leases.to_make_room(usize::MAX);
+    assert_eq!(surplus.len(), 64 - 28);
+    assert!(surplus[..30].iter().all(|conflict| conflict.client == A));
+    for conflict in surplus {
+        let revoke = leases.revoke(conflict).unwrap();
+        leases.cancel(conflict.client, conflict.fid, conflict.bits, false, revoke.sequence);
+    }
+    assert_eq!((leases.len(), leases.to_make_room(1)), (28, vec![]));
+    assert!(leases.has_room(C, OTHER));
 }
 
 #[test]
@@ -304,8 +357,8 @@ fn asserting_nothing_takes_no_place_in_a_full_table() {
     let mut leases = Leases::new(Epoch(1), 1);
     leases.grant(A, FILE, READABLE, 0);
     assert!(!leases.has_room(B, OTHER));
-    assert_eq!(leases.reassert(B, OTHER, 0, 0), Ok(LeaseGrant::NONE));
-    assert_eq!(leases.reassert(B, OTHER, READABLE, 0), Err(None));
+    assert_eq!(leases.reassert(B, OTHER, 0, 0), Ok(vec![]));
+    assert_eq!(leases.len(), 1);
 }
 
 /// What is counted for an inode with parked requests against what a walk over all finds.

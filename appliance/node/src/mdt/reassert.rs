@@ -1,8 +1,10 @@
 //! What clients held when the MDT went away, as they assert it after its restart.
 //!
-//! The first to assert something has it. Opens and leases that contradict what another asserted are those of a client whose view of
-//! the file system is not ours: its session ends. A file lock says nothing of what is cached, so a conflict of locks costs no more
-//! than locks: of that client, on that file, and its session lives. All of them go, not those alone that are in the way: a
+//! One that asserts what others have costs them nothing, in whatever order they come. The tables take in twice what they hold while
+//! they serve, and of one client no more than one can have held. Who asserts that it reads what another asserts that it
+//! writes is asked back what it reads, at once. Of two that assert that they write the same the first has it; the second, like one
+//! that asserts too much, has a view of the file system that is not ours: its session ends. A file lock says nothing of what is
+//! cached, so a conflict of locks costs no more than locks: of that client, on that file, and its session lives. All of them go, not those alone that are in the way: a
 //! program that lost one cannot trust the others (they guard what the lost one guards), and a client tells its programs of the
 //! file as a whole, so a lock that stayed would be nobody's.
 //!
@@ -41,16 +43,17 @@ impl Mdt {
             if self.state.attributes(open.fid).is_ok()
                 && self.may_hold(client, open.fid, open.write)
             {
-                conflict |= self.opens.open(client, open.fid, open.write).is_err();
+                conflict |= self.opens.reassert(client, open.fid, open.write).is_err();
             }
         }
         for lease in held.leases.0 {
             if self.state.attributes(lease.fid).is_ok()
                 && self.may_hold(client, lease.fid, lease.write_bits != 0)
             {
-                let granted =
-                    self.leases.reassert(client, lease.fid, lease.read_bits, lease.write_bits);
-                conflict |= granted.is_err();
+                match self.leases.reassert(client, lease.fid, lease.read_bits, lease.write_bits) {
+                    Ok(readers) => readers.into_iter().for_each(|reader| self.ask_back(reader)),
+                    Err(_not_held) => conflict = true,
+                }
                 // Granted although requests of others may be parked for it: those wait for what was asked back.
                 let bits = self.leases.wanted_by_others(client, lease.fid);
                 self.ask_back(Conflict { client, fid: lease.fid, bits, to_read: false });
