@@ -207,6 +207,7 @@ impl HalfOpen {
             Err(error) if is_for_now(&error) => return Step::Wait,
             Err(_) => return self.end(RefusalReason::Left),
         };
+        self.place.note_heard();
         let bytes = &bytes[..count];
         if bytes.starts_with(&MAGIC) {
             // A client without an identity; it understands this answer.

@@ -1,8 +1,9 @@
 //! How many handshakes are under way: all together, and of one address.
 //!
 //! When all places are taken the listener is not looked at; who waits there is held back by the kernel. When the places of one address
-//! are taken, a newcomer of it takes that of its longest waiting: a client shakes hands at once, so silent ones keep out nobody of
-//! their own address either. Whose place was taken still counts among all until its connection is closed.
+//! are taken, a newcomer of it takes that of its longest silent, or if all have said something of its longest waiting: a client shakes
+//! hands at once, so silent ones keep out nobody of their own address either, and end nobody's handshake. Whose place was taken
+//! still counts among all until its connection is closed.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -28,7 +29,14 @@ pub(super) struct HandshakePlaces(Arc<Mutex<Taken>>);
 struct Taken {
     all: usize,
     /// The longest waiting first.
-    of_address: HashMap<IpAddr, VecDeque<Arc<AtomicBool>>>,
+    of_address: HashMap<IpAddr, VecDeque<Arc<Marks>>>,
+}
+
+/// What is known of who has a place.
+#[derive(Debug, Default)]
+struct Marks {
+    heard: AtomicBool,
+    replaced: AtomicBool,
 }
 
 /// A place among the handshakes; given back when dropped.
@@ -36,7 +44,7 @@ struct Taken {
 pub(super) struct HandshakePlace {
     of: HandshakePlaces,
     key: IpAddr,
-    replaced: Arc<AtomicBool>,
+    marks: Arc<Marks>,
 }
 
 impl HandshakePlaces {
@@ -55,20 +63,26 @@ impl HandshakePlaces {
         taken.all += 1;
         let alike = taken.of_address.entry(key).or_default();
         if alike.len() >= HALF_OPEN_OF_ADDRESS_MAX
-            && let Some(longest) = alike.pop_front()
+            && let silent = alike.iter().position(|it| !it.heard.load(Ordering::Relaxed))
+            && let Some(replaced) = alike.remove(silent.unwrap_or(0))
         {
-            longest.store(true, Ordering::Relaxed);
+            replaced.replaced.store(true, Ordering::Relaxed);
         }
-        let replaced = Arc::new(AtomicBool::new(false));
-        alike.push_back(replaced.clone());
-        Some(HandshakePlace { of: self.clone(), key, replaced })
+        let marks = Arc::new(Marks::default());
+        alike.push_back(marks.clone());
+        Some(HandshakePlace { of: self.clone(), key, marks })
     }
 }
 
 impl HandshakePlace {
     /// Whether another connection of its address took it.
     pub(super) fn is_replaced(&self) -> bool {
-        self.replaced.load(Ordering::Relaxed)
+        self.marks.replaced.load(Ordering::Relaxed)
+    }
+
+    /// Notes that its peer has said something.
+    pub(super) fn note_heard(&self) {
+        self.marks.heard.store(true, Ordering::Relaxed);
     }
 }
 
@@ -77,7 +91,7 @@ impl Drop for HandshakePlace {
         let mut taken = lock(&self.of.0);
         taken.all -= 1;
         if let Some(alike) = taken.of_address.get_mut(&self.key) {
-            alike.retain(|other| !Arc::ptr_eq(other, &self.replaced));
+            alike.retain(|other| !Arc::ptr_eq(other, &self.marks));
             if alike.is_empty() {
                 taken.of_address.remove(&self.key);
             }
@@ -131,6 +145,22 @@ mod test {
         assert!(replaced[..3].iter().all(|it| *it), "the longest waiting");
         assert!(!replaced[3..].iter().any(|it| *it) && !other.is_replaced());
         assert_eq!(lock(&places.0).all, held.len() + 1, "replaced ones are there until they end");
+    }
+
+    #[test]
+    fn silent_ones_are_replaced_before_those_that_shake_hands() {
+        let places = HandshakePlaces::default();
+        let held: Vec<_> =
+            (0..HALF_OPEN_OF_ADDRESS_MAX).map(|_| places.take(address(2)).unwrap()).collect();
+        let (shaking, silent) = held.split_at(HALF_OPEN_OF_ADDRESS_MAX - 1);
+        shaking.iter().for_each(HandshakePlace::note_heard);
+        let newcomer = places.take(address(2)).unwrap();
+        assert!(silent[0].is_replaced() && !shaking.iter().any(HandshakePlace::is_replaced));
+        newcomer.note_heard();
+        let _last = places.take(address(2)).unwrap();
+        assert!(shaking[0].is_replaced(), "none is silent: the longest waiting");
+        assert!(!shaking[1..].iter().any(HandshakePlace::is_replaced));
+        assert!(!newcomer.is_replaced());
     }
 
     #[test]
