@@ -18,8 +18,8 @@ pub const REVOKED_MAX: usize = 1024;
 pub const IDENTITY_FILESYSTEMS_MAX: usize = 16;
 /// Networks an identity names, of each kind.
 pub const IDENTITY_NETWORKS_MAX: usize = 16;
-/// Certificates of an identity: the one in use and, while they are exchanged, the one before.
-pub const IDENTITY_CERTIFICATES_MAX: usize = 2;
+/// Certificates of an identity: the one in use and those before that are not over.
+pub const IDENTITY_CERTIFICATES_MAX: usize = 4;
 /// Authorities: the current one, the one before and the one to come.
 pub const AUTHORITIES_MAX: usize = 3;
 /// Longest certificate of an authority in bytes.
@@ -238,9 +238,10 @@ pub(crate) fn check_certificates(certificates: &[CertificateName]) -> Result<(),
     if certificates.len() > IDENTITY_CERTIFICATES_MAX {
         return Err(Errno::E2BIG);
     }
-    let twice =
-        certificates.len() == 2 && certificates[0].fingerprint == certificates[1].fingerprint;
-    if twice { Err(Errno::EINVAL) } else { Ok(()) }
+    let is_twice = |(place, one): (usize, &CertificateName)| {
+        certificates[..place].iter().any(|other| other.fingerprint == one.fingerprint)
+    };
+    if certificates.iter().enumerate().any(is_twice) { Err(Errno::EINVAL) } else { Ok(()) }
 }
 
 message! {

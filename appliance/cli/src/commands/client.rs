@@ -51,7 +51,7 @@ pub(crate) enum Client {
     /// Give a client a new file, with a new key
     ///
     /// The old file works until its own end, so that both can be exchanged while everything serves; with --end-others it stops at once, and the
-    /// client's sessions end. At most two files count: a third ends the oldest.
+    /// client's sessions end: what programs there have open is EIO. At most four files count; a fifth is made only with --end-others.
     Renew(Renew),
     /// End a client: at once it may do nothing, and its sessions end
     ///
@@ -149,7 +149,7 @@ pub(crate) struct Renew {
     name: String,
     #[command(flatten)]
     file: FileToWrite,
-    /// Its files before stop to count at once
+    /// Its files before stop to count at once, and its sessions end
     #[arg(long)]
     end_others: bool,
     #[command(flatten)]

@@ -178,7 +178,8 @@ fn what_is_not_well_formed_is_refused() {
     for (certificates, errno) in [
         (vec![], Errno::EINVAL),
         (vec![certificate(1), certificate(1)], Errno::EINVAL),
-        (vec![certificate(1), certificate(2), certificate(3)], Errno::E2BIG),
+        ([1, 2, 3, 1].map(certificate).to_vec(), Errno::EINVAL),
+        ([1, 2, 3, 4, 5].map(certificate).to_vec(), Errno::E2BIG),
     ] {
         let certificates = List(certificates);
         let body =

@@ -132,10 +132,10 @@ impl Identities {
         Ok(())
     }
 
-    /// Gives a client another certificate, that was issued.
+    /// Gives a client another certificate, that was issued. With [`Others::End`] those before end, and its sessions with them.
     ///
     /// # Errors
-    /// [`IdentitiesError::Unknown`], [`IdentitiesError::Revoked`]; others of [`IdentitiesError`].
+    /// [`IdentitiesError::Unknown`], [`IdentitiesError::Revoked`], [`IdentitiesError::TooManyFiles`]; others of [`IdentitiesError`].
     pub fn renew_client(
         &self,
         name: &str,
@@ -148,9 +148,12 @@ impl Identities {
         let before = living(table.named(name.as_bytes()), name)?;
         let mut certificates = before.certificates.clone();
         certificates.retain(|it| others == Others::Stay && it.not_after >= now.0);
-        // The oldest first; the one made last is the one its client uses.
-        let kept = IDENTITY_CERTIFICATES_MAX - 1;
-        certificates.drain(..certificates.len().saturating_sub(kept));
+        // Which of them its sessions came with is not known: to end one is to end them all.
+        if certificates.len() >= IDENTITY_CERTIFICATES_MAX {
+            let until = certificates.iter().map(|it| UnixSeconds(it.not_after)).min();
+            let until = until.unwrap_or(now);
+            return Err(IdentitiesError::TooManyFiles { name: name.to_owned(), until });
+        }
         certificates.push(certificate.name()?);
         let body = PutIdentity {
             number: before.number,

@@ -2,8 +2,9 @@
 
 use std::path::PathBuf;
 
-use sheen_identity::{AuthorityError, CertificateFault, IdentityKeyError};
+use sheen_identity::{AuthorityError, CertificateFault, IdentityKeyError, UnixSeconds};
 use sheen_keys::{KekError, LockError, SealError};
+use sheen_meta::identity::IDENTITY_CERTIFICATES_MAX;
 use sheen_types::Errno;
 use thiserror::Error;
 
@@ -61,6 +62,16 @@ pub enum IdentitiesError {
         "there is a client \"{0}\" already; `sheen client renew` gives it another file, `sheen client revoke` ends it"
     )]
     Exists(String),
+    /// It has as many files as there may be.
+    #[error(
+        "client \"{name}\" has {IDENTITY_CERTIFICATES_MAX} files that let it in, the first until {until}: say --end-others to end them all, and its sessions with them"
+    )]
+    TooManyFiles {
+        /// The client.
+        name: String,
+        /// When the first is over.
+        until: UnixSeconds,
+    },
     /// Not a name.
     #[error("\"{0}\" is no name for a client: use letters, digits, `.`, `_`, `-`, at most 63")]
     Name(String),

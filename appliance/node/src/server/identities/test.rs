@@ -225,6 +225,13 @@ fn clients_are_changed_renewed_and_revoked_at_once() {
     assert_eq!(admitted(identities, &second), Err(NotAdmitted::Unknown), "issued, not listed");
     identities.renew_client("web1", &named(&second), Others::Stay, now()).unwrap();
     assert_eq!(admitted(identities, &first), admitted(identities, &second));
+    for _ in 2..4 {
+        identities.renew_client("web1", &named(&issue()), Others::Stay, now()).unwrap();
+    }
+    let fifth = identities.renew_client("web1", &named(&issue()), Others::Stay, now());
+    let until = UnixSeconds(first.not_after.0.min(second.not_after.0));
+    assert_eq!(fifth, Err(IdentitiesError::TooManyFiles { name: "web1".to_owned(), until }));
+    assert_eq!(admitted(identities, &first), Ok("web1".to_owned()), "none ends unasked");
     let third = issue();
     identities.renew_client("web1", &named(&third), Others::End, now()).unwrap();
     assert_eq!(admitted(identities, &second), Err(NotAdmitted::Unknown));
