@@ -151,6 +151,8 @@ impl Inspection {
     #[must_use]
     pub fn facts(&self) -> Facts {
         let used_blocks = self.index.mapped();
+        // Sparse objects can say more than a number holds.
+        let sizes = self.index.objects.values().map(|object| object.size);
         Facts {
             zone: self.layout.zone,
             journal: (self.layout.lba(self.layout.journal_first), self.layout.journal_blocks),
@@ -159,7 +161,7 @@ impl Inspection {
             used_blocks,
             free_blocks: self.layout.data_blocks.saturating_sub(used_blocks),
             objects: self.index.objects.len() as u64,
-            logical_bytes: self.index.objects.values().map(|object| object.size).sum(),
+            logical_bytes: sizes.fold(0, u64::saturating_add),
             physical_bytes: used_blocks * sheen_types::BLOCK_BYTES as u64,
         }
     }

@@ -222,21 +222,26 @@ impl Object {
         if first >= end {
             return gone;
         }
-        let mut at = first;
-        while let Some(number) = self.chunk_at_or_after(at) {
+        let mut from = Some(chunk_number(first));
+        while let Some((number, _)) = from.and_then(|from| self.chunks_from(from).next()) {
             let start = u64::from(number) * CHUNK_BLOCKS;
             if start >= end {
                 break;
             }
             let chunk = self.chunk_mut(number);
-            chunk.clear(at.saturating_sub(start), (end - start).min(CHUNK_BLOCKS), &mut |part| {
-                gone.add(part);
-                freed(part);
-            });
+            chunk.clear(
+                first.saturating_sub(start),
+                (end - start).min(CHUNK_BLOCKS),
+                &mut |part| {
+                    gone.add(part);
+                    freed(part);
+                },
+            );
             if chunk.is_empty() {
                 self.remove_chunk(number);
             }
-            at = start + CHUNK_BLOCKS;
+            // None follows the last chunk there can be.
+            from = number.checked_add(1);
         }
         self.blocks -= gone.stored;
         gone
@@ -264,10 +269,6 @@ impl Object {
         }
         self.blocks -= gone.stored;
         gone
-    }
-
-    fn chunk_at_or_after(&self, block: u64) -> Option<u32> {
-        self.chunks_from(chunk_number(block)).next().map(|(number, _)| number)
     }
 
     /// The chunk of this number.
