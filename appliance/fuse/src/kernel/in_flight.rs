@@ -6,6 +6,8 @@
 //! again and again. The last call of a process that exits (FLUSH) cannot be interrupted at all: the kernel does not tell
 //! of signals any more. It ends by itself after [`LAST_CALL_MAX`]; what it had to do is carried on without it. Those of the
 //! process's other files follow; what they would wait for is known to be late then (`sheen_client`, `late_releases`).
+//! A read or write of an O_DIRECT descriptor cannot be interrupted either: the kernel sends it in the background, where no
+//! signal is told of, and waits for it whatever comes. One that takes long is looked at as suspects are, more rarely.
 //!
 //! The kernel may send an INTERRUPT so early that another thread has read, but not yet entered, the request. The
 //! protocol lets us answer EAGAIN then, but looks for the request only among those of the channel the answer comes
@@ -23,12 +25,16 @@ use std::{
 
 use sheen_ports::Cancel;
 
+use crate::kernel::signals::Fate;
+
 /// Early or late interrupts kept in a shard. Far more than threads can be between reading and entering.
 const EARLY_MAX: usize = 256;
 const SHARDS: usize = 16;
 /// How often suspects are looked at, at the least.
 const LOOK: Duration = Duration::from_millis(25);
-/// How often last calls are looked for while there are no suspects.
+/// How often those are looked at whose death may not be told, once they have taken as long as [`LOOK_IDLE`].
+const LOOK_WATCHED: Duration = Duration::from_millis(100);
+/// How often last calls are looked for while there is nothing else to look at.
 const LOOK_IDLE: Duration = Duration::from_millis(500);
 /// How long the last call of a process may wait for a server.
 const LAST_CALL_MAX: Duration = Duration::from_secs(1);
@@ -40,8 +46,19 @@ pub(crate) enum EndsBy {
     AnySignal,
     /// A signal that ends its caller.
     Death,
+    /// As `Death`, of which the kernel may not tell. Its caller may be gone while its process waits for it.
+    UntoldDeath,
     /// As `Death`, and time.
     Time,
+}
+
+/// How callers are looked at.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Eyes {
+    /// Looks at a thread.
+    pub(crate) fate: fn(u32) -> Fate,
+    /// Whether a process is gone or on its way out.
+    pub(crate) is_over: fn(u32) -> bool,
 }
 
 /// How a request is ended early.
@@ -58,7 +75,7 @@ impl Ends {
         let cancel = Cancel::new();
         let signal = match ends_by {
             EndsBy::AnySignal => Cancel::new(),
-            EndsBy::Death | EndsBy::Time => cancel.clone(),
+            EndsBy::Death | EndsBy::UntoldDeath | EndsBy::Time => cancel.clone(),
         };
         Self { cancel, signal }
     }
@@ -74,13 +91,15 @@ impl Ends {
     }
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Entry {
     ends: Ends,
     thread: u32,
     ends_by: EndsBy,
-    /// Of those that end by time.
+    /// Of those that end by time or an untold death.
     since: Option<Instant>,
+    /// The caller's, of those that were looked at because their death may not be told.
+    process: Option<u32>,
 }
 
 #[derive(Debug, Default)]
@@ -95,21 +114,29 @@ pub(crate) struct InFlight {
     shards: [Mutex<Shard>; SHARDS],
     suspects: Mutex<Vec<u64>>,
     changed: Condvar,
+    /// The last look found some that it must look at again, whose death may not be told.
+    watches: AtomicBool,
     /// Set before the last sweep: who enters later is cancelled at once.
     ended: AtomicBool,
-    is_killed: fn(u32) -> bool,
+    eyes: Eyes,
 }
 
 impl InFlight {
-    /// `is_killed` tells whether a thread will end as soon as it is answered.
-    pub(crate) fn new(is_killed: fn(u32) -> bool) -> Self {
+    /// None are there.
+    pub(crate) fn new(eyes: Eyes) -> Self {
         Self {
             shards: Default::default(),
             suspects: Mutex::default(),
             changed: Condvar::new(),
+            watches: AtomicBool::new(false),
             ended: AtomicBool::new(false),
-            is_killed,
+            eyes,
         }
+    }
+
+    /// Whether a thread ends as soon as it is answered, or cannot be looked at: then the first signal counts as its end.
+    fn is_killed(&self, thread: u32) -> bool {
+        !matches!((self.eyes.fate)(thread), Fate::Lives { .. })
     }
 
     fn shard(&self, unique: u64) -> MutexGuard<'_, Shard> {
@@ -131,7 +158,7 @@ impl InFlight {
     /// Enters a request of `thread`; already cancelled if its INTERRUPT came first and ends it.
     pub(crate) fn enter(&self, unique: u64, thread: u32, ends_by: EndsBy) -> Ends {
         let ends = Ends::new(ends_by);
-        let since = (ends_by == EndsBy::Time).then(Instant::now);
+        let since = matches!(ends_by, EndsBy::Time | EndsBy::UntoldDeath).then(Instant::now);
         let mut shard = self.shard(unique);
         let early = shard.early.iter().position(|&early| early == unique);
         if let Some(place) = early {
@@ -140,7 +167,8 @@ impl InFlight {
         if self.ended.load(Ordering::Acquire) {
             ends.end();
         }
-        shard.requests.insert(unique, Entry { ends: ends.clone(), thread, ends_by, since });
+        let entry = Entry { ends: ends.clone(), thread, ends_by, since, process: None };
+        shard.requests.insert(unique, entry);
         drop(shard);
         if early.is_some() {
             self.interrupt(unique);
@@ -165,7 +193,7 @@ impl InFlight {
         };
         let (ends, thread, ends_by) = (entry.ends.clone(), entry.thread, entry.ends_by);
         drop(shard);
-        if (self.is_killed)(thread) {
+        if self.is_killed(thread) {
             ends.end();
             return true;
         }
@@ -176,15 +204,23 @@ impl InFlight {
         ends.is_ended()
     }
 
-    /// Looks at every suspect and every last call; returns those it has cancelled.
+    /// Looks at every suspect, every last call, and those whose death may not be told; returns those it has cancelled.
     pub(crate) fn look(&self) -> Vec<u64> {
         let suspects = std::mem::take(&mut *self.suspects());
-        let (mut left, mut cancelled) = (Vec::new(), self.overdue());
+        let (old, mut cancelled) = (self.old(), Vec::new());
+        for (unique, entry) in &old {
+            if entry.ends_by == EndsBy::Time || self.is_over(*unique, entry) {
+                entry.ends.end();
+                cancelled.push(*unique);
+            }
+        }
+        self.watches.store(old.len() > cancelled.len(), Ordering::Relaxed);
+        let mut left = Vec::new();
         for unique in suspects {
             let entry =
                 self.shard(unique).requests.get(&unique).map(|e| (e.ends.clone(), e.thread));
             match entry {
-                Some((ends, thread)) if (self.is_killed)(thread) => {
+                Some((ends, thread)) if self.is_killed(thread) => {
                     ends.end();
                     cancelled.push(unique);
                 }
@@ -196,27 +232,51 @@ impl InFlight {
         cancelled
     }
 
-    /// Cancels last calls that have waited too long.
-    fn overdue(&self) -> Vec<u64> {
-        let mut cancelled = Vec::new();
+    /// Last calls that have waited too long, and others of which it is time to look whether their callers live.
+    fn old(&self) -> Vec<(u64, Entry)> {
+        let mut old = Vec::new();
         for shard in &self.shards {
             let shard = shard.lock().expect("no panic while locked");
             for (unique, entry) in &shard.requests {
-                let late = entry.since.is_some_and(|since| since.elapsed() >= LAST_CALL_MAX);
-                if late && !entry.ends.is_ended() {
-                    entry.ends.end();
-                    cancelled.push(*unique);
+                let most = if entry.ends_by == EndsBy::Time { LAST_CALL_MAX } else { LOOK_IDLE };
+                let is_old = entry.since.is_some_and(|since| since.elapsed() >= most);
+                if is_old && !entry.ends.is_ended() {
+                    old.push((*unique, entry.clone()));
                 }
             }
         }
-        cancelled
+        old
+    }
+
+    /// Whether nobody waits for a request any more: its caller was killed, or its process is on its way out. The caller may
+    /// have ended while its process goes on with what it began; of whose process is not known nothing is said.
+    fn is_over(&self, unique: u64, entry: &Entry) -> bool {
+        let Entry { thread, process: known, .. } = *entry;
+        match (self.eyes.fate)(thread) {
+            Fate::Ends => true,
+            Fate::Lives { process } if known.is_none_or(|known| known == process) => {
+                if let Some(entry) = self.shard(unique).requests.get_mut(&unique) {
+                    entry.process = Some(process);
+                }
+                (self.eyes.is_over)(process)
+            }
+            // Gone, or its number is somebody else's now.
+            Fate::Lives { .. } | Fate::Unseen => known.is_some_and(self.eyes.is_over),
+        }
     }
 
     /// Waits until it is time to look, given how long the last look took; false: the mount ended.
     pub(crate) fn wait_to_look(&self, took: Duration) -> bool {
         let suspects = self.suspects();
+        let often = if !suspects.is_empty() {
+            LOOK
+        } else if self.watches.load(Ordering::Relaxed) {
+            LOOK_WATCHED
+        } else {
+            LOOK_IDLE
+        };
         // Looking at thousands costs something: at most a tenth of one core.
-        let pause = if suspects.is_empty() { LOOK_IDLE } else { LOOK.max(took * 10) };
+        let pause = often.max(took * 10);
         if !self.ended.load(Ordering::Acquire) {
             drop(self.changed.wait_timeout(suspects, pause));
         }

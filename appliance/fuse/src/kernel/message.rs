@@ -128,11 +128,17 @@ impl Message {
         }
     }
 
-    /// What ends it early.
-    pub(crate) fn ends_by(&self, lane: Lane) -> EndsBy {
+    /// What ends it early, being `operation` in `lane`.
+    pub(crate) fn ends_by(&self, operation: &Operation<'_>, lane: Lane) -> EndsBy {
+        let flags = match operation {
+            Operation::Read(read) => read.flags,
+            Operation::Write(write) if !write.from_cache => write.flags,
+            _ => 0,
+        };
         match lane {
             Lane::Wait => EndsBy::AnySignal,
             Lane::Release if self.header.is_flush() => EndsBy::Time,
+            Lane::Content if flags & libc::O_DIRECT != 0 => EndsBy::UntoldDeath,
             Lane::WriteBack
             | Lane::Release
             | Lane::Truncation

@@ -12,7 +12,7 @@ use crate::kernel::{
     abi::init::InitLimits,
     crew::{Crew, CrewLimits},
     device::Device,
-    in_flight::InFlight,
+    in_flight::{Eyes, InFlight},
     message::Lane,
     service::Service,
     signals, worker,
@@ -154,7 +154,7 @@ impl Session {
             transfer_bytes_max,
             crew: Crew::new(options.crew_limits()),
             buffers: options.buffers,
-            in_flight: InFlight::new(signals::is_killed),
+            in_flight: InFlight::new(Eyes { fate: signals::fate, is_over: signals::is_over }),
             service: Service::new(filesystem, limits),
         });
         worker::start_looking(&shared).map_err(SessionError::Thread)?;

@@ -1,4 +1,4 @@
-//! Whether a thread that waits in the kernel for an answer has been killed.
+//! Whether a thread that waits in the kernel for an answer has been killed, or a process is gone.
 //!
 //! FUSE tells of a signal once, of any signal, and never of the next (`request_wait_answer` in Linux `fs/fuse/dev.c` sets
 //! FR_INTERRUPTED for good); then the caller waits on, whatever comes. So who waits is looked at in `/proc`. A signal that
@@ -24,18 +24,52 @@ const fn bit(signal: i32) -> u64 {
     1 << (signal - 1)
 }
 
-/// Whether thread `thread` will end as soon as it is let go.
-pub(crate) fn is_killed(thread: u32) -> bool {
-    if thread == 0 {
-        return true;
-    }
-    // The number of a thread leads to it also where listings show processes only.
-    std::fs::read(format!("/proc/{thread}/status")).map_or(true, |status| ends(&status))
+/// A thread, looked at.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Fate {
+    /// It goes on when it is let go; it is of this process.
+    Lives {
+        /// The number of the process.
+        process: u32,
+    },
+    /// It will end as soon as it is let go.
+    Ends,
+    /// It cannot be looked at, or is gone.
+    Unseen,
 }
 
-/// Whether the signals in a `status` of `/proc` end the thread.
-fn ends(status: &[u8]) -> bool {
-    let mut masks = [None; 5];
+/// Looks at a thread.
+pub(crate) fn fate(thread: u32) -> Fate {
+    if thread == 0 {
+        return Fate::Unseen;
+    }
+    // The number of a thread leads to it also where listings show processes only.
+    std::fs::read(format!("/proc/{thread}/status")).map_or(Fate::Unseen, |status| fate_in(&status))
+}
+
+/// Whether a process is gone, or on its way out. One that was killed while it has requests under way waits for them in
+/// the kernel, and its signals are taken by then.
+pub(crate) fn is_over(process: u32) -> bool {
+    let Ok(threads) = std::fs::read_dir(format!("/proc/{process}/task")) else { return true };
+    threads.flatten().all(|thread| {
+        let stat = std::fs::read(thread.path().join("stat"));
+        stat.map_or(true, |stat| is_exiting(&stat))
+    })
+}
+
+/// Whether the flags in a `stat` of `/proc` say that the thread is exiting (PF_EXITING).
+fn is_exiting(stat: &[u8]) -> bool {
+    const EXITING: u64 = 4;
+    // The name in parentheses may hold anything; behind it: state, five numbers, flags.
+    let behind = stat.iter().rposition(|byte| *byte == b')').map_or(&[][..], |at| &stat[at + 1..]);
+    let text = std::str::from_utf8(behind).unwrap_or_default();
+    let flags = text.split_ascii_whitespace().nth(6).and_then(|flags| flags.parse::<u64>().ok());
+    flags.is_none_or(|flags| flags & EXITING != 0)
+}
+
+/// What a `status` of `/proc` says of its thread.
+fn fate_in(status: &[u8]) -> Fate {
+    let (mut masks, mut process) = ([None; 5], None);
     for line in status.split(|byte| *byte == b'\n') {
         for (mask, name) in
             masks.iter_mut().zip(["SigPnd:", "ShdPnd:", "SigBlk:", "SigIgn:", "SigCgt:"])
@@ -44,12 +78,18 @@ fn ends(status: &[u8]) -> bool {
                 *mask = parse(value);
             }
         }
+        if let Some(value) = line.strip_prefix(b"Tgid:") {
+            process = std::str::from_utf8(value).ok().and_then(|value| value.trim().parse().ok());
+        }
     }
-    let [Some(own), Some(shared), Some(blocked), Some(ignored), Some(caught)] = masks else {
-        return true;
+    let ([Some(own), Some(shared), Some(blocked), Some(ignored), Some(caught)], Some(process)) =
+        (masks, process)
+    else {
+        return Fate::Unseen;
     };
     let pending = own | shared;
-    pending & KILL != 0 || pending & !(blocked | ignored | caught | HARMLESS) != 0
+    let ends = pending & KILL != 0 || pending & !(blocked | ignored | caught | HARMLESS) != 0;
+    if ends { Fate::Ends } else { Fate::Lives { process } }
 }
 
 fn parse(value: &[u8]) -> Option<u64> {
@@ -62,10 +102,16 @@ mod test {
 
     fn status(own: u64, shared: u64, blocked: u64, ignored: u64, caught: u64) -> Vec<u8> {
         format!(
-            "Name:\tx\nSigQ:\t1/2\nSigPnd:\t{own:016x}\nShdPnd:\t{shared:016x}\nSigBlk:\t{blocked:016x}\n\
+            "Name:\tx\nTgid:\t7\nSigQ:\t1/2\nSigPnd:\t{own:016x}\nShdPnd:\t{shared:016x}\nSigBlk:\t{blocked:016x}\n\
              SigIgn:\t{ignored:016x}\nSigCgt:\t{caught:016x}\nCapInh:\t0\n"
         )
         .into_bytes()
+    }
+
+    fn ends(status: &[u8]) -> bool {
+        let fate = fate_in(status);
+        assert!(fate == Fate::Ends || fate == Fate::Lives { process: 7 }, "{fate:?}");
+        fate == Fate::Ends
     }
 
     #[test]
@@ -82,11 +128,29 @@ mod test {
     }
 
     #[test]
-    fn who_cannot_be_looked_at_counts_as_killed() {
-        assert!(is_killed(0));
-        assert!(is_killed(u32::MAX));
-        assert!(ends(b"Name:\tx\n"));
+    fn threads_that_are_there_are_seen_and_others_are_not() {
+        assert_eq!((fate(0), fate(u32::MAX)), (Fate::Unseen, Fate::Unseen));
+        assert_eq!(fate_in(b"Name:\tx\n"), Fate::Unseen);
         let this = u32::try_from(nix::unistd::gettid().as_raw()).unwrap();
-        assert!(!is_killed(this));
+        let process = std::process::id();
+        assert_eq!(fate(this), Fate::Lives { process });
+        assert!(!is_over(process) && is_over(u32::MAX));
+    }
+
+    #[test]
+    fn a_process_is_over_when_all_its_threads_are_exiting() {
+        assert!(!is_exiting(b"12 (a) b) c) D 1 12 12 0 -1 4194304 0 0"));
+        assert!(is_exiting(b"12 (x) D 1 12 12 0 -1 4194308 0 0"));
+        assert!(is_exiting(b"12 (x"));
+        let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+        assert!(!is_over(child.id()));
+        child.kill().unwrap();
+        let started = std::time::Instant::now();
+        // It is a zombie now: nobody has waited for it.
+        while !is_over(child.id()) && started.elapsed().as_secs() < 10 {
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        assert!(is_over(child.id()));
+        child.wait().unwrap();
     }
 }

@@ -183,11 +183,11 @@ fn next_to_serve(
 ) -> Option<(Place, Message)> {
     loop {
         let message = receive(shared, channel, hands)?;
-        let lane = match message.decode(shared.service.dialect()) {
+        let (lane, ends_by) = match message.decode(shared.service.dialect()) {
             Ok(operation) => match Lane::of(&operation) {
                 Some(lane) => {
                     shared.service.announce(&operation);
-                    lane
+                    (lane, message.ends_by(&operation, lane))
                 }
                 None => {
                     serve_at_once(shared, &message, &operation, hands);
@@ -204,7 +204,7 @@ fn next_to_serve(
         };
         let mut message = message;
         let header = message.header;
-        message.ends = shared.in_flight.enter(header.unique, header.pid, message.ends_by(lane));
+        message.ends = shared.in_flight.enter(header.unique, header.pid, ends_by);
         match place(shared, lane, message) {
             Placed::Serve { place, message, successor, crowded } => {
                 if lane == Lane::Wait || crowded && lane == Lane::Namespace {

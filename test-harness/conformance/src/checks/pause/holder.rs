@@ -1,8 +1,8 @@
-//! The holder: a process with a file open twice and mapped, which does single operations when told and says what they gave.
+//! The holder: a process with a file open three times (once O_DIRECT) and mapped, which does single operations when told and says what they gave.
 
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt as _};
 
 use anyhow::{Context as _, bail};
 use nix::errno::Errno;
@@ -18,6 +18,7 @@ pub(super) const FILE_BYTES: usize = 16 << 10;
 struct Holder {
     file: Option<File>,
     second: File,
+    direct: File,
     mapping: FileMapping,
     lock: Option<Flock<File>>,
     path: String,
@@ -27,9 +28,11 @@ struct Holder {
 pub(super) fn run(path: &str) -> anyhow::Result<()> {
     let open = || OpenOptions::new().read(true).write(true).open(path);
     let (file, second) = (open()?, open()?);
+    let flags = nix::libc::O_DIRECT;
+    let direct = OpenOptions::new().read(true).write(true).custom_flags(flags).open(path)?;
     let mapping = FileMapping::shared(&file, FILE_BYTES / 8)?;
     let path = path.to_owned();
-    let mut holder = Holder { file: Some(file), second, mapping, lock: None, path };
+    let mut holder = Holder { file: Some(file), second, direct, mapping, lock: None, path };
     answer("ready")?;
     for order in orders() {
         tell(holder.obey(&order))?;
@@ -39,7 +42,7 @@ pub(super) fn run(path: &str) -> anyhow::Result<()> {
 
 impl Holder {
     /// Orders: `read PLACE`, `write PLACE BYTE`, `truncate BYTES`, `store WORD VALUE`, `sync`, `sync-second`, `msync`, `seek-data`, `close`,
-    /// `lock`, `write-locked BYTE`.
+    /// `lock`, `write-locked BYTE`, `direct-read`, `direct-write`.
     /// The answer is `did` with `ok` or the error's number.
     fn obey(&mut self, order: &str) -> anyhow::Result<()> {
         let words: Vec<&str> = order.split(' ').collect();
@@ -74,6 +77,8 @@ impl Holder {
             ["write-locked", byte] => {
                 self.lock.as_ref().context("no lock")?.write_all_at(&[byte.parse()?; 8], 0)
             }
+            ["direct-read"] => self.direct.read_exact_at(aligned(&mut [0; 2 * BLOCK]), 0),
+            ["direct-write"] => self.direct.write_all_at(aligned(&mut [7; 2 * BLOCK]), 0),
             _ => bail!("there is no order {order}"),
         };
         let said = match outcome {
@@ -82,4 +87,13 @@ impl Holder {
         };
         Ok(answer(&format!("did {said}"))?)
     }
+}
+
+/// Bytes of which O_DIRECT takes multiples.
+const BLOCK: usize = 4096;
+
+/// The block in it that begins at a multiple of its size.
+fn aligned(bytes: &mut [u8; 2 * BLOCK]) -> &mut [u8] {
+    let from = bytes.as_ptr().align_offset(BLOCK);
+    &mut bytes[from..from + BLOCK]
 }

@@ -51,13 +51,15 @@ const PROGRAMS: [(&str, &str); 10] = [
 ];
 
 /// What a program does that waits on a descriptor it has open already.
-const ORDERS: [(&str, &[&str]); 6] = [
+const ORDERS: [(&str, &[&str]); 8] = [
     ("read", &["read 8192"]),
     ("write", &["write 0 7"]),
     ("fsync", &["write 4096 7", "sync"]),
     ("ftruncate", &["truncate 100"]),
     ("close", &["write 0 7", "close"]),
     ("seek", &["seek-data"]),
+    ("direct read", &["direct-read"]),
+    ("direct write", &["direct-write"]),
 ];
 
 const USERS: [u32; 2] = [0, 65534];
