@@ -14,6 +14,7 @@ mod source;
 mod http;
 mod admin;
 mod notify;
+mod log;
 mod process;
 mod commands;
 

@@ -203,19 +203,6 @@ pub(crate) fn detach() {
     let _ = nix::unistd::setsid();
 }
 
-/// Writes what happens to standard error, filtered by `SHEEN_LOG` (default `info`).
-pub(crate) fn log_to_standard_error() {
-    let filter = tracing_subscriber::EnvFilter::try_from_env("SHEEN_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        // What a full disk does not take is not told there either: the attempt would be a panic of the thread that logs.
-        .log_internal_errors(false)
-        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
-        .init();
-}
-
 /// Asks a process to stop and waits until it is gone.
 ///
 /// # Errors

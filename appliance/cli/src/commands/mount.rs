@@ -159,7 +159,7 @@ fn shown_identity(
 }
 
 fn serve(source: &Source, dir: &Path, options: MountOptions, report_ready: bool) -> Result<()> {
-    process::log_to_standard_error();
+    crate::log::to_standard_error();
     if report_ready {
         process::detach();
     }

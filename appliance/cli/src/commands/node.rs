@@ -54,7 +54,7 @@ pub(crate) fn run(json: bool, node: &Node) -> Result<()> {
         answer::either(json, &done, || format!("{} is a valid configuration", path.display()));
         return Ok(());
     }
-    process::log_to_standard_error();
+    crate::log::to_standard_error();
     if node.report_ready {
         process::detach();
     }
