@@ -72,6 +72,8 @@ pub struct OstService<B, F, C> {
     /// For images of changes without payload, when `buffers` has nothing left.
     pub(crate) small_images: Arena,
     pub(crate) operations_max: usize,
+    /// Writes whose payload has not come: peers decide how long.
+    pub(crate) pulling: usize,
     pub(crate) targets: Vec<Target<B>>,
     pub(crate) operations: Slab<Operation>,
     pub(crate) merges: Slab<Merging>,
@@ -169,6 +171,7 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
             shares: BufferShares::new(config.arena.bytes()),
             buffers: Pool::new(config.arena),
             operations_max: config.operations_max,
+            pulling: 0,
             targets: Vec::new(),
             operations: Slab::new(slots),
             merges: Slab::new(slots),

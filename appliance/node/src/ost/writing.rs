@@ -37,7 +37,9 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
         let skip = skip_of(&write);
         let blocks = (skip + frame.payload_bytes as usize).div_ceil(BLOCK_BYTES);
         let bytes = blocks * BLOCK_BYTES;
-        if !self.shares.may_take(request.connection, bytes) {
+        // A quarter of the operations waits for no peer: reads and syncs go on beside as many writers that stop as there may be.
+        let pulling_max = (self.operations_max * 3 / 4).max(1);
+        if self.pulling >= pulling_max || !self.shares.may_take(request.connection, bytes) {
             return Err(Errno::EAGAIN);
         }
         let mut buffer = self.buffers.take(bytes).ok_or(Errno::EAGAIN)?;
@@ -49,6 +51,7 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
         let work = Work::Pulling { write, head };
         let token =
             self.operations.insert(Operation { origin, target: number, work, held_bytes: bytes });
+        self.pulling += 1;
         self.fabric.pull(request, token, buffer);
         Ok(())
     }
@@ -60,6 +63,7 @@ impl<B: Block, F: Fabric, C: Clock> OstService<B, F, C> {
         buffer: Buffer,
         result: Result<(), NotifyError>,
     ) {
+        self.pulling -= 1;
         let operation = self.operations.get_mut(token);
         let (origin, number) = (operation.origin, operation.target);
         let storing = Work::Storing { image: Image::default(), packed: None, repack: None };
